@@ -1,0 +1,81 @@
+package copier
+
+import "errors"
+
+// Sentinels that tell whose fault ended a copy. Every error of this module
+// wraps one of them, or a context's error.
+var (
+	// ErrConfig is returned when what the caller asked for can't be done,
+	// whatever the state of source and destination.
+	ErrConfig = errors.New("configuration")
+	// ErrSource is returned when the source can't be read, or holds what no
+	// Vault has written.
+	ErrSource = errors.New("source")
+	// ErrLocked is returned when another run, or a running Vault, holds the
+	// source or the destination, or took it away during the copy.
+	ErrLocked = errors.New("locked")
+	// ErrDestination is returned when the destination can't be written, or
+	// already holds data.
+	ErrDestination = errors.New("destination")
+	// ErrDuplicateKey is returned when a source yields one key twice.
+	ErrDuplicateKey = errors.New("key found twice")
+)
+
+// An Error is an error with the place where it happened and with what the
+// person who reads it can do. The packages of this module return it for
+// everything that a person can cure.
+type Error struct {
+	// Kind is one of this package's sentinels; errors.Is finds it.
+	Kind error
+	// Op is what was tried: "scan table vault", "create /opt/vault/vault.db".
+	Op string
+	// Hint says what to do next, and is empty where nobody knows. It may
+	// hold several lines.
+	Hint string
+	// Err is the cause.
+	Err error
+}
+
+// Error returns the operation and its cause. The hint is not a part of it.
+func (e *Error) Error() string {
+	switch {
+	case e.Err == nil:
+		return e.Op
+	case e.Op == "":
+		return e.Err.Error()
+	default:
+		return e.Op + ": " + e.Err.Error()
+	}
+}
+
+// Unwrap returns the sentinel and the cause, so that errors.Is and errors.As
+// find both.
+func (e *Error) Unwrap() []error {
+	out := make([]error, 0, 2)
+	if e.Kind != nil {
+		out = append(out, e.Kind)
+	}
+	if e.Err != nil {
+		out = append(out, e.Err)
+	}
+	return out
+}
+
+// Hint returns the first hint of an [Error] in err's tree: outer errors come
+// before what they wrap, joined ones in their order.
+func Hint(err error) string {
+	if e, ok := err.(*Error); ok && e.Hint != "" {
+		return e.Hint
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return Hint(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			if h := Hint(err); h != "" {
+				return h
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,67 @@
+package copier
+
+import "time"
+
+// An Event tells what goes on while it goes on. The library prints and logs
+// nothing: whoever wants to know passes a function that takes events, and
+// switches on their types. Such a function is called from many goroutines at
+// once and must return quickly.
+type Event interface{ event() }
+
+// PhaseStarted says that a copy entered a phase.
+type PhaseStarted struct {
+	Phase Phase
+	// Source is set from the lock phase of a copy on.
+	Source SourceInfo
+	// Segments and Workers are set in the scan phase.
+	Segments, Workers int
+}
+
+// PageRead says that a page was read and its entries were taken over.
+type PageRead struct {
+	Entries, Bytes int64
+	Units          float64
+	// SegmentDone is set on the last page of a segment.
+	SegmentDone bool
+}
+
+// RunWritten says that the memory budget was full and a sorted run of entries
+// went to the work directory.
+type RunWritten struct {
+	Entries, Bytes int64
+}
+
+// Loaded says how far a sink is with loading: so many entries and bytes since
+// the last such event.
+type Loaded struct {
+	Entries, Bytes int64
+}
+
+// Retried says that a request failed and is tried again.
+type Retried struct {
+	// Op is the failed request, Err what was wrong with it.
+	Op  string
+	Err error
+	// Throttled is set when the source asked for fewer requests.
+	Throttled bool
+}
+
+// Waiting says that the copy waits on purpose, for what, and for how long.
+type Waiting struct {
+	For   string
+	Until time.Time
+}
+
+// Warning is something that a person should know and that does not stop the
+// copy.
+type Warning struct {
+	Message string
+}
+
+func (PhaseStarted) event() {}
+func (PageRead) event()     {}
+func (RunWritten) event()   {}
+func (Loaded) event()       {}
+func (Retried) event()      {}
+func (Waiting) event()      {}
+func (Warning) event()      {}

@@ -1,0 +1,235 @@
+package copier
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// A run is a file of entries in ascending key order: blocks of a CRC-32C
+// (u32), a length (u32), both little-endian, and that many bytes of whole
+// entries, each a key length and a value length (uvarints), the key and the
+// value. The CRC covers the length and the bytes. The last block has the
+// length 0 and is followed by the number of entries (u64), which its CRC
+// covers too: a file that ends before it, or goes on behind it, is damaged.
+
+const (
+	// runBlockSize is the size of a block, header included. A reader holds one
+	// block in memory, and all runs are read at the same time.
+	runBlockSize = 64 << 10
+	// runBlockMax is the largest block a reader accepts: an entry larger than
+	// runBlockSize has a block of its own.
+	runBlockMax = maxBatch + 64
+	runHeader   = 8
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errRunDamaged is returned when a run file does not hold what was written.
+var errRunDamaged = errors.New("work file is damaged")
+
+// A sortedRun describes a run file.
+type sortedRun struct {
+	path    string
+	size    int64
+	entries int64
+	block   int64 // the size of its largest block
+}
+
+// A runFile is what a run is written to.
+type runFile interface {
+	io.WriteCloser
+	Name() string
+}
+
+// createRun makes a new file in dir.
+func createRun(dir string) (runFile, error) { return os.CreateTemp(dir, "run-*") }
+
+// writeRun writes all of a sorted stream to a new file. A file that can't be
+// written to its end is removed.
+func writeRun(ctx context.Context, create func() (runFile, error), in Stream) (run sortedRun, err error) {
+	f, err := create()
+	if err != nil {
+		return run, workError("create work file", err)
+	}
+	run.path = f.Name()
+	defer func() {
+		if cerr := f.Close(); err == nil && cerr != nil {
+			err = workError("close work file", cerr)
+		}
+		if err != nil {
+			err = errors.Join(err, os.Remove(run.path))
+		}
+	}()
+
+	block := make([]byte, runHeader, runBlockSize)
+	flush := func(payload int) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		binary.LittleEndian.PutUint32(block[4:], uint32(payload))
+		binary.LittleEndian.PutUint32(block[0:], crc32.Checksum(block[4:], castagnoli))
+		n, err := f.Write(block)
+		run.size += int64(n)
+		run.block = max(run.block, int64(len(block)))
+		block = block[:runHeader]
+		if err != nil {
+			return workError("write work file", err)
+		}
+		return nil
+	}
+	for {
+		e, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return run, err
+		}
+		if payload := len(block) - runHeader; payload > 0 &&
+			len(block)+2*binary.MaxVarintLen32+len(e.Key)+len(e.Value) > runBlockSize {
+			if err := flush(payload); err != nil {
+				return run, err
+			}
+		}
+		block = binary.AppendUvarint(block, uint64(len(e.Key)))
+		block = binary.AppendUvarint(block, uint64(len(e.Value)))
+		block = append(block, e.Key...)
+		block = append(block, e.Value...)
+		run.entries++
+	}
+	if payload := len(block) - runHeader; payload > 0 {
+		if err := flush(payload); err != nil {
+			return run, err
+		}
+	}
+	block = binary.LittleEndian.AppendUint64(block, uint64(run.entries))
+	err = flush(0)
+	return run, err
+}
+
+// workError is an error of the work directory.
+func workError(op string, err error) error {
+	return &Error{Kind: ErrDestination, Op: op, Err: err, Hint: HintNoSpace(err)}
+}
+
+// A runReader streams a run.
+type runReader struct {
+	name    string
+	r       io.ReadCloser
+	entries uint64 // read so far
+	block   []byte // what is left of the current block
+	buf     []byte
+}
+
+// openRun opens a run.
+func openRun(path string) (*runReader, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, workError("open work file", err)
+	}
+	return &runReader{name: filepath.Base(path), r: f}, nil
+}
+
+// Next returns the run's next entry, valid until the following call.
+func (r *runReader) Next() (Entry, error) {
+	e, err := r.next()
+	if err != nil && err != io.EOF {
+		return Entry{}, workError("read work file "+r.name, err)
+	}
+	return e, err
+}
+
+func (r *runReader) next() (Entry, error) {
+	if len(r.block) == 0 {
+		if err := r.nextBlock(); err != nil {
+			return Entry{}, err
+		}
+	}
+	klen, n := binary.Uvarint(r.block)
+	if n <= 0 {
+		return Entry{}, errRunDamaged
+	}
+	vlen, m := binary.Uvarint(r.block[n:])
+	if m <= 0 {
+		return Entry{}, errRunDamaged
+	}
+	rest := r.block[n+m:]
+	left := uint64(len(rest))
+	if klen > left || vlen > left-klen {
+		return Entry{}, errRunDamaged
+	}
+	r.block = rest[klen+vlen:]
+	r.entries++
+	return Entry{Key: rest[:klen:klen], Value: rest[klen : klen+vlen : klen+vlen]}, nil
+}
+
+// nextBlock reads a block, and returns io.EOF after a good last one.
+func (r *runReader) nextBlock() error {
+	var h [runHeader]byte
+	if _, err := io.ReadFull(r.r, h[:]); err != nil {
+		return notEOF(err)
+	}
+	sum, n := binary.LittleEndian.Uint32(h[0:]), int64(binary.LittleEndian.Uint32(h[4:]))
+	last := n == 0
+	if last {
+		n = 8
+	}
+	if n > runBlockMax {
+		return errRunDamaged
+	}
+	b, err := r.read(n)
+	if err != nil {
+		return notEOF(err)
+	}
+	if crc32.Update(crc32.Checksum(h[4:], castagnoli), castagnoli, b) != sum {
+		return errRunDamaged
+	}
+	if !last {
+		r.block = b
+		return nil
+	}
+	if binary.LittleEndian.Uint64(b) != r.entries {
+		return errRunDamaged
+	}
+	switch _, err := io.ReadFull(r.r, h[:1]); err {
+	case io.EOF:
+		return io.EOF
+	case nil:
+		return errRunDamaged
+	default:
+		return err
+	}
+}
+
+// read reads n bytes. It makes room for them as they come, so that a damaged
+// length can't make us allocate half a gigabyte.
+func (r *runReader) read(n int64) ([]byte, error) {
+	r.buf = r.buf[:0]
+	for int64(len(r.buf)) < n {
+		part := min(n-int64(len(r.buf)), max(runBlockSize, int64(len(r.buf))))
+		from := len(r.buf)
+		if need := from + int(part); need > cap(r.buf) {
+			r.buf = append(make([]byte, 0, need), r.buf...)
+		}
+		r.buf = r.buf[:from+int(part)]
+		if _, err := io.ReadFull(r.r, r.buf[from:]); err != nil {
+			return nil, err
+		}
+	}
+	return r.buf, nil
+}
+
+// notEOF turns the end of a file where there must be none into damage.
+func notEOF(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errRunDamaged
+	}
+	return err
+}
+
+func (r *runReader) Close() error { return r.r.Close() }

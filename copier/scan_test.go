@@ -1,0 +1,341 @@
+package copier
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestScanStatistics(t *testing.T) {
+	watch(t)
+	dir := t.TempDir()
+	rapid.Check(t, func(rt *rapid.T) {
+		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+		entries := randomEntries(rnd, rapid.IntRange(0, 200).Draw(rt, "entries"))
+		pages := rapid.IntRange(1, 40).Draw(rt, "pages")
+		src := newFakeSource(rnd, entries, pages, rapid.IntRange(0, 10).Draw(rt, "roots"))
+		workers := rapid.IntRange(1, 8).Draw(rt, "workers")
+
+		var want ScanStats
+		for _, p := range src.pages {
+			want.Pages++
+			want.Markers += p.markers
+			want.Locks = append(want.Locks, p.locks...)
+			for _, e := range p.entries {
+				want.Entries++
+				want.Bytes += int64(len(e.Key) + len(e.Value))
+			}
+		}
+		slices.Sort(want.Locks)
+
+		var mu sync.Mutex
+		var started []PhaseStarted
+		var told PageRead
+		ended := 0
+		sorted, got, err := Scan(context.Background(), src, ScanOptions{WorkDir: dir, Workers: workers, tune: tuning{}.apply, Events: func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch e := e.(type) {
+			case PhaseStarted:
+				started = append(started, e)
+			case PageRead:
+				told.Entries += e.Entries
+				told.Bytes += e.Bytes
+				told.Units += e.Units
+				if e.SegmentDone {
+					ended++
+				}
+			}
+		}})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if err := sorted.Close(); err != nil {
+			rt.Fatal(err)
+		}
+		for id := range src.pages {
+			if src.reads[id] != 1 {
+				rt.Fatalf("page %d was read %d times", id, src.reads[id])
+			}
+		}
+		if got.Entries != want.Entries || got.Bytes != want.Bytes || got.LeftOut != 0 || got.Markers != want.Markers ||
+			got.Pages != want.Pages || got.WireBytes != 10*want.Pages || got.Units != 0.5*float64(want.Pages) ||
+			!slices.Equal(got.Locks, want.Locks) || got.Segments != len(src.roots) ||
+			got.Workers != max(1, min(workers, len(src.roots))) || got.Runs != 0 || got.RunBytes != 0 {
+			rt.Fatalf("got %+v, want %+v", got, want)
+		}
+		if told.Entries != got.Entries || told.Bytes != got.Bytes || told.Units != got.Units || ended < len(src.roots) {
+			rt.Fatalf("events %+v and %d ends, statistics %+v", told, ended, got)
+		}
+		if len(started) != 1 || started[0].Phase != PhaseScan || started[0].Segments != got.Segments || started[0].Workers != got.Workers {
+			rt.Fatalf("%+v", started)
+		}
+	})
+}
+
+func TestScanMap(t *testing.T) {
+	watch(t)
+	entries := randomEntries(rand.New(rand.NewPCG(1, 2)), 300)
+	src := newFakeSource(rand.New(rand.NewPCG(3, 4)), entries, 20, 4)
+	var want []Entry
+	for _, e := range entries {
+		if len(e.Value)%2 == 0 {
+			want = append(want, Entry{Key: e.Key, Value: []byte{byte(len(e.Value))}})
+		}
+	}
+	sorted, stats, err := Scan(context.Background(), src, ScanOptions{WorkDir: t.TempDir(), Map: func(e Entry, out *Batch) {
+		if len(e.Value)%2 == 0 {
+			out.Append(e.Key, []byte{byte(len(e.Value))})
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sorted.Close()
+	got, err := drain(sorted)
+	if err != nil || differ(got, sortedCopy(want)) != "" {
+		t.Errorf("%v %s", err, differ(got, sortedCopy(want)))
+	}
+	if stats.Entries != 300 || stats.LeftOut != int64(300-len(want)) {
+		t.Errorf("%+v", stats)
+	}
+}
+
+func TestScanRejectsOptions(t *testing.T) {
+	for name, o := range map[string]ScanOptions{
+		"workers":  {Workers: -1},
+		"segments": {Segments: -1},
+		"memory":   {Memory: MinMemory - 1},
+		"negative": {Memory: -1},
+	} {
+		src := &fakeSource{log: func(call string) { t.Errorf("%s: %s was called", name, call) }}
+		if _, _, err := Scan(context.Background(), src, o); !errors.Is(err, ErrConfig) || err.Error() == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o := ScanOptions{}
+	if err := o.validate(); err != nil || o.Workers != DefaultWorkers() || o.Memory != DefaultMemory || o.Events == nil {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if n := DefaultWorkers(); n < 8 || n > 64 {
+		t.Errorf("%d workers", n)
+	}
+}
+
+func TestScanRefusesHugePage(t *testing.T) {
+	src := &hugeSource{}
+	for _, m := range []func(Entry, *Batch){nil, func(e Entry, out *Batch) { out.Append(e.Key, nil) }} {
+		if _, _, err := Scan(context.Background(), src, ScanOptions{WorkDir: t.TempDir(), Map: m}); !errors.Is(err, ErrSource) {
+			t.Errorf("map %v: %v", m != nil, err)
+		}
+	}
+}
+
+// A hugeSource pretends to a page of more bytes than fit.
+type hugeSource struct{ fakeSource }
+
+func (s *hugeSource) Segments(context.Context, int) ([]Segment, error) { return make([]Segment, 1), nil }
+
+func (s *hugeSource) ReadPage(_ context.Context, _ Segment, b *Batch) (Page, error) {
+	b.Append([]byte("k"), []byte("v"))
+	b.bytes = maxBatch + 1
+	return Page{}, nil
+}
+
+func TestScanSegmentsFails(t *testing.T) {
+	if _, _, err := Scan(context.Background(), &fakeSource{segmentsErr: errFake}, ScanOptions{}); !errors.Is(err, errFake) {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("why")
+	cancel(why)
+	if _, _, err := Scan(ctx, &fakeSource{segmentsErr: ctx.Err()}, ScanOptions{}); err != why {
+		t.Error(err)
+	}
+	if _, _, err := Scan(ctx, &fakeSource{}, ScanOptions{WorkDir: t.TempDir()}); err != why {
+		t.Errorf("no segments: %v", err)
+	}
+}
+
+func TestScanErrorAtRandomPage(t *testing.T) {
+	for name, tune := range tunings {
+		t.Run(name, func(t *testing.T) {
+			watch(t)
+			dir := t.TempDir()
+			rapid.Check(t, func(rt *rapid.T) {
+				rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+				entries := randomEntries(rnd, rapid.IntRange(0, 300).Draw(rt, "entries"))
+				pages := rapid.IntRange(1, 40).Draw(rt, "pages")
+				src := newFakeSource(rnd, entries, pages, rapid.IntRange(0, pages).Draw(rt, "roots"))
+				bad := rapid.IntRange(0, pages-1).Draw(rt, "bad")
+				src.before = func(_ context.Context, id int) error {
+					if id == bad {
+						return errFake
+					}
+					return nil
+				}
+				sorted, stats, err := Scan(context.Background(), src, ScanOptions{WorkDir: dir, Workers: rapid.IntRange(1, 8).Draw(rt, "workers"), tune: tune.apply})
+				if err != error(errFake) || sorted != nil {
+					rt.Fatalf("got %v, %v", sorted, err)
+				}
+				if stats.Pages >= int64(pages) || stats.Entries > int64(len(entries)) {
+					rt.Fatalf("%+v of %d pages", stats, pages)
+				}
+				if files := filesIn(t, dir); len(files) > 0 {
+					rt.Fatalf("left behind: %v", files)
+				}
+			})
+		})
+	}
+}
+
+func TestScanCancelledAtRandomMoment(t *testing.T) {
+	why := errors.New("the operator pressed Ctrl-C")
+	for name, tune := range tunings {
+		t.Run(name, func(t *testing.T) {
+			watch(t)
+			dir := t.TempDir()
+			rapid.Check(t, func(rt *rapid.T) {
+				rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+				entries := randomEntries(rnd, 300)
+				pages := rapid.IntRange(1, 40).Draw(rt, "pages")
+				src := newFakeSource(rnd, entries, pages, rapid.IntRange(0, pages).Draw(rt, "roots"))
+				ctx, cancel := context.WithCancelCause(context.Background())
+				defer cancel(nil)
+				// The moment: some page's read, or some run's creation.
+				var moment atomic.Int64
+				moment.Store(rapid.Int64Range(0, int64(pages)).Draw(rt, "moment"))
+				wait := rapid.Bool().Draw(rt, "wait")
+				cancelled := atomic.Bool{}
+				tick := func() {
+					if moment.Add(-1) == -1 {
+						cancelled.Store(true)
+						cancel(why)
+					}
+				}
+				src.before = func(ctx context.Context, _ int) error {
+					tick()
+					if wait && cancelled.Load() {
+						<-ctx.Done()
+					}
+					return ctx.Err()
+				}
+				sorted, _, err := Scan(ctx, src, ScanOptions{WorkDir: dir, Workers: rapid.IntRange(1, 8).Draw(rt, "workers"),
+					tune: func(s *sorter) {
+						tune.apply(s)
+						create := s.create
+						s.create = func() (runFile, error) { tick(); return create() }
+					}})
+				if cancelled.Load() != (err != nil) {
+					rt.Fatalf("cancelled %v, error %v", cancelled.Load(), err)
+				}
+				if err == nil {
+					if got, err := drain(sorted); err != nil || differ(got, sortedCopy(entries)) != "" {
+						rt.Fatalf("%v %s", err, differ(got, sortedCopy(entries)))
+					}
+					if err := sorted.Close(); err != nil {
+						rt.Fatal(err)
+					}
+				} else if err != why || sorted != nil {
+					rt.Fatalf("got %v, %v", sorted, err)
+				}
+				if files := filesIn(t, dir); len(files) > 0 {
+					rt.Fatalf("left behind: %v", files)
+				}
+			})
+		})
+	}
+}
+
+// TestScanSplitIsReadAtTheSameTime has a page that is split into two segments,
+// which wait for each other.
+func TestScanSplitIsReadAtTheSameTime(t *testing.T) {
+	watch(t)
+	src := &fakeSource{roots: []int{0, 1}, pages: []fakePage{{next: []int{2, 3}}, {}, {}, {}}}
+	var both sync.WaitGroup
+	both.Add(2)
+	src.before = func(_ context.Context, id int) error {
+		if id >= 2 {
+			both.Done()
+			both.Wait()
+		}
+		return nil
+	}
+	sorted, stats, err := Scan(context.Background(), src, ScanOptions{WorkDir: t.TempDir(), Workers: 2})
+	if err != nil || stats.Pages != 4 {
+		t.Fatalf("%+v, %v", stats, err)
+	}
+	if err := sorted.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAddStopsWaiting cancels while all buffers are in use and nobody writes.
+func TestAddStopsWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSorter(t.TempDir(), MinMemory, func(Event) {})
+		s.limit = 10
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("why")
+		var added int
+		done := make(chan error)
+		go func() {
+			for {
+				if err := s.add(ctx, batchOf(Entry{Key: []byte("0123456789")})); err != nil {
+					done <- err
+					return
+				}
+				added++
+			}
+		}()
+		synctest.Wait()
+		if added != sortBuffers || len(s.full) != sortBuffers {
+			t.Errorf("%d buffers were filled, %d wait", added, len(s.full))
+		}
+		time.Sleep(time.Hour)
+		cancel(why)
+		if err := <-done; err != why {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCause(t *testing.T) {
+	why, other := errors.New("why"), &Error{Kind: ErrDestination, Err: errors.New("disk")}
+	live := context.Background()
+	ended, cancel := context.WithCancelCause(live)
+	cancel(why)
+	late, stop := context.WithTimeout(live, -1)
+	defer stop()
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		err  error
+		want []error
+	}{
+		"not cancelled":             {live, other, []error{other}},
+		"the caller's own":          {live, context.Canceled, []error{context.Canceled}},
+		"a consequence":             {ended, &Error{Kind: ErrSource, Err: context.Canceled}, []error{why}},
+		"the cause itself":          {ended, &Error{Kind: ErrSource, Err: why}, []error{why}},
+		"an error of its own":       {ended, other, []error{why, other}},
+		"deadline":                  {late, &Error{Kind: ErrSource, Err: context.DeadlineExceeded}, []error{context.DeadlineExceeded}},
+		"deadline, error of itself": {late, other, []error{context.DeadlineExceeded, other}},
+	} {
+		got := cause(c.ctx, c.err)
+		for _, want := range c.want {
+			if !errors.Is(got, want) {
+				t.Errorf("%s: %v is not %v", name, got, want)
+			}
+		}
+		if len(c.want) == 1 && got != c.want[0] {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
