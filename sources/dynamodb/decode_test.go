@@ -1,0 +1,249 @@
+package dynamodb
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// cannedHTTP answers every request with one body.
+type cannedHTTP struct{ body []byte }
+
+func (c *cannedHTTP) Do(r *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusOK, Request: r,
+		Header:        http.Header{"Content-Type": {"application/x-amz-json-1.0"}},
+		ContentLength: int64(len(c.body)),
+		Body:          io.NopCloser(bytes.NewReader(c.body)),
+	}, nil
+}
+
+// sdkDecode decodes a Scan response by the SDK alone.
+func sdkDecode(tb testing.TB, h *cannedHTTP, b *copier.Batch) (copier.Page, *position, error) {
+	client := dynamodb.New(dynamodb.Options{
+		Region: "us-east-1", HTTPClient: h, Retryer: aws.NopRetryer{},
+		Credentials:                     credentials.NewStaticCredentialsProvider("a", "b", ""),
+		DisableValidateResponseChecksum: true,
+	})
+	out, err := client.Scan(tb.Context(), &dynamodb.ScanInput{TableName: aws.String("t")})
+	if err != nil {
+		return copier.Page{}, nil, err
+	}
+	t := scanTarget{b: b}
+	t.page.WireBytes = int64(len(h.body))
+	t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
+	return t.page, t.last, t.err
+}
+
+func entriesOf(b *copier.Batch) []string {
+	var out []string
+	for i := range b.Len() {
+		e := b.Entry(i)
+		out = append(out, fmt.Sprintf("%q=%x", e.Key, e.Value))
+	}
+	return out
+}
+
+// compareDecoders fails the test where our decoding accepts a body and the
+// SDK's does not agree. It returns whether ours accepted it.
+func compareDecoders(t *testing.T, body []byte) bool {
+	t.Helper()
+	var fast, slow copier.Batch
+	page, last, err := decodePage(body, &fast)
+	if errors.Is(err, errOtherShape) {
+		return false
+	}
+	wantPage, wantLast, wantErr := sdkDecode(t, &cannedHTTP{body}, &slow)
+	if (err == nil) != (wantErr == nil) {
+		t.Fatalf("body %q: our error is %v, the SDK's %v", body, err, wantErr)
+	}
+	if err != nil {
+		return true
+	}
+	if got, want := entriesOf(&fast), entriesOf(&slow); !slices.Equal(got, want) {
+		t.Fatalf("body %q:\n we decoded %v\n the SDK   %v", body, got, want)
+	}
+	if (last == nil) != (wantLast == nil) || last != nil && *last != *wantLast {
+		t.Fatalf("body %q: our LastEvaluatedKey is %v, the SDK's %v", body, last, wantLast)
+	}
+	if page.Markers != wantPage.Markers || page.Units != wantPage.Units || !slices.Equal(page.Locks, wantPage.Locks) || page.WireBytes != wantPage.WireBytes {
+		t.Fatalf("body %q: our page is %+v, the SDK's %+v", body, page, wantPage)
+	}
+	return true
+}
+
+// bodies of every shape that matters, and whether ours must take them.
+var decodeCases = []struct {
+	name, body string
+	fast       bool
+}{
+	{"empty table", `{"Count":0,"Items":[],"ScannedCount":0}`, true},
+	{"one entry", `{"Count":1,"Items":[{"Path":{"S":"sys/policy"},"Key":{"S":"default"},"Value":{"B":"AAEC"}}],"ScannedCount":1}`, true},
+	{"value first, spaces", "{ \"Items\" : [ { \"Value\" : {\"B\":\"AA==\"} ,\n\"Key\":{\"S\":\"k\"},\"Path\":{\"S\":\" \"}} ] ,\"Count\":1}", true},
+	{"null value", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"NULL":true}}]}`, true},
+	{"empty binary", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":""}}]}`, true},
+	{"markers", `{"Count":2,"Items":[{"Path":{"S":"a"},"Key":{"S":"b/"}},{"Path":{"S":"a"},"Key":{"S":"c/"},"Value":{"NULL":true}}]}`, true},
+	{"locks", `{"Count":4,"Items":[{"Path":{"S":"core"},"Key":{"S":"_lock"},"Value":{"B":"eA=="},"Identity":{"B":"eQ=="},"Expires":{"N":"12"}},` +
+		`{"Path":{"S":"core"},"Key":{"S":"migration"},"Value":{"B":"eA=="}},{"Path":{"S":"core"},"Key":{"S":"lock"},"Value":{"B":"eA=="}},` +
+		`{"Path":{"S":"x"},"Key":{"S":"_l"},"Identity":{"B":"eQ=="}}]}`, true},
+	{"user's underscore", `{"Count":2,"Items":[{"Path":{"S":"x"},"Key":{"S":"_l"},"Value":{"B":"eQ=="}},{"Path":{"S":"x"},"Key":{"S":"_m"},"Value":{"B":"eQ=="},"Identity":{"S":"no"}}]}`, true},
+	{"attributes of others", `{"Count":1,"Items":[{"Path":{"S":"x"},"Key":{"S":"l"},"Value":{"B":"eQ=="},"ttl":{"N":"17"},"aws:rep:deleting":{"BOOL":false},"n":{"NULL":true}}]}`, true},
+	{"last key and capacity", `{"ConsumedCapacity":{"CapacityUnits":128.5,"TableName":"t"},"Count":0,"Items":[],"LastEvaluatedKey":{"Key":{"S":"k\u00e9\"\\"},"Path":{"S":"päth"}},"ScannedCount":3}`, true},
+	{"unicode and escapes", `{"Count":2,"Items":[{"Path":{"S":"geheim/ü 日本"},"Key":{"S":"a\"b\\c\u0020d"},"Value":{"B":"eQ=="}},{"Path":{"S":"s"},"Key":{"S":"\u0001"},"Value":{"B":"eQ=="}}]}`, true},
+	{"surrogate pair", `{"Count":1,"Items":[{"Path":{"S":"s"},"Key":{"S":"\ud83d\ude00"},"Value":{"B":"eQ=="}}]}`, true},
+	{"unclean key", `{"Count":1,"Items":[{"Path":{"S":"a//b"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, false},
+	{"no value", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"}}]}`, false},
+	{"marker with a value", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c/"},"Value":{"B":"eQ=="}}]}`, false},
+	{"wrong count", `{"Count":2,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, true},
+	{"wrong type", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"S":"eQ=="}}]}`, false},
+	{"map attribute", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="},"m":{"M":{}}}]}`, false},
+	{"bad base64", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"e*=="}}]}`, false},
+	{"short base64", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ"}}]}`, false},
+	{"padding inside", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ==eQ=="}}]}`, false},
+	{"only padding", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"===="}}]}`, false},
+	{"newline in base64", "{\"Count\":1,\"Items\":[{\"Path\":{\"S\":\"a\"},\"Key\":{\"S\":\"c\"},\"Value\":{\"B\":\"eQ=\\n=\"}}]}", false},
+	{"two values", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="},"Value":{"B":"eA=="}}]}`, false},
+	{"two item lists", `{"Items":[],"Items":[]}`, false},
+	{"invalid UTF-8", "{\"Count\":1,\"Items\":[{\"Path\":{\"S\":\"a\xff\"},\"Key\":{\"S\":\"c\"},\"Value\":{\"B\":\"eQ==\"}}]}", false},
+	{"truncated", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ==`, false},
+	{"more behind", `{"Items":[]} x`, false},
+	{"unknown member", `{"Items":[],"News":1}`, false},
+	{"nothing", ``, false},
+	{"no items", `{}`, false},
+}
+
+func TestDecodeAsSDK(t *testing.T) {
+	for _, c := range decodeCases {
+		t.Run(c.name, func(t *testing.T) {
+			if fast := compareDecoders(t, []byte(c.body)); fast != c.fast {
+				t.Errorf("taken by our decoder: %v, expected %v", fast, c.fast)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, c := range decodeCases {
+		f.Add([]byte(c.body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) { compareDecoders(t, body) })
+}
+
+// TestDecodeBase64Lengths holds the arithmetic of lengths and padding.
+func TestDecodeBase64Lengths(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for n := range 100 {
+		value := make([]byte, n)
+		for i := range value {
+			value[i] = byte(rng.Uint32())
+		}
+		body := `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"` + base64.StdEncoding.EncodeToString(value) + `"}}]}`
+		var b copier.Batch
+		if _, _, err := decodePage([]byte(body), &b); err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		if got := b.Entry(0).Value; !bytes.Equal(got, value) {
+			t.Fatalf("%d bytes: got %x, expected %x", n, got, value)
+		}
+	}
+}
+
+// scanBody is a full page of entries of about size bytes, as DynamoDB sends it.
+func scanBody(size int) (body []byte, entries int) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var sb strings.Builder
+	for total := 0; total < 1<<20; entries++ {
+		value := make([]byte, size/2+rng.IntN(size))
+		for i := range value {
+			value[i] = byte(rng.Uint32())
+		}
+		if entries > 0 {
+			sb.WriteByte(',')
+		}
+		path, key := "sys/expire/id/auth/approle/login", fmt.Sprintf("h%032x%032x", rng.Uint64(), rng.Uint64())
+		fmt.Fprintf(&sb, `{"Path":{"S":%q},"Value":{"B":%q},"Key":{"S":%q}}`, path, base64.StdEncoding.EncodeToString(value), key)
+		total += len(value) + len(path) + len(key) + 12
+	}
+	return fmt.Appendf(nil, `{"ConsumedCapacity":{"CapacityUnits":128.5,"TableName":"t"},"Count":%d,"Items":[%s],"ScannedCount":%d}`,
+		entries, sb.String(), entries), entries
+}
+
+// TestDecodeAllocations holds the decoder to less than one allocation an entry.
+func TestDecodeAllocations(t *testing.T) {
+	body, entries := scanBody(700)
+	var b copier.Batch
+	allocs := testing.AllocsPerRun(10, func() {
+		b.Reset()
+		if _, _, err := decodePage(body, &b); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if b.Len() != entries {
+		t.Fatalf("%d entries decoded, expected %d", b.Len(), entries)
+	}
+	if allocs > float64(entries)/20 {
+		t.Errorf("%.0f allocations for %d entries", allocs, entries)
+	}
+}
+
+func BenchmarkDecodePage(b *testing.B) {
+	body, entries := scanBody(700)
+	b.Run("ours", func(b *testing.B) {
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		var batch copier.Batch
+		for b.Loop() {
+			batch.Reset()
+			if _, _, err := decodePage(body, &batch); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(entries), "entries/op")
+	})
+	b.Run("sdk", func(b *testing.B) {
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		h := &cannedHTTP{body}
+		var batch copier.Batch
+		for b.Loop() {
+			batch.Reset()
+			if _, _, err := sdkDecode(b, h, &batch); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("base64", func(b *testing.B) { // the limit: decoding the values alone
+		var values []byte
+		for s := range strings.SplitSeq(string(body), `"B":"`) {
+			v, _, _ := strings.Cut(s, `"`)
+			values = append(values, v[:len(v)/4*4]...)
+		}
+		values = bytes.ReplaceAll(values, []byte("="), []byte("A"))
+		values = bytes.Map(func(r rune) rune {
+			if strings.ContainsRune("{\": ", r) {
+				return 'A'
+			}
+			return r
+		}, values)
+		dst := make([]byte, len(values))
+		b.SetBytes(int64(len(values)))
+		for b.Loop() {
+			if _, err := base64.StdEncoding.Decode(dst, values); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,165 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// All items of one Path lie in one segment, and a segment's pages come one
+// after the other. A login mount's leases, all tokens, and all accessors have
+// one Path each, and are often most of the table: however many segments there
+// are, one worker would read them alone. So when a page ends in the Path in
+// which it began, what is left of that Path is read by Query over ranges of
+// its Keys, and the Scan goes on behind the Path's last Key. A range that a
+// page does not exhaust is split in turn, so that the ranges adapt to how the
+// Keys are distributed; a part may turn out empty, which costs a request.
+
+// The parts into which a Path is split at first, and a range later: powers of
+// two. Vault's hot Keys are an "h" and hexadecimal digits, for which the first
+// split gives about ten parts that are not empty.
+const (
+	firstParts = 16
+	laterParts = 4
+)
+
+// A position is a resume token: what comes behind an item, in the order of the
+// Scan, or, where To is set, in the order of Keys within the Path.
+type position struct {
+	Path string `json:"path"`
+	Key  string `json:"key"`
+	// To is the last Key of a range within the Path, and a part of it.
+	To string `json:"to,omitempty"`
+}
+
+// query reads the next page of a range.
+func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error {
+	out, err := s.client.Query(context.WithValue(ctx, scanTargetKey{}, t), &dynamodb.QueryInput{
+		TableName:                &s.opts.Table,
+		KeyConditionExpression:   aws.String("#path = :path AND #key <= :to"),
+		ExpressionAttributeNames: map[string]string{"#path": attrPath, "#key": attrKey},
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":path": &types.AttributeValueMemberS{Value: from.Path},
+			":to":   &types.AttributeValueMemberS{Value: from.To},
+		},
+		ExclusiveStartKey:      itemKey(from.Path, from.Key),
+		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
+		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
+	})
+	if err == nil && !t.decoded {
+		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
+	}
+	return err
+}
+
+// rest returns the positions that cover what is left after a page that began
+// at from and ended at last; both may be nil.
+func (s *Source) rest(ctx context.Context, from, last *position, page *copier.Page) ([]position, error) {
+	switch {
+	case last == nil:
+		return nil, nil
+	case from == nil:
+		return []position{*last}, nil
+	case from.To != "":
+		if last.Path != from.Path || last.Key <= from.Key || last.Key > from.To {
+			return nil, s.fail(ctx, "Query", errors.New("the response's LastEvaluatedKey lies outside of what was asked for"))
+		}
+		return split(position{Path: last.Path, Key: last.Key, To: from.To}, laterParts), nil
+	case from.Path != last.Path:
+		return []position{*last}, nil
+	}
+	end, err := s.lastKey(ctx, last.Path, page)
+	if err != nil {
+		return nil, err
+	}
+	if end <= last.Key {
+		return []position{*last}, nil
+	}
+	return append(split(position{Path: last.Path, Key: last.Key, To: end}, firstParts), position{Path: last.Path, Key: end}), nil
+}
+
+// lastKey returns the greatest Key of a Path.
+func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (string, error) {
+	out, err := s.client.Query(ctx, &dynamodb.QueryInput{
+		TableName:                 &s.opts.Table,
+		KeyConditionExpression:    aws.String("#path = :path"),
+		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: path}},
+		ProjectionExpression:      aws.String("#key"),
+		ScanIndexForward:          aws.Bool(false),
+		Limit:                     aws.Int32(1),
+		ConsistentRead:            aws.Bool(true),
+		ReturnConsumedCapacity:    types.ReturnConsumedCapacityTotal,
+	})
+	if err != nil {
+		return "", s.fail(ctx, "Query", err)
+	}
+	if out.ConsumedCapacity != nil {
+		page.Units += aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
+	}
+	if len(out.Items) == 0 {
+		return "", nil
+	}
+	key, ok := out.Items[0][attrKey].(*types.AttributeValueMemberS)
+	if !ok {
+		return "", s.fail(ctx, "Query", errors.New("the response has no Key of type S"))
+	}
+	return key.Value, nil
+}
+
+// split splits a range into up to n parts, n being a power of two. Together
+// they are exactly the range.
+func split(r position, n int) []position {
+	mid, ok := between(r.Key, r.To)
+	if n < 2 || !ok {
+		return []position{r}
+	}
+	return append(
+		split(position{Path: r.Path, Key: r.Key, To: mid}, n/2),
+		split(position{Path: r.Path, Key: mid, To: r.To}, n/2)...)
+}
+
+// between returns a valid UTF-8 string of few characters that lies strictly
+// between lo and hi in byte order, about halfway between the first characters
+// in which they differ. It returns false where it finds none.
+func between(lo, hi string) (string, bool) {
+	n := 0
+	for n < len(lo) && n < len(hi) {
+		a, size := utf8.DecodeRuneInString(lo[n:])
+		if b, _ := utf8.DecodeRuneInString(hi[n:]); a != b {
+			break
+		}
+		n += size
+	}
+	var a, b rune = 0, 0
+	var size int
+	if n < len(lo) {
+		a, size = utf8.DecodeRuneInString(lo[n:])
+	}
+	if n >= len(hi) {
+		return "", false
+	}
+	b, _ = utf8.DecodeRuneInString(hi[n:])
+	var sb strings.Builder
+	sb.WriteString(lo[:n])
+	if m := a + (b-a)/2; m > a {
+		sb.WriteRune(m) // a surrogate, which is no character, becomes U+FFFD
+	} else if n < len(lo) {
+		// Neighbours: go between the rest of lo and the end of ASCII.
+		next, _ := utf8.DecodeRuneInString(lo[n+size:])
+		if n+size == len(lo) {
+			next = 0
+		}
+		sb.WriteRune(a)
+		sb.WriteRune(next + (max(next, utf8.RuneSelf)-next)/2 + 1)
+	}
+	mid := sb.String()
+	return mid, lo < mid && mid < hi && utf8.ValidString(mid)
+}

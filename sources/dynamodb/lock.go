@@ -1,0 +1,673 @@
+package dynamodb
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// timing is how long things take between Vaults on one table.
+type timing struct {
+	lease time.Duration // how long a leader lock is good for
+	renew time.Duration // how often its holder renews it
+	retry time.Duration // how often one who waits looks at it
+	watch time.Duration // how long an unexpired lock is watched for a renewal
+	hold  time.Duration // how long a lock that somebody left is held before the first read
+}
+
+// vaultTiming has the lease, renewal and retry of Vault's dynamodb storage. A
+// lock that is not renewed for longer than its lease has no holder who knows
+// of it; one who lost it without knowing looks at it every few seconds.
+var vaultTiming = timing{
+	lease: 15 * time.Second,
+	renew: 5 * time.Second,
+	retry: time.Second,
+	watch: 20 * time.Second,
+	hold:  30 * time.Second,
+}
+
+// attrFound is our own attribute of a leader lock that we took over: what it
+// held before, so that it can be left as it was found, by Reset too.
+const attrFound = "Dyn2raftFound"
+
+// holderPrefix begins the Value of a leader lock that is ours. The run id
+// follows.
+const holderPrefix = "dyn2raft run "
+
+// migration is the JSON of the migration lock. Vault reads "start" only.
+type migration struct {
+	Start time.Time `json:"start"`
+	// Run and Host are set on ours.
+	Run  string `json:"dyn2raft_run,omitempty"`
+	Host string `json:"dyn2raft_host,omitempty"`
+}
+
+// A leaderLock is the item core/_lock as it was read, and nil where there is
+// none. Items of old Vaults have no Identity.
+type leaderLock map[string]types.AttributeValue
+
+func (l leaderLock) sameAs(o leaderLock) bool {
+	return (l == nil) == (o == nil) &&
+		reflect.DeepEqual(l[attrIdentity], o[attrIdentity]) && reflect.DeepEqual(l[attrExpires], o[attrExpires])
+}
+
+// expiry returns when the lock expires, and false if it does not say.
+func (l leaderLock) expiry() (time.Time, bool) {
+	n, ok := l[attrExpires].(*types.AttributeValueMemberN)
+	if !ok {
+		return time.Time{}, false
+	}
+	ns, err := strconv.ParseInt(n.Value, 10, 64)
+	return time.Unix(0, ns), err == nil
+}
+
+// expired tells whether nobody holds the lock any more, by our clock. One
+// whose Expires is there and can't be read does not count as expired.
+func (l leaderLock) expired() bool {
+	t, ok := l.expiry()
+	return ok && !t.After(time.Now()) || l[attrExpires] == nil
+}
+
+// run is the id of the dyn2raft run that holds the lock, if one does.
+func (l leaderLock) run() (string, bool) {
+	if l[attrIdentity] == nil {
+		return "", false
+	}
+	return strings.CutPrefix(string(binaryOf(l[attrValue])), holderPrefix)
+}
+
+// held tells whether the lock has the given identity.
+func (l leaderLock) held(identity []byte) bool {
+	return l[attrIdentity] != nil && bytes.Equal(binaryOf(l[attrIdentity]), identity)
+}
+
+// found is what a lock of ours has to go back to.
+func (l leaderLock) found() leaderLock {
+	if m, ok := l[attrFound].(*types.AttributeValueMemberM); ok {
+		return m.Value
+	}
+	return nil
+}
+
+// holder names who holds the lock.
+func (l leaderLock) holder() string {
+	if id, ok := l.run(); ok {
+		return holderPrefix + id
+	}
+	name := fmt.Sprintf("the Vault with leader id %q", binaryOf(l[attrValue]))
+	if t, ok := l.expiry(); ok {
+		name += ", until " + t.UTC().Format(time.RFC3339)
+	}
+	return name
+}
+
+// Lock keeps Vaults, and other copies, off the table. It implements
+// [copier.Locker]:
+//
+//   - It looks whether a Vault is running. A leader lock that has not expired
+//     by our clock is watched for 20 s, longer than a lease, and refused if it
+//     changes. Without a leader lock, and where the Vaults are not known to
+//     elect their leader in the table, Options.Stopped is asked. Until here
+//     nothing is written.
+//   - It puts the entry core/migration, on which a starting Vault refuses to
+//     start, on the condition that there is none.
+//   - It takes the leader lock on the condition that it is as it was seen,
+//     and renews it every 5 s: standbys wait for it. Where somebody left one,
+//     30 s pass before Lock returns, so that a holder who lost it without
+//     knowing can notice.
+func (s *Source) Lock(ctx context.Context, runID string, lost func(error)) (copier.Lease, error) {
+	if err := s.checkMigration(ctx); err != nil {
+		return nil, err
+	}
+	first, err := s.readLeader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// A lock that is there now shows that Vaults elect their leader in the
+	// table, also if its holder gives it back while it is watched.
+	if first == nil && !s.opts.HAEnabled {
+		if err := s.askStopped(ctx); err != nil {
+			return nil, err
+		}
+	}
+	seen, err := s.watchLeader(ctx, first)
+	if err != nil {
+		return nil, err
+	}
+
+	l := &lease{s: s, run: runID, identity: []byte(runID), seen: seen, found: seen, lost: lost}
+	if _, ours := seen.run(); ours {
+		l.found = seen.found() // left by a run that was killed: go back to what that one found
+	}
+	if err := l.takeMigration(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.takeLeader(ctx); err != nil {
+		return nil, l.giveUp(ctx, err)
+	}
+	l.startRenewing(ctx)
+	if seen != nil {
+		s.opts.Events(copier.Waiting{
+			For:   "a Vault that may have lost the leader lock without noticing to step down",
+			Until: time.Now().Add(s.timing.hold),
+		})
+		if err := sleep(ctx, s.timing.hold); err != nil {
+			return nil, l.giveUp(ctx, err)
+		}
+	}
+	return l, nil
+}
+
+// giveUp releases what a failed Lock has taken.
+func (l *lease) giveUp(ctx context.Context, err error) error {
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.s.timing.lease)
+	defer cancel()
+	if rerr := l.Release(rctx, false); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return err
+}
+
+func (s *Source) locked(op string, err error, hint string) error {
+	return &copier.Error{Kind: copier.ErrLocked, Op: op, Err: err, Hint: hint}
+}
+
+// ErrMigrationLock is returned when the table has a migration lock.
+var ErrMigrationLock = errors.New("the entry " + migrationLockKey + " is in the table")
+
+// ErrVaultRunning is returned when a Vault is running on the table, or took
+// its leader lock during the copy.
+var ErrVaultRunning = errors.New("a Vault is running on the table")
+
+// ErrNotStopped is returned when nothing tells whether a Vault is running on
+// the table.
+var ErrNotStopped = errors.New("nothing in the table tells whether a Vault is running on it")
+
+func (s *Source) checkMigration(ctx context.Context) error {
+	item, err := s.getItem(ctx, migrationLockKey)
+	if err != nil || item == nil {
+		return err
+	}
+	return s.migrationLocked(item)
+}
+
+func (s *Source) migrationLocked(item map[string]types.AttributeValue) error {
+	var m migration
+	value := binaryOf(item[attrValue])
+	if err := json.Unmarshal(value, &m); err != nil {
+		return s.locked("take the migration lock", fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, err),
+			"if no migration is running, remove it with -reset")
+	}
+	if m.Run != "" {
+		return s.locked("take the migration lock",
+			fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, m.Run, m.Host, m.Start.UTC().Format(time.RFC3339)),
+			"if that run is still going, let it end; if it was killed, or has left the table locked on purpose (-keep-source-locked), remove the lock with -reset")
+	}
+	return s.locked("take the migration lock",
+		fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.Start.UTC().Format(time.RFC3339)),
+		"if that migration is still running, let it end; if it was interrupted, remove its lock with -reset")
+}
+
+// watchLeader returns the leader lock once nobody seems to hold it. first is
+// what was read before.
+func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock, error) {
+	if first == nil || first.expired() {
+		return first, nil
+	}
+	until := time.Now().Add(s.timing.watch)
+	s.opts.Events(copier.Waiting{
+		For:   "the leader lock, held by " + first.holder() + ", to be renewed or not",
+		Until: until,
+	})
+	for {
+		if err := sleep(ctx, s.timing.retry); err != nil {
+			return nil, err
+		}
+		now, err := s.readLeader(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// A holder that stops in order deletes its lock: then nobody may take
+		// it until the watch is over.
+		if now != nil && !now.sameAs(first) {
+			if id, ok := now.run(); ok {
+				return nil, s.locked("take the leader lock", fmt.Errorf("dyn2raft run %s holds it, and renews it", id),
+					"another copy of this table is running: let it end")
+			}
+			return nil, s.locked("take the leader lock",
+				fmt.Errorf("%w: %s, took or renewed the lock %s", ErrVaultRunning, now.holder(), leaderLockKey),
+				"stop every Vault that uses the table, wait until `vault status` is refused, then run the same command again")
+		}
+		if !time.Now().Before(until) {
+			return now, nil
+		}
+	}
+}
+
+func (s *Source) askStopped(ctx context.Context) error {
+	reason := "the table has no leader lock, and storage_source does not say ha_enabled = \"true\""
+	if s.opts.Stopped != nil {
+		ok, err := s.opts.Stopped(ctx, reason)
+		if err != nil {
+			return err
+		}
+		if ok {
+			return nil
+		}
+	}
+	return s.locked("look for a running Vault", fmt.Errorf("%w: %s", ErrNotStopped, reason),
+		"stop every Vault that uses the table, then say so with -source-stopped; or, if they run with ha_enabled, put ha_enabled = \"true\" into storage_source")
+}
+
+// A lease is the two locks of one run.
+type lease struct {
+	s        *Source
+	run      string
+	identity []byte
+	seen     leaderLock // the leader lock before this run took it
+	found    leaderLock // what it goes back to
+	lost     func(error)
+
+	migration []byte // the value of our migration lock, once taken
+	leader    bool   // the leader lock was taken
+	stop      context.CancelFunc
+	renewing  sync.WaitGroup
+}
+
+var _ copier.Lease = (*lease)(nil)
+
+func (l *lease) takeMigration(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "an unknown host"
+	}
+	value, err := json.Marshal(migration{Start: time.Now().UTC(), Run: l.run, Host: host})
+	if err != nil {
+		return fmt.Errorf("write migration lock: %w", err)
+	}
+	path, key := KeyItem(migrationLockKey)
+	item := itemKey(path, key)
+	item[attrValue] = &types.AttributeValueMemberB{Value: value}
+	l.migration = value // also where the answer is lost
+	wctx, cancel := l.s.settle(ctx)
+	defer cancel()
+	_, err = l.s.client.PutItem(wctx, &dynamodb.PutItemInput{
+		TableName:                           &l.s.opts.Table,
+		Item:                                item,
+		ConditionExpression:                 aws.String("attribute_not_exists(#path)"),
+		ExpressionAttributeNames:            map[string]string{"#path": attrPath},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	})
+	there, failed := conditionFailed(err)
+	switch {
+	case err == nil:
+		return nil
+	case !failed:
+		return l.giveUp(ctx, l.s.fail(ctx, "PutItem", err))
+	case bytes.Equal(binaryOf(there[attrValue]), value):
+		return nil // put by a try whose answer was lost
+	}
+	l.migration = nil
+	return l.s.migrationLocked(there)
+}
+
+// takeLeader takes the leader lock. After an error it may be taken.
+func (l *lease) takeLeader(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	names := map[string]string{"#value": attrValue, "#identity": attrIdentity, "#expires": attrExpires, "#found": attrFound}
+	values := map[string]types.AttributeValue{
+		":value":    &types.AttributeValueMemberB{Value: []byte(holderPrefix + l.run)},
+		":identity": &types.AttributeValueMemberB{Value: l.identity},
+		":expires":  l.expires(),
+	}
+	update := "SET #value = :value, #identity = :identity, #expires = :expires"
+	if l.found == nil {
+		update += " REMOVE #found"
+	} else {
+		was := map[string]types.AttributeValue{}
+		for _, name := range takenAttrs {
+			if v := l.found[name]; v != nil {
+				was[name] = v
+			}
+		}
+		update += ", #found = :found"
+		values[":found"] = &types.AttributeValueMemberM{Value: was}
+	}
+	l.leader = true // also where the answer is lost
+	wctx, cancel := l.s.settle(ctx)
+	defer cancel()
+	err := l.update(wctx, update, l.seen.asSeen(names, values), names, values)
+	there, failed := conditionFailed(err)
+	switch {
+	case err == nil:
+		return nil
+	case !failed:
+		return l.s.fail(ctx, "UpdateItem", err)
+	case there.held(l.identity):
+		return nil // taken by a try whose answer was lost
+	}
+	l.leader = false
+	if there == nil {
+		return l.s.locked("take the leader lock", fmt.Errorf("%w: it gave the lock %s back at this moment", ErrVaultRunning, leaderLockKey),
+			"stop every Vault that uses the table, then run the same command again")
+	}
+	return l.s.locked("take the leader lock", fmt.Errorf("%w: %s, took the lock %s first", ErrVaultRunning, there.holder(), leaderLockKey),
+		"stop every Vault that uses the table, then run the same command again")
+}
+
+// settle returns a context for a request that takes a lock. It outlives ctx by
+// the time in which such a request is normally answered: one that is cut off
+// may reach the table after the lock was given back, and leave it locked.
+func (s *Source) settle(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		_ = sleep(out, s.timing.renew) // ends early when the request is answered
+		cancel()
+	})
+	return out, func() {
+		stop()
+		cancel()
+	}
+}
+
+// takenAttrs are the attributes of a leader lock that we overwrite.
+var takenAttrs = []string{attrValue, attrIdentity, attrExpires}
+
+// asSeen is the condition that the item is still what was read, and adds what
+// it needs to names and values.
+func (l leaderLock) asSeen(names map[string]string, values map[string]types.AttributeValue) string {
+	if l == nil {
+		names["#path"] = attrPath
+		return "attribute_not_exists(#path)"
+	}
+	as := func(placeholder, attr string) string {
+		if l[attr] == nil {
+			return "attribute_not_exists(#" + placeholder + ")"
+		}
+		values[":seen"+placeholder] = l[attr]
+		return "#" + placeholder + " = :seen" + placeholder
+	}
+	return as("identity", attrIdentity) + " AND " + as("expires", attrExpires)
+}
+
+func (l *lease) update(ctx context.Context, update, cond string, names map[string]string, values map[string]types.AttributeValue) error {
+	path, key := KeyItem(leaderLockKey)
+	_, err := l.s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:                 &l.s.opts.Table,
+		Key:                       itemKey(path, key),
+		UpdateExpression:          &update,
+		ConditionExpression:       &cond,
+		ExpressionAttributeNames:  names,
+		ExpressionAttributeValues: values,
+
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	})
+	return err
+}
+
+func (l *lease) expires() types.AttributeValue {
+	return &types.AttributeValueMemberN{Value: strconv.FormatInt(time.Now().Add(l.s.timing.lease).UnixNano(), 10)}
+}
+
+// startRenewing keeps the leader lock ours until stop is called.
+func (l *lease) startRenewing(ctx context.Context) {
+	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	l.renewing.Go(func() {
+		tick := time.NewTicker(l.s.timing.renew)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			err := l.renew(ctx)
+			there, failed := conditionFailed(err)
+			switch {
+			case err == nil || ctx.Err() != nil:
+			case failed:
+				l.lost(l.lostLeader(there))
+				return
+			default:
+				// The next tick tries again. If somebody takes the lock in
+				// between, the check before the commit finds it.
+				l.s.opts.Events(copier.Warning{Message: "the leader lock could not be renewed: " + err.Error()})
+			}
+		}
+	})
+}
+
+// renew renews the leader lock. It does not try for longer than until the next
+// renewal is due: the later the request is retried, the staler is its expiry.
+func (l *lease) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.s.timing.renew)
+	defer cancel()
+	return l.update(ctx, "SET #expires = :expires", "#identity = :identity",
+		map[string]string{"#expires": attrExpires, "#identity": attrIdentity},
+		map[string]types.AttributeValue{
+			":expires":  l.expires(),
+			":identity": &types.AttributeValueMemberB{Value: l.identity},
+		})
+}
+
+// lostLeader is the error of a run whose leader lock is not its own any more.
+func (l *lease) lostLeader(there leaderLock) error {
+	what := fmt.Errorf("%w: the lock %s was removed", ErrVaultRunning, leaderLockKey)
+	if there != nil {
+		what = fmt.Errorf("%w: %s, took the lock %s", ErrVaultRunning, there.holder(), leaderLockKey)
+	}
+	return l.s.locked("hold the leader lock", fmt.Errorf("%w from this run, so what was read may have changed since", what),
+		"stop every Vault that uses the table, then run the same command again")
+}
+
+// Check implements [copier.Lease].
+func (l *lease) Check(ctx context.Context) error {
+	now, err := l.s.readLeader(ctx)
+	if err != nil {
+		return err
+	}
+	if !now.held(l.identity) {
+		return l.lostLeader(now)
+	}
+	item, err := l.s.getItem(ctx, migrationLockKey)
+	if err != nil {
+		return err
+	}
+	if item == nil || !bytes.Equal(binaryOf(item[attrValue]), l.migration) {
+		return l.s.locked("hold the migration lock", errors.New("somebody removed it, so that a Vault may have been started, and what was read may have changed since"),
+			"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
+	}
+	return nil
+}
+
+// Release implements [copier.Lease]. The leader lock goes back to what was
+// found. Where Options.KeepLocked is set, a complete copy leaves the migration
+// lock.
+func (l *lease) Release(ctx context.Context, done bool) error {
+	if l.stop != nil {
+		l.stop()
+		l.renewing.Wait()
+	}
+	var errs []error
+	if l.leader {
+		errs = append(errs, l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
+	}
+	if l.migration != nil && !(done && l.s.opts.KeepLocked) {
+		errs = append(errs, l.s.deleteMigration(ctx, l.migration))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + l.s.opts.Table, Err: err,
+			Hint: "until they are released no Vault starts on the table: run this command once with -reset"}
+	}
+	return nil
+}
+
+// restoreLeader leaves the leader lock as it was found, if it has the given
+// identity; if it has not, it is not ours to change.
+func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValue, found leaderLock) error {
+	path, key := KeyItem(leaderLockKey)
+	names := map[string]string{"#identity": attrIdentity}
+	values := map[string]types.AttributeValue{":ours": identity}
+	const ours = "#identity = :ours"
+	if found == nil {
+		_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+			TableName:                 &s.opts.Table,
+			Key:                       itemKey(path, key),
+			ConditionExpression:       aws.String(ours),
+			ExpressionAttributeNames:  names,
+			ExpressionAttributeValues: values,
+		})
+		if _, failed := conditionFailed(err); err == nil || failed {
+			return nil
+		}
+		return s.fail(ctx, "DeleteItem", err)
+	}
+	names["#found"] = attrFound
+	set, remove := []string{}, []string{"#found"}
+	for _, attr := range takenAttrs {
+		name := strings.ToLower(attr)
+		names["#"+name] = attr
+		if v := found[attr]; v != nil {
+			values[":"+name] = v
+			set = append(set, "#"+name+" = :"+name)
+		} else {
+			remove = append(remove, "#"+name)
+		}
+	}
+	update := "REMOVE " + strings.Join(remove, ", ")
+	if len(set) > 0 {
+		update = "SET " + strings.Join(set, ", ") + " " + update
+	}
+	_, err := s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:                 &s.opts.Table,
+		Key:                       itemKey(path, key),
+		UpdateExpression:          &update,
+		ConditionExpression:       aws.String(ours),
+		ExpressionAttributeNames:  names,
+		ExpressionAttributeValues: values,
+	})
+	if _, failed := conditionFailed(err); err == nil || failed {
+		return nil
+	}
+	return s.fail(ctx, "UpdateItem", err)
+}
+
+// deleteMigration deletes the migration lock if it has the given value.
+func (s *Source) deleteMigration(ctx context.Context, value []byte) error {
+	path, key := KeyItem(migrationLockKey)
+	_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName:                 &s.opts.Table,
+		Key:                       itemKey(path, key),
+		ConditionExpression:       aws.String("#value = :value"),
+		ExpressionAttributeNames:  map[string]string{"#value": attrValue},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":value": &types.AttributeValueMemberB{Value: value}},
+	})
+	if _, failed := conditionFailed(err); err == nil || failed {
+		return nil // where the condition failed, somebody reset it
+	}
+	return s.fail(ctx, "DeleteItem", err)
+}
+
+// Reset removes the migration lock, whoever left it, as `vault operator
+// migrate -reset` does, and our own leader lock, and returns what it removed.
+// A lock whose run is still renewing it is refused with [copier.ErrLocked]; a
+// leader lock that is a Vault's is left alone.
+func (s *Source) Reset(ctx context.Context) ([]string, error) {
+	var freed []string
+	leader, err := s.readLeader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, ours := leader.run(); ours {
+		if leader, err = s.watchLeader(ctx, leader); err != nil {
+			return nil, err
+		}
+	}
+	if _, ours := leader.run(); ours {
+		if err := s.restoreLeader(ctx, leader[attrIdentity], leader.found()); err != nil {
+			return nil, err
+		}
+		freed = append(freed, leaderLockKey)
+	}
+	item, err := s.getItem(ctx, migrationLockKey)
+	if err != nil {
+		return freed, err
+	}
+	if item != nil {
+		path, key := KeyItem(migrationLockKey)
+		if _, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+			TableName: &s.opts.Table, Key: itemKey(path, key),
+		}); err != nil {
+			return freed, s.fail(ctx, "DeleteItem", err)
+		}
+		freed = append(freed, migrationLockKey)
+	}
+	return freed, nil
+}
+
+func (s *Source) readLeader(ctx context.Context) (leaderLock, error) {
+	return s.getItem(ctx, leaderLockKey)
+}
+
+// getItem returns an item as it is now, or nil.
+func (s *Source) getItem(ctx context.Context, vaultKey string) (map[string]types.AttributeValue, error) {
+	path, key := KeyItem(vaultKey)
+	out, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName:      &s.opts.Table,
+		Key:            itemKey(path, key),
+		ConsistentRead: aws.Bool(true),
+	})
+	if err != nil {
+		return nil, s.fail(ctx, "GetItem", err)
+	}
+	if len(out.Item) == 0 {
+		return nil, nil
+	}
+	return out.Item, nil
+}
+
+func binaryOf(v types.AttributeValue) []byte {
+	if b, ok := v.(*types.AttributeValueMemberB); ok {
+		return b.Value
+	}
+	return nil
+}
+
+// conditionFailed tells whether a write was refused because its condition did
+// not hold, and returns the item as it is, where the write asked for it and
+// there is one.
+func conditionFailed(err error) (leaderLock, bool) {
+	failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
+	if !ok || len(failed.Item) == 0 {
+		return nil, ok
+	}
+	return failed.Item, ok
+}
+
+// sleep waits, and returns early with the reason when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,131 @@
+package dynamodb
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// A scanTarget is where the entries of one Scan or Query response go. It travels in the
+// request's context to the middleware that has the response's body.
+type scanTarget struct {
+	b    *copier.Batch
+	from int // the batch's length before the request
+
+	decoded bool // page, last and err say what was in the response
+	page    copier.Page
+	last    *position
+	err     error // of slow
+}
+
+// scanTargetKey is the context's key of a *scanTarget.
+type scanTargetKey struct{}
+
+// fast decodes a body straight into the batch. It returns whether that was
+// possible, and an error for a response that must be read again. After a retry
+// it is called anew.
+func (t *scanTarget) fast(body []byte) (bool, error) {
+	t.b.Truncate(t.from)
+	page, last, err := decodePage(body, t.b)
+	if err != nil {
+		t.b.Truncate(t.from)
+	}
+	switch {
+	case err == nil:
+		t.decoded, t.page, t.last = true, page, last
+		return true, nil
+	case errors.Is(err, errOtherShape):
+		t.page.WireBytes = int64(len(body))
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// slow takes what the SDK has decoded.
+func (t *scanTarget) slow(items []map[string]types.AttributeValue, count int32, last map[string]types.AttributeValue, used *types.ConsumedCapacity) {
+	t.decoded = true
+	if int(count) != len(items) {
+		t.err = errCount
+		return
+	}
+	if t.err = addItems(items, t.b, &t.page); t.err != nil {
+		return
+	}
+	if used != nil {
+		t.page.Units = aws.ToFloat64(used.CapacityUnits)
+	}
+	if len(last) > 0 {
+		path, ok1 := last[attrPath].(*types.AttributeValueMemberS)
+		key, ok2 := last[attrKey].(*types.AttributeValueMemberS)
+		if !ok1 || !ok2 {
+			t.err = errors.New("the response's LastEvaluatedKey has no Path and Key of type S")
+			return
+		}
+		t.last = &position{Path: path.Value, Key: key.Value}
+	}
+}
+
+func addItems(items []map[string]types.AttributeValue, b *copier.Batch, page *copier.Page) error {
+	for _, item := range items {
+		path, ok1 := item[attrPath].(*types.AttributeValueMemberS)
+		key, ok2 := item[attrKey].(*types.AttributeValueMemberS)
+		if !ok1 || !ok2 {
+			return fmt.Errorf("%w: an item without a Path and a Key of type S", ErrNotVaultItem)
+		}
+		r := record{path: path.Value, key: key.Value}
+		var value []byte
+		switch v := item[attrValue].(type) {
+		case nil:
+		case *types.AttributeValueMemberB:
+			r.value, value = valueBinary, v.Value
+			r.empty = len(value) == 0
+		case *types.AttributeValueMemberNULL:
+			r.value = valueNull
+		default:
+			r.value, r.valueName = valueOther, typeName(v)
+		}
+		_, r.identity = item[attrIdentity].(*types.AttributeValueMemberB)
+		kind, vaultKey, err := r.classify()
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case kindMarker:
+			page.Markers++
+		case kindLock:
+			page.Locks = append(page.Locks, vaultKey)
+		default:
+			b.Append([]byte(vaultKey), value)
+		}
+	}
+	return nil
+}
+
+// typeName is the name that DynamoDB gives to an attribute's type.
+func typeName(v types.AttributeValue) string {
+	switch v.(type) {
+	case *types.AttributeValueMemberS:
+		return "S"
+	case *types.AttributeValueMemberN:
+		return "N"
+	case *types.AttributeValueMemberBOOL:
+		return "BOOL"
+	case *types.AttributeValueMemberM:
+		return "M"
+	case *types.AttributeValueMemberL:
+		return "L"
+	case *types.AttributeValueMemberSS:
+		return "SS"
+	case *types.AttributeValueMemberNS:
+		return "NS"
+	case *types.AttributeValueMemberBS:
+		return "BS"
+	default:
+		return fmt.Sprintf("%T", v)
+	}
+}

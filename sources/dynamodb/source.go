@@ -1,0 +1,353 @@
+// Package dynamodb reads the table of Vault's dynamodb storage.
+//
+// [Source] is a [copier.Source]: a strongly consistent parallel Scan, each
+// segment a sequence of pages. It is a [copier.Locker] too, see [Source.Lock].
+// The AWS SDK does signing, credentials, endpoints and retries as its users
+// know them; what it does not do is refuse a response whose X-Amz-Crc32 does
+// not match, so this package checks every response itself and has those read
+// again.
+package dynamodb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// Defaults of Vault's dynamodb storage.
+const (
+	DefaultTable  = "vault-dynamodb-backend"
+	DefaultRegion = "us-east-1"
+)
+
+// Options say which table is read and how. The zero value reads Vault's
+// default table with the SDK's default credentials.
+type Options struct {
+	// Table is the table's name; empty means DefaultTable.
+	Table string
+	// Region is an AWS region; empty means DefaultRegion.
+	Region string
+	// Endpoint is a URL used instead of the region's own endpoint.
+	Endpoint string
+	// AccessKey, SecretKey and SessionToken are used instead of the SDK's
+	// credential chain where AccessKey and SecretKey are set.
+	AccessKey, SecretKey, SessionToken string
+	// MaxRetries is how often a failed request is tried again; nil means 20,
+	// which is some minutes.
+	MaxRetries *int
+	// EventuallyConsistent halves the cost of reading, in read capacity
+	// units, and may miss what was written within the last second or so.
+	EventuallyConsistent bool
+
+	// HAEnabled says that the Vaults on this table elect their leader in it,
+	// so that a table without a leader lock has no running Vault.
+	HAEnabled bool
+	// Stopped is asked when nothing in the table can tell whether a Vault is
+	// running, with the reason; it returns whether all are stopped. Nil means
+	// that nobody knows.
+	Stopped func(ctx context.Context, reason string) (bool, error)
+	// KeepLocked leaves the migration lock in the table after a complete
+	// copy, so that no Vault starts on it any more.
+	KeepLocked bool
+
+	// Events, where set, is told of retries, waits and warnings.
+	Events func(copier.Event)
+}
+
+const defaultMaxRetries = 20
+
+// prepareRetries bounds the retries of the very first request: a wrong
+// endpoint shall be told at once.
+const (
+	prepareRetries = 3
+	prepareBackoff = time.Second
+)
+
+// maxBackoff is the longest wait before a request is tried again.
+const maxBackoff = 20 * time.Second
+
+// requestTimeout bounds one try of one request, its response's body included.
+const requestTimeout = time.Minute
+
+// A Source reads one table. It is safe for concurrent use.
+type Source struct {
+	opts   Options
+	client *dynamodb.Client
+	creds  aws.CredentialsProvider
+	info   copier.SourceInfo
+	timing timing
+	crc    crcCheck
+}
+
+var (
+	_ copier.Source = (*Source)(nil)
+	_ copier.Locker = (*Source)(nil)
+)
+
+// New returns a source for a table. It loads the AWS configuration and asks
+// nothing of the network.
+func New(ctx context.Context, opts Options) (*Source, error) {
+	if opts.Table == "" {
+		opts.Table = DefaultTable
+	}
+	if opts.Region == "" {
+		opts.Region = DefaultRegion
+	}
+	if opts.Events == nil {
+		opts.Events = func(copier.Event) {}
+	}
+	if (opts.AccessKey == "") != (opts.SecretKey == "") {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read AWS credentials",
+			Err: errors.New("one of access_key and secret_key is set, and the other is not")}
+	}
+	retries := defaultMaxRetries
+	if opts.MaxRetries != nil && *opts.MaxRetries >= 0 {
+		retries = *opts.MaxRetries
+	}
+	s := &Source{opts: opts, timing: vaultTiming}
+	s.crc.events = opts.Events
+
+	load := []func(*config.LoadOptions) error{
+		config.WithRegion(opts.Region),
+		config.WithHTTPClient(awshttp.NewBuildableClient().
+			WithTimeout(requestTimeout).
+			WithTransportOptions(func(t *http.Transport) {
+				t.MaxIdleConnsPerHost = 256 // one for each worker
+				t.MaxIdleConns = 256
+			})),
+	}
+	if opts.AccessKey != "" {
+		load = append(load, config.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(opts.AccessKey, opts.SecretKey, opts.SessionToken)))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	if err != nil {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err}
+	}
+	s.creds = cfg.Credentials
+	s.client = dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
+		if opts.Endpoint != "" {
+			o.BaseEndpoint = &opts.Endpoint
+		}
+		if os.Getenv("AWS_ACCOUNT_ID_ENDPOINT_MODE") == "" {
+			// Networks opened for Vault, which uses the SDK's first version,
+			// may know the regional endpoint only.
+			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
+		}
+		o.Retryer = &retryer{events: opts.Events, RetryerV2: newRetryer(retries, maxBackoff)}
+		if opts.MaxRetries != nil {
+			o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS does not beat dynamodb_max_retries
+		}
+		o.DisableValidateResponseChecksum = true // done by crcCheck, and enforced
+		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+			return stack.Deserialize.Add(&s.crc, middleware.After)
+		})
+	})
+	return s, nil
+}
+
+func newRetryer(retries int, backoff time.Duration) aws.RetryerV2 {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = retries + 1
+		o.MaxBackoff = backoff
+		o.RateLimiter = ratelimit.None // being throttled for long must not end a copy
+	})
+}
+
+// A retryer is the SDK's, and says that it retries.
+type retryer struct {
+	aws.RetryerV2
+	events func(copier.Event)
+}
+
+func (r *retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+	r.events(copier.Retried{
+		Err:       err,
+		Throttled: retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool(),
+	})
+	return r.RetryerV2.RetryDelay(attempt, err)
+}
+
+// Prepare checks the credentials, and that the table is ACTIVE and has the
+// schema of Vault's storage: Path as its hash key and Key as its range key,
+// both strings.
+func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
+	if _, err := s.creds.Retrieve(ctx); err != nil {
+		if ctx.Err() != nil {
+			return copier.SourceInfo{}, context.Cause(ctx)
+		}
+		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err,
+			Hint: "set access_key and secret_key in storage_source, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where an instance role is"}
+	}
+	out, err := s.client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &s.opts.Table},
+		func(o *dynamodb.Options) {
+			if m := o.Retryer.MaxAttempts(); m > prepareRetries+1 {
+				o.Retryer = &retryer{events: s.opts.Events, RetryerV2: newRetryer(prepareRetries, prepareBackoff)}
+			}
+		})
+	if err != nil {
+		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", err)
+	}
+	if out.Table == nil {
+		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", errors.New("the response describes no table: is the endpoint DynamoDB's?"))
+	}
+	t := out.Table
+	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
+		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table,
+			Err:  fmt.Errorf("its status is %s, expected ACTIVE", t.TableStatus),
+			Hint: "wait until the table is ACTIVE (aws dynamodb describe-table), then run the same command again"}
+	}
+	if err := checkSchema(t); err != nil {
+		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
+			Hint: "this is not a table of Vault's dynamodb storage: check table and region in storage_source, and AWS_DYNAMODB_TABLE"}
+	}
+	s.info = copier.SourceInfo{
+		Name:  s.opts.Table,
+		ID:    aws.ToString(t.TableArn),
+		Items: aws.ToInt64(t.ItemCount),
+		Bytes: aws.ToInt64(t.TableSizeBytes),
+	}
+	return s.info, nil
+}
+
+// ErrNotVaultTable is returned when a table has another schema than Vault's.
+var ErrNotVaultTable = errors.New("not a table of Vault's")
+
+func checkSchema(t *types.TableDescription) error {
+	kinds := map[string]types.ScalarAttributeType{}
+	for _, a := range t.AttributeDefinitions {
+		kinds[aws.ToString(a.AttributeName)] = a.AttributeType
+	}
+	found := ""
+	for _, k := range t.KeySchema {
+		name := aws.ToString(k.AttributeName)
+		found += fmt.Sprintf("%s %s %s, ", name, kinds[name], k.KeyType)
+	}
+	const want = "Path S HASH, Key S RANGE, "
+	if found != want {
+		return fmt.Errorf("%w: its key schema is (%s), expected (%s)", ErrNotVaultTable, trimList(found), trimList(want))
+	}
+	return nil
+}
+
+func trimList(s string) string {
+	if len(s) < 2 {
+		return s
+	}
+	return s[:len(s)-2]
+}
+
+const (
+	// segmentBytes is the size of a segment where the caller names no number:
+	// small enough that the last ones to finish do not leave many workers
+	// idle, large enough that pages are full.
+	segmentBytes = 8 << 20
+	minSegments  = 64
+	maxSegments  = 4096
+)
+
+// Segments divides the table into n segments of its hash space, or, where n is
+// 0, into one for each 8 MiB of the table's reported size, at least 64 and at
+// most 4,096. More than a million are refused, as DynamoDB does.
+func (s *Source) Segments(_ context.Context, n int) ([]copier.Segment, error) {
+	if n == 0 {
+		n = int(min(max(s.info.Bytes/segmentBytes, minSegments), maxSegments))
+	}
+	if n > 1_000_000 {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Err: fmt.Errorf("%d segments: DynamoDB takes at most 1,000,000", n)}
+	}
+	out := make([]copier.Segment, n)
+	for i := range out {
+		out[i] = copier.Segment{Index: i, Total: n}
+	}
+	return out, nil
+}
+
+// ReadPage implements [copier.Source] with one Scan request, or, in a Path that
+// fills several pages, one Query request: see hotpath.go.
+func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (page copier.Page, err error) {
+	var from *position
+	if len(seg.Resume) > 0 {
+		from = new(position)
+		if err := json.Unmarshal(seg.Resume, from); err != nil {
+			return copier.Page{}, &copier.Error{Kind: copier.ErrSource, Op: "read resume token", Err: err}
+		}
+	}
+	before := b.Len()
+	defer func() {
+		if err != nil {
+			b.Truncate(before)
+			page = copier.Page{}
+		}
+	}()
+	target := &scanTarget{b: b, from: before}
+	action := "Scan"
+	if from != nil && from.To != "" {
+		action = "Query"
+		err = s.query(ctx, from, target)
+	} else {
+		err = s.scan(ctx, seg, from, target)
+	}
+	if err != nil {
+		return page, s.fail(ctx, action, err)
+	}
+	if target.err != nil {
+		return page, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: target.err,
+			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
+	}
+	page = target.page
+	rest, err := s.rest(ctx, from, target.last, &page)
+	if err != nil {
+		return page, err
+	}
+	for _, pos := range rest {
+		resume, err := json.Marshal(pos)
+		if err != nil {
+			return page, fmt.Errorf("write resume token: %w", err)
+		}
+		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: resume})
+	}
+	return page, nil
+}
+
+// scan reads the next page of a segment.
+func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t *scanTarget) error {
+	in := &dynamodb.ScanInput{
+		TableName:              &s.opts.Table,
+		Segment:                aws.Int32(int32(seg.Index)),
+		TotalSegments:          aws.Int32(int32(seg.Total)),
+		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
+		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
+	}
+	if from != nil {
+		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
+	}
+	out, err := s.client.Scan(context.WithValue(ctx, scanTargetKey{}, t), in)
+	if err == nil && !t.decoded {
+		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
+	}
+	return err
+}
+
+func itemKey(path, key string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{
+		attrPath: &types.AttributeValueMemberS{Value: path},
+		attrKey:  &types.AttributeValueMemberS{Value: key},
+	}
+}
