@@ -1,0 +1,141 @@
+package boltfile
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/bits"
+)
+
+// The format of a page, which starts with id u64, flags u16, count u16 and
+// overflow u32. Numbers are in the byte order of the machine, since bbolt maps
+// the file and reads them in place.
+const (
+	pageHeaderSize = 16
+	elemSize       = 16 // of a leaf's and of a branch's elements alike
+
+	pageBranch = 0x01
+	pageLeaf   = 0x02
+	pageMeta   = 0x04
+
+	elemBucket = 0x01 // flag of a leaf element that is a bucket
+)
+
+func putPageHeader(b []byte, id uint64, flags, count uint16, overflow uint32) {
+	ne := binary.NativeEndian
+	ne.PutUint64(b[0:], id)
+	ne.PutUint16(b[8:], flags)
+	ne.PutUint16(b[10:], count)
+	ne.PutUint32(b[12:], overflow)
+}
+
+// bufferSize is how much is written at once. It is a multiple of every page
+// size, so that all writes but the last are aligned.
+const bufferSize = 1 << 20
+
+// writebackSize is how much is written between two requests to the kernel to
+// start moving it to disk.
+const writebackSize = 8 << 20
+
+// A pager hands out page ids in ascending order and writes the pages'
+// bytes, in the same order, behind the two meta pages.
+type pager struct {
+	file File
+	size int    // of a page, in bytes: a power of two
+	bits int    // size is 1<<bits
+	next uint64 // id of the next page
+	off  int64  // where buf will be written; the file's length once it is empty
+	buf  []byte
+
+	started int64 // up to where the kernel was asked to write to disk
+}
+
+func newPager(f File, pageSize int) *pager {
+	return &pager{
+		file: f,
+		size: pageSize,
+		bits: bits.TrailingZeros(uint(pageSize)),
+		next: 2,
+		off:  2 * int64(pageSize),
+		buf:  make([]byte, 0, bufferSize),
+	}
+}
+
+// pagesFor returns how many pages a node of n bytes takes.
+func (p *pager) pagesFor(n int) int { return (n + p.size - 1) >> p.bits }
+
+// begin starts the next page, which will hold size bytes with its header, and
+// returns its id. The caller writes size-pageHeaderSize bytes and ends it.
+func (p *pager) begin(flags uint16, count, size int) (uint64, error) {
+	id := p.next
+	pages := p.pagesFor(size)
+	p.next += uint64(pages)
+	var h [pageHeaderSize]byte
+	putPageHeader(h[:], id, flags, uint16(count), uint32(pages-1))
+	return id, p.write(h[:])
+}
+
+// end fills the page that was begun last up with zeros.
+func (p *pager) end() error { return p.pad(int64(p.next) * int64(p.size)) }
+
+// pad writes zeros up to the given offset.
+func (p *pager) pad(to int64) error {
+	for {
+		n := to - p.off - int64(len(p.buf))
+		if n <= 0 {
+			return nil
+		}
+		room := int(min(n, int64(cap(p.buf)-len(p.buf))))
+		l := len(p.buf)
+		p.buf = p.buf[:l+room]
+		clear(p.buf[l:])
+		if err := p.flushIfFull(); err != nil {
+			return err
+		}
+	}
+}
+
+// write appends b.
+func (p *pager) write(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), cap(p.buf)-len(p.buf))
+		p.buf = append(p.buf, b[:n]...)
+		b = b[n:]
+		if err := p.flushIfFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pager) flushIfFull() error {
+	if len(p.buf) < cap(p.buf) {
+		return nil
+	}
+	return p.flush()
+}
+
+// flush writes what is buffered.
+func (p *pager) flush() error {
+	if err := p.writeAt(p.buf, p.off); err != nil {
+		return err
+	}
+	p.off += int64(len(p.buf))
+	p.buf = p.buf[:0]
+	if n := p.off - p.started; n >= writebackSize {
+		startWriteback(p.file, p.started, n)
+		p.started = p.off
+	}
+	return nil
+}
+
+func (p *pager) writeAt(b []byte, off int64) error {
+	n, err := p.file.WriteAt(b, off)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return fmt.Errorf("write %d bytes at offset %d: %w", len(b), off, err)
+	}
+	return nil
+}

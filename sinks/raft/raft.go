@@ -1,0 +1,357 @@
+// Package raft writes the data directory of Vault's integrated storage, as a
+// [copier.Sink].
+//
+// The result is one node's directory in the state that Raft calls compacted:
+// the finite state machine (FSM) in vault.db holds every entry and stands at
+// an index that no log entry reaches, and the log store is empty. A Vault
+// started on it finds existing state, elects itself as the only voter, and
+// brings every node that joins up to date with a snapshot.
+//
+// Everything is written and synced in <path>/.dyn2raft first. Then raft/ and
+// node-id are moved into place, and at last vault.db: its rename is the one
+// moment in which the copy becomes a Vault's directory. A run that ends before
+// it, however it ends, leaves nothing that a Vault would open; what a killed
+// run did leave is removed by the next one.
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/hashicorp/go-uuid"
+)
+
+// Names in the data directory. All but stagingName are Vault's.
+const (
+	vaultDBName   = "vault.db"
+	raftName      = "raft"
+	raftDBName    = "raft.db"
+	walName       = "wal"
+	snapshotsName = "snapshots"
+	nodeIDName    = "node-id"
+
+	stagingName = ".dyn2raft"
+	workName    = "work"
+	recordName  = "commit.json"
+)
+
+// defaultMaxEntrySize is Vault's own default of max_entry_size, in bytes.
+const defaultMaxEntrySize = 1 << 20
+
+// Options says where the data directory is and whose it will be.
+type Options struct {
+	// Path is the data directory, the stanza's path. It must exist.
+	Path string
+	// NodeID is the node's Raft id. Where it is empty the id in
+	// <path>/node-id is used, and one is made where there is no such file,
+	// just as Vault does. Vault ignores the file when it is given an id;
+	// a file with another id is refused all the same, because a server
+	// without node_id would take it, and then unsealing never returns.
+	NodeID string
+	// Address is the host:port of the node's cluster_addr.
+	Address string
+	// WAL selects the write-ahead log in raft/wal instead of raft/raft.db,
+	// as the stanza's raft_wal does.
+	WAL bool
+	// MaxEntrySize is the stanza's max_entry_size in bytes; 0 means Vault's
+	// default of 1 MiB. Entries whose key and value are larger together are
+	// written all the same, with a warning: Vault serves them, but refuses
+	// to write them again.
+	MaxEntrySize int64
+	// Owner is the "user[:group]" that everything put in place will belong
+	// to, as names or numbers; a user's own group where no group is given.
+	// Empty leaves it to the user running.
+	Owner string
+	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
+	// nil. It is called from the goroutine that calls the sink.
+	Notify func(copier.Event)
+}
+
+// Validate checks the options without looking at the disk. An error wraps
+// [copier.ErrConfig].
+func (o Options) Validate() error {
+	bad := func(format string, a ...any) error {
+		return &copier.Error{Kind: copier.ErrConfig, Op: "check raft destination", Err: fmt.Errorf(format, a...)}
+	}
+	if o.Path == "" {
+		return bad("no path")
+	}
+	if o.Address == "" {
+		return bad("no cluster address: the node's host:port is a part of what is written")
+	}
+	host, port, err := net.SplitHostPort(o.Address)
+	if err != nil {
+		return bad("cluster address %q is not host:port: %w", o.Address, err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
+		return bad("cluster address %q needs a host and a port between 1 and 65535", o.Address)
+	}
+	if o.MaxEntrySize < 0 {
+		return bad("max_entry_size is %d bytes; it can't be negative", o.MaxEntrySize)
+	}
+	if _, _, err := splitOwner(o.Owner); err != nil {
+		return bad("%w", err)
+	}
+	return nil
+}
+
+// A Sink writes one data directory, for one run. It is used from one
+// goroutine; runs of other processes are kept out with a lock (flock) on the
+// directory itself.
+type Sink struct {
+	opts Options
+	disk disk
+
+	lock   *os.File // the data directory, locked; nil before Prepare and after Close
+	owner  owner
+	runID  string
+	nodeID string
+	// newNodeID is set when the id is ours and node-id has to be written.
+	newNodeID bool
+
+	staged      bool // the staging directory is this run's
+	loaded      bool
+	keepStaging bool // its record is needed to clean up after us
+}
+
+var _ copier.Sink = (*Sink)(nil)
+
+// New returns a sink for the directory that the options name. It does nothing
+// yet. An error wraps [copier.ErrConfig].
+func New(o Options) (*Sink, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.MaxEntrySize == 0 {
+		o.MaxEntrySize = defaultMaxEntrySize
+	}
+	if o.Notify == nil {
+		o.Notify = func(copier.Event) {}
+	}
+	return &Sink{opts: o}, nil
+}
+
+// dest and stage return the path of a name in place and aside.
+func (s *Sink) dest(name string) string  { return filepath.Join(s.opts.Path, name) }
+func (s *Sink) stage(name string) string { return filepath.Join(s.opts.Path, stagingName, name) }
+
+// Prepare locks the directory, removes what a killed run left in it, refuses
+// it when it holds a Vault's data, and makes the staging directory.
+//
+// An error wraps [copier.ErrLocked] when another run or a running Vault holds
+// the directory, [copier.ErrConfig] when the owner is unknown, and otherwise
+// [copier.ErrDestination].
+func (s *Sink) Prepare(ctx context.Context, runID string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.runID = runID
+	var err error
+	if s.owner, err = lookupOwner(s.opts.Owner); err != nil {
+		return &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + s.opts.Owner, Err: err}
+	}
+	if err := s.takeLock(); err != nil {
+		return err
+	}
+	left, err := s.stagingLeft()
+	if err != nil {
+		return err
+	}
+	if left {
+		if err := s.recoverCommit(); err != nil {
+			return err
+		}
+	}
+	if err := s.refuse(); err != nil {
+		return err
+	}
+	if err := s.makeStaging(left); err != nil {
+		return err
+	}
+	if s.nodeID == "" {
+		if s.nodeID, err = uuid.GenerateUUID(); err != nil {
+			return s.fail("make a node id", err)
+		}
+		s.newNodeID = true
+	}
+	return s.checkOwner()
+}
+
+// WorkDir returns <path>/.dyn2raft/work.
+func (s *Sink) WorkDir() string { return s.stage(workName) }
+
+// Load writes everything that Commit puts in place into the staging directory
+// and syncs it. An error of the stream is returned as it is, a key that comes
+// twice wraps [copier.ErrDuplicateKey], a cancelled context its own error, and
+// everything else [copier.ErrDestination].
+func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
+	l := &loader{ctx: ctx, in: entries, maxEntry: s.opts.MaxEntrySize, notify: s.opts.Notify}
+	stats, err := s.load(ctx, l)
+	if l.err != nil {
+		return stats, l.err // not the disk's fault
+	}
+	return stats, err
+}
+
+func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
+	path := s.stage(vaultDBName)
+	err := s.disk.step("write " + vaultDBName)
+	if err == nil {
+		err = writeVaultDB(path, configBucket(s.nodeID, s.opts.Address), l)
+	}
+	l.finish()
+	if fi, statErr := os.Lstat(path); statErr == nil {
+		l.stats.FileBytes = fi.Size()
+	}
+	if err != nil {
+		return l.stats, s.fail("write "+path, err)
+	}
+
+	if err := s.writeRaftDir(); err != nil {
+		return l.stats, s.fail("write "+s.stage(raftName), err)
+	}
+	if s.newNodeID {
+		if err := s.disk.writeFile(s.stage(nodeIDName), []byte(s.nodeID)); err != nil {
+			return l.stats, s.fail("write "+s.stage(nodeIDName), err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return l.stats, err
+	}
+	for _, name := range s.names() {
+		if err := s.disk.seal(s.stage(name), s.owner); err != nil {
+			return l.stats, s.fail("sync "+s.stage(name), err)
+		}
+	}
+	if err := s.disk.sync(s.stage("")); err != nil {
+		return l.stats, s.fail("sync "+s.stage(""), err)
+	}
+	s.loaded = true
+	return l.stats, nil
+}
+
+// names are the names that a commit puts in place, in its order: vault.db is
+// the last, because without it there is nothing that a Vault would take for
+// its data.
+func (s *Sink) names() []string {
+	if s.newNodeID {
+		return []string{raftName, nodeIDName, vaultDBName}
+	}
+	return []string{raftName, vaultDBName}
+}
+
+// Commit puts what Load wrote in place. When it fails it takes back what it
+// had placed. Where even that fails the error says so, and the record in the
+// staging directory lets the next run finish the work. An error wraps
+// [copier.ErrDestination], or a context's error when nothing was done yet.
+func (s *Sink) Commit(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !s.loaded {
+		return &copier.Error{Kind: copier.ErrDestination, Op: "commit " + s.opts.Path,
+			Err: errors.New("nothing was loaded")}
+	}
+	// A Vault that was started during the copy has its own vault.db by now.
+	// Looking first spares it a raft/ that comes and goes.
+	if err := s.refuse(); err != nil {
+		return err
+	}
+	r := record{Format: recordFormat, RunID: s.runID}
+	if s.newNodeID {
+		r.NodeID = s.nodeID
+	}
+	if err := s.writeRecord(r); err != nil {
+		return s.fail("write "+s.stage(recordName), err)
+	}
+	placed, err := s.place()
+	if err != nil {
+		if back := s.takeBack(placed); back != nil {
+			s.keepStaging = true
+			return s.fail("commit", errors.Join(err, fmt.Errorf("take back what was placed: %w", back)))
+		}
+		return err
+	}
+	s.loaded = false
+	if err := s.removeStaging(); err != nil {
+		// The copy is complete; what is left over lies where Vault does
+		// not look.
+		s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
+			"the copy is complete, but its work files could not be removed (%v); remove them by hand: rm -r %s",
+			err, shellQuote(s.stage("")))})
+		s.keepStaging = true
+	}
+	return nil
+}
+
+// place moves the staged names into place and returns those that it moved.
+func (s *Sink) place() (placed []string, err error) {
+	for _, name := range s.names() {
+		if name == vaultDBName {
+			// The rest must be on disk before vault.db can be: after a loss
+			// of power either all of it is there, or no vault.db.
+			if err := s.disk.sync(s.opts.Path); err != nil {
+				return placed, s.fail("sync "+s.opts.Path, err)
+			}
+		}
+		if err := s.disk.renameNew(s.stage(name), s.dest(name)); err != nil {
+			return placed, s.fail("put "+name+" in place", err)
+		}
+		placed = append(placed, name)
+	}
+	if err := s.disk.sync(s.opts.Path); err != nil {
+		return placed, s.fail("sync "+s.opts.Path, err)
+	}
+	return placed, nil
+}
+
+// takeBack undoes place, in the opposite order. It moves and does not remove:
+// a directory goes in one step only so, and what is back in the staging
+// directory is not taken for placed.
+func (s *Sink) takeBack(placed []string) error {
+	for _, name := range slices.Backward(placed) {
+		if err := s.disk.rename(s.dest(name), s.stage(name)); err != nil {
+			return err
+		}
+		// Renaming does nothing where both names are links to one file.
+		if there, err := exists(s.dest(name)); err != nil {
+			return err
+		} else if there {
+			if err := s.disk.remove(s.dest(name)); err != nil {
+				return err
+			}
+		}
+		if err := s.disk.sync(s.opts.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close removes what this run wrote and did not commit, and releases the lock.
+// It never touches what another run holds. An error wraps
+// [copier.ErrDestination].
+func (s *Sink) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	var err error
+	if s.staged && !s.keepStaging {
+		if err = s.removeStaging(); err != nil {
+			err = s.fail("remove "+s.stage(""), err)
+		}
+	}
+	closeErr := s.lock.Close()
+	s.lock = nil
+	if err == nil && closeErr != nil {
+		err = s.fail("unlock "+s.opts.Path, closeErr)
+	}
+	return err
+}

@@ -1,0 +1,145 @@
+package raft
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// recordFormat is the version of the record's form.
+const recordFormat = 1
+
+// A record lies in the staging directory from before the first name is put in
+// place until after the last. It makes a crash in between curable: what it
+// names and what is no longer in the staging directory was placed by its run.
+type record struct {
+	Format int    `json:"format"`
+	RunID  string `json:"run_id"`
+	// NodeID is the content of the node-id file that the run made; empty if
+	// it made none.
+	NodeID string `json:"node_id,omitempty"`
+}
+
+// writeRecord writes the record durably, and whole or not at all.
+func (s *Sink) writeRecord(r record) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	tmp := s.stage(recordName + ".tmp")
+	if err := s.disk.writeFile(tmp, append(data, '\n')); err != nil {
+		return err
+	}
+	if err := s.disk.sync(tmp); err != nil {
+		return err
+	}
+	if err := s.disk.rename(tmp, s.stage(recordName)); err != nil {
+		return err
+	}
+	return s.disk.sync(s.stage(""))
+}
+
+// readRecord returns an earlier run's record, or nil where there is none.
+func (s *Sink) readRecord() (*record, error) {
+	data, err := os.ReadFile(s.stage(recordName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, err
+	}
+	if r.Format != recordFormat {
+		return nil, fmt.Errorf("format is %d, this dyn2raft knows %d", r.Format, recordFormat)
+	}
+	return &r, nil
+}
+
+// completedBy returns the id of the run that put the vault.db there, if its
+// record is still there to tell. The vault.db is that run's if it is no longer
+// in the staging directory, or if it is there under a second name because the
+// run ended between link and unlink. Otherwise somebody else made it.
+func (s *Sink) completedBy() string {
+	r, err := s.readRecord()
+	if err != nil || r == nil {
+		return ""
+	}
+	staged, err := os.Lstat(s.stage(vaultDBName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r.RunID
+	}
+	if err != nil {
+		return ""
+	}
+	if placed, err := os.Lstat(s.dest(vaultDBName)); err == nil && os.SameFile(staged, placed) {
+		return r.RunID
+	}
+	return ""
+}
+
+// recoverCommit removes what a run that was killed during its commit had put
+// in place, so that the directory is as that run had found it. It removes only
+// what the run's record names and what the run had moved. Where there is a
+// vault.db it does nothing: that directory is complete, or somebody else's.
+func (s *Sink) recoverCommit() error {
+	if there, err := exists(s.dest(vaultDBName)); err != nil {
+		return s.fail("look at "+s.dest(vaultDBName), err)
+	} else if there {
+		return nil
+	}
+	r, err := s.readRecord()
+	if err != nil {
+		return &copier.Error{
+			Kind: copier.ErrDestination,
+			Op:   "read " + s.stage(recordName),
+			Hint: fmt.Sprintf("an earlier run did not end well, and what it left can't be told from Vault's; if no Vault was started here: rm -r %s %s",
+				shellQuote(s.stage("")), shellQuote(s.dest(raftName))),
+			Err: err,
+		}
+	}
+	if r == nil {
+		return nil
+	}
+	if moved, err := s.wasMoved(raftName); err != nil {
+		return err
+	} else if moved {
+		if err := s.disk.removeAll(s.dest(raftName)); err != nil {
+			return s.fail("remove what run "+r.RunID+" left", err)
+		}
+	}
+	if r.NodeID != "" {
+		moved, err := s.wasMoved(nodeIDName)
+		if err != nil {
+			return err
+		}
+		if id, readErr := os.ReadFile(s.dest(nodeIDName)); moved && readErr == nil && string(id) == r.NodeID {
+			if err := s.disk.remove(s.dest(nodeIDName)); err != nil {
+				return s.fail("remove what run "+r.RunID+" left", err)
+			}
+		}
+	}
+	if err := s.disk.sync(s.opts.Path); err != nil {
+		return s.fail("sync "+s.opts.Path, err)
+	}
+	return nil
+}
+
+// wasMoved tells whether a name is in place and no longer aside.
+func (s *Sink) wasMoved(name string) (bool, error) {
+	aside, err := exists(s.stage(name))
+	if err != nil {
+		return false, s.fail("look at "+s.stage(name), err)
+	}
+	placed, err := exists(s.dest(name))
+	if err != nil {
+		return false, s.fail("look at "+s.dest(name), err)
+	}
+	return placed && !aside, nil
+}
