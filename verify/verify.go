@@ -1,0 +1,291 @@
+// Package verify compares a source, entry by entry, with a Raft data directory
+// that was copied from it.
+//
+// It reads the source again, with the engine of package copier but keeping of
+// each value only its length and its SHA-256, sorts that, and walks it side by
+// side with the data bucket of vault.db. Of the file each entry is read twice,
+// in order and by its key, since a Vault finds it by its key. The package
+// shares no code with the sink that wrote the file, and writes nothing but its
+// work files.
+package verify
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// Options say how a comparison is made. The zero value is fit for use.
+type Options struct {
+	// Workers, Segments and Memory are those of [copier.ScanOptions].
+	Workers  int
+	Segments int
+	Memory   int64
+	// WorkDir is where work files go that exceed Memory, about 100 bytes an
+	// entry; empty means the system's directory for temporary files.
+	WorkDir string
+	// MaxDiffs bounds how many differing keys are named; 0 means 100, and a
+	// negative number no bound. All are counted.
+	MaxDiffs int
+	// Events, where set, is told what goes on.
+	Events func(copier.Event)
+}
+
+// A DiffKind says how a key differs.
+type DiffKind string
+
+// The kinds of difference.
+const (
+	Missing   DiffKind = "missing"   // in the source only
+	Extra     DiffKind = "extra"     // in the destination only
+	Different DiffKind = "different" // in both, with different values
+)
+
+// A Diff is one key that differs. It never holds a value.
+type Diff struct {
+	Kind DiffKind `json:"kind"`
+	Key  string   `json:"key"`
+	// Source and Destination describe the values; nil where there is none.
+	Source      *Value `json:"source,omitempty"`
+	Destination *Value `json:"destination,omitempty"`
+}
+
+// A Value describes a value by its length in bytes and its SHA-256 in
+// hexadecimal digits.
+type Value struct {
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// A Side is what one side holds under a prefix.
+type Side struct {
+	Entries int64 `json:"entries"`
+	// Bytes is the size of all keys and values.
+	Bytes int64 `json:"bytes"`
+	// SHA256 is the hash, in hexadecimal digits, of the entries in key order,
+	// each as four fields: the length of the key (8 bytes, big-endian), the
+	// key, the length of the value (8 bytes, big-endian), and the SHA-256 of
+	// the value (32 bytes).
+	SHA256 string `json:"sha256"`
+}
+
+// A Prefix compares everything under one first segment of the keys, such as
+// "sys/", or "" for keys without a slash.
+type Prefix struct {
+	Prefix      string `json:"prefix"`
+	Source      Side   `json:"source"`
+	Destination Side   `json:"destination"`
+}
+
+// A Report is the result of a comparison.
+type Report struct {
+	Source      copier.SourceInfo `json:"source"`
+	Destination string            `json:"destination"`
+	Start       time.Time         `json:"start"`
+	Duration    time.Duration     `json:"duration_ns"`
+	Scan        copier.ScanStats  `json:"scan"`
+
+	Prefixes []Prefix `json:"prefixes"`
+	// SourceEntries and DestinationEntries count both sides.
+	SourceEntries      int64 `json:"source_entries"`
+	DestinationEntries int64 `json:"destination_entries"`
+	// Missing, Extra and Different count the keys that differ.
+	Missing   int64 `json:"missing"`
+	Extra     int64 `json:"extra"`
+	Different int64 `json:"different"`
+	// Diffs names them, as many as Options.MaxDiffs allows, in key order.
+	Diffs []Diff `json:"diffs"`
+	// Complete is set when both sides were read to their end.
+	Complete bool `json:"complete"`
+}
+
+// Equal tells whether both sides hold the same keys with the same values. It
+// is false as long as that is not known.
+func (r *Report) Equal() bool {
+	return r.Complete && r.Missing == 0 && r.Extra == 0 && r.Different == 0
+}
+
+// Compare compares src, which it prepares, with the Raft data directory at
+// path. Entries that differ are no error: they are in the report, which is
+// valid, as far as the comparison came, also beside an error. An error wraps
+// one of package copier's sentinels, or the context's error. The directory is
+// only read, and no Vault can start on it meanwhile.
+func Compare(ctx context.Context, src copier.Source, path string, opts Options) (rep *Report, err error) {
+	if opts.MaxDiffs == 0 {
+		opts.MaxDiffs = 100
+	}
+	rep = &Report{Destination: path, Start: time.Now(), Diffs: []Diff{}, Prefixes: []Prefix{}}
+	defer func() { rep.Duration = time.Since(rep.Start) }()
+
+	dst, err := open(filepath.Join(path, "vault.db"))
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, dst.close()) }()
+
+	if rep.Source, err = src.Prepare(ctx); err != nil {
+		return rep, err
+	}
+	work, err := os.MkdirTemp(opts.WorkDir, "dyn2raft-verify-")
+	if err != nil {
+		return rep, &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Err: err}
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+
+	entries, stats, err := copier.Scan(ctx, src, copier.ScanOptions{
+		Workers: opts.Workers, Segments: opts.Segments, Memory: opts.Memory,
+		WorkDir: work, Map: digest, Events: opts.Events,
+	})
+	rep.Scan = stats
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, entries.Close()) }()
+	return rep, rep.walk(ctx, entries, dst, opts.MaxDiffs)
+}
+
+// summary is what is kept of a value: its length and its SHA-256.
+const summaryBytes = 8 + sha256.Size
+
+func digest(e copier.Entry, out *copier.Batch) {
+	s := summarise(e.Value)
+	out.Append(e.Key, s[:])
+}
+
+func summarise(value []byte) (s [summaryBytes]byte) {
+	binary.BigEndian.PutUint64(s[:8], uint64(len(value)))
+	sum := sha256.Sum256(value)
+	copy(s[8:], sum[:])
+	return s
+}
+
+func describe(s []byte) *Value {
+	return &Value{Bytes: int64(binary.BigEndian.Uint64(s)), SHA256: hex.EncodeToString(s[8:])}
+}
+
+// walk compares the sorted entries, whose values are summaries, with the
+// destination.
+func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, maxDiffs int) error {
+	add := func(d Diff) {
+		if maxDiffs < 0 || len(r.Diffs) < maxDiffs {
+			r.Diffs = append(r.Diffs, d)
+		}
+	}
+	srcSums, dstSums := sums{}, sums{}
+	s, serr := src.Next()
+	d, derr := dst.next()
+	for n := 0; ; n++ {
+		if n%1024 == 0 {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+		}
+		if serr != nil && serr != io.EOF {
+			return serr
+		}
+		if derr != nil && derr != io.EOF {
+			return derr
+		}
+		order := 0
+		switch {
+		case serr == io.EOF && derr == io.EOF:
+			r.Prefixes = join(srcSums, dstSums)
+			r.Complete = true
+			return nil
+		case serr == io.EOF:
+			order = 1
+		case derr == io.EOF:
+			order = -1
+		default:
+			order = bytes.Compare(s.Key, d.Key)
+		}
+		if order >= 0 {
+			dstSums.add(d)
+			r.DestinationEntries++
+		}
+		if order <= 0 {
+			srcSums.add(s)
+			r.SourceEntries++
+		}
+		switch {
+		case order < 0:
+			r.Missing++
+			add(Diff{Kind: Missing, Key: string(s.Key), Source: describe(s.Value)})
+		case order > 0:
+			r.Extra++
+			add(Diff{Kind: Extra, Key: string(d.Key), Destination: describe(d.Value)})
+		case !bytes.Equal(s.Value, d.Value):
+			r.Different++
+			add(Diff{Kind: Different, Key: string(d.Key), Source: describe(s.Value), Destination: describe(d.Value)})
+		}
+		if order <= 0 {
+			s, serr = src.Next()
+		}
+		if order >= 0 {
+			d, derr = dst.next()
+		}
+	}
+}
+
+// sums adds up the entries of one side by prefix.
+type sums map[string]*sum
+
+type sum struct {
+	side Side
+	hash hash.Hash
+}
+
+// add takes an entry whose value is a summary.
+func (s sums) add(e copier.Entry) {
+	key, summary := e.Key, e.Value
+	prefix := key[:bytes.IndexByte(key, '/')+1]
+	p := s[string(prefix)]
+	if p == nil {
+		p = &sum{hash: sha256.New()}
+		s[string(prefix)] = p
+	}
+	p.side.Entries++
+	p.side.Bytes += int64(len(key)) + int64(binary.BigEndian.Uint64(summary))
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(key)))
+	p.hash.Write(n[:])
+	p.hash.Write(key)
+	p.hash.Write(summary)
+}
+
+func (s sums) side(prefix string) Side {
+	p := s[prefix]
+	if p == nil {
+		p = &sum{hash: sha256.New()}
+	}
+	p.side.SHA256 = hex.EncodeToString(p.hash.Sum(nil))
+	return p.side
+}
+
+// join puts both sides' prefixes side by side, in order.
+func join(src, dst sums) []Prefix {
+	names := map[string]bool{}
+	for p := range src {
+		names[p] = true
+	}
+	for p := range dst {
+		names[p] = true
+	}
+	out := []Prefix{}
+	for _, p := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, Prefix{Prefix: p, Source: src.side(p), Destination: dst.side(p)})
+	}
+	return out
+}
