@@ -1,0 +1,502 @@
+// Package config reads the file that `vault operator migrate -config` takes,
+// together with the environment variables that Vault gives precedence over it.
+//
+// A value is taken as Vault takes it: from the environment where a variable is
+// set and not empty, else from the stanza, else Vault's default. Credentials
+// are the exception: the stanza wins, and the environment is left to the AWS
+// SDK's own chain. Keys that Vault knows and dyn2raft does not use are
+// accepted; any other key becomes a [Warning], as Vault itself ignores it.
+//
+// No value of access_key, secret_key or session_token appears in an error, a
+// warning or the printed form of a [Config].
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	// DefaultTable is the table Vault uses where none is named.
+	DefaultTable = "vault-dynamodb-backend"
+	// DefaultRegion is the AWS region Vault uses where none is named.
+	DefaultRegion = "us-east-1"
+
+	// maxSize and maxBrackets are far above any real file (a few hundred bytes,
+	// some kilobytes with certificates in retry_join). They keep the parser
+	// away from data given by mistake: it recurses, and its time grows with the
+	// square of the nesting.
+	maxSize     = 256 << 10
+	maxBrackets = 2000
+)
+
+// Config is a validated migrate file with the environment applied.
+// It is safe to print and to log: see [Secret].
+type Config struct {
+	Source      Source
+	Destination Destination
+	// ClusterAddr is the top-level cluster_addr as written.
+	ClusterAddr string
+	// Warnings lists what Vault would ignore without a word, in file order.
+	Warnings []Warning
+	// Overrides lists the values of the file that the environment replaced.
+	Overrides []Override
+}
+
+// Source is the stanza storage_source "dynamodb".
+type Source struct {
+	Table  string // name or ARN; never empty
+	Region string // never empty
+	// Endpoint is an http or https URL, or empty for AWS's own endpoint.
+	Endpoint string
+
+	// The credentials of the stanza, or empty: the AWS SDK's chain finds them.
+	// AccessKey and SecretKey are both set or both empty.
+	AccessKey, SecretKey, SessionToken Secret
+
+	HAEnabled bool
+	// MaxRetries is how often the SDK repeats a failed request; nil is the
+	// SDK's own default (Vault writes that -1, or leaves it out).
+	MaxRetries *int
+	// MaxParallel bounds the requests in flight; 0 is not set.
+	MaxParallel int
+}
+
+// Destination is the stanza storage_destination "raft".
+type Destination struct {
+	Path string // cleaned, not made absolute, as Vault takes it; never empty
+	// NodeID is the Raft server id. Empty: a UUID is kept in <path>/node-id.
+	NodeID string
+	// Address is host:port of cluster_addr, the node's Raft address.
+	Address string
+	// WAL says that the log store is raft/wal/ instead of raft/raft.db.
+	WAL bool
+	// MaxEntrySize is in bytes; 0 is Vault's default of 1 MiB.
+	MaxEntrySize uint64
+}
+
+// Load reads and validates the file at path. env looks up an environment
+// variable: [os.LookupEnv], or a map in a test. Every error is [ErrConfig].
+func Load(path string, env func(string) (string, bool)) (*Config, error) {
+	if path == "" {
+		return nil, &Error{Problem: "no configuration file given",
+			Hint: "name the file for `vault operator migrate` with -config migrate.hcl"}
+	}
+	src, err := read(path)
+	if err != nil {
+		return nil, readError(path, err)
+	}
+	return Parse(path, src, env)
+}
+
+// readError says why the file at path could not be read, and what to do.
+func readError(path string, err error) *Error {
+	e := &Error{File: path, Err: err}
+	switch {
+	case errors.Is(err, errDirectory):
+		e.Problem, e.Hint = "the configuration is a directory", "name the file in it, for example "+filepath.Join(path, "migrate.hcl")
+	case errors.Is(err, errTooLarge):
+		e.Problem = fmt.Sprintf("the configuration is larger than %d KiB", maxSize>>10)
+		e.Hint = "is this the file for `vault operator migrate`?"
+	case errors.Is(err, fs.ErrNotExist):
+		e.Problem, e.Hint = "the configuration does not exist", "check the path given with -config"
+	case errors.Is(err, fs.ErrPermission):
+		e.Problem = fmt.Sprintf("no permission to read the configuration (running as uid %d)", os.Getuid())
+		e.Hint = "run as the user who runs Vault, for example with sudo -u vault"
+	default:
+		e.Problem = fmt.Sprintf("cannot read the configuration: %v", err)
+	}
+	return e
+}
+
+var (
+	errDirectory = errors.New("is a directory")
+	errTooLarge  = errors.New("file too large")
+)
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.IsDir() {
+		return nil, errDirectory
+	}
+	// The size is taken from what is read: a pipe (-config <(…)) has none.
+	src, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(src) > maxSize {
+		return nil, errTooLarge
+	}
+	return src, nil
+}
+
+// Parse validates src, the content of a migrate file in HCL or JSON, with the
+// environment env (nil: none). name stands for the file in errors. Parse
+// reports every mistake it finds, joined; each is an [*Error] and [ErrConfig].
+func Parse(name string, src []byte, env func(string) (string, bool)) (*Config, error) {
+	if len(src) > maxSize {
+		return nil, &Error{File: name, Problem: fmt.Sprintf("the configuration is larger than %d KiB", maxSize>>10)}
+	}
+	if len(strings.TrimSpace(string(src))) == 0 {
+		return nil, &Error{File: name, Problem: "the configuration is empty",
+			Hint: "it needs storage_source, storage_destination and cluster_addr, for example\n" + example}
+	}
+	if bytes.Count(src, []byte("["))+bytes.Count(src, []byte("{")) > maxBrackets {
+		return nil, &Error{File: name, Problem: fmt.Sprintf("the configuration is no migrate file: it has more than %d brackets", maxBrackets)}
+	}
+	items, err := parseSyntax(name, src)
+	if err != nil {
+		return nil, err
+	}
+	if env == nil {
+		env = func(string) (string, bool) { return "", false }
+	}
+	r := &reader{file: name, env: env}
+	cfg := r.config(items)
+	if len(r.errs) > 0 {
+		slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
+		joined := make([]error, len(r.errs))
+		for i, e := range r.errs {
+			joined[i] = e
+		}
+		return nil, errors.Join(joined...)
+	}
+	slices.SortStableFunc(cfg.Warnings, func(a, b Warning) int { return a.Line - b.Line })
+	slices.SortStableFunc(cfg.Overrides, func(a, b Override) int { return a.Line - b.Line })
+	return cfg, nil
+}
+
+// Strict turns the warnings into one error, or returns nil if there are none.
+// The error is [ErrConfig] and [ErrStrict].
+func (c *Config) Strict() error {
+	if len(c.Warnings) == 0 {
+		return nil
+	}
+	lines := make([]string, len(c.Warnings))
+	for i, w := range c.Warnings {
+		lines[i] = w.String()
+	}
+	return fmt.Errorf("%w:\n%s", ErrStrict, strings.Join(lines, "\n"))
+}
+
+// example is the smallest file that works.
+const example = `storage_source "dynamodb" {
+  table  = "vault-dynamodb-backend"
+  region = "us-east-1"
+}
+storage_destination "raft" {
+  path    = "/opt/vault/data"
+  node_id = "vault-1"
+}
+cluster_addr = "https://vault-1.example.com:8201"`
+
+// reader turns parsed items into a Config and collects what is wrong.
+type reader struct {
+	file      string
+	env       func(string) (string, bool)
+	errs      []*Error
+	warnings  []Warning
+	overrides []Override
+}
+
+func (r *reader) fail(line int, problem, hint string) {
+	r.errs = append(r.errs, &Error{File: r.file, Line: line, Problem: problem, Hint: hint})
+}
+
+// value is the text of one setting and where it came from.
+type value struct {
+	text string
+	line int    // 0 where it came from the environment
+	env  string // the variable, or empty
+}
+
+// bad reports v, the value of key in block, as not being what is wanted.
+func (r *reader) bad(v value, block, key, want, hint string) {
+	found := quote(v.text)
+	if v.env != "" {
+		r.errs = append(r.errs, &Error{Variable: v.env,
+			Problem: fmt.Sprintf("is %s, want %s", found, want), Hint: hint})
+		return
+	}
+	if block != "" {
+		key = block + ": " + key
+	}
+	r.fail(v.line, fmt.Sprintf("%s is %s, want %s", key, found, want), hint)
+}
+
+// quote shows a value that is no secret: on one line, and not at length. A
+// text with an @ may hold a URL's password, and is not shown.
+func quote(s string) string {
+	if strings.Contains(s, "@") {
+		return "a text with an @ (not shown, it may hold a password)"
+	}
+	if len(s) > 80 {
+		s = s[:80] + "…"
+	}
+	return strconv.Quote(s)
+}
+
+func (r *reader) config(items []item) *Config {
+	blocks := map[string][]item{}
+	var addrs []item
+	for _, it := range items {
+		// Vault matches top-level keys without regard to case.
+		switch name := strings.ToLower(it.keys[0]); name {
+		case sourceBlock, destinationBlock:
+			blocks[name] = append(blocks[name], it)
+		case "cluster_addr":
+			addrs = append(addrs, it)
+		default:
+			if !serverKeys[name] {
+				r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Key: it.keys[0], Suggestion: nearest(name, topLevelKeys)})
+			}
+		}
+	}
+
+	cfg := &Config{}
+	if b, ok := r.block(items, sourceBlock, blocks[sourceBlock]); ok {
+		cfg.Source = r.source(r.resolve(b, dynamodbKeys))
+	}
+	b, ok := r.block(items, destinationBlock, blocks[destinationBlock])
+	if ok {
+		cfg.Destination = r.destination(r.resolve(b, raftKeys), b.line)
+	}
+	cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(addrs, b)
+	cfg.Warnings, cfg.Overrides = r.warnings, r.overrides
+	return cfg
+}
+
+const (
+	sourceBlock      = "storage_source"
+	destinationBlock = "storage_destination"
+)
+
+// supported is the one storage type of each block. Later ones go here.
+var supported = map[string]string{sourceBlock: "dynamodb", destinationBlock: "raft"}
+
+// block finds the one block called name; false where it is not usable.
+func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
+	kind := supported[name]
+	form := fmt.Sprintf("write %s %q { … }", name, kind)
+	switch len(found) {
+	case 1:
+	case 0:
+		hint := form
+		for _, it := range all {
+			key := strings.ToLower(it.keys[0])
+			if key == "storage" || nearest(key, topLevelKeys) == name && !serverKeys[key] {
+				hint = fmt.Sprintf("line %d has %s: is that the block meant? %s", it.line, quote(it.keys[0]), form)
+				break
+			}
+		}
+		r.fail(0, fmt.Sprintf("no %s block", name), hint)
+		return stanza{}, false
+	default:
+		r.fail(found[1].line, fmt.Sprintf("a second %s block; the first is on line %d", name, found[0].line), "keep exactly one of them")
+		return stanza{}, false
+	}
+	it := found[0]
+	if it.body == nil {
+		r.fail(it.line, fmt.Sprintf("%s is %s, want a block", name, it.found), form)
+		return stanza{}, false
+	}
+	if len(it.keys) != 2 {
+		problem := fmt.Sprintf("the %s block does not say its type", name)
+		if len(it.keys) > 2 {
+			problem = fmt.Sprintf("the %s block has %d labels, want its type only", name, len(it.keys)-1)
+		}
+		r.fail(it.line, problem, form)
+		return stanza{}, false
+	}
+	// Vault's own guide writes "Raft".
+	if !strings.EqualFold(it.keys[1], kind) {
+		r.fail(it.line, fmt.Sprintf("%s type %s is not supported, only %q is", name, quote(it.keys[1]), kind),
+			`dyn2raft copies from storage_source "dynamodb" to storage_destination "raft"`)
+		return stanza{}, false
+	}
+	return stanza{name: name, line: it.line, items: it.body}, true
+}
+
+// stanza is the body of a storage block.
+type stanza struct {
+	name  string
+	line  int
+	items []item
+}
+
+// resolve returns the value of each key that is set, checked. Keys Vault does
+// not know become warnings.
+func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
+	file := map[string]item{}
+	for _, it := range b.items {
+		name := it.keys[0]
+		k, ok := known[name]
+		if !ok {
+			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, Suggestion: nearest(name, known)})
+			continue
+		}
+		if first, again := file[name]; again && !k.any {
+			// Vault takes the last one, and warns that it will not for ever.
+			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, FirstLine: first.line})
+		}
+		file[name] = it
+	}
+
+	values := map[string]value{}
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		k := known[name]
+		it, inFile := file[name]
+		v := value{text: it.text, line: it.line}
+		for _, variable := range k.env {
+			if text, ok := r.env(variable); ok && text != "" { // Vault takes an empty variable as unset
+				v = value{text: text, env: variable}
+				if inFile && (!it.scalar || it.text != text) {
+					r.overrides = append(r.overrides, Override{File: r.file, Line: it.line, Block: b.name, Key: name, Variable: variable})
+				}
+				break
+			}
+		}
+		if v.env == "" && inFile && !it.scalar && !k.any {
+			r.fail(it.line, fmt.Sprintf("%s: %s is %s, want a text, a number or true or false", b.name, name, it.found), fmt.Sprintf(`write %s = "…"`, name))
+			continue
+		}
+		if v.text == "" {
+			continue
+		}
+		values[name] = v
+		if k.check == nil {
+			continue
+		}
+		if strings.HasPrefix(v.text, "<") && strings.HasSuffix(v.text, ">") {
+			r.bad(v, b.name, name, "your own value", "replace the guide's placeholder")
+			continue
+		}
+		if want, hint := k.check(v.text); want != "" {
+			r.bad(v, b.name, name, want, hint)
+		}
+	}
+	return values
+}
+
+func (r *reader) source(v map[string]value) Source {
+	s := Source{
+		Table:        or(v["table"].text, DefaultTable),
+		Region:       or(v["region"].text, DefaultRegion),
+		AccessKey:    Secret(v["access_key"].text),
+		SecretKey:    Secret(v["secret_key"].text),
+		SessionToken: Secret(v["session_token"].text),
+		HAEnabled:    isTrue(v["ha_enabled"]),
+		MaxParallel:  int(number(v["max_parallel"])),
+	}
+	if e := v["endpoint"].text; e != "" {
+		s.Endpoint = withScheme(e)
+	}
+	if n, set := v["dynamodb_max_retries"]; set && number(n) >= 0 {
+		retries := int(number(n))
+		s.MaxRetries = &retries
+	}
+	// Vault refuses a half too, rather than mixing it with the environment's.
+	for _, pair := range [][2]string{{"access_key", "secret_key"}, {"secret_key", "access_key"}} {
+		if has, ok := v[pair[0]]; ok && v[pair[1]].text == "" {
+			r.fail(has.line, fmt.Sprintf("%s: %s without %s", sourceBlock, pair[0], pair[1]),
+				"give both, or neither and let the AWS environment variables, profile or instance role provide them")
+		}
+	}
+	return s
+}
+
+func (r *reader) destination(v map[string]value, line int) Destination {
+	d := Destination{
+		NodeID:       v["node_id"].text,
+		WAL:          isTrue(v["raft_wal"]),
+		MaxEntrySize: uint64(max(number(v["max_entry_size"]), 0)),
+	}
+	if path := v["path"].text; path != "" {
+		d.Path = filepath.Clean(path)
+	} else {
+		r.fail(line, destinationBlock+": no path", `add path = "/opt/vault/data", the directory Vault will run on`)
+	}
+	return d
+}
+
+// clusterAddr returns cluster_addr and its host:port. It comes from the file
+// only, as it does for the peer; but a server would let VAULT_CLUSTER_ADDR
+// win, and then stand in the configuration under another address than its own.
+func (r *reader) clusterAddr(found []item, destination stanza) (addr, hostPort string) {
+	fromEnv, _ := r.env("VAULT_CLUSTER_ADDR")
+	switch len(found) {
+	case 1:
+	case 0:
+		line := `cluster_addr = "https://<host name or IP of this node>:8201"`
+		if _, want, _ := splitClusterAddr(fromEnv); want == "" && quote(fromEnv) == strconv.Quote(fromEnv) {
+			line = fmt.Sprintf("cluster_addr = %q", fromEnv) + " (the value of VAULT_CLUSTER_ADDR, which only the server reads)"
+		}
+		hint := "add at the top level, outside both blocks: " + line
+		for _, it := range destination.items {
+			if it.keys[0] == "cluster_addr" {
+				hint = fmt.Sprintf("move the cluster_addr of line %d to the top level, outside both blocks", it.line)
+			}
+		}
+		r.fail(0, "no cluster_addr", hint)
+		return "", ""
+	default:
+		r.fail(found[1].line, fmt.Sprintf("a second cluster_addr; the first is on line %d", found[0].line), "keep exactly one of them")
+		return "", ""
+	}
+	it := found[0]
+	if !it.scalar || len(it.keys) != 1 {
+		r.fail(it.line, fmt.Sprintf("cluster_addr is %s, want a URL", it.found), `write cluster_addr = "https://HOST:8201"`)
+		return "", ""
+	}
+	hostPort, want, hint := splitClusterAddr(it.text)
+	if want != "" {
+		r.bad(value{text: it.text, line: it.line}, "", "cluster_addr", want, hint)
+		return "", ""
+	}
+	if fromEnv != "" {
+		// The scheme is of no account: cluster members always use TLS.
+		if other, want, _ := splitClusterAddr(fromEnv); want != "" || !strings.EqualFold(other, hostPort) {
+			r.fail(it.line, fmt.Sprintf("cluster_addr is %s, but the environment variable VAULT_CLUSTER_ADDR is %s", quote(it.text), quote(fromEnv)),
+				"a Vault server would use the variable's: set both to the address of this node, or unset VAULT_CLUSTER_ADDR here and for the server")
+			return "", ""
+		}
+	}
+	return it.text, hostPort
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// isTrue and number read values that resolve has checked already; one it found
+// wrong, or that is not set, reads as false or 0.
+func isTrue(v value) bool {
+	b, _ := strconv.ParseBool(v.text)
+	return b
+}
+
+func number(v value) int64 {
+	n, err := strconv.ParseInt(v.text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,251 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// key is what a stanza's key takes.
+type key struct {
+	env []string // variables that beat the stanza, the strongest first
+	// check returns what is wanted instead of the value, or "" if it will do.
+	// Where check is nil the value is never looked at, nor shown.
+	check func(string) (want, hint string)
+	any   bool // blocks and lists will do, and several of them
+}
+
+// commonKeys are those that Vault reads in every storage stanza.
+var commonKeys = map[string]key{
+	"redirect_addr":      {},
+	"advertise_addr":     {},
+	"cluster_addr":       {},
+	"disable_clustering": {check: boolean},
+}
+
+// dynamodbKeys are the keys of storage_source "dynamodb", from
+// https://developer.hashicorp.com/vault/docs/configuration/storage/dynamodb.
+// The capacity, billing and update keys only matter to a Vault that creates or
+// changes the table, which dyn2raft never does; a wrong value is still wrong.
+var dynamodbKeys = with(commonKeys, map[string]key{
+	"table":                  {env: []string{"AWS_DYNAMODB_TABLE"}, check: tableName},
+	"region":                 {env: []string{"AWS_DYNAMODB_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"}, check: regionName},
+	"endpoint":               {env: []string{"AWS_DYNAMODB_ENDPOINT"}, check: endpointURL},
+	"access_key":             {},
+	"secret_key":             {},
+	"session_token":          {},
+	"ha_enabled":             {env: []string{"DYNAMODB_HA_ENABLED"}, check: boolean},
+	"max_parallel":           {check: integer(0)},
+	"read_capacity":          {env: []string{"AWS_DYNAMODB_READ_CAPACITY"}, check: integer(0)},
+	"write_capacity":         {env: []string{"AWS_DYNAMODB_WRITE_CAPACITY"}, check: integer(0)},
+	"billing_mode":           {env: []string{"AWS_DYNAMODB_BILLING_MODE"}, check: billingMode},
+	"dynamodb_max_retries":   {env: []string{"AWS_DYNAMODB_MAX_RETRIES"}, check: integer(-1)},
+	"dynamodb_allow_updates": {env: []string{"AWS_DYNAMODB_ALLOW_UPDATES"}},
+})
+
+// raftKeys are the keys of storage_destination "raft", from
+// https://developer.hashicorp.com/vault/docs/configuration/storage/raft and
+// the keys that Vault 1.21 reads without documenting them (the two delays).
+var raftKeys = with(commonKeys, map[string]key{
+	"path":                                     {env: []string{"VAULT_RAFT_PATH"}, check: plain},
+	"node_id":                                  {env: []string{"VAULT_RAFT_NODE_ID"}, check: nodeID},
+	"max_entry_size":                           {check: integer(1)},
+	"raft_wal":                                 {check: boolean},
+	"performance_multiplier":                   {check: integer(0)},
+	"trailing_logs":                            {check: integer(0)},
+	"snapshot_threshold":                       {check: integer(0)},
+	"snapshot_interval":                        {},
+	"snapshot_delay":                           {},
+	"apply_delay":                              {},
+	"retry_join":                               {any: true},
+	"retry_join_as_non_voter":                  {check: boolean},
+	"autopilot_reconcile_interval":             {},
+	"autopilot_update_interval":                {},
+	"autopilot_upgrade_version":                {},
+	"autopilot_redundancy_zone":                {},
+	"raft_log_verifier_enabled":                {check: boolean},
+	"raft_log_verification_interval":           {},
+	"max_mount_and_namespace_table_entry_size": {check: integer(0)},
+})
+
+// serverKeys are the top-level keys of a Vault server's configuration, from
+// https://developer.hashicorp.com/vault/docs/configuration. They do no harm in
+// a migrate file.
+var serverKeys = set(`
+	storage backend ha_storage ha_backend service_registration listener seal hsm kms
+	kms_library entropy telemetry sentinel reporting replication user_lockout
+	api_addr cluster_name cluster_cipher_suites disable_clustering
+	ui cache_size disable_cache disable_mlock disable_printable_check
+	disable_sealwrap disable_performance_standby disable_indexing disable_sentinel_trace
+	plugin_directory plugin_tmpdir plugin_file_uid plugin_file_permissions
+	log_level log_format log_file log_requests_level
+	log_rotate_bytes log_rotate_duration log_rotate_max_files
+	default_lease_ttl max_lease_ttl default_max_request_duration remove_irrevocable_lease_after
+	raw_storage_endpoint introspection_endpoint pid_file license_path experiments
+	enable_response_header_hostname enable_response_header_raft_node_id
+	allow_audit_log_prefixing administrative_namespace_path observations
+	detect_deadlocks imprecise_lease_role_tracking
+	enable_post_unseal_trace post_unseal_trace_directory reporting_scan_directory`)
+
+// topLevelKeys is what a mistyped top-level key is compared with.
+var topLevelKeys = with(map[string]bool{sourceBlock: true, destinationBlock: true, "cluster_addr": true}, serverKeys)
+
+func set(names string) map[string]bool {
+	m := map[string]bool{}
+	for _, n := range strings.Fields(names) {
+		m[n] = true
+	}
+	return m
+}
+
+func with[V any](a, b map[string]V) map[string]V {
+	m := maps.Clone(a)
+	maps.Copy(m, b)
+	return m
+}
+
+// nearest returns the known key that name was probably meant to be, or "": a
+// key at a Levenshtein distance of 1, plus 1 for each 5 letters, at most 3; or
+// one that ends in name, as dynamodb_max_retries does in max_retries.
+func nearest[V any](name string, known map[string]V) string {
+	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
+	if len(name) > 100 { // no key is that long, and the distance costs its square
+		return ""
+	}
+	best, bestDistance := "", min(1+len(name)/5, 3)+1
+	for _, k := range slices.Sorted(maps.Keys(known)) {
+		distance := levenshtein.ComputeDistance(name, k)
+		if len(name) >= 5 && strings.HasSuffix(k, "_"+name) {
+			distance = min(distance, 1)
+		}
+		if distance < bestDistance {
+			best, bestDistance = k, distance
+		}
+	}
+	return best
+}
+
+// The checks. Each returns "" for a value that Vault takes too.
+
+func boolean(s string) (want, hint string) {
+	if _, err := strconv.ParseBool(s); err != nil {
+		return `"true" or "false"`, ""
+	}
+	return "", ""
+}
+
+func integer(least int64) func(string) (string, string) {
+	return func(s string) (want, hint string) {
+		if n, err := strconv.ParseInt(s, 10, 64); err != nil || n < least || int64(int(n)) != n {
+			return fmt.Sprintf("a whole number, %d or more", least), ""
+		}
+		return "", ""
+	}
+}
+
+func plain(s string) (want, hint string) {
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return "text without control characters or line breaks", "write it in quotes on one line"
+	}
+	return "", ""
+}
+
+func nodeID(s string) (want, hint string) {
+	if strings.Contains(s, "{{") {
+		return "the node's id as text", `a {{ template }} works only in a server's configuration: write what it gives on this node, for example node_id = "vault-1", and the same in the server's`
+	}
+	return plain(s)
+}
+
+var tablePattern = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
+
+// tableName follows the naming rules of the DynamoDB API reference; a table
+// may also be named by its ARN.
+func tableName(s string) (want, hint string) {
+	if tablePattern.MatchString(s) || strings.HasPrefix(s, "arn:") && plainWord(s) {
+		return "", ""
+	}
+	return "a table name: 3 to 255 letters, digits, _ . or -", ""
+}
+
+var regionPattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
+
+// regionName is strict enough for a host name, of which the region is a part.
+func regionName(s string) (want, hint string) {
+	if regionPattern.MatchString(s) {
+		return "", ""
+	}
+	return "a region such as us-east-1", ""
+}
+
+func billingMode(s string) (want, hint string) {
+	if s == "PROVISIONED" || s == "PAY_PER_REQUEST" {
+		return "", ""
+	}
+	return "PROVISIONED or PAY_PER_REQUEST", ""
+}
+
+// withScheme adds what the AWS SDK inside Vault adds to a bare host:port.
+func withScheme(endpoint string) string {
+	if strings.Contains(endpoint, "://") {
+		return endpoint
+	}
+	return "https://" + endpoint
+}
+
+func endpointURL(s string) (want, hint string) {
+	want = "a URL such as http://127.0.0.1:8000"
+	if strings.Contains(s, "@") {
+		return want + ", with no user or password", "give credentials with access_key and secret_key, or in the AWS environment variables"
+	}
+	u, err := url.Parse(withScheme(s))
+	if err != nil || !plainWord(s) || u.Scheme != "http" && u.Scheme != "https" || !hostPattern.MatchString(u.Hostname()) ||
+		u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Port() != "" && !isPort(u.Port()) {
+		return want, ""
+	}
+	return "", ""
+}
+
+// plainWord says that s is one word: no space, nothing that does not print.
+func plainWord(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+}
+
+// hostPattern takes names, IPv4 and (without brackets) IPv6 addresses.
+var hostPattern = regexp.MustCompile(`^[a-zA-Z0-9_.:%-]+$`)
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// splitClusterAddr returns the host:port of a cluster_addr, which is the
+// node's address in the Raft configuration; or what is wanted instead.
+func splitClusterAddr(s string) (hostPort, want, hint string) {
+	want = "a URL with a host and a port"
+	form := `write cluster_addr = "https://HOST:8201" with the name or IP under which the other nodes reach this one`
+	if strings.Contains(s, "{{") {
+		return "", want, "a {{ template }} works only in a server's configuration; " + form
+	}
+	if strings.Contains(s, "<") {
+		return "", want, "replace the guide's placeholder; " + form
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.User != nil || !hostPattern.MatchString(u.Hostname()) || !isPort(u.Port()) {
+		return "", want, form
+	}
+	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() {
+		return "", "an address that other nodes can reach", form
+	} else if ip == nil && strings.Contains(u.Hostname(), ":") && !strings.Contains(u.Hostname(), "%") {
+		return "", want, form
+	}
+	return u.Host, "", ""
+}
