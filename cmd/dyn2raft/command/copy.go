@@ -1,0 +1,198 @@
+package command
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+	"golang.org/x/term"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+)
+
+// Flags that several commands share.
+var (
+	configFlag = &cli.StringFlag{Name: "config", Usage: "the file that `vault operator migrate` takes", Required: true}
+	strictFlag = &cli.BoolFlag{Name: "strict", Usage: "refuse a configuration with keys that Vault does not know"}
+	levelFlag  = &cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"}
+	formatFlag = &cli.StringFlag{Name: "format", Value: "table", Usage: "of the result on standard output: table or json"}
+	// The default is told in words: it depends on the machine.
+	parallelFlag = &cli.IntFlag{Name: "max-parallel", Usage: "scan workers (default: 4 a processor, from 8 to 64)", HideDefault: true}
+	segmentsFlag = &cli.IntFlag{Name: "segments", Usage: "scan segments (default: one for 8 MiB of the table, from 64 to 4096)", HideDefault: true}
+)
+
+func copyCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:  "copy",
+		Usage: "copy Vault's table into a Raft data directory",
+		Description: "copy takes the configuration of `vault operator migrate`. Stop every Vault that uses the\n" +
+			"table first. The data directory must exist and hold no Vault data.",
+		Flags: []cli.Flag{
+			configFlag,
+			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
+			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
+			&cli.BoolFlag{Name: "reset", Usage: "only remove the locks that a migration left in the table"},
+			parallelFlag, segmentsFlag,
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that the data directory's contents will belong to"},
+			&cli.StringFlag{Name: "start", Usage: "copy only keys from this one on; needs -partial"},
+			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy from which no Vault can start"},
+			strictFlag, levelFlag, formatFlag,
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runCopy(ctx, cmd, std)
+		},
+	}
+}
+
+func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	switch start, partial := cmd.String("start"), cmd.Bool("partial"); {
+	case start != "" && !partial:
+		return &usageError{"-start makes a partial copy, from which no Vault can start, and a Raft destination can't be added to later",
+			"to go on after an interruption, run the copy again without -start (there is no --resume in this version); for a partial copy on purpose, add -partial"}
+	case start == "" && partial:
+		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial away"}
+	case partial:
+		out.log = out.log.With("partial", true)
+	}
+	cfg, err := loadConfig(cmd, std, out)
+	if err != nil {
+		return err
+	}
+	src, err := newSource(ctx, cmd, std, cfg, out)
+	if err != nil {
+		return err
+	}
+	if cmd.Bool("reset") {
+		freed, err := src.Reset(ctx)
+		if err != nil {
+			return err
+		}
+		return out.reset(cfg.Source.Table, freed)
+	}
+	dst, err := sink.New(sink.Options{
+		Path:         cfg.Destination.Path,
+		NodeID:       cfg.Destination.NodeID,
+		Address:      cfg.Destination.Address,
+		WAL:          cfg.Destination.WAL,
+		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),
+		Owner:        cmd.String("owner"),
+		Notify:       out.event,
+	})
+	if err != nil {
+		return err
+	}
+	stop := out.progress()
+	res, err := copier.Copy(ctx, src, dst, copier.Options{
+		Workers:  workers(cmd, cfg),
+		Segments: cmd.Int("segments"),
+		StartKey: cmd.String("start"),
+		Events:   out.event,
+	})
+	stop()
+	if err != nil {
+		return fmt.Errorf("%w%s", err, aftermath(err, res))
+	}
+	return out.copied(res, cfg, cmd.String("start"), cmd.Bool("keep-source-locked"))
+}
+
+// workers is the flag's number, else the one the environment gives to Vault's
+// own storage, else the library's default.
+func workers(cmd *cli.Command, cfg *config.Config) int {
+	if cmd.IsSet("max-parallel") {
+		return cmd.Int("max-parallel")
+	}
+	return cfg.Source.MaxParallel
+}
+
+func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, error) {
+	if err := noArguments(cmd); err != nil {
+		return nil, err
+	}
+	for _, f := range []string{"max-parallel", "segments"} {
+		if cmd.IsSet(f) && cmd.Int(f) < 1 {
+			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it away for a good default"}
+		}
+	}
+	cfg, err := config.Load(cmd.String("config"), std.Env)
+	if err != nil {
+		return nil, err
+	}
+	if cmd.Bool("strict") {
+		if err := cfg.Strict(); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range cfg.Warnings {
+		out.log.Warn(w.String())
+	}
+	for _, o := range cfg.Overrides {
+		out.log.Info(o.String())
+	}
+	return cfg, nil
+}
+
+func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer) (*dynamodb.Source, error) {
+	return dynamodb.New(ctx, dynamodb.Options{
+		Table:        cfg.Source.Table,
+		Region:       cfg.Source.Region,
+		Endpoint:     cfg.Source.Endpoint,
+		AccessKey:    string(cfg.Source.AccessKey),
+		SecretKey:    string(cfg.Source.SecretKey),
+		SessionToken: string(cfg.Source.SessionToken),
+		MaxRetries:   cfg.Source.MaxRetries,
+		HAEnabled:    cfg.Source.HAEnabled,
+		KeepLocked:   cmd.Bool("keep-source-locked"),
+		Stopped: func(ctx context.Context, reason string) (bool, error) {
+			if cmd.Bool("source-stopped") {
+				return true, nil
+			}
+			return askStopped(ctx, std, reason)
+		},
+		Events: out.event,
+	})
+}
+
+// askStopped asks on a terminal whether every Vault is stopped.
+func askStopped(ctx context.Context, std Streams, reason string) (bool, error) {
+	stderr, ok := std.Err.(*os.File)
+	if std.In == nil || !ok || !term.IsTerminal(int(std.In.Fd())) || !term.IsTerminal(int(stderr.Fd())) {
+		return false, nil
+	}
+	_, _ = fmt.Fprintf(std.Err, "Nothing tells whether a Vault is running: %s.\n"+
+		"A Vault that writes during the copy makes it worthless. Is every Vault on this table stopped? (yes/no) ", reason)
+	answer := make(chan string, 1)
+	go func() { // ends with the process if nobody answers: reading can't be cancelled
+		line, _ := bufio.NewReader(std.In).ReadString('\n') // no answer is a no
+		answer <- strings.TrimSpace(line)
+	}()
+	select {
+	case a := <-answer:
+		return strings.EqualFold(a, "yes"), nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// aftermath says in what state a failed copy left things.
+func aftermath(err error, res copier.Result) string {
+	var sig *signalError
+	if !errors.As(err, &sig) {
+		return ""
+	}
+	if res.Complete {
+		return ""
+	}
+	return ": nothing was put in place; run the same command again to start over"
+}

@@ -1,0 +1,164 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+func demoCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "show a copy from an embedded DynamoDB server, or only serve one",
+		Description: "demo fills an embedded DynamoDB server with a table shaped like a Vault's, copies it, verifies\n" +
+			"the copy, and checks it once more against what was put into the table. With -serve it only\n" +
+			"serves the table, for any DynamoDB client with any credentials, until SIGTERM.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "serve", Usage: "serve the table and do nothing else"},
+			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
+			&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another seed makes other entries"},
+			&cli.IntFlag{Name: "value-size", Usage: "mean size of a value in `bytes` (default: about 800)", HideDefault: true},
+			&cli.DurationFlag{Name: "latency", Usage: "delay of each response; the real service has about 5ms", HideDefault: true},
+			&cli.StringFlag{Name: "throughput", Usage: "`bytes` a second at which one response is served, such as 33MB, which is about the real service's; default: no limit"},
+			&cli.StringFlag{Name: "dir", Usage: "an empty `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
+			levelFlag,
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runDemo(ctx, cmd, std)
+		},
+	}
+}
+
+func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
+	if err := noArguments(cmd); err != nil {
+		return err
+	}
+	opts := dynamotest.Options{Addr: cmd.String("listen"), Latency: cmd.Duration("latency")}
+	if t := cmd.String("throughput"); t != "" {
+		n, err := humanize.ParseBytes(t)
+		if err != nil || n == 0 {
+			return &usageError{fmt.Sprintf("-throughput is %q", t), "it takes bytes a second, such as 33MB"}
+		}
+		opts.Throughput = float64(n)
+	}
+	if n := cmd.Int("entries"); n < 1 {
+		return &usageError{fmt.Sprintf("-entries is %d", n), "it takes a number from 1 on"}
+	}
+	if cmd.IsSet("value-size") && cmd.Int("value-size") < 1 {
+		return &usageError{fmt.Sprintf("-value-size is %d", cmd.Int("value-size")), "it takes a number of bytes from 1 on"}
+	}
+	shape := dynamotest.VaultShape{
+		Entries:   cmd.Int("entries"),
+		Seed:      cmd.Uint64("seed"),
+		ValueSize: cmd.Int("value-size"),
+	}
+	srv, err := dynamotest.Listen(opts)
+	if err != nil {
+		return &usageError{err.Error(), "give another address with -listen"}
+	}
+	defer srv.Close()
+	if err := srv.CreateVaultTable(dynamodb.DefaultTable); err != nil {
+		return err
+	}
+	start := time.Now()
+	content, err := shape.Load(srv, dynamodb.DefaultTable)
+	if err != nil {
+		return err
+	}
+	say := func(format string, a ...any) {
+		if _, werr := fmt.Fprintf(std.Out, format+"\n", a...); werr != nil && err == nil {
+			err = werr
+		}
+	}
+	if cmd.Bool("serve") {
+		say("listening on %s", srv.URL)
+		<-ctx.Done()
+		return nil
+	}
+	say("== An embedded DynamoDB server at %s holds table %s,\n   filled in %s: %s entries, %s, of which %.0f%% are leases and tokens in three Paths,\n"+
+		"   %d have names that begin with an underscore, %d are orphans, %d have no value.",
+		srv.URL, dynamodb.DefaultTable, round(time.Since(start)), humanize.Comma(int64(content.Entries)), size(content.Bytes),
+		100*float64(content.Hot)/float64(content.Entries), content.Underscored, content.Orphans, content.Empty)
+
+	dir := cmd.String("dir")
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "dyn2raft-demo-"); err != nil {
+			return fmt.Errorf("create directory: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	data, hcl := filepath.Join(dir, "data"), filepath.Join(dir, "migrate.hcl")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return fmt.Errorf("create directory: %w", err)
+	}
+	text := fmt.Sprintf("storage_source \"dynamodb\" {\n  endpoint   = %q\n  access_key = \"any\"\n  secret_key = \"any\"\n}\n\n"+
+		"storage_destination \"raft\" {\n  path    = %q\n  node_id = \"demo-1\"\n}\n\ncluster_addr = \"https://127.0.0.1:8201\"\n", srv.URL, data)
+	if err := os.WriteFile(hcl, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	say("\n== %s:\n\n%s", hcl, text)
+
+	// The very commands that an operator runs, in this process, and without
+	// the environment, which may name a real table and a real directory.
+	std.Env = func(string) (string, bool) { return "", false }
+	for _, args := range [][]string{
+		{"dyn2raft", "copy", "-config", hcl, "-source-stopped", "-log-level", cmd.String("log-level")},
+		{"dyn2raft", "verify", "-config", hcl, "-log-level", cmd.String("log-level")},
+	} {
+		say("== %s", strings.Join(args, " "))
+		if err := root(std).Run(ctx, args); err != nil {
+			return err
+		}
+		say("")
+	}
+
+	say("== Every entry of vault.db against what was put into the table")
+	got, err := contentOf(filepath.Join(data, "vault.db"))
+	if err != nil {
+		return err
+	}
+	if got != content.Content {
+		say("DIFFERENT: vault.db holds %d entries of %d bytes, digest %x; the table was given %d of %d, digest %x",
+			got.Entries, got.Bytes, got.Digest[:8], content.Entries, content.Bytes, content.Digest[:8])
+		return errDifferent
+	}
+	say("Equal: %s entries of %s, digest %x…, the %d names with an underscore and the %d orphans included,\n"+
+		"which `vault operator migrate` would have lost.", humanize.Comma(int64(got.Entries)), size(got.Bytes), got.Digest[:8],
+		content.Underscored, content.Orphans)
+	if cmd.String("dir") != "" {
+		say("A Vault with node_id \"demo-1\" and path %q would start on it.", data)
+	}
+	return err
+}
+
+// contentOf adds up the data bucket of a vault.db.
+func contentOf(file string) (c dynamotest.Content, err error) {
+	db, err := bolt.Open(file, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return c, fmt.Errorf("open %s: %w", file, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return c, db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("data"))
+		if b == nil {
+			return fmt.Errorf("read %s: no bucket data", file)
+		}
+		return b.ForEach(func(k, v []byte) error {
+			c.Add(string(k), v)
+			return nil
+		})
+	})
+}

@@ -1,0 +1,315 @@
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// progressEvery is how often a line tells how far a command is.
+const progressEvery = 30 * time.Second
+
+// A printer owns every word that a person or a program reads, but for the help
+// texts and the errors' own.
+type printer struct {
+	stdout io.Writer
+	json   bool
+	log    hclog.Logger
+
+	entries, bytes   atomic.Int64 // read
+	done, segments   atomic.Int64
+	written          atomic.Int64 // entries loaded
+	retries, throttl atomic.Int64
+	mu               sync.Mutex // guards phase
+	phase            copier.Phase
+}
+
+func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
+	p := &printer{stdout: std.Out}
+	switch f := cmd.String("format"); f {
+	case "table":
+	case "json":
+		p.json = true
+	default:
+		return nil, &usageError{fmt.Sprintf("-format is %q", f), "it takes table or json"}
+	}
+	level := hclog.LevelFromString(cmd.String("log-level"))
+	if level == hclog.NoLevel {
+		return nil, &usageError{fmt.Sprintf("-log-level is %q", cmd.String("log-level")), "it takes trace, debug, info, warn or error"}
+	}
+	p.log = hclog.New(&hclog.LoggerOptions{Output: std.Err, Level: level})
+	return p, nil
+}
+
+// printError writes an error and what to do about it.
+func printError(w io.Writer, err error) {
+	if errors.Is(err, errDifferent) {
+		return // the report said so
+	}
+	_, _ = fmt.Fprintf(w, "error: %v\n", err)
+	hint := copier.Hint(err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		hint = usage.hint
+	}
+	if hint != "" {
+		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
+	}
+}
+
+// event takes the library's events. It is called from many goroutines.
+func (p *printer) event(e copier.Event) {
+	switch e := e.(type) {
+	case copier.PhaseStarted:
+		p.mu.Lock()
+		p.phase = e.Phase
+		p.mu.Unlock()
+		switch e.Phase {
+		case copier.PhasePrepare:
+			p.log.Info("checking source and destination")
+		case copier.PhaseLock:
+			p.log.Info("taking the source's locks", "table", e.Source.Name, "id", e.Source.ID,
+				"items_reported", e.Source.Items, "size_reported", size(e.Source.Bytes))
+		case copier.PhaseScan:
+			p.segments.Store(int64(e.Segments))
+			p.log.Info("reading the source", "segments", e.Segments, "workers", e.Workers)
+		case copier.PhaseLoad:
+			p.log.Info("writing the destination aside", "entries", humanize.Comma(p.entries.Load()), "size", size(p.bytes.Load()))
+		case copier.PhaseCommit:
+			p.log.Info("putting the result in place")
+		}
+	case copier.PageRead:
+		p.entries.Add(e.Entries)
+		p.bytes.Add(e.Bytes)
+		if e.SegmentDone {
+			p.done.Add(1)
+		}
+	case copier.RunWritten:
+		p.log.Debug("memory is full: sorted run written", "entries", e.Entries, "size", size(e.Bytes))
+	case copier.Loaded:
+		p.written.Add(e.Entries)
+	case copier.Retried:
+		p.retries.Add(1)
+		if e.Throttled {
+			p.throttl.Add(1)
+			p.log.Debug("throttled", "error", e.Err)
+			return
+		}
+		p.log.Warn("request failed, trying again", "error", e.Err)
+	case copier.Waiting:
+		p.log.Info(fmt.Sprintf("waiting %s for %s", time.Until(e.Until).Round(time.Second), e.For))
+	case copier.Warning:
+		p.log.Warn(e.Message)
+	}
+}
+
+// progress writes a line now and then until the returned function is called.
+func (p *printer) progress() (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(progressEvery)
+		defer t.Stop()
+		var last int64
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+			}
+			p.mu.Lock()
+			phase := p.phase
+			p.mu.Unlock()
+			switch phase {
+			case copier.PhaseScan:
+				n := p.entries.Load()
+				p.log.Info("reading", "entries", humanize.Comma(n), "size", size(p.bytes.Load()),
+					"segments", fmt.Sprintf("%d/%d", p.done.Load(), p.segments.Load()),
+					"rate", fmt.Sprintf("%s/s", humanize.Comma((n-last)/int64(progressEvery/time.Second))),
+					"throttled", p.throttl.Load())
+				last = n
+			case copier.PhaseLoad:
+				p.log.Info("writing", "entries", fmt.Sprintf("%s of %s", humanize.Comma(p.written.Load()), humanize.Comma(p.entries.Load())))
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// A copyRecord is the JSON of a copy's result.
+type copyRecord struct {
+	copier.Result
+	Destination string `json:"destination"`
+	NodeID      string `json:"node_id,omitempty"`
+	Address     string `json:"address"`
+	StartKey    string `json:"start_key,omitempty"`
+	Retries     int64  `json:"retries"`
+	Throttled   int64  `json:"throttled"`
+	Message     string `json:"message"`
+}
+
+func (p *printer) copied(res copier.Result, cfg *config.Config, start string, keptLocked bool) error {
+	message := "Success! All of the keys have been migrated."
+	if res.Partial {
+		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; no Vault can start from it.", start)
+	}
+	if p.json {
+		return p.encode(copyRecord{res, cfg.Destination.Path, cfg.Destination.NodeID, cfg.Destination.Address,
+			start, p.retries.Load(), p.throttl.Load(), message})
+	}
+	secs := max(res.Duration.Seconds(), 1e-3)
+	var phases []string
+	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCommit} {
+		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
+			phases = append(phases, fmt.Sprintf("%s %s", ph, round(d)))
+		}
+	}
+	t := p.table()
+	t.row("Copied", "%s entries, %s of keys and values", humanize.Comma(res.Load.Entries), size(res.Load.Bytes))
+	t.row("From", "table %s (%s)", res.Source.Name, res.Source.ID)
+	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, size(res.Load.FileBytes))
+	t.row("Time", "%s (%s)", round(res.Duration), strings.Join(phases, ", "))
+	t.row("Rate", "%s entries/s, %s/s", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
+	t.row("Read", "%s pages, %s, %s read capacity units, %d retries of which %d throttled",
+		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), p.retries.Load(), p.throttl.Load())
+	t.row("Skipped", "%s directory markers (they hold no data); %s",
+		humanize.Comma(res.Scan.Markers), skippedLocks(res.Scan.Locks))
+	if res.Partial {
+		t.row("Left out", "%s entries before %q (-start)", humanize.Comma(res.Scan.LeftOut), start)
+	}
+	if keptLocked {
+		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `dyn2raft copy -config … -reset`")
+	}
+	return errors.Join(t.flush(), p.line(message))
+}
+
+func skippedLocks(keys []string) string {
+	if len(keys) == 0 {
+		return "no locks"
+	}
+	const most = 5
+	if len(keys) > most {
+		return fmt.Sprintf("%d locks (%s, …)", len(keys), strings.Join(keys[:most], ", "))
+	}
+	return fmt.Sprintf("%d locks (%s)", len(keys), strings.Join(keys, ", "))
+}
+
+// round makes a duration readable: three digits or so.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second)
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	default:
+		return d.Round(100 * time.Microsecond)
+	}
+}
+
+func (p *printer) reset(table string, freed []string) error {
+	if p.json {
+		return p.encode(struct {
+			Table   string   `json:"table"`
+			Removed []string `json:"removed"`
+		}{table, append([]string{}, freed...)})
+	}
+	if len(freed) == 0 {
+		return p.line(fmt.Sprintf("Success! Table %s has no migration lock.", table))
+	}
+	return p.line(fmt.Sprintf("Success! Removed %s from table %s.", strings.Join(freed, " and "), table))
+}
+
+func (p *printer) verified(rep *verify.Report) error {
+	var result error
+	if !rep.Equal() {
+		result = errDifferent
+	}
+	if p.json {
+		return errors.Join(p.encode(rep), result)
+	}
+	t := p.table()
+	t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
+	for _, x := range rep.Prefixes {
+		same := "equal"
+		if x.Source.SHA256 != x.Destination.SHA256 {
+			same = "DIFFERENT"
+		}
+		name := x.Prefix
+		if name == "" {
+			name = "(no slash)"
+		}
+		t.row(name, "%s\t%s\t%s\t%s\t%s", humanize.Comma(x.Source.Entries), humanize.Comma(x.Destination.Entries),
+			humanize.Comma(x.Source.Bytes), humanize.Comma(x.Destination.Bytes), same)
+	}
+	t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
+	errs := []error{t.flush()}
+	for _, d := range rep.Diffs {
+		errs = append(errs, p.line(fmt.Sprintf("%s %q%s%s", d.Kind, d.Key, describe(", table: ", d.Source), describe(", directory: ", d.Destination))))
+	}
+	if n := rep.Missing + rep.Extra + rep.Different; n > int64(len(rep.Diffs)) {
+		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-int64(len(rep.Diffs))))))
+	}
+	if result == nil {
+		errs = append(errs, p.line(fmt.Sprintf("Equal: all %s entries of table %s are in %s, and nothing else, in %s.",
+			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, round(rep.Duration))))
+	} else {
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s missing, %s extra, %s with another value. Do not use this copy, unless a Vault ran on either side since it was made.",
+			humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))))
+	}
+	return errors.Join(append(errs, result)...)
+}
+
+func describe(what string, v *verify.Value) string {
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s%d bytes, sha256 %s", what, v.Bytes, v.SHA256[:16])
+}
+
+func (p *printer) line(s string) error {
+	_, err := fmt.Fprintln(p.stdout, s)
+	return err
+}
+
+func (p *printer) encode(v any) error {
+	enc := json.NewEncoder(p.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// A table lines up names and what is said about them.
+type table struct {
+	w   *tabwriter.Writer
+	err error
+}
+
+func (p *printer) table() *table {
+	return &table{w: tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)}
+}
+
+func (t *table) row(name, format string, a ...any) {
+	if _, err := fmt.Fprintf(t.w, "%s\t%s\n", name, fmt.Sprintf(format, a...)); err != nil && t.err == nil {
+		t.err = err
+	}
+}
+
+func (t *table) flush() error { return errors.Join(t.err, t.w.Flush()) }

@@ -1,0 +1,57 @@
+package command
+
+import (
+	"context"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func verifyCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "compare a Raft data directory with Vault's table, entry by entry",
+		Description: "verify reads the whole table again and compares every key and the hash of every value\n" +
+			"with the data directory, before a Vault is started on it. It changes nothing on either\n" +
+			"side. Exit status 0: equal; 3: there are differences.",
+		Flags: []cli.Flag{
+			configFlag,
+			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this many differing keys; -1 names all"},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 100 bytes an entry (default: the system's for temporary files)"},
+			parallelFlag, segmentsFlag, strictFlag, levelFlag, formatFlag,
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runVerify(ctx, cmd, std)
+		},
+	}
+}
+
+func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfig(cmd, std, out)
+	if err != nil {
+		return err
+	}
+	src, err := newSource(ctx, cmd, std, cfg, out)
+	if err != nil {
+		return err
+	}
+	stop := out.progress()
+	rep, err := verify.Compare(ctx, src, cfg.Destination.Path, verify.Options{
+		Workers:  workers(cmd, cfg),
+		Segments: cmd.Int("segments"),
+		WorkDir:  cmd.String("work-dir"),
+		MaxDiffs: cmd.Int("max-diffs"),
+		Events:   out.event,
+	})
+	stop()
+	if err != nil {
+		return err
+	}
+	return out.verified(rep)
+}
