@@ -1,0 +1,53 @@
+# Every job starts here. `make` lists them; Go is all that `make demo` and `make test` need.
+SHELL      := bash
+TESTFLAGS  ?=
+LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
+E2E        := ./cmd/dyn2raft/e2e
+# In CI a real part that is missing is a failure; elsewhere it is said and left out.
+REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
+
+export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
+
+.PHONY: help demo build test race e2e vault lint bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+demo: build ## serve a table like Vault's, copy it, verify the copy, show the result
+	bin/dyn2raft demo
+
+build: ## build bin/dyn2raft
+	go build -trimpath -o bin/dyn2raft ./cmd/dyn2raft
+
+test: ## all tests under the race detector, against AWS's DynamoDB Local too where it can be had
+	@$(with_dynamodb_local); go test -race $(TESTFLAGS) ./...
+
+race: ## the same tests three times over in shuffled order, to look for rare races
+	@$(with_dynamodb_local); go test -race -count=3 -shuffle=on $(TESTFLAGS) ./...
+
+e2e: ## the whole move with a real Vault, three nodes, failover, and vault operator migrate to compare
+	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
+	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 15m -v $(TESTFLAGS) $(E2E)
+
+vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 minutes, once)
+	@testdata/vault/build
+
+lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the scripts
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
+	go vet ./... && go vet -tags e2e $(E2E)
+	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E)
+	$(LINT) run ./...
+	@for script in .ci/run testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
+
+bench: ## run every benchmark
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove bin/; what was fetched or built for tests stays in ~/.cache/dyn2raft
+	rm -rf bin
+
+# A shell fragment that sets DYNAMODB_LOCAL, or says loudly that it can't.
+define with_dynamodb_local
+if dir=$$(testdata/dynamodb-local/fetch); then export DYNAMODB_LOCAL=$$dir; \
+elif [ -n "$(REQUIRE)" ]; then echo "and it is required here (CI=true or DYN2RAFT_REQUIRE_REAL=1)" >&2; exit 1; \
+else unset DYNAMODB_LOCAL; echo "SKIPPED: the tests against AWS's DynamoDB Local, for the reason above. All others run." >&2; fi
+endef
