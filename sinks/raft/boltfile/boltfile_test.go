@@ -390,12 +390,16 @@ func TestFill(t *testing.T) {
 			t.Errorf("fill %v: %.3f of the file is used", fill, got)
 		}
 	}
-	// Entries of one and a half pages share leaves instead of wasting half a
+	// Entries of one and a quarter pages share leaves instead of wasting most of a
 	// page each.
-	es := numbered(1000, 100, 5900)
+	es := numbered(1000, 100, 4884)
 	_, stats := writeMem(t, Options{PageSize: 4096, Fill: 1}, bucketOf{"data", es})
-	if got := float64(1000*6016) / float64(stats.Bytes); got < 0.9 {
-		t.Errorf("entries of 6000 bytes use %.3f of the file", got)
+	if got := float64(1000*5000) / float64(stats.Bytes); got < 0.9 {
+		t.Errorf("entries of 5000 bytes use %.3f of the file", got)
+	}
+	// But not more of them than one change may have to write again.
+	if stats.OverflowPages > (maxSharedPages-1)*stats.LeafPages {
+		t.Errorf("leaves of more than %d pages: %+v", maxSharedPages, stats)
 	}
 }
 

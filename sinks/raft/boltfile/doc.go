@@ -48,5 +48,17 @@
 //
 // # Speed
 //
-// LOADTABLE
+// BenchmarkLoad on the same day and machine, with 6 to 10 other processes ready
+// to run, 400,000 entries of about 800 bytes and 3,200,000 of about 104, MB of
+// the file a second, median of 9 turns:
+//
+//	                                       800-byte   104-byte
+//	plain write of the same bytes, sync    803        1044
+//	this package                           784         865
+//	bbolt, sorted, 8 MB batches, no sync    72          58
+//
+// It keeps up with the plain write because it asks the kernel to start writing
+// to disk on the way (on Linux), which the plain write leaves to its sync. It
+// allocates nothing per entry, and takes about 0.12 and 0.06 microseconds of
+// processor time for one.
 package boltfile
