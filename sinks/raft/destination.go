@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -257,7 +258,7 @@ func (s *Sink) space() string {
 	return msg
 }
 
-// treeBytes is the size of all files under root that can be seen.
+// treeBytes is what the files under root that can be seen take up on the disk.
 func treeBytes(root string) (n uint64) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -265,9 +266,11 @@ func treeBytes(root string) (n uint64) {
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			n += treeBytes(root + "/" + e.Name())
+			n += treeBytes(filepath.Join(root, e.Name()))
 		} else if fi, err := e.Info(); err == nil {
-			n += uint64(fi.Size())
+			if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+				n += uint64(st.Blocks) * 512 // whatever the file system's block size is
+			}
 		}
 	}
 	return n

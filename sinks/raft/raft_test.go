@@ -957,6 +957,34 @@ func TestHints(t *testing.T) {
 	}
 }
 
+func TestTreeBytes(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sub", "f"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hole := filepath.Join(dir, "hole")
+	if err := os.WriteFile(hole, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(hole, 1<<30); err != nil { // takes no room
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(dir, "sub", "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil { // some file systems give room only now
+		t.Fatal(err)
+	}
+	if n := treeBytes(dir); n < 1<<20 || n > 2<<20 {
+		t.Errorf("%d bytes, want 1 MiB and a little", n)
+	}
+}
+
 func TestShellQuote(t *testing.T) {
 	for in, want := range map[string]string{
 		"/opt/vault/data": "/opt/vault/data",
