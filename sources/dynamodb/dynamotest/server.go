@@ -264,7 +264,7 @@ func (l *vaultLoader) put(vaultKey string, value []byte, markers bool) error {
 	return nil
 }
 
-// split maps a clean Vault key to Path and Key.
+// split maps a Vault key to Path and Key as Vault's backend does.
 func split(vaultKey string) (dir, base string) {
 	if !strings.Contains(vaultKey, "/") {
 		return " ", vaultKey

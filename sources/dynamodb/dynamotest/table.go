@@ -213,39 +213,52 @@ func (t *table) set(k key, next *record) {
 	}
 }
 
-// A loader adds many items under one lock and puts them in order at the end,
-// where set would move the rest of a large partition for each of them.
+// A loader collects items to be written under one lock.
 type loader struct {
-	t       *table
-	touched map[*partition]bool
+	t     *table
+	added []addition
 }
 
-// load calls fill with a loader. Items added later replace earlier ones.
+type addition struct {
+	value string // of the hash key
+	r     *record
+}
+
+func (l *loader) add(value string, r *record) { l.added = append(l.added, addition{value, r}) }
+
+// load calls fill with a loader and writes what it has collected, in its order,
+// even where fill fails.
 func (t *table) load(fill func(*loader) error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := &loader{t: t, touched: map[*partition]bool{}}
+	l := &loader{t: t}
 	err := fill(l)
-	for p := range l.touched {
-		type arrival struct {
-			r *record
-			i int
+	if len(l.added) < 100 {
+		for _, a := range l.added {
+			t.set(key{a.value, a.r.sort}, a.r)
 		}
-		arrivals := make([]arrival, len(p.records)) // faster to sort than p.records is stably
-		for i, r := range p.records {
-			arrivals[i] = arrival{r, i}
+		return err
+	}
+	// Many: append them all and put the partitions in order once, where set
+	// would move the rest of a large partition for each.
+	touched := map[*partition]bool{}
+	for _, a := range l.added {
+		p := t.byValue[a.value]
+		if p == nil {
+			p = &partition{hash: hashOf(a.value), value: a.value}
+			t.byValue[a.value] = p
+			t.parts = append(t.parts, p)
 		}
-		slices.SortFunc(arrivals, func(a, b arrival) int {
-			return cmp.Or(strings.Compare(a.r.sort, b.r.sort), a.i-b.i)
-		})
-		p.records = p.records[:0:0]
-		for i, a := range arrivals {
-			if i+1 < len(arrivals) && arrivals[i+1].r.sort == a.r.sort {
-				t.count--
-				t.bytes -= int64(a.r.size)
-				continue
-			}
-			p.records = append(p.records, a.r)
+		touched[p] = true
+		p.records = append(p.records, a.r)
+		t.count++
+		t.bytes += int64(a.r.size)
+	}
+	for p := range touched {
+		dropped := p.settle()
+		for _, r := range dropped {
+			t.count--
+			t.bytes -= int64(r.size)
 		}
 	}
 	slices.SortFunc(t.parts, func(a, b *partition) int {
@@ -254,18 +267,29 @@ func (t *table) load(fill func(*loader) error) error {
 	return err
 }
 
-func (l *loader) add(value string, r *record) {
-	p := l.t.byValue[value]
-	if p == nil {
-		value = strings.Clone(value)
-		p = &partition{hash: hashOf(value), value: value}
-		l.t.byValue[value] = p
-		l.t.parts = append(l.t.parts, p)
+// settle sorts the records, keeps the last one of each key, and returns the
+// others.
+func (p *partition) settle() (dropped []*record) {
+	type arrival struct {
+		r *record
+		i int
 	}
-	l.touched[p] = true
-	p.records = append(p.records, r)
-	l.t.count++
-	l.t.bytes += int64(r.size)
+	arrivals := make([]arrival, len(p.records)) // faster to sort than p.records is stably
+	for i, r := range p.records {
+		arrivals[i] = arrival{r, i}
+	}
+	slices.SortFunc(arrivals, func(a, b arrival) int {
+		return cmp.Or(strings.Compare(a.r.sort, b.r.sort), a.i-b.i)
+	})
+	p.records = make([]*record, 0, len(arrivals))
+	for i, a := range arrivals {
+		if i+1 < len(arrivals) && arrivals[i+1].r.sort == a.r.sort {
+			dropped = append(dropped, a.r)
+		} else {
+			p.records = append(p.records, a.r)
+		}
+	}
+	return dropped
 }
 
 // A page is what one Scan or Query returns.

@@ -55,7 +55,7 @@ type shapeEntry struct {
 // fit into memory. Each value is the caller's to keep.
 func (v VaultShape) All() iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
-		for e := range v.entries() {
+		for e := range v.entries(nil) {
 			if !yield(e.key, e.value) {
 				return
 			}
@@ -63,9 +63,12 @@ func (v VaultShape) All() iter.Seq2[string, []byte] {
 	}
 }
 
-func (v VaultShape) entries() iter.Seq[shapeEntry] {
+// entries makes each value anew or, where it gets a buffer as large as the
+// largest value, in that.
+func (v VaultShape) entries(buffer []byte) iter.Seq[shapeEntry] {
 	return func(yield func(shapeEntry) bool) {
 		g := newGenerator(v)
+		g.buffer = buffer
 		for i := range v.Entries {
 			if !yield(g.entry(i)) {
 				return
@@ -113,7 +116,7 @@ type Loaded struct {
 func (v VaultShape) Load(s *Server, name string) (Loaded, error) {
 	var out Loaded
 	err := s.loadVault(name, func(l *vaultLoader) error {
-		for e := range v.entries() {
+		for e := range v.entries(make([]byte, largestValue)) {
 			if err := l.put(e.key, e.value, !e.orphan); err != nil {
 				return fmt.Errorf("load entry %s: %w", e.key, err)
 			}
@@ -164,6 +167,7 @@ type generator struct {
 	source *mathrand.PCG
 	random *mathrand.Rand
 	scale  float64
+	buffer []byte            // for values, or nil
 	mounts map[string]string // mount name to storage path
 	next   map[string]int    // counters that keep names apart
 }
@@ -261,7 +265,12 @@ func (g *generator) bucket() string {
 // scale of the shape.
 func (g *generator) value(low, high float64) []byte {
 	size := low * math.Exp(g.random.Float64()*math.Log(high/low)) * g.scale
-	value := make([]byte, max(len(cipherHead)+1, min(largestValue, int(size))))
+	n := max(len(cipherHead)+1, min(largestValue, int(size)))
+	value := g.buffer
+	if value == nil {
+		value = make([]byte, n)
+	}
+	value = value[:n]
 	g.fill(value)
 	copy(value, cipherHead) // the barrier's key term and format version
 	return value
