@@ -402,7 +402,7 @@ func TestCopyWorkFilesThatStay(t *testing.T) {
 	// More than five of eight buffers of 4 MiB make runs.
 	value := make([]byte, 1<<20)
 	var entries []Entry
-	for i := range 40 {
+	for i := range 26 {
 		entries = append(entries, Entry{Key: fmt.Appendf(nil, "%02d", i), Value: value})
 	}
 	for _, fail := range []error{nil, errFake} {

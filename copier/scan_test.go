@@ -142,7 +142,9 @@ func TestScanRefusesHugePage(t *testing.T) {
 // A hugeSource pretends to a page of more bytes than fit.
 type hugeSource struct{ fakeSource }
 
-func (s *hugeSource) Segments(context.Context, int) ([]Segment, error) { return make([]Segment, 1), nil }
+func (s *hugeSource) Segments(context.Context, int) ([]Segment, error) {
+	return make([]Segment, 1), nil
+}
 
 func (s *hugeSource) ReadPage(_ context.Context, _ Segment, b *Batch) (Page, error) {
 	b.Append([]byte("k"), []byte("v"))

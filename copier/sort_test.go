@@ -45,8 +45,8 @@ func TestSortedCompleteExactlyOnce(t *testing.T) {
 			spilled := 0
 			rapid.Check(t, func(rt *rapid.T) {
 				rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
-				entries := randomEntries(rnd, rapid.IntRange(0, 400).Draw(rt, "entries"))
-				pages := rapid.IntRange(1, 60).Draw(rt, "pages")
+				entries := randomEntries(rnd, rapid.IntRange(0, 200).Draw(rt, "entries"))
+				pages := rapid.IntRange(1, 30).Draw(rt, "pages")
 				src := newFakeSource(rnd, entries, pages, rapid.IntRange(0, pages).Draw(rt, "roots"))
 				var told atomic.Int64
 				sorted, stats, err := Scan(context.Background(), src, ScanOptions{
@@ -156,9 +156,9 @@ func TestDuplicateIsFoundInScan(t *testing.T) {
 			dir := t.TempDir()
 			rapid.Check(t, func(rt *rapid.T) {
 				rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
-				entries := randomEntries(rnd, rapid.IntRange(1, 200).Draw(rt, "entries"))
+				entries := randomEntries(rnd, rapid.IntRange(1, 60).Draw(rt, "entries"))
 				entries = append(entries, Entry{Key: entries[rnd.IntN(len(entries))].Key, Value: []byte("again")})
-				src := newFakeSource(rnd, entries, 20, 4)
+				src := newFakeSource(rnd, entries, 8, 3)
 				sorted, _, err := Scan(context.Background(), src, ScanOptions{WorkDir: dir, Workers: 4, tune: tune.apply})
 				if err == nil {
 					_, err = drain(sorted)

@@ -1,0 +1,64 @@
+package copier_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// Copy a table, then compare the result with it. The table is one of an
+// in-process server here; without Endpoint, AccessKey and SecretKey it would be
+// AWS's, with the credentials that the AWS SDK finds.
+func Example() {
+	ctx := context.Background()
+	server := dynamotest.NewServer(dynamotest.Options{})
+	defer server.Close()
+	if err := server.CreateVaultTable("vault"); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := (dynamotest.VaultShape{Entries: 2000, Seed: 1}).Load(server, "vault"); err != nil {
+		log.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "vault-raft-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	// From here on it is what a program needs.
+	source, err := dynamodb.New(ctx, dynamodb.Options{
+		Table:     "vault",
+		Endpoint:  server.URL,
+		AccessKey: "example", SecretKey: "example",
+		// No lock in the table tells whether a Vault is running: we know.
+		Stopped: func(context.Context, string) (bool, error) { return true, nil },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	sink, err := raft.New(raft.Options{Path: dir, NodeID: "vault-0", Address: "127.0.0.1:8201"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	result, err := copier.Copy(ctx, source, sink, copier.Options{})
+	if err != nil {
+		log.Fatal(err, "\n", copier.Hint(err))
+	}
+	fmt.Println("copied:", result.Load.Entries, "entries")
+
+	report, err := verify.Compare(ctx, source, dir, verify.Options{})
+	if err != nil {
+		log.Fatal(err, "\n", copier.Hint(err))
+	}
+	fmt.Println("equal:", report.Equal(), "with", report.DestinationEntries, "entries")
+	// Output:
+	// copied: 2000 entries
+	// equal: true with 2000 entries
+}
