@@ -17,7 +17,7 @@ demo: build ## serve a table like Vault's, copy it, verify the copy, show the re
 	bin/dyn2raft demo
 
 build: ## build bin/dyn2raft
-	go build -trimpath -o bin/dyn2raft ./cmd/dyn2raft
+	go build -o bin/dyn2raft ./cmd/dyn2raft
 
 test: ## all tests under the race detector, against AWS's DynamoDB Local too where it can be had
 	@$(with_dynamodb_local); go test -race $(TESTFLAGS) ./...

@@ -117,7 +117,7 @@ func drain(b *testing.B, url string, reqs []request) int64 {
 	var total int64
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(b.Context())
-	for range copier.DefaultWorkers() {
+	for range res.Scan.Workers {
 		group.Go(func() error {
 			for r := range next {
 				n, err := send(ctx, client, url, r)

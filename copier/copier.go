@@ -65,6 +65,9 @@ type Page struct {
 	WireBytes int64
 	// Units is what the page cost, in read capacity units.
 	Units float64
+	// Retries counts the tries that failed before the page was read, and
+	// Throttles those among them in which the source asked for fewer requests.
+	Retries, Throttles int64
 }
 
 // SourceInfo describes a source that was found fit to be copied.

@@ -64,10 +64,10 @@ func (e *Error) Unwrap() []error {
 // Hint returns the first hint of an [Error] in err's tree: outer errors come
 // before what they wrap, joined ones in their order.
 func Hint(err error) string {
-	if e, ok := err.(*Error); ok && e.Hint != "" {
+	if e, ok := err.(*Error); ok && e.Hint != "" { //nolint:errorlint // this walks the tree itself
 		return e.Hint
 	}
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // as above
 	case interface{ Unwrap() error }:
 		return Hint(e.Unwrap())
 	case interface{ Unwrap() []error }:

@@ -13,7 +13,8 @@ type PhaseStarted struct {
 	Phase Phase
 	// Source is set from the lock phase of a copy on.
 	Source SourceInfo
-	// Segments and Workers are set in the scan phase.
+	// Segments and Workers are set in the scan phase: how many segments there
+	// are at first, and how many workers may read at the most.
 	Segments, Workers int
 }
 
@@ -23,6 +24,9 @@ type PageRead struct {
 	Units          float64
 	// SegmentDone is set on the last page of a segment.
 	SegmentDone bool
+	// Split counts the segments that came in addition, because the rest of
+	// this one was split.
+	Split int
 }
 
 // RunWritten says that the memory budget was full and a sorted run of entries

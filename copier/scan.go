@@ -13,14 +13,18 @@ import (
 // ScanOptions say how a source is read. The zero value is fit for use but for
 // WorkDir.
 type ScanOptions struct {
-	// Workers read pages at the same time; 0 means [DefaultWorkers].
+	// Workers is the most pages that are read at the same time. A few are
+	// read at first, more while that makes the source deliver more, and half
+	// as many when it throttles. 0 means 64, or as many as Memory allows.
 	Workers int
 	// Segments is the number of segments the source is asked for; 0 leaves
 	// it to the source.
 	Segments int
-	// Memory is the sort's budget in bytes; 0 means [DefaultMemory], and less
-	// than [MinMemory] is refused. Pages in flight come on top of it: up to
-	// about 5 MB a worker.
+	// Memory is what a scan may use, in bytes: half for sorting, a quarter for
+	// pages in flight, the rest for what else a Go program needs. 0 means
+	// [DefaultMemory], and less than [MinMemory] is refused. The garbage
+	// collector obeys only whoever calls debug.SetMemoryLimit, as the command
+	// does.
 	Memory int64
 	// WorkDir is an existing directory for what exceeds Memory.
 	WorkDir string
@@ -35,10 +39,23 @@ type ScanOptions struct {
 	tune   func(*sorter) // tests make buffers tiny, and files that fail
 }
 
-// DefaultWorkers is the number of workers where none is given: four for each
-// processor that Go uses, since a worker mostly waits for its next page, but
-// at least 8 and at most 64.
-func DefaultWorkers() int { return min(max(4*runtime.GOMAXPROCS(0), 8), 64) }
+const (
+	// DefaultMemory is the budget where ScanOptions.Memory is 0: 512 MiB.
+	DefaultMemory = 512 << 20
+	// MinMemory is the least budget that is accepted: 64 MiB.
+	MinMemory = 64 << 20
+
+	defaultWorkers = 64
+	// pageMemory is what a worker holds: a response of up to 1.4 MB, and the
+	// entries decoded from it.
+	pageMemory = 4 << 20
+	sortShare  = 2 // of the budget, as its divisor
+	pageShare  = 4
+)
+
+// startWorkers is how many workers read at first: four for each processor that
+// Go uses, since a worker mostly waits for its next page, but at least 8.
+func startWorkers() int { return max(4*runtime.GOMAXPROCS(0), 8) }
 
 func (o *ScanOptions) validate() error {
 	switch {
@@ -47,13 +64,13 @@ func (o *ScanOptions) validate() error {
 	case o.Segments < 0:
 		return &Error{Kind: ErrConfig, Err: errors.New("the number of segments is negative")}
 	case o.Memory != 0 && o.Memory < MinMemory:
-		return &Error{Kind: ErrConfig, Err: errors.New("the memory budget is below 32 MiB")}
-	}
-	if o.Workers == 0 {
-		o.Workers = DefaultWorkers()
+		return &Error{Kind: ErrConfig, Err: errors.New("the memory budget is below 64 MiB")}
 	}
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
+	}
+	if o.Workers == 0 {
+		o.Workers = int(min(defaultWorkers, o.Memory/pageShare/pageMemory))
 	}
 	if o.Events == nil {
 		o.Events = func(Event) {}
@@ -78,7 +95,12 @@ type ScanStats struct {
 	WireBytes int64 `json:"wire_bytes"`
 	// Units is the capacity consumed, in read capacity units.
 	Units float64 `json:"read_capacity_units"`
-	// Segments and Workers are the numbers used.
+	// Retries counts requests that failed and were tried again, Throttles
+	// those among them in which the source asked for fewer requests.
+	Retries   int64 `json:"retries"`
+	Throttles int64 `json:"throttles"`
+	// Segments is the number of segments at first, and Workers the most pages
+	// that were read at the same time.
 	Segments int `json:"segments"`
 	Workers  int `json:"workers"`
 	// Runs counts the sorted runs that went to the work directory, and
@@ -99,12 +121,11 @@ func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats
 	if err != nil {
 		return nil, ScanStats{}, cause(ctx, err)
 	}
-	opts.Workers = max(min(opts.Workers, len(segs)), 1)
 	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(segs), Workers: opts.Workers})
 
-	s := &scan{src: src, opts: opts, queue: newQueue(segs)}
-	s.stats.Segments, s.stats.Workers = len(segs), opts.Workers
-	s.sorter = newSorter(opts.WorkDir, opts.Memory, opts.Events)
+	s := &scan{src: src, opts: opts, queue: newQueue(segs), pace: newPace(startWorkers(), opts.Workers)}
+	s.stats.Segments, s.stats.Locks = len(segs), []string{}
+	s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.Events)
 	if opts.tune != nil {
 		opts.tune(s.sorter)
 	}
@@ -116,6 +137,13 @@ func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats
 	group.Go(func() error {
 		readers, rctx := errgroup.WithContext(gctx)
 		defer context.AfterFunc(rctx, s.queue.stop)()
+		defer context.AfterFunc(rctx, s.pace.stop)()
+		pacing, stop := context.WithCancel(rctx)
+		defer stop()
+		group.Go(func() error {
+			s.pace.run(pacing)
+			return nil
+		})
 		for range opts.Workers {
 			readers.Go(func() error { return s.read(rctx) })
 		}
@@ -126,6 +154,7 @@ func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats
 		return err
 	})
 	err = group.Wait()
+	s.stats.Workers = s.pace.peak
 	for _, r := range s.sorter.runs {
 		s.stats.Runs++
 		s.stats.RunBytes += r.size
@@ -152,6 +181,7 @@ type scan struct {
 	src    Source
 	opts   ScanOptions
 	queue  *queue
+	pace   *pace
 	sorter *sorter
 
 	mu    sync.Mutex
@@ -168,7 +198,11 @@ func (s *scan) read(ctx context.Context) error {
 		}
 		for {
 			page.Reset()
+			if !s.pace.enter() {
+				return context.Cause(ctx)
+			}
 			info, err := s.src.ReadPage(ctx, seg, &page)
+			s.pace.leave(info)
 			if err != nil {
 				return err
 			}
@@ -209,12 +243,15 @@ func (s *scan) count(read, taken *Batch, p Page) {
 	s.stats.Pages++
 	s.stats.WireBytes += p.WireBytes
 	s.stats.Units += p.Units
+	s.stats.Retries += p.Retries
+	s.stats.Throttles += p.Throttles
 	s.mu.Unlock()
 	s.opts.Events(PageRead{
 		Entries:     int64(read.Len()),
 		Bytes:       read.Bytes(),
 		Units:       p.Units,
 		SegmentDone: len(p.Next) == 0,
+		Split:       max(len(p.Next)-1, 0),
 	})
 }
 

@@ -39,7 +39,7 @@ func TestScanStatistics(t *testing.T) {
 		var mu sync.Mutex
 		var started []PhaseStarted
 		var told PageRead
-		ended := 0
+		ended, split := 0, 0
 		sorted, got, err := Scan(context.Background(), src, ScanOptions{WorkDir: dir, Workers: workers, tune: tuning{}.apply, Events: func(e Event) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -53,6 +53,7 @@ func TestScanStatistics(t *testing.T) {
 				if e.SegmentDone {
 					ended++
 				}
+				split += e.Split
 			}
 		}})
 		if err != nil {
@@ -69,13 +70,13 @@ func TestScanStatistics(t *testing.T) {
 		if got.Entries != want.Entries || got.Bytes != want.Bytes || got.LeftOut != 0 || got.Markers != want.Markers ||
 			got.Pages != want.Pages || got.WireBytes != 10*want.Pages || got.Units != 0.5*float64(want.Pages) ||
 			!slices.Equal(got.Locks, want.Locks) || got.Segments != len(src.roots) ||
-			got.Workers != max(1, min(workers, len(src.roots))) || got.Runs != 0 || got.RunBytes != 0 {
+			got.Workers > max(workers, 1) || got.Runs != 0 || got.RunBytes != 0 {
 			rt.Fatalf("got %+v, want %+v", got, want)
 		}
-		if told.Entries != got.Entries || told.Bytes != got.Bytes || told.Units != got.Units || ended < len(src.roots) {
+		if told.Entries != got.Entries || told.Bytes != got.Bytes || told.Units != got.Units || ended != len(src.roots)+split {
 			rt.Fatalf("events %+v and %d ends, statistics %+v", told, ended, got)
 		}
-		if len(started) != 1 || started[0].Phase != PhaseScan || started[0].Segments != got.Segments || started[0].Workers != got.Workers {
+		if len(started) != 1 || started[0].Phase != PhaseScan || started[0].Segments != got.Segments || started[0].Workers != workers {
 			rt.Fatalf("%+v", started)
 		}
 	})
@@ -122,11 +123,15 @@ func TestScanRejectsOptions(t *testing.T) {
 		}
 	}
 	o := ScanOptions{}
-	if err := o.validate(); err != nil || o.Workers != DefaultWorkers() || o.Memory != DefaultMemory || o.Events == nil {
+	if err := o.validate(); err != nil || o.Workers != 32 || o.Memory != DefaultMemory || o.Events == nil {
 		t.Errorf("%+v, %v", o, err)
 	}
-	if n := DefaultWorkers(); n < 8 || n > 64 {
-		t.Errorf("%d workers", n)
+	// Pages in flight are a part of the budget, and never above 64.
+	for memory, want := range map[int64]int{MinMemory: 4, 128 << 20: 8, 1 << 30: 64, 1 << 40: 64} {
+		o := ScanOptions{Memory: memory}
+		if err := o.validate(); err != nil || o.Workers != want {
+			t.Errorf("memory %d: %d workers, expected %d, %v", memory, o.Workers, want, err)
+		}
 	}
 }
 

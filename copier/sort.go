@@ -13,11 +13,6 @@ import (
 )
 
 const (
-	// DefaultMemory is the sort's budget where Options.Memory is 0: 256 MiB.
-	DefaultMemory = 256 << 20
-	// MinMemory is the least budget that is obeyed: 32 MiB.
-	MinMemory = 32 << 20
-
 	// The budget is split into sortBuffers buffers. sortHeld of them stay in
 	// memory when they are full and sorted, so that a table that fits never
 	// touches the disk; the others are being filled, sorted or written.
@@ -376,7 +371,10 @@ func (s *Sorted) closeFiles() error {
 func (s *Sorted) Close() error {
 	errs := []error{s.closeFiles()}
 	for _, r := range s.runs {
-		errs = append(errs, os.Remove(r.path))
+		// A sink's commit may have removed the whole work directory.
+		if err := os.Remove(r.path); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	s.runs = nil
 	return errors.Join(errs...)

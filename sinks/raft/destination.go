@@ -253,7 +253,7 @@ func (s *Sink) space() string {
 	msg := "Written so far: " + humanize.IBytes(treeBytes(s.stage(""))) + "."
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.opts.Path, &st); err == nil {
-		msg += " Free: " + humanize.IBytes(uint64(st.Bavail)*uint64(st.Bsize)) + "."
+		msg += " Free: " + humanize.IBytes(st.Bavail*uint64(st.Bsize)) + "."
 	}
 	return msg
 }

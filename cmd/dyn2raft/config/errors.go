@@ -110,7 +110,7 @@ func (s Secret) String() string {
 }
 
 // Format covers every verb of package fmt, also those a Stringer does not.
-func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // GoString is for direct callers; fmt uses Format.
 func (s Secret) GoString() string { return s.String() }

@@ -33,6 +33,9 @@ const (
 	exitDiffers = 3
 	exitLocked  = 11
 	successLine = "Success! All of the keys have been migrated."
+
+	// healthLimit bounds every wait for a Vault to elect, join or take over: on an idle
+	// machine those take from 1 to 20 s.
 	healthLimit = 90 * time.Second
 )
 
@@ -78,7 +81,6 @@ func prepare(dir string) error {
 // failover, both log stores, the locks, and vault operator migrate for comparison.
 func TestVaultOnDynamoDBLocal(t *testing.T) {
 	s := &scenario{t: t, old: newNode(t, "old")}
-	defer s.summary()
 	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t)) })
 	s.fillAndEnd((*process).stop)
 	s.peer()
@@ -110,7 +112,6 @@ func TestVaultOnDynamoDBLocal(t *testing.T) {
 // leader lock in the table; another one stands by and would take over.
 func TestVaultOnEmbeddedServer(t *testing.T) {
 	s := &scenario{t: t, old: newNode(t, "old")}
-	defer s.summary()
 	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) })
 	s.fillAndEnd((*process).kill)
 	s.keepsOutStandby()

@@ -17,9 +17,8 @@ import (
 
 // scenario is one Vault's move from one DynamoDB server to Raft.
 type scenario struct {
-	t       *testing.T
-	table   *table
-	timings []string
+	t     *testing.T
+	table *table
 
 	old      node // the Vault on DynamoDB
 	keys     keys
@@ -27,18 +26,13 @@ type scenario struct {
 	source   map[string]string // the stopped Vault's entries
 }
 
-// step runs one part and notes what it took.
+// step runs one part and says what it took.
 func (s *scenario) step(name string, f func()) {
 	s.t.Helper()
 	began := time.Now()
 	f()
-	line := fmt.Sprintf("%6.1f s  %s", time.Since(began).Seconds(), name)
-	s.timings = append(s.timings, line)
-	s.t.Log(line)
+	s.t.Logf("%6.1f s  %s", time.Since(began).Seconds(), name)
 }
-
-// summary lists what each step took, once more at the end.
-func (s *scenario) summary() { s.t.Logf("timings:\n%s", strings.Join(s.timings, "\n")) }
 
 // migrateFile writes the file that both `vault operator migrate` and dyn2raft take.
 func (s *scenario) migrateFile(n node, extra string) string {

@@ -215,7 +215,7 @@ func (v *vault) initialize(t *testing.T) keys {
 func (v *vault) unseal(t *testing.T, k keys) {
 	t.Helper()
 	v.token = k.root
-	waitFor(t, v.node.id+" to unseal", 90*time.Second, func() error {
+	waitFor(t, v.node.id+" to unseal", healthLimit, func() error {
 		status, err := v.sealStatus()
 		if err != nil || !status.sealed {
 			return err
@@ -239,7 +239,7 @@ func (v *vault) unseal(t *testing.T, k keys) {
 // health is 200 for an active node and 429 for a standby.
 func (v *vault) waitHealth(t *testing.T, want int) {
 	t.Helper()
-	waitFor(t, fmt.Sprintf("%s to have health %d", v.node.id, want), 90*time.Second, func() error {
+	waitFor(t, fmt.Sprintf("%s to have health %d", v.node.id, want), healthLimit, func() error {
 		code, _, err := v.do(http.MethodGet, "sys/health", nil)
 		if err == nil && code != want {
 			err = fmt.Errorf("health is %d", code)

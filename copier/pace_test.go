@@ -1,0 +1,119 @@
+package copier
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestControl(t *testing.T) {
+	type tick struct {
+		bytes, throttles int64
+		want             int
+	}
+	for name, c := range map[string]struct {
+		control control
+		ticks   []tick
+	}{
+		"grows while it pays": {control{limit: 8, most: 40, growing: true},
+			[]tick{{100, 0, 12}, {150, 0, 18}, {200, 0, 27}, {205, 0, 18}, {400, 0, 18}, {800, 0, 18}}},
+		"up to the most": {control{limit: 8, most: 10, growing: true},
+			[]tick{{100, 0, 10}, {200, 0, 10}, {10, 0, 10}}},
+		"a source that is quick at once": {control{limit: 8, most: 64, growing: true},
+			[]tick{{100, 0, 12}, {100, 0, 8}, {100, 0, 8}}},
+		"throttled": {control{limit: 8, most: 10, growing: true},
+			[]tick{{100, 0, 10}, {100, 3, 5}, {50, 1, 2}, {50, 1, 1}, {50, 9, 1}, {50, 0, 2}, {40, 0, 3}, {90, 0, 4}, {90, 1, 2}}},
+	} {
+		for i, k := range c.ticks {
+			if c.control.tick(k.bytes, k.throttles); c.control.limit != k.want {
+				t.Errorf("%s, tick %d: %d may read, expected %d", name, i, c.control.limit, k.want)
+			}
+		}
+	}
+}
+
+// A serviceSource takes 100 ms for a page, and throttles those beyond a number.
+type serviceSource struct {
+	allowed int // at the same time, without being throttled; 0 is any number
+	pages   int // of each segment
+
+	mu           sync.Mutex
+	active, peak int
+}
+
+func (s *serviceSource) Prepare(context.Context) (SourceInfo, error) { return SourceInfo{}, nil }
+
+func (s *serviceSource) Segments(context.Context, int) ([]Segment, error) {
+	segs := make([]Segment, 100)
+	for i := range segs {
+		segs[i] = Segment{Index: i, Total: len(segs)}
+	}
+	return segs, nil
+}
+
+func (s *serviceSource) ReadPage(_ context.Context, seg Segment, b *Batch) (Page, error) {
+	page := Page{WireBytes: 1000}
+	s.mu.Lock()
+	s.active++
+	s.peak = max(s.peak, s.active)
+	if s.allowed > 0 && s.active > s.allowed {
+		page.Throttles = 1
+	}
+	s.mu.Unlock()
+	time.Sleep(100 * time.Millisecond)
+	s.mu.Lock()
+	s.active--
+	s.mu.Unlock()
+	n := len(seg.Resume)
+	b.Append(fmt.Appendf(nil, "%d/%d", seg.Index, n), nil)
+	if n+1 < s.pages {
+		page.Next = []Segment{{Index: seg.Index, Total: seg.Total, Resume: make([]byte, n+1)}}
+	}
+	return page, nil
+}
+
+// TestScanPace lets a scan find out how many workers a source bears.
+func TestScanPace(t *testing.T) {
+	scan := func(t *testing.T, src *serviceSource, workers int) (ScanStats, time.Duration) {
+		t.Helper()
+		start := time.Now()
+		sorted, stats, err := Scan(t.Context(), src, ScanOptions{WorkDir: t.TempDir(), Workers: workers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sorted.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if want := int64(100 * src.pages); stats.Entries != want || stats.Pages != want {
+			t.Errorf("%d entries in %d pages, expected %d", stats.Entries, stats.Pages, want)
+		}
+		return stats, time.Since(start)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		src := &serviceSource{pages: 50}
+		stats, took := scan(t, src, 60)
+		if src.peak != 60 || stats.Workers != 60 {
+			t.Errorf("at most %d read at the same time (%d by the statistics), expected 60", src.peak, stats.Workers)
+		}
+		// 5,000 pages, 600 a second once it is at its most.
+		if took > 15*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		src := &serviceSource{pages: 100, allowed: 20}
+		stats, _ := scan(t, src, 60)
+		if stats.Throttles == 0 || stats.Throttles > stats.Pages/5 {
+			t.Errorf("%d of %d pages were throttled", stats.Throttles, stats.Pages)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		src := &serviceSource{pages: 2}
+		if stats, _ := scan(t, src, 3); src.peak != 3 || stats.Workers != 3 {
+			t.Errorf("at most %d read at the same time, expected 3", src.peak)
+		}
+	})
+}
