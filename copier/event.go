@@ -43,8 +43,7 @@ type Loaded struct {
 
 // Retried says that a request failed and is tried again.
 type Retried struct {
-	// Op is the failed request, Err what was wrong with it.
-	Op  string
+	// Err is what was wrong with it.
 	Err error
 	// Throttled is set when the source asked for fewer requests.
 	Throttled bool

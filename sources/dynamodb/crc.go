@@ -45,7 +45,9 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 	buf := bodies.Get().(*bytes.Buffer) //nolint:errcheck // it holds nothing else
 	buf.Reset()
 	defer bodies.Put(buf)
-	if err := readBody(buf, resp.Response); err != nil {
+	err = readBody(buf, resp.Response)
+	resp.Body = http.NoBody // it is closed, and the SDK complains where it can't read on
+	if err != nil {
 		if ctx.Err() != nil {
 			return out, meta, &smithy.CanceledError{Err: ctx.Err()} // not to be retried
 		}

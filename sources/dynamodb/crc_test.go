@@ -2,7 +2,9 @@ package dynamodb
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -201,5 +204,30 @@ func TestNoResponse(t *testing.T) {
 	}
 	if w := eventsOf[copier.Warning](rec); len(w) != 0 {
 		t.Errorf("warnings: %v", w)
+	}
+}
+
+// TestCancelledInTheBody: a read that is interrupted is not tried again.
+func TestCancelledInTheBody(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, `{"Count":`)
+		_ = http.NewResponseController(w).Flush()
+		time.AfterFunc(30*time.Millisecond, cancel)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(srv.Close)
+	s, rec := e.sourceAt(srv.URL)
+	var b copier.Batch
+	_, err := s.ReadPage(ctx, copier.Segment{Total: 1}, &b)
+	if !errors.Is(err, context.Canceled) || b.Len() != 0 {
+		t.Errorf("error %v, %d entries", err, b.Len())
+	}
+	if r := eventsOf[copier.Retried](rec); len(r) != 0 {
+		t.Errorf("what was cancelled was retried: %v", r)
 	}
 }

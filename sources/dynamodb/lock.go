@@ -371,13 +371,16 @@ func (l *lease) takeLeader(ctx context.Context) error {
 		"stop every Vault that uses the table, then run the same command again")
 }
 
+// settleTime leaves an interrupted run time to give its locks back within 2 s.
+const settleTime = 1500 * time.Millisecond
+
 // settle returns a context for a request that takes a lock. It outlives ctx by
 // the time in which such a request is normally answered: one that is cut off
 // may reach the table after the lock was given back, and leave it locked.
 func (s *Source) settle(ctx context.Context) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		_ = sleep(out, s.timing.renew) // ends early when the request is answered
+		_ = sleep(out, min(s.timing.renew, settleTime)) // ends early when the request is answered
 		cancel()
 	})
 	return out, func() {

@@ -25,5 +25,13 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(run{m})
+}
+
+// A run is all tests, and the end of what they share.
+type run struct{ m *testing.M }
+
+func (r run) Run() int {
+	defer local.stop()
+	return r.m.Run()
 }

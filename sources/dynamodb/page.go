@@ -5,7 +5,10 @@ import (
 	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/aws/smithy-go/middleware"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -44,6 +47,25 @@ func (t *scanTarget) fast(body []byte) (bool, error) {
 	default:
 		return false, err
 	}
+}
+
+// tries counts the tries that failed before the response came.
+func (t *scanTarget) tries(m middleware.Metadata) {
+	results, _ := retry.GetAttemptResults(m)
+	for _, r := range results.Results {
+		if r.Err == nil {
+			continue
+		}
+		t.page.Retries++
+		if isThrottle(r.Err) {
+			t.page.Throttles++
+		}
+	}
+}
+
+// isThrottle tells whether the service asked for fewer requests.
+func isThrottle(err error) bool {
+	return retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool()
 }
 
 // slow takes what the SDK has decoded.

@@ -9,10 +9,13 @@
 package dynamodb
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -25,6 +28,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -85,6 +89,10 @@ const maxBackoff = 20 * time.Second
 // requestTimeout bounds one try of one request, its response's body included.
 const requestTimeout = time.Minute
 
+// dialTimeout bounds one try to connect: an endpoint that a firewall swallows
+// shall be told within a minute.
+const dialTimeout = 10 * time.Second
+
 // A Source reads one table. It is safe for concurrent use.
 type Source struct {
 	opts   Options
@@ -125,8 +133,10 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 
 	load := []func(*config.LoadOptions) error{
 		config.WithRegion(opts.Region),
+		config.WithLogger(logging.Nop{}), // what matters becomes an event or an error
 		config.WithHTTPClient(awshttp.NewBuildableClient().
 			WithTimeout(requestTimeout).
+			WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
 			WithTransportOptions(func(t *http.Transport) {
 				t.MaxIdleConnsPerHost = 256 // one for each worker
 				t.MaxIdleConns = 256
@@ -150,6 +160,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 			// may know the regional endpoint only.
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
 		}
+		o.HTTPClient = &httpClient{o.HTTPClient}
 		o.Retryer = &retryer{events: opts.Events, RetryerV2: newRetryer(retries, maxBackoff)}
 		if opts.MaxRetries != nil {
 			o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS does not beat dynamodb_max_retries
@@ -160,6 +171,24 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		})
 	})
 	return s, nil
+}
+
+// An httpClient gives the transport a request body of its own. The SDK (seen
+// with smithy-go v1.28.9) closes the body that it gave away as soon as the
+// response begins. With a quick server the transport has then not yet seen the
+// body's end, takes the closed one for a failure, and drops the connection in
+// the middle of the response.
+type httpClient struct{ dynamodb.HTTPClient }
+
+func (c *httpClient) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body) // a few hundred bytes
+		if err != nil {
+			return nil, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return c.HTTPClient.Do(r)
 }
 
 func newRetryer(retries int, backoff time.Duration) aws.RetryerV2 {
@@ -177,10 +206,7 @@ type retryer struct {
 }
 
 func (r *retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
-	r.events(copier.Retried{
-		Err:       err,
-		Throttled: retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool(),
-	})
+	r.events(copier.Retried{Err: plain(err), Throttled: isThrottle(err)})
 	return r.RetryerV2.RetryDelay(attempt, err)
 }
 
@@ -339,6 +365,9 @@ func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t
 		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
 	}
 	out, err := s.client.Scan(context.WithValue(ctx, scanTargetKey{}, t), in)
+	if err == nil {
+		t.tries(out.ResultMetadata)
+	}
 	if err == nil && !t.decoded {
 		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}

@@ -244,12 +244,16 @@ func TestNotDynamoDB(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
 			t.Cleanup(srv.Close)
 			zero := 0
-			s, err := New(t.Context(), Options{Endpoint: srv.URL, AccessKey: "a", SecretKey: "b", MaxRetries: &zero})
+			rec := &recorder{}
+			s, err := New(t.Context(), Options{Endpoint: srv.URL, AccessKey: "a", SecretKey: "b", MaxRetries: &zero, Events: rec.record})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, err = s.Prepare(t.Context()); !errors.Is(err, copier.ErrSource) {
 				t.Errorf("error is %v", err)
+			}
+			if w := eventsOf[copier.Warning](rec); name == "forbidden" && len(w) != 0 { // no word about checksums
+				t.Errorf("warnings: %v", w)
 			}
 		})
 	}

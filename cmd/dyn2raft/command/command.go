@@ -9,9 +9,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
+	"strings"
 	"syscall"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/urfave/cli/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -24,7 +28,7 @@ const (
 	exitSource      = 10 // the source failed
 	exitLocked      = 11 // another run, or a live Vault
 	exitDestination = 12 // the destination failed
-	// An interrupted run exits with 128 and the signal's number: 130, 143.
+	// An interrupted run exits with 128 and the signal's number: 129, 130, 143.
 )
 
 // Streams are what a command talks to. Results go to Out, all else to Err.
@@ -50,39 +54,83 @@ func Main(args []string, std Streams) int {
 	ctx, stop := withSignals(context.Background(), std.Err)
 	defer stop()
 	err := root(std).Run(ctx, args)
-	if err != nil {
-		printError(std.Err, err)
-	}
+	printError(std.Err, err)
 	return exitStatus(err)
 }
 
 func root(std Streams) *cli.Command {
 	return &cli.Command{
-		Name:  "dyn2raft",
-		Usage: "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
+		Name:      "dyn2raft",
+		Usage:     "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
+		UsageText: "dyn2raft COMMAND [flags]",
 		Description: "copy reads the table of Vault's dynamodb storage and writes a data directory that an\n" +
-			"unmodified Vault starts from. verify reads the table again and compares.\n" +
-			"Flags take one dash or two.",
+			"unmodified Vault starts from. verify reads the table again and compares.\n\n" +
+			"Flags take one dash or two. Results go to standard output, everything else to standard error.\n\n" +
+			"Exit status: 0 done, 1 usage, configuration or internal error, 3 differences found,\n" +
+			"10 the source failed, 11 locked by another run or a live Vault, 12 the destination failed,\n" +
+			"129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM.",
 		Commands:                   []*cli.Command{copyCommand(std), verifyCommand(std), demoCommand(std), versionCommand(std)},
+		Flags:                      []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
 		Writer:                     std.Out,
 		ErrWriter:                  std.Err,
-		HideVersion:                true,
-		Suggest:                    true,
+		HideVersion:                true,                                          // the flag above takes one dash and no alias
 		ExitErrHandler:             func(context.Context, *cli.Command, error) {}, // Main does that, once
 		OnUsageError:               onUsageError,
 		EnableShellCompletion:      true,
 		ShellCompletionCommandName: "completion",
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			if cmd.Args().Present() {
-				return &usageError{fmt.Sprintf("there is no command %q", cmd.Args().First()), "run `dyn2raft help` for the commands"}
+			name := cmd.Args().First()
+			switch {
+			case cmd.Args().Present():
+				var names []string
+				for _, c := range cmd.VisibleCommands() {
+					names = append(names, c.Name)
+				}
+				return &usageError{fmt.Sprintf("there is no command %q", name), didYouMean("", nearest(name, names)) + "run `dyn2raft help` for the commands"}
+			case cmd.Bool("version"):
+				return printVersion(std)
+			default:
+				return cli.ShowRootCommandHelp(cmd)
 			}
-			return cli.ShowRootCommandHelp(cmd)
 		},
 	}
 }
 
+// onUsageError says the library's errors in our words.
 func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
-	return &usageError{err.Error(), fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())}
+	usage := &usageError{err.Error(), fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())}
+	if name, ok := strings.CutPrefix(usage.msg, "flag provided but not defined: -"); ok {
+		usage.msg = fmt.Sprintf("there is no flag -%s", name)
+		if cmd.Root() == cmd {
+			usage.hint = "flags come after the command, as in: dyn2raft copy -config migrate.hcl"
+		}
+		var names []string
+		for _, f := range cmd.Flags {
+			names = append(names, f.Names()[0])
+		}
+		usage.hint = didYouMean("-", nearest(name, names)) + usage.hint
+	}
+	// What strconv has to say of a bad number adds nothing.
+	usage.msg, _, _ = strings.Cut(usage.msg, ": strconv.")
+	return usage
+}
+
+func didYouMean(dash, name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("did you mean %s%s? ", dash, name)
+}
+
+// nearest is the known name that word was probably meant to be, or "".
+func nearest(word string, known []string) string {
+	best, least := "", len(word)/3+2
+	for _, name := range known {
+		if d := levenshtein.ComputeDistance(word, name); d < least {
+			best, least = name, d
+		}
+	}
+	return best
 }
 
 // noArguments refuses arguments that are not flags, such as the value of a
@@ -95,14 +143,18 @@ func noArguments(cmd *cli.Command) error {
 	return nil
 }
 
-// exitStatus is the one place where an error becomes a status.
+// exitStatus is the one place where an error becomes a status. Of several
+// errors an interruption counts, else the first: what follows is clean-up.
 func exitStatus(err error) int {
-	var sig *signalError
+	if sig, ok := errors.AsType[*signalError](err); ok {
+		return 128 + int(sig.signal)
+	}
+	if all := split(err); len(all) > 0 {
+		err = all[0]
+	}
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &sig):
-		return 128 + int(sig.signal)
 	case errors.Is(err, errDifferent):
 		return exitDifferent
 	case errors.Is(err, copier.ErrConfig):
@@ -118,25 +170,51 @@ func exitStatus(err error) int {
 	}
 }
 
+// joined is the type of errors.Join's result. Errors that wrap several others
+// in one sentence have other types.
+var joined = reflect.TypeOf(errors.Join(errDifferent))
+
+// split takes errors apart that were joined.
+func split(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if reflect.TypeOf(err) != joined {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+		all = append(all, split(e)...)
+	}
+	return all
+}
+
 // A signalError is the cause of a context that a signal ended.
-type signalError struct{ signal syscall.Signal }
+type signalError struct {
+	signal syscall.Signal
+	hint   string // what to do now, set by the command that was interrupted
+}
 
-func (e *signalError) Error() string { return "interrupted by " + e.signal.String() }
+func (e *signalError) Error() string { return "interrupted by " + unix.SignalName(e.signal) }
 
-// withSignals returns a context that the first SIGINT or SIGTERM cancels. The
-// second one ends the process at once, which leaves the destination as a
-// killed run does: without anything that Vault would open.
-func withSignals(parent context.Context, stderr io.Writer) (context.Context, func()) {
+// withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP (a
+// terminal that hangs up) cancels. The second one ends the process at once, which leaves the destination as a
+// killed run does: without anything that Vault would open. After stop a signal
+// does nothing: the command has ended, and its own exit status counts.
+func withSignals(parent context.Context, stderr io.Writer) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	done := make(chan struct{})
 	go func() {
 		select {
 		case s := <-signals:
-			sig := s.(syscall.Signal) //nolint:errcheck // these two are
-			_, _ = fmt.Fprintf(stderr, "%s: stopping in order; a second signal stops at once\n", sig)
-			cancel(&signalError{sig})
+			sig := s.(syscall.Signal) //nolint:errcheck // these are
+			_, _ = fmt.Fprintf(stderr, "%s: stopping in order; a second signal stops at once\n", unix.SignalName(sig))
+			cancel(&signalError{signal: sig})
 		case <-done:
 			return
 		}
@@ -147,7 +225,6 @@ func withSignals(parent context.Context, stderr io.Writer) (context.Context, fun
 		}
 	}()
 	return ctx, func() {
-		signal.Stop(signals)
 		close(done)
 		cancel(nil)
 	}

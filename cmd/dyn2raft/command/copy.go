@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
@@ -17,33 +21,54 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// Flags that several commands share.
-var (
-	configFlag = &cli.StringFlag{Name: "config", Usage: "the file that `vault operator migrate` takes", Required: true}
-	strictFlag = &cli.BoolFlag{Name: "strict", Usage: "refuse a configuration with keys that Vault does not know"}
-	levelFlag  = &cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"}
-	formatFlag = &cli.StringFlag{Name: "format", Value: "table", Usage: "of the result on standard output: table or json"}
-	// The default is told in words: it depends on the machine.
-	parallelFlag = &cli.IntFlag{Name: "max-parallel", Usage: "scan workers (default: 4 a processor, from 8 to 64)", HideDefault: true}
-	segmentsFlag = &cli.IntFlag{Name: "segments", Usage: "scan segments (default: one for 8 MiB of the table, from 64 to 4096)", HideDefault: true}
-)
+// Flags that several commands share. Each command has its own, because a flag
+// keeps its value.
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "the `file` that 'vault operator migrate' takes; needed"}
+}
+
+func strictFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "strict", Usage: "refuse a configuration with keys that Vault does not know"}
+}
+
+func levelFlag() cli.Flag {
+	return &cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"}
+}
+
+func formatFlag() cli.Flag {
+	return &cli.StringFlag{Name: "format", Value: "table", Usage: "of the result on standard output: table or json"}
+}
+
+func memoryFlag() cli.Flag {
+	return &cli.StringFlag{Name: "memory", Value: size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"}
+}
+
+// The defaults of these are told in words: they depend on the machine and the table.
+func parallelFlag() cli.Flag {
+	return &cli.IntFlag{Name: "max-parallel", Usage: "read at most this `number` of pages at the same time (default: max_parallel of storage_source, else 64, or as many as -memory allows)", HideDefault: true}
+}
+
+func segmentsFlag() cli.Flag {
+	return &cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 8 MiB of the table, from 64 to 4096)", HideDefault: true}
+}
 
 func copyCommand(std Streams) *cli.Command {
 	return &cli.Command{
-		Name:  "copy",
-		Usage: "copy Vault's table into a Raft data directory",
+		Name:      "copy",
+		Usage:     "copy Vault's table into a Raft data directory",
+		UsageText: "dyn2raft copy -config migrate.hcl [flags]",
 		Description: "copy takes the configuration of `vault operator migrate`. Stop every Vault that uses the\n" +
 			"table first. The data directory must exist and hold no Vault data.",
 		Flags: []cli.Flag{
-			configFlag,
+			configFlag(),
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
-			&cli.BoolFlag{Name: "reset", Usage: "only remove the locks that a migration left in the table"},
-			parallelFlag, segmentsFlag,
+			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
+			parallelFlag(), segmentsFlag(), memoryFlag(),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that the data directory's contents will belong to"},
-			&cli.StringFlag{Name: "start", Usage: "copy only keys from this one on; needs -partial"},
+			&cli.StringFlag{Name: "start", Usage: "copy only the keys from this `key` on; needs -partial"},
 			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy from which no Vault can start"},
-			strictFlag, levelFlag, formatFlag,
+			strictFlag(), levelFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -58,13 +83,19 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	switch start, partial := cmd.String("start"), cmd.Bool("partial"); {
+	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked")):
+		return &usageError{"-reset copies nothing, and goes with none of -start, -partial and -keep-source-locked", "run it alone, then copy"}
 	case start != "" && !partial:
-		return &usageError{"-start makes a partial copy, from which no Vault can start, and a Raft destination can't be added to later",
-			"to go on after an interruption, run the copy again without -start (there is no --resume in this version); for a partial copy on purpose, add -partial"}
+		return &usageError{"-start makes a partial copy, from which no Vault can start, and nothing can be added to a Raft destination later",
+			"to go on after an interruption run the copy again without -start (a --resume is not in this version); for a partial copy on purpose, add -partial"}
 	case start == "" && partial:
-		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial away"}
+		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial out"}
 	case partial:
 		out.log = out.log.With("partial", true)
+	}
+	memory, err := memoryBudget(cmd)
+	if err != nil {
+		return err
 	}
 	cfg, err := loadConfig(cmd, std, out)
 	if err != nil {
@@ -75,6 +106,10 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	if cmd.Bool("reset") {
+		// Reset asks less of the table and says less of what is wrong with it.
+		if _, err := src.Prepare(ctx); err != nil {
+			return err
+		}
 		freed, err := src.Reset(ctx)
 		if err != nil {
 			return err
@@ -97,14 +132,38 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	res, err := copier.Copy(ctx, src, dst, copier.Options{
 		Workers:  workers(cmd, cfg),
 		Segments: cmd.Int("segments"),
+		Memory:   memory,
 		StartKey: cmd.String("start"),
 		Events:   out.event,
 	})
 	stop()
-	if err != nil {
-		return fmt.Errorf("%w%s", err, aftermath(err, res))
+	if sig, ok := errors.AsType[*signalError](err); ok {
+		sig.hint = "nothing was put in place; run the same command again to start over"
 	}
-	return out.copied(res, cfg, cmd.String("start"), cmd.Bool("keep-source-locked"))
+	if err != nil {
+		return err
+	}
+	if err := out.copied(res, cfg, cmd.String("start"), cmd.Bool("keep-source-locked")); err != nil {
+		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
+	}
+	return nil
+}
+
+// memoryBudget is the value of -memory in bytes, which it makes the garbage
+// collector obey.
+func memoryBudget(cmd *cli.Command) (int64, error) {
+	n, err := humanize.ParseBytes(cmd.String("memory"))
+	if err != nil || n < copier.MinMemory || n > math.MaxInt64/2 {
+		return 0, &usageError{fmt.Sprintf("-memory is %q, expected a size from %s on", cmd.String("memory"), size(copier.MinMemory)),
+			"write bytes, or a number with a unit such as 512MB or 1GiB"}
+	}
+	if os.Getenv("GOMEMLIMIT") == "" || cmd.IsSet("memory") {
+		// On top of what is in use already: in the demo that is a whole table.
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		debug.SetMemoryLimit(int64(now.Sys-now.HeapReleased) + int64(n))
+	}
+	return int64(n), nil
 }
 
 // workers is the flag's number, else the one the environment gives to Vault's
@@ -122,7 +181,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 	}
 	for _, f := range []string{"max-parallel", "segments"} {
 		if cmd.IsSet(f) && cmd.Int(f) < 1 {
-			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it away for a good default"}
+			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it out for a good default"}
 		}
 	}
 	cfg, err := config.Load(cmd.String("config"), std.Env)
@@ -183,16 +242,4 @@ func askStopped(ctx context.Context, std Streams, reason string) (bool, error) {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-}
-
-// aftermath says in what state a failed copy left things.
-func aftermath(err error, res copier.Result) string {
-	var sig *signalError
-	if !errors.As(err, &sig) {
-		return ""
-	}
-	if res.Complete {
-		return ""
-	}
-	return ": nothing was put in place; run the same command again to start over"
 }

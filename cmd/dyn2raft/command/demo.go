@@ -19,21 +19,22 @@ import (
 
 func demoCommand(std Streams) *cli.Command {
 	return &cli.Command{
-		Name:  "demo",
-		Usage: "show a copy from an embedded DynamoDB server, or only serve one",
+		Name:      "demo",
+		Usage:     "show a copy from an embedded DynamoDB server, or only serve one",
+		UsageText: "dyn2raft demo [flags]",
 		Description: "demo fills an embedded DynamoDB server with a table shaped like a Vault's, copies it, verifies\n" +
 			"the copy, and checks it once more against what was put into the table. With -serve it only\n" +
-			"serves the table, for any DynamoDB client with any credentials, until SIGTERM.",
+			"serves the table, for any DynamoDB client with any credentials.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "serve", Usage: "serve the table and do nothing else"},
+			&cli.BoolFlag{Name: "serve", Usage: "only serve the table, until SIGTERM or SIGINT"},
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
 			&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
 			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another seed makes other entries"},
 			&cli.IntFlag{Name: "value-size", Usage: "mean size of a value in `bytes` (default: about 800)", HideDefault: true},
 			&cli.DurationFlag{Name: "latency", Usage: "delay of each response; the real service has about 5ms", HideDefault: true},
 			&cli.StringFlag{Name: "throughput", Usage: "`bytes` a second at which one response is served, such as 33MB, which is about the real service's; default: no limit"},
-			&cli.StringFlag{Name: "dir", Usage: "an empty `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
-			levelFlag,
+			&cli.StringFlag{Name: "dir", Usage: "a `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
+			levelFlag(),
 		},
 		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -53,6 +54,9 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			return &usageError{fmt.Sprintf("-throughput is %q", t), "it takes bytes a second, such as 33MB"}
 		}
 		opts.Throughput = float64(n)
+	}
+	if opts.Latency < 0 {
+		return &usageError{fmt.Sprintf("-latency is %s", opts.Latency), "it takes a duration such as 5ms"}
 	}
 	if n := cmd.Int("entries"); n < 1 {
 		return &usageError{fmt.Sprintf("-entries is %d", n), "it takes a number from 1 on"}
@@ -85,8 +89,10 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	if cmd.Bool("serve") {
 		say("listening on %s", srv.URL)
-		<-ctx.Done()
-		return nil
+		if err == nil {
+			<-ctx.Done() // a signal is how this is meant to end: no error
+		}
+		return err
 	}
 	say("== An embedded DynamoDB server at %s holds table %s,\n   filled in %s: %s entries, %s, of which %.0f%% are leases and tokens in three Paths,\n"+
 		"   %d have names that begin with an underscore, %d are orphans, %d have no value.",
@@ -101,7 +107,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	data, hcl := filepath.Join(dir, "data"), filepath.Join(dir, "migrate.hcl")
-	if err := os.Mkdir(data, 0o700); err != nil {
+	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fmt.Errorf("create directory: %w", err)
 	}
 	text := fmt.Sprintf("storage_source \"dynamodb\" {\n  endpoint   = %q\n  access_key = \"any\"\n  secret_key = \"any\"\n}\n\n"+
@@ -112,14 +118,22 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	say("\n== %s:\n\n%s", hcl, text)
 
 	// The very commands that an operator runs, in this process, and without
-	// the environment, which may name a real table and a real directory.
+	// the environment, which may name a real table and a real directory. The
+	// cli library keeps the command that runs in its context and would take it
+	// for their parent: they get one that only ends with it.
 	std.Env = func(string) (string, bool) { return "", false }
+	inner, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	for _, args := range [][]string{
 		{"dyn2raft", "copy", "-config", hcl, "-source-stopped", "-log-level", cmd.String("log-level")},
 		{"dyn2raft", "verify", "-config", hcl, "-log-level", cmd.String("log-level")},
 	} {
 		say("== %s", strings.Join(args, " "))
-		if err := root(std).Run(ctx, args); err != nil {
+		if err := root(std).Run(inner, args); err != nil {
+			if sig, ok := errors.AsType[*signalError](err); ok {
+				sig.hint = ""
+			}
 			return err
 		}
 		say("")
@@ -135,9 +149,9 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			got.Entries, got.Bytes, got.Digest[:8], content.Entries, content.Bytes, content.Digest[:8])
 		return errDifferent
 	}
-	say("Equal: %s entries of %s, digest %x…, the %d names with an underscore and the %d orphans included,\n"+
+	say("Equal: %s entries of %s, digest %x…, the %s names with an underscore and the %s orphans included,\n"+
 		"which `vault operator migrate` would have lost.", humanize.Comma(int64(got.Entries)), size(got.Bytes), got.Digest[:8],
-		content.Underscored, content.Orphans)
+		humanize.Comma(int64(content.Underscored)), humanize.Comma(int64(content.Orphans)))
 	if cmd.String("dir") != "" {
 		say("A Vault with node_id \"demo-1\" and path %q would start on it.", data)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,26 +21,24 @@ import (
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-// progressEvery is how often a line tells how far a command is.
-const progressEvery = 30 * time.Second
-
 // A printer owns every word that a person or a program reads, but for the help
 // texts and the errors' own.
 type printer struct {
 	stdout io.Writer
 	json   bool
 	log    hclog.Logger
+	every  time.Duration // how often a line tells how far a command is
 
-	entries, bytes   atomic.Int64 // read
-	done, segments   atomic.Int64
-	written          atomic.Int64 // entries loaded
-	retries, throttl atomic.Int64
-	mu               sync.Mutex // guards phase
-	phase            copier.Phase
+	entries, bytes atomic.Int64 // read
+	done, segments atomic.Int64
+	written        atomic.Int64 // entries loaded
+	throttled      atomic.Int64 // requests
+	mu             sync.Mutex   // guards phase
+	phase          copier.Phase
 }
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
-	p := &printer{stdout: std.Out}
+	p := &printer{stdout: std.Out, every: 30 * time.Second}
 	switch f := cmd.String("format"); f {
 	case "table":
 	case "json":
@@ -55,21 +54,36 @@ func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
 	return p, nil
 }
 
-// printError writes an error and what to do about it.
+// printError writes each error, and what to do about it.
 func printError(w io.Writer, err error) {
-	if errors.Is(err, errDifferent) {
-		return // the report said so
-	}
-	_, _ = fmt.Fprintf(w, "error: %v\n", err)
-	hint := copier.Hint(err)
-	var usage *usageError
-	if errors.As(err, &usage) {
-		hint = usage.hint
-	}
-	if hint != "" {
-		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
+	for _, err := range split(err) {
+		if errors.Is(err, errDifferent) {
+			continue // the report said so
+		}
+		text, hint := err.Error(), copier.Hint(err)
+		if e, ok := errors.AsType[*config.Error](err); ok {
+			bare := *e // its text has the hint in it
+			bare.Hint = ""
+			text, hint = bare.Error(), e.Hint
+		}
+		if e, ok := errors.AsType[*usageError](err); ok {
+			hint = e.hint
+		}
+		if e, ok := errors.AsType[*signalError](err); ok {
+			hint = e.hint
+		}
+		if _, ok := errors.AsType[cli.ExitCoder](err); ok { // the library's own, of the command help
+			hint = "run `dyn2raft help` for the commands"
+		}
+		_, _ = fmt.Fprintf(w, "error: %s\n", indent(text))
+		if hint != "" {
+			_, _ = fmt.Fprintf(w, "hint: %s\n", indent(hint))
+		}
 	}
 }
+
+// indent sets off the lines of a text that follow its first one.
+func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") }
 
 // event takes the library's events. It is called from many goroutines.
 func (p *printer) event(e copier.Event) {
@@ -86,15 +100,16 @@ func (p *printer) event(e copier.Event) {
 				"items_reported", e.Source.Items, "size_reported", size(e.Source.Bytes))
 		case copier.PhaseScan:
 			p.segments.Store(int64(e.Segments))
-			p.log.Info("reading the source", "segments", e.Segments, "workers", e.Workers)
+			p.log.Info("reading the source", "segments", e.Segments, "max_parallel", e.Workers)
 		case copier.PhaseLoad:
-			p.log.Info("writing the destination aside", "entries", humanize.Comma(p.entries.Load()), "size", size(p.bytes.Load()))
+			p.log.Info("writing the destination aside", "entries_read", humanize.Comma(p.entries.Load()), "size", size(p.bytes.Load()))
 		case copier.PhaseCommit:
 			p.log.Info("putting the result in place")
 		}
 	case copier.PageRead:
 		p.entries.Add(e.Entries)
 		p.bytes.Add(e.Bytes)
+		p.segments.Add(int64(e.Split))
 		if e.SegmentDone {
 			p.done.Add(1)
 		}
@@ -103,9 +118,8 @@ func (p *printer) event(e copier.Event) {
 	case copier.Loaded:
 		p.written.Add(e.Entries)
 	case copier.Retried:
-		p.retries.Add(1)
 		if e.Throttled {
-			p.throttl.Add(1)
+			p.throttled.Add(1)
 			p.log.Debug("throttled", "error", e.Err)
 			return
 		}
@@ -122,7 +136,7 @@ func (p *printer) progress() (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		t := time.NewTicker(progressEvery)
+		t := time.NewTicker(p.every)
 		defer t.Stop()
 		var last int64
 		for {
@@ -139,11 +153,11 @@ func (p *printer) progress() (stop func()) {
 				n := p.entries.Load()
 				p.log.Info("reading", "entries", humanize.Comma(n), "size", size(p.bytes.Load()),
 					"segments", fmt.Sprintf("%d/%d", p.done.Load(), p.segments.Load()),
-					"rate", fmt.Sprintf("%s/s", humanize.Comma((n-last)/int64(progressEvery/time.Second))),
-					"throttled", p.throttl.Load())
+					"rate", fmt.Sprintf("%s/s", humanize.Comma(int64(float64(n-last)/p.every.Seconds()))),
+					"throttled", p.throttled.Load())
 				last = n
 			case copier.PhaseLoad:
-				p.log.Info("writing", "entries", fmt.Sprintf("%s of %s", humanize.Comma(p.written.Load()), humanize.Comma(p.entries.Load())))
+				p.log.Info("writing", "entries", humanize.Comma(p.written.Load()), "entries_read", humanize.Comma(p.entries.Load()))
 			}
 		}
 	})
@@ -162,8 +176,6 @@ type copyRecord struct {
 	NodeID      string `json:"node_id,omitempty"`
 	Address     string `json:"address"`
 	StartKey    string `json:"start_key,omitempty"`
-	Retries     int64  `json:"retries"`
-	Throttled   int64  `json:"throttled"`
 	Message     string `json:"message"`
 }
 
@@ -174,9 +186,9 @@ func (p *printer) copied(res copier.Result, cfg *config.Config, start string, ke
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, cfg.Destination.NodeID, cfg.Destination.Address,
-			start, p.retries.Load(), p.throttl.Load(), message})
+			start, message})
 	}
-	secs := max(res.Duration.Seconds(), 1e-3)
+	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCommit} {
 		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
@@ -188,9 +200,9 @@ func (p *printer) copied(res copier.Result, cfg *config.Config, start string, ke
 	t.row("From", "table %s (%s)", res.Source.Name, res.Source.ID)
 	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, size(res.Load.FileBytes))
 	t.row("Time", "%s (%s)", round(res.Duration), strings.Join(phases, ", "))
-	t.row("Rate", "%s entries/s, %s/s", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
+	t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
 	t.row("Read", "%s pages, %s, %s read capacity units, %d retries of which %d throttled",
-		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), p.retries.Load(), p.throttl.Load())
+		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), res.Scan.Retries, res.Scan.Throttles)
 	t.row("Skipped", "%s directory markers (they hold no data); %s",
 		humanize.Comma(res.Scan.Markers), skippedLocks(res.Scan.Locks))
 	if res.Partial {
@@ -207,10 +219,22 @@ func skippedLocks(keys []string) string {
 		return "no locks"
 	}
 	const most = 5
-	if len(keys) > most {
-		return fmt.Sprintf("%d locks (%s, …)", len(keys), strings.Join(keys[:most], ", "))
+	var names []string
+	for _, key := range keys[:min(len(keys), most)] {
+		names = append(names, plain(key))
 	}
-	return fmt.Sprintf("%d locks (%s)", len(keys), strings.Join(keys, ", "))
+	if len(keys) > most {
+		names = append(names, "…")
+	}
+	return fmt.Sprintf("%d locks (%s)", len(keys), strings.Join(names, ", "))
+}
+
+// plain is a key as it is, or quoted where it would upset a terminal or a table.
+func plain(key string) string {
+	if quoted := strconv.Quote(key); quoted != `"`+key+`"` {
+		return quoted
+	}
+	return key
 }
 
 // round makes a duration readable: three digits or so.
@@ -253,8 +277,8 @@ func (p *printer) verified(rep *verify.Report) error {
 		if x.Source.SHA256 != x.Destination.SHA256 {
 			same = "DIFFERENT"
 		}
-		name := x.Prefix
-		if name == "" {
+		name := plain(x.Prefix)
+		if x.Prefix == "" {
 			name = "(no slash)"
 		}
 		t.row(name, "%s\t%s\t%s\t%s\t%s", humanize.Comma(x.Source.Entries), humanize.Comma(x.Destination.Entries),

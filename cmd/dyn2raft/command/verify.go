@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/urfave/cli/v3"
 
@@ -10,16 +11,17 @@ import (
 
 func verifyCommand(std Streams) *cli.Command {
 	return &cli.Command{
-		Name:  "verify",
-		Usage: "compare a Raft data directory with Vault's table, entry by entry",
+		Name:      "verify",
+		Usage:     "compare a Raft data directory with Vault's table, entry by entry",
+		UsageText: "dyn2raft verify -config migrate.hcl [flags]",
 		Description: "verify reads the whole table again and compares every key and the hash of every value\n" +
 			"with the data directory, before a Vault is started on it. It changes nothing on either\n" +
 			"side. Exit status 0: equal; 3: there are differences.",
 		Flags: []cli.Flag{
-			configFlag,
-			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this many differing keys; -1 names all"},
+			configFlag(),
+			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this `number` of differing keys; -1 names all"},
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 100 bytes an entry (default: the system's for temporary files)"},
-			parallelFlag, segmentsFlag, strictFlag, levelFlag, formatFlag,
+			parallelFlag(), segmentsFlag(), memoryFlag(), strictFlag(), levelFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -30,6 +32,13 @@ func verifyCommand(std Streams) *cli.Command {
 
 func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	if n := cmd.Int("max-diffs"); n == 0 || n < -1 {
+		return &usageError{fmt.Sprintf("-max-diffs is %d", n), "it takes a number from 1 on, or -1 to name all"}
+	}
+	memory, err := memoryBudget(cmd)
 	if err != nil {
 		return err
 	}
@@ -45,6 +54,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	rep, err := verify.Compare(ctx, src, cfg.Destination.Path, verify.Options{
 		Workers:  workers(cmd, cfg),
 		Segments: cmd.Int("segments"),
+		Memory:   memory,
 		WorkDir:  cmd.String("work-dir"),
 		MaxDiffs: cmd.Int("max-diffs"),
 		Events:   out.event,

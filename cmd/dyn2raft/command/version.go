@@ -27,13 +27,18 @@ func versionCommand(std Streams) *cli.Command {
 	return &cli.Command{
 		Name:         "version",
 		Usage:        "print the version",
+		UsageText:    "dyn2raft version",
 		OnUsageError: onUsageError,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(std.Out, "dyn2raft %s (%s %s/%s)\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			return printVersion(std)
 		},
 	}
+}
+
+func printVersion(std Streams) error {
+	_, err := fmt.Fprintf(std.Out, "dyn2raft %s (%s %s/%s)\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }

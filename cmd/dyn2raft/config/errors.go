@@ -13,7 +13,7 @@ var (
 	// environment that belongs to it cannot be used.
 	ErrConfig = errors.New("configuration not usable")
 	// ErrStrict is returned by [Config.Strict] when there are warnings.
-	ErrStrict = fmt.Errorf("unknown or repeated keys are not allowed with -strict: %w", ErrConfig)
+	ErrStrict = fmt.Errorf("-strict refuses what Vault ignores (%w)", ErrConfig)
 )
 
 // Error is one mistake in the configuration: where, what, and what to do.

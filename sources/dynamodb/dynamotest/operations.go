@@ -449,7 +449,7 @@ func (c *call) write(in *writeInput, k key, t *table, returns []string, change f
 	if !guard.holds(old) {
 		failure := &apiError{400, dynamoError + "ConditionalCheckFailedException", "The conditional request failed", nil}
 		if in.ReturnValuesOnConditionCheckFailure == "ALL_OLD" && oldRecord != nil {
-			failure.item = oldRecord.json
+			failure.item = oldRecord.appendJSON(nil)
 		}
 		return nil, failure
 	}
@@ -471,9 +471,9 @@ func (c *call) write(in *writeInput, k key, t *table, returns []string, change f
 	out := append(c.out, '{')
 	switch {
 	case in.ReturnValues == "ALL_OLD" && oldRecord != nil:
-		out = append(append(append(out, `"Attributes":`...), oldRecord.json...), ',')
+		out = append(oldRecord.appendJSON(append(out, `"Attributes":`...)), ',')
 	case in.ReturnValues == "ALL_NEW":
-		out = append(append(append(out, `"Attributes":`...), nextRecord.json...), ',')
+		out = append(nextRecord.appendJSON(append(out, `"Attributes":`...)), ',')
 	}
 	out = appendCapacity(out, in.ReturnConsumedCapacity, t.name, writeUnits(oldRecord, nextRecord))
 	return closeObject(out), nil
@@ -668,7 +668,7 @@ func (c *call) getItem() ([]byte, error) {
 // projection expression.
 func (e *expressions) projected(text *string) (func([]byte, *record) []byte, error) {
 	if text == nil {
-		return func(b []byte, r *record) []byte { return append(b, r.json...) }, nil
+		return func(b []byte, r *record) []byte { return r.appendJSON(b) }, nil
 	}
 	names, err := e.projection(*text)
 	return func(b []byte, r *record) []byte {
@@ -721,7 +721,11 @@ func (c *call) start(in *readInput) (*table, *key, int, error) {
 	}
 	k, err := t.key(in.ExclusiveStartKey, true)
 	if err != nil {
-		return nil, nil, 0, validation("The provided starting key is invalid: %s", err.(*apiError).message)
+		var bad *apiError
+		if !errors.As(err, &bad) {
+			return nil, nil, 0, err
+		}
+		return nil, nil, 0, validation("The provided starting key is invalid: %s", bad.message)
 	}
 	return t, &k, limit, nil
 }

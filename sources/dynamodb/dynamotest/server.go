@@ -229,7 +229,7 @@ func (s *Server) PutItems(name string, items ...map[string]types.AttributeValue)
 // the directory marker of every parent. An empty value becomes a NULL. The
 // table must be one of CreateVaultTable.
 func (s *Server) PutVaultEntry(name, vaultKey string, value []byte) error {
-	return s.loadVault(name, func(l *vaultLoader) error { return l.put(vaultKey, value, true) })
+	return s.loadVault(name, func(l *vaultLoader) error { return l.put(vaultKey, value, nil, true) })
 }
 
 // A vaultLoader adds entries to a Vault table.
@@ -249,15 +249,15 @@ func (s *Server) loadVault(name string, fill func(*vaultLoader) error) error {
 	return t.load(func(l *loader) error { return fill(&vaultLoader{l, map[string]bool{}}) })
 }
 
-func (l *vaultLoader) put(vaultKey string, value []byte, markers bool) error {
+func (l *vaultLoader) put(vaultKey string, value []byte, random *randomValue, markers bool) error {
 	dir, base := split(vaultKey)
-	if err := l.item(dir, base, value); err != nil || !markers || l.marked[dir] {
+	if err := l.item(dir, base, value, random); err != nil || !markers || l.marked[dir] {
 		return err
 	}
 	l.marked[dir] = true
 	for _, prefix := range physical.Prefixes(vaultKey) {
 		dir, base := split(prefix)
-		if err := l.item(dir, base+"/", nil); err != nil {
+		if err := l.item(dir, base+"/", nil, nil); err != nil {
 			return err
 		}
 	}
@@ -273,27 +273,34 @@ func split(vaultKey string) (dir, base string) {
 }
 
 // item adds one item. It does what key and record do, without the detour over
-// attribute values: the demo loads a million entries.
-func (l *vaultLoader) item(dir, base string, value []byte) error {
+// attribute values: the demo loads a million entries. Where random is set the
+// value is not kept, but made again from that each time.
+func (l *vaultLoader) item(dir, base string, value []byte, random *randomValue) error {
 	size := len("Path") + len(dir) + len("Key") + len(base) + len("Value") + max(1, len(value))
 	if size > maxItemBytes || len(dir) > maxHashKey || len(base) > maxRangeKey || dir == "" || base == "" || !utf8.ValidString(dir+base) {
 		return fmt.Errorf("put vault item: Path %q, Key %q with %d bytes is beyond what DynamoDB stores", dir, base, size)
 	}
-	b := make([]byte, 0, 64+len(dir)+len(base)+base64.StdEncoding.EncodedLen(len(value)))
+	room := 64 + len(dir) + len(base) + base64.StdEncoding.EncodedLen(len(value))
+	if random != nil {
+		room = len(`{"Path":{"S":""},"Key":{"S":""}`) + len(dir) + len(base)
+	}
+	b := make([]byte, 0, room)
 	b = append(b, `{"Path":{"S":`...)
 	b = appendString(b, dir)
 	b = append(b, `},"Key":{"S":`...)
 	b = appendString(b, base)
 	b = append(b, '}')
 	keyLen := len(b)
-	if len(value) == 0 {
+	switch {
+	case random != nil:
+	case len(value) == 0:
 		b = append(b, `,"Value":{"NULL":true}}`...)
-	} else {
+	default:
 		b = append(b, `,"Value":{"B":`...)
 		b = appendBinary(b, value)
 		b = append(b, `}}`...)
 	}
-	l.add(dir, &record{sort: strings.Clone(base), json: b, keyLen: keyLen, size: size})
+	l.add(dir, &record{sort: strings.Clone(base), json: b, keyLen: keyLen, size: size, random: random})
 	return nil
 }
 

@@ -3,6 +3,7 @@ package dynamotest
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"maps"
@@ -58,10 +59,30 @@ type partition struct {
 
 // A record is an item, ready to be sent. It never changes: a write replaces it.
 type record struct {
-	sort   string // sortString of the range key
-	json   []byte // the item in DynamoDB JSON, its key attributes first
-	keyLen int    // json[:keyLen]+"}" is the item's key
-	size   int    // itemSize
+	sort   string       // sortString of the range key
+	json   []byte       // the item in DynamoDB JSON, its key attributes first; without its end where random is set
+	keyLen int          // json[:keyLen]+"}" is the item's key
+	size   int          // itemSize
+	random *randomValue // the Value, where that is not kept; else nil
+}
+
+// appendJSON appends the item in DynamoDB JSON.
+func (r *record) appendJSON(b []byte) []byte {
+	b = append(b, r.json...)
+	if r.random != nil {
+		b = append(b, `,"Value":{"B":"`...)
+		b = r.random.appendBase64(b)
+		b = append(b, `"}}`...)
+	}
+	return b
+}
+
+// jsonSize is how many bytes appendJSON appends.
+func (r *record) jsonSize() int {
+	if r.random == nil {
+		return len(r.json)
+	}
+	return len(r.json) + len(`,"Value":{"B":""}}`) + base64.StdEncoding.EncodedLen(r.random.size)
 }
 
 // key is an item's place in the table.
@@ -75,7 +96,7 @@ func (r *record) appendKey(b []byte) []byte {
 
 func (r *record) item() attributes {
 	var item attributes
-	if err := json.Unmarshal(r.json, &item); err != nil {
+	if err := json.Unmarshal(r.appendJSON(nil), &item); err != nil {
 		panic("dynamotest: stored item does not decode: " + err.Error())
 	}
 	return item
@@ -305,7 +326,7 @@ type page struct {
 func (p *page) add(r *record, limit int) bool {
 	p.records = append(p.records, r)
 	p.bytes += r.size
-	p.json += len(r.json) + 1
+	p.json += r.jsonSize() + 1
 	return p.bytes < maxPageBytes && (limit == 0 || len(p.records) < limit)
 }
 

@@ -2,6 +2,7 @@ package dynamotest
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -27,6 +28,7 @@ type VaultShape struct {
 	Seed        uint64 // other seeds give other names and values
 	ValueSize   int    // mean size of a value in bytes; 0 is 800. From about 10,000 on the largest values hit the service's limit and the mean stays below
 	ExpiredLock bool   // Load also writes a leader lock core/_lock that expired an hour ago; it is no entry
+	Derived     bool   // Load keeps no values: the server makes them again, from where the generator stood, whenever it sends them. That takes a fifth of the memory, and more time for each response
 }
 
 // Sizes of values at the default mean of 800 bytes. Most are small, one in 400
@@ -48,7 +50,35 @@ const (
 type shapeEntry struct {
 	key    string
 	value  []byte
+	random *randomValue // where the shape is derived and the value is random
 	orphan bool
+}
+
+// A randomValue is what a value is made again from: the generator's state in
+// front of it, as the arguments of [mathrand.NewPCG], and its size in bytes.
+type randomValue struct {
+	hi, lo uint64
+	size   int
+}
+
+// appendBase64 appends the value in base64.
+func (v *randomValue) appendBase64(b []byte) []byte {
+	var chunk [3 << 10]byte // a multiple of 3 is base64 without padding, and one of 8 is whole numbers
+	source := mathrand.NewPCG(v.hi, v.lo)
+	for done := 0; done < v.size; done += len(chunk) {
+		part := chunk[:]
+		if left := v.size - done; left > len(chunk) {
+			fillWords(source, part)
+		} else {
+			part = part[:left]
+			fill(source, part)
+		}
+		if done == 0 {
+			copy(part, cipherHead)
+		}
+		b = base64.StdEncoding.AppendEncode(b, part)
+	}
+	return b
 }
 
 // All yields the entries, one at a time, so that a million of them need not
@@ -70,7 +100,10 @@ func (v VaultShape) entries(buffer []byte) iter.Seq[shapeEntry] {
 		g := newGenerator(v)
 		g.buffer = buffer
 		for i := range v.Entries {
-			if !yield(g.entry(i)) {
+			g.last = nil
+			e := g.entry(i)
+			e.random = g.last
+			if !yield(e) {
 				return
 			}
 		}
@@ -104,11 +137,12 @@ func (c *Content) Add(key string, value []byte) {
 
 // Loaded tells what Load wrote.
 type Loaded struct {
-	Content         // the entries: what a complete copy has
-	Hot         int // entries among them that are leases or tokens, in three Paths
-	Underscored int // entries whose name begins with an underscore
-	Orphans     int // entries whose directory marker is missing
-	Empty       int // entries with an empty value, a NULL in the table
+	Content           // the entries: what a complete copy has
+	ValueBytes  int64 // of the values alone
+	Hot         int   // entries among them that are leases or tokens, in three Paths
+	Underscored int   // entries whose name begins with an underscore
+	Orphans     int   // entries whose directory marker is missing
+	Empty       int   // entries with an empty value, a NULL in the table
 }
 
 // Load writes the entries into a table of CreateVaultTable, with directory
@@ -117,11 +151,12 @@ func (v VaultShape) Load(s *Server, name string) (Loaded, error) {
 	var out Loaded
 	err := s.loadVault(name, func(l *vaultLoader) error {
 		for e := range v.entries(make([]byte, largestValue)) {
-			if err := l.put(e.key, e.value, !e.orphan); err != nil {
+			if err := l.put(e.key, e.value, e.random, !e.orphan); err != nil {
 				return fmt.Errorf("load entry %s: %w", e.key, err)
 			}
 			dir, base := split(e.key)
 			out.Add(e.key, e.value)
+			out.ValueBytes += int64(len(e.value))
 			switch {
 			case dir == leasePath || dir == tokenPath || dir == accessorPath:
 				out.Hot++
@@ -168,13 +203,15 @@ type generator struct {
 	random *mathrand.Rand
 	scale  float64
 	buffer []byte            // for values, or nil
+	derive bool              // values are made again, from last
+	last   *randomValue      // the value made last, where derive is set
 	mounts map[string]string // mount name to storage path
 	next   map[string]int    // counters that keep names apart
 }
 
 func newGenerator(v VaultShape) *generator {
 	source := mathrand.NewPCG(v.Seed, 0)
-	g := &generator{source: source, random: mathrand.New(source), scale: 1, mounts: map[string]string{}, next: map[string]int{}}
+	g := &generator{source: source, random: mathrand.New(source), scale: 1, derive: v.Derived, mounts: map[string]string{}, next: map[string]int{}}
 	if v.ValueSize > 0 {
 		g.scale = float64(v.ValueSize) / defaultMean
 	}
@@ -271,19 +308,27 @@ func (g *generator) value(low, high float64) []byte {
 		value = make([]byte, n)
 	}
 	value = value[:n]
-	g.fill(value)
+	if g.derive {
+		state, _ := g.source.MarshalBinary() // never fails: "pcg:" and two numbers
+		g.last = &randomValue{hi: binary.BigEndian.Uint64(state[4:]), lo: binary.BigEndian.Uint64(state[12:]), size: n}
+	}
+	fill(g.source, value)
 	copy(value, cipherHead) // the barrier's key term and format version
 	return value
 }
 
-func (g *generator) fill(b []byte) {
-	for len(b) >= 8 {
-		binary.LittleEndian.PutUint64(b, g.source.Uint64())
-		b = b[8:]
-	}
+func fill(source *mathrand.PCG, b []byte) {
 	var last [8]byte
-	binary.LittleEndian.PutUint64(last[:], g.source.Uint64())
-	copy(b, last[:])
+	binary.LittleEndian.PutUint64(last[:], fillWords(source, b).Uint64())
+	copy(b[len(b)&^7:], last[:])
+}
+
+// fillWords fills all of b but what is left after the last 8 bytes.
+func fillWords(source *mathrand.PCG, b []byte) *mathrand.PCG {
+	for ; len(b) >= 8; b = b[8:] {
+		binary.LittleEndian.PutUint64(b, source.Uint64())
+	}
+	return source
 }
 
 func (g *generator) count(what string) int {
@@ -294,7 +339,7 @@ func (g *generator) count(what string) int {
 
 func (g *generator) hex(bytes int) string {
 	var b [32]byte
-	g.fill(b[:bytes])
+	fill(g.source, b[:bytes])
 	return hex.EncodeToString(b[:bytes])
 }
 

@@ -2,6 +2,7 @@ package dynamotest_test
 
 import (
 	"path"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -203,5 +204,35 @@ func TestVaultShapeLoad(t *testing.T) {
 	srv, _ := serve(t, dynamotest.Options{})
 	if _, err := (dynamotest.VaultShape{Entries: 1}).Load(srv, "nope"); err == nil {
 		t.Error("loaded into a table that is not there")
+	}
+}
+
+// TestDerivedShapeIsTheSame wants the items that are made again on each read
+// to be those that are kept otherwise, from values of one byte more than the
+// head to the largest.
+func TestDerivedShapeIsTheSame(t *testing.T) {
+	for _, shape := range []dynamotest.VaultShape{{Entries: 6000, Seed: 3}, {Entries: 200, ValueSize: 4}, {Entries: 200, ValueSize: 60_000}} {
+		kept, derived := dynamotest.NewServer(dynamotest.Options{}), dynamotest.NewServer(dynamotest.Options{})
+		t.Cleanup(kept.Close)
+		t.Cleanup(derived.Close)
+		var loaded []dynamotest.Loaded
+		for _, srv := range []*dynamotest.Server{kept, derived} {
+			if err := srv.CreateVaultTable(dynamotest.VaultTable); err != nil {
+				t.Fatal(err)
+			}
+			shape.Derived = srv == derived
+			l, err := shape.Load(srv, dynamotest.VaultTable)
+			if err != nil {
+				t.Fatal(err)
+			}
+			loaded = append(loaded, l)
+		}
+		if loaded[0] != loaded[1] || loaded[0].ValueBytes <= 0 || loaded[0].ValueBytes >= loaded[0].Bytes {
+			t.Errorf("loaded %+v, derived %+v", loaded[0], loaded[1])
+		}
+		want, got := kept.Items(dynamotest.VaultTable), derived.Items(dynamotest.VaultTable)
+		if len(want) < shape.Entries || !reflect.DeepEqual(want, got) {
+			t.Errorf("%d items and %d derived ones are not the same", len(want), len(got))
+		}
 	}
 }

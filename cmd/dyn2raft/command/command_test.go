@@ -1,0 +1,304 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/urfave/cli/v3"
+	"go.uber.org/goleak"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+var update = flag.Bool("update", false, "write the help texts as they are into the scripts")
+
+// TestMain makes the test binary stand for dyn2raft as well, so that scripts
+// run the real command in a process of its own.
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){"dyn2raft": func() {
+		if uid, err := strconv.Atoi(os.Getenv(uidVariable)); err == nil {
+			if err := errors.Join(syscall.Setgid(uid), syscall.Setuid(uid)); err != nil {
+				panic(err)
+			}
+		}
+		os.Exit(Main(os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv}))
+	}})
+}
+
+// uidVariable makes a dyn2raft that root's tests start run as another user.
+const uidVariable = "DYN2RAFT_TEST_UID"
+
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	status := l.m.Run()
+	if status == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
+			return 1
+		}
+	}
+	return status
+}
+
+// TestScripts runs testdata/script/*.txtar, the specification of the command
+// line. The commands that scripts have beside testscript's own are in
+// script_test.go.
+func TestScripts(t *testing.T) {
+	scripts, err := filepath.Glob(filepath.Join("testdata", "script", "*.txtar"))
+	if err != nil || len(scripts) < 10 {
+		t.Fatalf("%d scripts found, expected at least 10 (%v)", len(scripts), err)
+	}
+	if os.Getuid() != 0 {
+		t.Log("NOT TESTED: what only root can do, the lines with [root]")
+	}
+	// Under t.TempDir others may look into the directory, see uidVariable.
+	root := t.TempDir()
+	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Files:         scripts,
+		WorkdirRoot:   root,
+		Setup:         setupScript,
+		Cmds:          scriptCommands,
+		UpdateScripts: *update,
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("no condition %q", name)
+			}
+			return os.Getuid() == 0, nil
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// TestScriptCommandsCanFail shows that what scripts check with can say no.
+func TestScriptCommandsCanFail(t *testing.T) {
+	const table = "table entries=4 entry=secret/one:9\nconfig ha_enabled=true\n"
+	const copied = table + "status 0 dyn2raft copy -config migrate.hcl -format json\n"
+	for name, c := range map[string]struct {
+		script string
+		want   string // in the log
+	}{
+		"passes":          {copied + "copied data\njson complete true\nitem secret/one", "PASS"},
+		"status":          {"status 1 dyn2raft version", "exit status 0, expected 1"},
+		"secret":          {"status 0 sh -c 'echo TOKENNOTPRINTED'", "printed NOTPRINTED"},
+		"stdout":          {"status 1 sh -c 'echo result; exit 1'", "there is no result"},
+		"json value":      {copied + "json complete false", "expected \"false\""},
+		"json nothing":    {copied + "json perfect true", "no member perfect"},
+		"json no":         {"status 0 dyn2raft version\njson a b", "invalid character"},
+		"json more":       {"status 0 sh -c 'echo {}; echo {}'\njson a b", "something follows"},
+		"copied":          {copied + "put data/vault.db a b\ncopied data", "6 entries"},
+		"copied value":    {copied + "put data/vault.db secret/one b\ncopied data", "5 entries"},
+		"item":            {table + "item no/such", "item no/such is there: false"},
+		"not item":        {table + "! item secret/one", "item secret/one is there: true"},
+		"kept":            {table + "keep\nstatus 0 dyn2raft copy -config migrate.hcl -keep-source-locked\nkept", "the table is the same: false"},
+		"not kept":        {table + "keep\n! kept", "the table is the same: true"},
+		"every":           {"status 0 dyn2raft version\nevery stdout nothing", "does not match"},
+		"lastline":        {"status 0 dyn2raft version\nlastline stdout dyn2raft", "does not end with"},
+		"del":             {copied + "del data/vault.db no/such", "no key no/such"},
+		"unknown fault":   {table + "fault misspelt", "no kind"},
+		"unknown setting": {"table entires=5", "no setting"},
+		"exits":           {"start a dyn2raft version\nexits a 1", "exit status 0, expected 1"},
+		"exits late":      {"start a sh -c 'trap \"sleep 3\" INT; echo ready; sleep 1'\nawait a.out ready\nsignal a INT\nexits a 0", "after the signal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "script.txtar")
+			if err := os.WriteFile(file, []byte(c.script+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			rec := &recorder{}
+			done := make(chan struct{})
+			go func() { // a script that fails ends its goroutine
+				defer close(done)
+				testscript.RunT(rec, testscript.Params{Files: []string{file}, Setup: setupScript, Cmds: scriptCommands, RequireExplicitExec: true})
+			}()
+			<-done
+			if rec.failed == (name == "passes") || !strings.Contains(rec.log.String(), c.want) {
+				t.Errorf("failed: %v, without %q in\n%s", rec.failed, c.want, &rec.log)
+			}
+		})
+	}
+}
+
+// A recorder takes the place of a test.
+type recorder struct {
+	log    strings.Builder
+	failed bool
+}
+
+func (r *recorder) Log(a ...any)                       { fmt.Fprintln(&r.log, a...) }
+func (r *recorder) Skip(a ...any)                      { r.Fatal(a...) }
+func (r *recorder) Fatal(a ...any)                     { r.Log(a...); r.FailNow() }
+func (r *recorder) FailNow()                           { r.failed = true; runtime.Goexit() }
+func (r *recorder) Parallel()                          {}
+func (r *recorder) Verbose() bool                      { return true }
+func (r *recorder) Run(_ string, f func(testscript.T)) { f(r) }
+
+func TestExitStatus(t *testing.T) {
+	is := func(kind error) error { return &copier.Error{Kind: kind, Err: errors.New("broken")} }
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("a defect"), 1},
+		{&usageError{"bad flag", ""}, 1},
+		{errDifferent, 3},
+		{errors.Join(nil, errDifferent), 3},
+		{is(copier.ErrConfig), 1},
+		{is(copier.ErrSource), 10},
+		{is(copier.ErrLocked), 11},
+		{is(copier.ErrDestination), 12},
+		{fmt.Errorf("copy: %w", is(copier.ErrDestination)), 12},
+		// The first error is what happened, the second went wrong cleaning up.
+		{errors.Join(is(copier.ErrSource), is(copier.ErrDestination)), 10},
+		{errors.Join(errors.Join(is(copier.ErrDestination), is(copier.ErrConfig)), is(copier.ErrSource)), 12},
+		{&signalError{signal: syscall.SIGINT}, 130},
+		{&signalError{signal: syscall.SIGTERM}, 143},
+		{errors.Join(is(copier.ErrSource), &signalError{signal: syscall.SIGINT}), 130},
+	} {
+		if got := exitStatus(c.err); got != c.want {
+			t.Errorf("exitStatus(%v) = %d, expected %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestPrintError(t *testing.T) {
+	two := errors.Join(
+		&copier.Error{Op: "read x", Err: errors.New("broken"), Hint: "mend it"},
+		errDifferent, // the report has said it
+		&copier.Error{Op: "release y", Err: errors.New("line 1\nline 2"), Hint: "first\nsecond"},
+		fmt.Errorf("both %w and %w", errors.New("this"), errors.New("that")),
+	)
+	var b strings.Builder
+	printError(&b, two)
+	const want = "error: read x: broken\nhint: mend it\n" +
+		"error: release y: line 1\n  line 2\nhint: first\n  second\n" +
+		"error: both this and that\n"
+	if b.String() != want {
+		t.Errorf("printed\n%s\nexpected\n%s", b.String(), want)
+	}
+	b.Reset()
+	printError(&b, nil)
+	if b.Len() > 0 {
+		t.Errorf("printed %q without an error", b.String())
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"config", "max-parallel", "reset"}
+	for word, want := range map[string]string{"confg": "config", "max_parallel": "max-parallel", "rest": "reset", "zzz": "", "verbose": "", "x": ""} {
+		if got := nearest(word, known); got != want {
+			t.Errorf("nearest(%q) = %q, expected %q", word, got, want)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for key, want := range map[string]string{"core/_lock": "core/_lock", "ключ/ü": "ключ/ü", "a\tb": `"a\tb"`, "\x1b[2J": `"\x1b[2J"`, `q"`: `"q\""`} {
+		if got := plain(key); got != want {
+			t.Errorf("plain(%q) = %s, expected %s", key, got, want)
+		}
+	}
+	if got := skippedLocks([]string{"1", "2", "3", "4", "5", "6"}); got != "6 locks (1, 2, 3, 4, 5, …)" {
+		t.Error(got)
+	}
+}
+
+// A lockedBuilder can be written by one goroutine and read by another.
+type lockedBuilder struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuilder) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
+}
+
+// TestProgress looks at the lines that tell how far a command is.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b lockedBuilder
+		p := &printer{log: hclog.New(&hclog.LoggerOptions{Output: &b, DisableTime: true}), every: 30 * time.Second}
+		stop := p.progress()
+		at := func(want string) {
+			t.Helper()
+			time.Sleep(p.every)
+			synctest.Wait()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if got := b.String(); got != want {
+				t.Errorf("line %q, expected %q", got, want)
+			}
+			b.Reset()
+		}
+		time.Sleep(time.Second)
+		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1})
+		p.event(copier.PageRead{Entries: 60_000, Bytes: 3 << 20, SegmentDone: true})
+		p.event(copier.PageRead{Split: 3})
+		at("[INFO]  reading the source: segments=2 max_parallel=1\n" +
+			"[INFO]  reading: entries=\"60,000\" size=\"3.0 MiB\" segments=1/5 rate=\"2,000/s\" throttled=0\n")
+		p.event(copier.Retried{Err: errors.New("slow down"), Throttled: true}) // too many of these for the level info
+		at("[INFO]  reading: entries=\"60,000\" size=\"3.0 MiB\" segments=1/5 rate=0/s throttled=1\n")
+		p.event(copier.PhaseStarted{Phase: copier.PhaseLoad})
+		p.event(copier.Loaded{Entries: 1000})
+		at("[INFO]  writing the destination aside: entries_read=\"60,000\" size=\"3.0 MiB\"\n" +
+			"[INFO]  writing: entries=\"1,000\" entries_read=\"60,000\"\n")
+		p.event(copier.PhaseStarted{Phase: copier.PhaseCommit})
+		at("[INFO]  putting the result in place\n")
+		stop()
+	})
+}
+
+// TestMemoryBudget looks at the limit that the garbage collector gets.
+func TestMemoryBudget(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	for _, c := range []struct {
+		args    []string
+		env     string
+		want    int64
+		limited bool
+	}{
+		{nil, "", copier.DefaultMemory, true},
+		{[]string{"-memory", "1GB"}, "", 1e9, true},
+		{[]string{"-memory", "1GB"}, "3GiB", 1e9, true},
+		{nil, "3GiB", copier.DefaultMemory, false}, // the operator's own limit stays
+	} {
+		debug.SetMemoryLimit(before)
+		t.Setenv("GOMEMLIMIT", c.env)
+		var got int64
+		cmd := &cli.Command{Flags: []cli.Flag{memoryFlag()}, Action: func(_ context.Context, cmd *cli.Command) (err error) {
+			got, err = memoryBudget(cmd)
+			return err
+		}}
+		if err := cmd.Run(t.Context(), append([]string{"test"}, c.args...)); err != nil || got != c.want {
+			t.Errorf("%v: %d bytes, expected %d (%v)", c.args, got, c.want, err)
+		}
+		limit := debug.SetMemoryLimit(-1)
+		if limited := limit > c.want && limit < c.want+1<<30; limited != c.limited || !limited && limit != before {
+			t.Errorf("%v with GOMEMLIMIT=%q: the limit is %d", c.args, c.env, limit)
+		}
+	}
+}

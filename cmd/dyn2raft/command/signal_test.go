@@ -1,0 +1,121 @@
+package command
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+// TestSignalAtAnyMoment interrupts copies at random moments. Whenever that is,
+// the copy is complete, or there is nothing of it: not in the directory, and
+// not in the table.
+func TestSignalAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	srv := dynamotest.NewServer(dynamotest.Options{Latency: 2 * time.Millisecond})
+	defer srv.Close()
+	if err := srv.CreateVaultTable(dynamotest.VaultTable); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := dynamotest.VaultShape{Entries: 1000}.Load(srv, dynamotest.VaultTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := fingerprint(srv)
+
+	// run copies into a new directory, with a signal after a while.
+	run := func(after time.Duration, sig syscall.Signal) (status int, took time.Duration, data string) {
+		dir := t.TempDir()
+		data = filepath.Join(dir, "data")
+		if err := os.Mkdir(data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "migrate.hcl")
+		text := fmt.Sprintf("storage_source \"dynamodb\" {\n endpoint = %q\n access_key = \"a\"\n secret_key = \"s\"\n ha_enabled = true\n}\n"+
+			"storage_destination \"raft\" {\n path = %q\n}\ncluster_addr = \"https://127.0.0.1:8201\"\n", srv.URL, data)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("dyn2raft", "copy", "-config", file)
+		cmd.Env = []string{"HOME=" + dir, "AWS_EC2_METADATA_DISABLED=true", "GORACE=atexit_sleep_ms=0"}
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		done := make(chan struct{})
+		go func() {
+			_ = cmd.Wait() // the status tells
+			close(done)
+		}()
+		if sig != 0 {
+			select {
+			case <-done:
+			case <-time.After(after):
+				start = time.Now()
+				_ = cmd.Process.Signal(sig) // it may just have ended
+			}
+		}
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			_ = cmd.Process.Kill()
+			<-done
+			t.Fatalf("after %s: it runs on\n%s", after, &stderr)
+		}
+		took = time.Since(start)
+		status = cmd.ProcessState.ExitCode()
+		if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == sig && stderr.Len() == 0 {
+			status = 128 + int(sig) // so early that nothing was begun
+		}
+		t.Logf("%v after %s: status %d", sig, after.Round(time.Millisecond), status)
+		return status, took, data
+	}
+
+	status, whole, data := run(0, 0)
+	if status != 0 {
+		t.Fatalf("an uninterrupted copy ends with status %d", status)
+	}
+	if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {
+		t.Fatalf("an uninterrupted copy has %d entries, expected %d (%v)", got.Entries, loaded.Entries, err)
+	}
+	interrupted := 0
+	for i := range 12 {
+		sig := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}[i%3]
+		status, took, data := run(time.Duration(random.Int64N(int64(whole))), sig)
+		switch status {
+		case 0:
+			if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {
+				t.Errorf("status 0 with %d entries, expected %d (%v)", got.Entries, loaded.Entries, err)
+			}
+		case 128 + int(sig):
+			interrupted++
+			if left, err := os.ReadDir(data); err != nil || len(left) > 0 {
+				t.Errorf("interrupted, and the directory has %v (%v)", left, err)
+			}
+			if took > 2*time.Second {
+				t.Errorf("it took %s to stop", took)
+			}
+		default:
+			t.Errorf("status %d", status)
+		}
+		if fingerprint(srv) != before {
+			t.Fatal("the table is not as it was")
+		}
+	}
+	if interrupted == 0 {
+		t.Error("no copy was interrupted: nothing was shown")
+	}
+}

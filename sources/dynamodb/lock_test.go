@@ -1,0 +1,796 @@
+package dynamodb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+// vaultLock is a leader lock as a Vault writes it.
+func vaultLock(identity string, expires time.Time, more attrs) attrs {
+	item := with("core", "_lock", attrs{"Value": bin("leader-" + identity), "Identity": bin(identity), "Expires": num(expires.UnixNano())})
+	for name, v := range more {
+		if v == nil {
+			delete(item, name)
+		} else {
+			item[name] = v
+		}
+	}
+	return item
+}
+
+// tryVaultLock does what a Vault does to become leader, and to stay it. It
+// returns whether the Vault is leader.
+func (e *env) tryVaultLock(identity string) (bool, error) {
+	now := time.Now()
+	_, err := e.db.UpdateItem(context.Background(), &dynamodb.UpdateItemInput{
+		TableName:           &e.table,
+		Key:                 itemKey("core", "_lock"),
+		UpdateExpression:    aws.String("SET #value = :value, #identity = :identity, #expires = :expires"),
+		ConditionExpression: aws.String("attribute_not_exists(#path) or attribute_not_exists(#key) or (attribute_not_exists(#identity) or #identity = :identity or #expires <= :now)"),
+		ExpressionAttributeNames: map[string]string{
+			"#path": "Path", "#key": "Key", "#value": "Value", "#identity": "Identity", "#expires": "Expires",
+		},
+		ExpressionAttributeValues: attrs{
+			":value": bin("leader-" + identity), ":identity": bin(identity),
+			":now": num(now.UnixNano()), ":expires": num(now.Add(e.timing.lease).UnixNano()),
+		},
+	})
+	var failed *types.ConditionalCheckFailedException
+	if errors.As(err, &failed) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// every does something again and again until the returned function is called.
+func every(d time.Duration, do func()) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(d):
+				do()
+			}
+		}
+	})
+	return sync.OnceFunc(func() { close(done); wg.Wait() })
+}
+
+// onWaiting does something when the source says that it waits. The returned
+// function waits until it is done.
+func (e *env) onWaiting(rec *recorder, do func()) (wait func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		e.eventually("the wait", func() bool { return len(eventsOf[copier.Waiting](rec)) > 0 })
+		do()
+	})
+	return wg.Wait
+}
+
+// A holder is a lock that a test has taken.
+type holder struct {
+	*lease
+	lost chan error
+}
+
+// tryLock takes the lock, and gives it back when the test ends.
+func (e *env) tryLock(ctx context.Context, s *Source, run string) (*holder, error) {
+	e.Helper()
+	h := &holder{lost: make(chan error, 10)}
+	got, err := s.Lock(ctx, run, func(err error) { h.lost <- err })
+	if err != nil {
+		if got != nil {
+			e.Errorf("Lock returned %v and a lease", err)
+		}
+		return nil, err
+	}
+	h.lease = got.(*lease)
+	e.Cleanup(h.kill)
+	return h, nil
+}
+
+func (e *env) lock(s *Source, run string) *holder {
+	e.Helper()
+	h, err := e.tryLock(e.Context(), s, run)
+	e.ok(err)
+	return h
+}
+
+// kill stops renewing, as the death of the process would.
+func (h *holder) kill() {
+	h.stop()
+	h.renewing.Wait()
+}
+
+// unlocked fails the test unless the leader lock is as given, and no migration
+// lock is there.
+func (e *env) unlocked(leader attrs) {
+	e.Helper()
+	e.leaderIs(leader)
+	if m := e.get("core/migration"); m != nil {
+		e.Errorf("a migration lock is left: %s", binaryOf(m["Value"]))
+	}
+}
+
+func (e *env) leaderIs(want attrs) {
+	e.Helper()
+	if got := e.get("core/_lock"); !reflect.DeepEqual(got, want) {
+		e.Errorf("the leader lock is\n%s, expected\n%s", show(got), show(want))
+	}
+}
+
+func show(item attrs) string {
+	var sb strings.Builder
+	for _, name := range []string{"Value", "Identity", "Expires", "ttl", "aws:rep:updatetime", attrFound} {
+		switch v := item[name].(type) {
+		case nil:
+		case *types.AttributeValueMemberB:
+			fmt.Fprintf(&sb, "%s=%q ", name, v.Value)
+		case *types.AttributeValueMemberN:
+			fmt.Fprintf(&sb, "%s=%s ", name, v.Value)
+		default:
+			fmt.Fprintf(&sb, "%s=%T ", name, v)
+		}
+	}
+	return fmt.Sprintf("%d attributes: %s", len(item), sb.String())
+}
+
+// held fails the test unless both locks are the run's.
+func (e *env) held(run string) {
+	e.Helper()
+	leader := e.get("core/_lock")
+	if string(binaryOf(leader["Value"])) != "dyn2raft run "+run || string(binaryOf(leader["Identity"])) != run {
+		e.Errorf("the leader lock is %s, expected that of run %s", show(leader), run)
+	}
+	n, _ := leader["Expires"].(*types.AttributeValueMemberN)
+	if n == nil {
+		e.Fatal("the leader lock does not expire")
+	}
+	ns, err := strconv.ParseInt(n.Value, 10, 64)
+	e.ok(err)
+	if left := time.Until(time.Unix(0, ns)); left <= 0 || left > e.timing.lease {
+		e.Errorf("the leader lock expires in %v", left)
+	}
+	var m struct { // as Vault reads it
+		Start time.Time `json:"start"`
+	}
+	value := binaryOf(e.get("core/migration")["Value"])
+	if err := json.Unmarshal(value, &m); err != nil {
+		e.Fatalf("the migration lock %q: %v", value, err)
+	}
+	if d := time.Since(m.Start); d < 0 || d > time.Minute || !strings.Contains(string(value), run) {
+		e.Errorf("the migration lock is %s", value)
+	}
+}
+
+func stopped(answer bool, err error) func(*Options) {
+	return func(o *Options) {
+		o.Stopped = func(context.Context, string) (bool, error) { return answer, err }
+	}
+}
+
+// lockCases hold on each server.
+var lockCases = map[string]func(*env){
+	"no lock item": func(e *env) {
+		asked := errors.New("no terminal")
+		for _, c := range []struct {
+			name   string
+			opts   []func(*Options)
+			locked bool
+			err    error
+		}{
+			{"ha", []func(*Options){ha}, true, nil},
+			{"ha, and nobody is asked", []func(*Options){ha, stopped(false, asked)}, true, nil},
+			{"nobody knows", nil, false, ErrNotStopped},
+			{"stopped", []func(*Options){stopped(true, nil)}, true, nil},
+			{"not stopped", []func(*Options){stopped(false, nil)}, false, ErrNotStopped},
+			{"asking failed", []func(*Options){stopped(false, asked)}, false, asked},
+		} {
+			s, _ := e.source(c.opts...)
+			h, err := e.tryLock(e.Context(), s, "run-1")
+			if !errors.Is(err, c.err) {
+				e.Errorf("%s: error is %v, expected %v", c.name, err, c.err)
+			}
+			if errors.Is(err, ErrNotStopped) {
+				wantError(e, err, copier.ErrLocked, "no leader lock", "-source-stopped")
+			}
+			if (h != nil) != c.locked {
+				e.Errorf("%s: locked %v", c.name, h != nil)
+			}
+			if h != nil {
+				e.held("run-1")
+				e.ok(h.Check(e.Context()))
+				e.ok(h.Release(e.Context(), true))
+			}
+			e.unlocked(nil)
+		}
+	},
+	"expired lock": func(e *env) {
+		for _, was := range []attrs{
+			vaultLock("v1", time.Now().Add(-time.Hour), nil),
+			vaultLock("v1", time.Now().Add(-time.Millisecond), attrs{"ttl": num(17), "Extra": str("x")}),
+			vaultLock("v1", time.Now().Add(-time.Hour), attrs{"Identity": nil}), // of an old Vault
+			vaultLock("v1", time.Now().Add(-time.Hour), attrs{"Value": null, "Identity": bin("")}),
+			vaultLock("v1", time.Now(), attrs{"Value": nil, "Identity": nil, "Expires": nil}),
+		} {
+			e.put(was)
+			before := e.get("core/_lock")
+			s, rec := e.source()
+			start := time.Now()
+			h := e.lock(s, "run-1")
+			if d := time.Since(start); d < e.timing.hold {
+				e.Errorf("Lock returned after %v, before a holder could notice", d)
+			}
+			if w := eventsOf[copier.Waiting](rec); len(w) != 1 {
+				e.Errorf("events Waiting: %+v", w)
+			}
+			e.held("run-1")
+			e.ok(h.Check(e.Context()))
+			e.ok(h.Release(e.Context(), true))
+			e.unlocked(before)
+		}
+	},
+	"renewed lock": func(e *env) {
+		_, err := e.tryVaultLock("v1")
+		e.ok(err)
+		stop := every(e.timing.renew, func() { _, _ = e.tryVaultLock("v1") })
+		defer stop()
+		s, _ := e.source()
+		h, err := e.tryLock(e.Context(), s, "run-1")
+		if h != nil {
+			e.Fatal("locked under a running Vault")
+		}
+		stop()
+		wantError(e, err, copier.ErrLocked, "leader-v1", "stop every Vault")
+		if !errors.Is(err, ErrVaultRunning) {
+			e.Errorf("error is %v", err)
+		}
+		if got := binaryOf(e.get("core/_lock")["Value"]); string(got) != "leader-v1" {
+			e.Errorf("the leader lock is %q", got)
+		}
+		if e.get("core/migration") != nil {
+			e.Error("a migration lock was put")
+		}
+	},
+	"never renewed lock": func(e *env) { // its holder's clock is far ahead
+		was := vaultLock("v1", time.Now().Add(24*time.Hour), attrs{"ttl": num(17)})
+		e.put(was)
+		s, rec := e.source()
+		start := time.Now()
+		h := e.lock(s, "run-1")
+		if d := time.Since(start); d < e.timing.watch+e.timing.hold {
+			e.Errorf("Lock returned after %v", d)
+		}
+		if w := eventsOf[copier.Waiting](rec); len(w) != 2 || !strings.Contains(w[0].For, "leader-v1") {
+			e.Errorf("events Waiting: %+v", w)
+		}
+		e.held("run-1")
+		e.ok(h.Release(e.Context(), true))
+		e.unlocked(was)
+	},
+	"unreadable expiry": func(e *env) { // counts as not expired
+		was := vaultLock("v1", time.Now(), attrs{"Expires": &types.AttributeValueMemberN{Value: "1.5"}})
+		e.put(was)
+		s, rec := e.source()
+		h := e.lock(s, "run-1")
+		if w := eventsOf[copier.Waiting](rec); len(w) != 2 {
+			e.Errorf("events Waiting: %+v", w)
+		}
+		e.ok(h.Release(e.Context(), true))
+		e.unlocked(was)
+	},
+	"holder leaves during the watch": func(e *env) { // no ha_enabled: the lock that was seen is proof enough
+		e.put(vaultLock("v1", time.Now().Add(time.Hour), nil))
+		s, rec := e.source()
+		defer e.onWaiting(rec, func() { e.del("core/_lock") })()
+		h := e.lock(s, "run-1")
+		e.held("run-1")
+		e.ok(h.Release(e.Context(), true))
+		e.unlocked(nil)
+	},
+	"another takes it during the watch": func(e *env) {
+		e.put(vaultLock("v1", time.Now().Add(time.Hour), nil))
+		next := vaultLock("v2", time.Now().Add(time.Hour), nil)
+		s, rec := e.source()
+		s.timing.watch *= 2
+		defer e.onWaiting(rec, func() {
+			e.del("core/_lock")
+			time.Sleep(2 * e.timing.retry)
+			e.put(next)
+		})()
+		_, err := e.tryLock(e.Context(), s, "run-1")
+		wantError(e, err, ErrVaultRunning, "leader-v2", "stop every Vault")
+		e.unlocked(next)
+	},
+	"migration lock": func(e *env) {
+		s, _ := e.source(ha)
+		other, _ := e.source(ha, keepLocked)
+		e.ok(e.lock(other, "run-0").Release(e.Context(), true))
+		ours := e.get("core/migration")
+		for _, c := range []struct {
+			item attrs
+			says string
+		}{
+			{ours, "dyn2raft run run-0 on "},
+			{with("core", "migration", attrs{"Value": bin(`{"start":"2026-03-01T02:03:04+01:00"}`)}), "`vault operator migrate` took it at 2026-03-01T01:03:04Z"},
+			{with("core", "migration", attrs{"Value": bin("{")}), "can't be read"},
+			{with("core", "migration", attrs{"Value": null}), "can't be read"},
+			{with("core", "migration", nil), "can't be read"},
+		} {
+			e.put(c.item)
+			_, err := e.tryLock(e.Context(), s, "run-1")
+			wantError(e, err, copier.ErrLocked, c.says, "-reset")
+			if !errors.Is(err, ErrMigrationLock) {
+				e.Errorf("error is %v", err)
+			}
+			e.leaderIs(nil)
+			if got := e.get("core/migration"); !reflect.DeepEqual(got, c.item) {
+				e.Errorf("the migration lock is now %v", got)
+			}
+		}
+	},
+	"taken at the same moment": func(e *env) { // what Lock has read is stale when it writes
+		for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), nil), vaultLock("v1", time.Now().Add(-time.Hour), attrs{"Identity": nil})} {
+			for _, gone := range []bool{false, true} {
+				if was == nil && gone {
+					continue
+				}
+				e.del("core/_lock")
+				if was != nil {
+					e.put(was)
+				}
+				s, _ := e.source()
+				seen, err := s.readLeader(e.Context())
+				e.ok(err)
+				var next attrs
+				e.del("core/_lock")
+				if !gone {
+					next = vaultLock("v2", time.Now().Add(time.Hour), nil)
+					e.put(next)
+				}
+				l := &lease{s: s, run: "run-1", identity: []byte("run-1"), seen: seen, found: seen, lost: func(error) {}}
+				e.ok(l.takeMigration(e.Context()))
+				err = l.giveUp(e.Context(), l.takeLeader(e.Context()))
+				if !errors.Is(err, ErrVaultRunning) || !errors.Is(err, copier.ErrLocked) || !gone && !strings.Contains(err.Error(), "leader-v2") {
+					e.Errorf("error is %v", err)
+				}
+				e.unlocked(next)
+			}
+		}
+	},
+	"stolen": func(e *env) {
+		for _, gone := range []bool{false, true} {
+			s, _ := e.source(ha)
+			h := e.lock(s, "run-1")
+			var thief attrs
+			if gone {
+				e.del("core/_lock")
+			} else {
+				thief = vaultLock("v2", time.Now().Add(time.Hour), nil)
+				e.put(thief)
+			}
+			select {
+			case err := <-h.lost:
+				says := "leader-v2"
+				if gone {
+					says = "was removed"
+				}
+				wantError(e, err, ErrVaultRunning, says, "stop every Vault")
+			case <-time.After(10 * time.Second):
+				e.Fatal("the loss was not noticed")
+			}
+			err := h.Check(e.Context())
+			wantError(e, err, copier.ErrLocked, "core/_lock", "stop every Vault")
+			time.Sleep(3 * e.timing.renew)
+			if len(h.lost) != 0 {
+				e.Errorf("lost was called again: %v", <-h.lost)
+			}
+			e.ok(h.Release(e.Context(), false))
+			e.unlocked(thief)
+			e.del("core/_lock")
+		}
+	},
+	"migration lock removed": func(e *env) {
+		for _, other := range []attrs{nil, with("core", "migration", attrs{"Value": bin(`{"start":"2026-03-01T02:03:04Z"}`)})} {
+			s, _ := e.source(ha)
+			h := e.lock(s, "run-1")
+			e.ok(h.Check(e.Context()))
+			e.del("core/migration")
+			if other != nil {
+				e.put(other)
+			}
+			wantError(e, h.Check(e.Context()), copier.ErrLocked, "migration lock", "")
+			e.ok(h.Release(e.Context(), false))
+			e.leaderIs(nil)
+			if got := e.get("core/migration"); !reflect.DeepEqual(got, other) {
+				e.Errorf("the migration lock is now %v, expected %v", got, other)
+			}
+			e.del("core/migration")
+		}
+	},
+	"keep locked": func(e *env) {
+		was := vaultLock("v1", time.Now().Add(-time.Hour), nil)
+		e.put(was)
+		s, _ := e.source(keepLocked)
+		e.ok(e.lock(s, "run-1").Release(e.Context(), false))
+		e.unlocked(was)
+		e.ok(e.lock(s, "run-2").Release(e.Context(), true))
+		e.leaderIs(was)
+		if m := e.get("core/migration"); !strings.Contains(string(binaryOf(m["Value"])), "run-2") {
+			e.Errorf("the migration lock is %v", m)
+		}
+	},
+	"cancelled": func(e *env) {
+		why := errors.New("the operator said so")
+		for _, was := range []attrs{
+			vaultLock("v1", time.Now().Add(time.Hour), nil),  // in the watch
+			vaultLock("v1", time.Now().Add(-time.Hour), nil), // in the hold
+		} {
+			e.put(was)
+			s, rec := e.source()
+			s.timing.watch, s.timing.hold = time.Minute, time.Minute
+			ctx, cancel := context.WithCancelCause(e.Context())
+			done := e.onWaiting(rec, func() { cancel(why) })
+			if _, err := e.tryLock(ctx, s, "run-1"); !errors.Is(err, why) {
+				e.Errorf("error is %v", err)
+			}
+			done()
+			e.unlocked(was)
+		}
+	},
+	"reset": func(e *env) {
+		s, _ := e.source(ha)
+		for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), attrs{"ttl": num(17)}), vaultLock("v1", time.Now().Add(-time.Hour), attrs{"Identity": nil})} {
+			e.del("core/_lock")
+			if was != nil {
+				e.put(was)
+			}
+			h := e.lock(s, "run-1")
+			freed, err := s.Reset(e.Context())
+			wantError(e, err, copier.ErrLocked, "run-1", "let it end")
+			if freed != nil {
+				e.Errorf("freed %q under the running copy", freed)
+			}
+			e.ok(h.Check(e.Context()))
+			h.kill()
+			freed, err = s.Reset(e.Context()) // the lock has not expired yet: it is watched
+			e.ok(err)
+			if !reflect.DeepEqual(freed, []string{"core/_lock", "core/migration"}) {
+				e.Errorf("freed %q", freed)
+			}
+			e.unlocked(was)
+			freed, err = s.Reset(e.Context())
+			e.ok(err)
+			if len(freed) != 0 {
+				e.Errorf("freed %q where nothing was locked", freed)
+			}
+			e.unlocked(was)
+			e.ok(h.Release(e.Context(), false)) // it comes back from the dead
+			e.unlocked(was)
+		}
+	},
+	"reset of others' locks": func(e *env) {
+		leader := vaultLock("v1", time.Now().Add(-time.Hour), nil)
+		e.put(leader, with("core", "migration", attrs{"Value": bin(`{"start":"2026-03-01T02:03:04Z"}`)}))
+		s, _ := e.source()
+		freed, err := s.Reset(e.Context())
+		e.ok(err)
+		if !reflect.DeepEqual(freed, []string{"core/migration"}) {
+			e.Errorf("freed %q", freed)
+		}
+		e.unlocked(leader)
+	},
+	"a Vault takes a dead run's lock": func(e *env) {
+		s, _ := e.source()
+		e.put(vaultLock("v1", time.Now().Add(-time.Hour), nil))
+		h := e.lock(s, "run-1")
+		h.kill()
+		e.eventually("the lease to end", func() bool {
+			ok, err := e.tryVaultLock("v2")
+			e.ok(err)
+			return ok
+		})
+		before := e.get("core/_lock")
+		wantError(e, h.Check(e.Context()), ErrVaultRunning, "leader-v2", "")
+		freed, err := s.Reset(e.Context())
+		e.ok(err)
+		if !reflect.DeepEqual(freed, []string{"core/migration"}) {
+			e.Errorf("freed %q", freed)
+		}
+		e.unlocked(before)
+	},
+	"a run after a dead one": func(e *env) { // whose migration lock `vault operator migrate -reset` removed
+		was := vaultLock("v1", time.Now().Add(-time.Hour), nil)
+		e.put(was)
+		s, _ := e.source()
+		e.lock(s, "run-1").kill()
+		e.del("core/migration")
+		h := e.lock(s, "run-2")
+		e.held("run-2")
+		e.ok(h.Release(e.Context(), true))
+		e.unlocked(was)
+	},
+	"a Vault competes": func(e *env) {
+		s, _ := e.source(ha)
+		h := e.lock(s, "run-1")
+		var tries, wins atomic.Int64
+		stop := every(e.timing.retry, func() {
+			ok, err := e.tryVaultLock("v1")
+			if err != nil {
+				e.Error(err)
+			}
+			if ok {
+				wins.Add(1)
+			}
+			tries.Add(1)
+		})
+		defer stop()
+		time.Sleep(e.timing.lease * 3 / 2)
+		e.eventually("tries", func() bool { return tries.Load() > 5 })
+		if wins.Load() != 0 {
+			e.Errorf("a Vault became leader %d times", wins.Load())
+		}
+		e.ok(h.Check(e.Context()))
+		e.ok(h.Release(e.Context(), true))
+		e.eventually("the Vault to become leader", func() bool { return wins.Load() > 0 })
+		stop()
+		if len(h.lost) != 0 {
+			e.Errorf("lost: %v", <-h.lost)
+		}
+	},
+	"two runs": func(e *env) {
+		rounds := 12
+		if e.srv == nil {
+			rounds = 3
+		}
+		for round := range rounds {
+			var was attrs
+			if round%2 == 1 {
+				was = vaultLock("v1", time.Now().Add(-time.Hour), nil)
+				e.put(was)
+			}
+			var wg sync.WaitGroup
+			var hs [2]*holder
+			var errs [2]error
+			for i := range hs {
+				i := (i + round/2) % 2 // both ways round
+				s, _ := e.source(ha)
+				s.timing.hold = 0
+				wg.Go(func() { hs[i], errs[i] = e.tryLock(e.Context(), s, fmt.Sprintf("run-%d-%d", round, i)) })
+			}
+			wg.Wait()
+			if (hs[0] == nil) == (hs[1] == nil) {
+				e.Fatalf("round %d: errors %v and %v", round, errs[0], errs[1])
+			}
+			for i, h := range hs {
+				if h == nil {
+					wantError(e, errs[i], copier.ErrLocked, fmt.Sprintf("run-%d-%d", round, 1-i), "")
+					continue
+				}
+				e.held(h.run)
+				e.ok(h.Check(e.Context()))
+				e.ok(h.Release(e.Context(), true))
+			}
+			e.unlocked(was)
+			e.del("core/_lock")
+		}
+	},
+}
+
+func TestLock(t *testing.T) { eachServer(t, lockCases) }
+
+// TestRefusedLockWritesNothing counts requests: until nobody seems to hold the
+// table nothing is written.
+func TestRefusedLockWritesNothing(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	was := vaultLock("v1", time.Now().Add(time.Hour), attrs{"Extra": str("x")})
+	e.put(was, with("a", "b", attrs{"Value": bin("v")}))
+	before := e.srv.Items("vault")
+	s, rec := e.source()
+	defer e.onWaiting(rec, func() {
+		e.put(vaultLock("v1", time.Now().Add(2*time.Hour), attrs{"Extra": str("x")}))
+	})()
+	_, err := e.tryLock(t.Context(), s, "run-1")
+	wantError(t, err, ErrVaultRunning, "leader-v1", "")
+	e.put(was)
+	if after := e.srv.Items("vault"); !reflect.DeepEqual(before, after) {
+		t.Errorf("the table has changed:\n%v\n%v", before, after)
+	}
+	for operation := range e.srv.Requests() {
+		if operation != "GetItem" {
+			t.Errorf("%d requests of %s", e.srv.Requests()[operation], operation)
+		}
+	}
+}
+
+// TestLostAnswers: a write that took effect and whose answer never came is
+// recognized as ours.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []dynamotest.FaultKind{dynamotest.ResetMidBody, dynamotest.Truncate, dynamotest.WrongCRC} {
+		for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), nil)} {
+			e := newEnv(t)
+			if was != nil {
+				e.put(was)
+			}
+			fs := []*dynamotest.Fault{
+				{Kind: kind, Operation: "PutItem", Count: 1},
+				{Kind: kind, Operation: "UpdateItem", Count: 1},
+				{Kind: kind, Operation: "GetItem", Count: 1},
+				{Kind: kind, Operation: "DeleteItem", Count: 1},
+			}
+			e.srv.SetFaults(fs...)
+			s, _ := e.source(ha)
+			h := e.lock(s, "run-1")
+			e.held("run-1")
+			e.ok(h.Check(t.Context()))
+			e.ok(h.Release(t.Context(), true))
+			e.unlocked(was)
+			for _, f := range fs {
+				if f.Fired() != 1 {
+					t.Errorf("%s of %s fired %d times", kind, f.Operation, f.Fired())
+				}
+			}
+		}
+	}
+}
+
+// TestAnswersLostForGood: each answer to a write is lost, so that Lock fails
+// without knowing what it has taken.
+func TestAnswersLostForGood(t *testing.T) {
+	t.Parallel()
+	for _, operation := range []string{"PutItem", "UpdateItem"} {
+		e := newEnv(t)
+		fault := &dynamotest.Fault{Kind: dynamotest.Truncate, Operation: operation, Count: 2}
+		e.srv.SetFaults(fault)
+		s, _ := e.source(ha, retries(1))
+		if _, err := e.tryLock(t.Context(), s, "run-1"); !errors.Is(err, copier.ErrSource) || fault.Fired() != 2 {
+			t.Errorf("%s: error %v, the fault fired %d times", operation, err, fault.Fired())
+		}
+		e.unlocked(nil)
+	}
+}
+
+// TestCancelledWhileTaking: a write is under way when the operator interrupts,
+// and reaches the table late, as one that is cut off may.
+func TestCancelledWhileTaking(t *testing.T) {
+	t.Parallel()
+	for _, operation := range []string{"PutItem", "UpdateItem"} {
+		e := newEnv(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		front := e.proxy(func(r *http.Request, send func(*http.Request)) {
+			if strings.HasSuffix(r.Header.Get("X-Amz-Target"), "."+operation) {
+				cancel()
+				time.Sleep(100 * time.Millisecond)
+			}
+			send(r.WithContext(context.WithoutCancel(r.Context())))
+		})
+		s, _ := e.sourceAt(front.URL, ha)
+		s.timing.renew = 5 * time.Second
+		h, err := e.tryLock(ctx, s, "run-1")
+		if h != nil { // interrupted after the last write
+			e.ok(h.Release(context.WithoutCancel(ctx), false))
+		} else if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: error %v", operation, err)
+		}
+		front.Close() // waits for its requests
+		e.unlocked(nil)
+		if e.srv.Requests()[operation] == 0 {
+			t.Errorf("no %s was sent", operation)
+		}
+	}
+}
+
+// TestHangingServer: an interrupt does not wait for long for a server that
+// does not answer.
+func TestHangingServer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e.srv.SetFaults(
+		&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute, Operation: "PutItem", Match: func(*dynamotest.Request) bool { cancel(); return true }},
+		&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute, Operation: "DeleteItem"})
+	s, _ := e.source(ha)
+	start := time.Now()
+	_, err := e.tryLock(ctx, s, "run-1")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if d := time.Since(start); d > 8*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	if !strings.Contains(err.Error(), "release the locks") {
+		t.Errorf("error %q does not tell that a lock may be left", err)
+	}
+}
+
+func TestReleaseFails(t *testing.T) {
+	t.Parallel()
+	for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), nil)} {
+		e := newEnv(t)
+		if was != nil {
+			e.put(was)
+		}
+		s, _ := e.source(ha, retries(1))
+		h := e.lock(s, "run-1")
+		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
+		err := h.Release(t.Context(), true)
+		wantError(t, err, copier.ErrSource, "release the locks in table vault", "-reset")
+		e.srv.SetFaults()
+		freed, err := s.Reset(t.Context())
+		e.ok(err)
+		if len(freed) != 2 {
+			t.Errorf("freed %q", freed)
+		}
+		e.unlocked(was)
+	}
+}
+
+// TestRenewalFails: a table that throttles, and then does not, costs warnings
+// only, and no renewal that comes late writes an expiry that is stale.
+func TestRenewalFails(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.timing.lease = 2 * time.Second
+	s, rec := e.source(ha, retries(1000))
+	h := e.lock(s, "run-1")
+	fault := &dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "UpdateItem"}
+	e.srv.SetFaults(fault)
+	before := e.get("core/_lock")["Expires"]
+	time.Sleep(time.Second)
+	if len(eventsOf[copier.Warning](rec)) < 2 || fault.Fired() < 10 {
+		t.Errorf("%d warnings after %d throttles", len(eventsOf[copier.Warning](rec)), fault.Fired())
+	}
+	e.srv.SetFaults()
+	e.eventually("a renewal", func() bool { return !reflect.DeepEqual(e.get("core/_lock")["Expires"], before) })
+	expiry, ok := leaderLock(e.get("core/_lock")).expiry()
+	if left := time.Until(expiry); !ok || left < e.timing.lease-800*time.Millisecond {
+		t.Errorf("the late renewal is good for %v only", left)
+	}
+	e.ok(h.Check(t.Context()))
+	if len(h.lost) != 0 {
+		t.Errorf("lost: %v", <-h.lost)
+	}
+	e.ok(h.Release(t.Context(), true))
+	e.unlocked(nil)
+}
+
+// TestLostDuringHold: a Vault takes the lock back while Lock waits for it to
+// notice.
+func TestLostDuringHold(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.put(vaultLock("v1", time.Now().Add(-time.Hour), nil))
+	s, rec := e.source()
+	s.timing.hold = time.Minute
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	thief := vaultLock("v1", time.Now().Add(time.Hour), nil)
+	defer e.onWaiting(rec, func() { e.put(thief) })()
+	_, err := s.Lock(ctx, "run-1", func(err error) { cancel(err) })
+	wantError(t, err, ErrVaultRunning, "leader-v1", "stop every Vault")
+	e.unlocked(thief)
+}
