@@ -165,9 +165,11 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if c.result.Load, err = c.dst.Load(ctx, entries); err != nil {
 		return cause(ctx, err)
 	}
-	if want := stats.Entries - stats.LeftOut; c.result.Load.Entries != want {
+	want, got := stats.Entries-stats.LeftOut, c.result.Load
+	if got.Entries != want || !c.result.Partial && got.Bytes != stats.Bytes {
 		return &Error{Kind: ErrDestination, Op: "load entries",
-			Err: fmt.Errorf("%d entries were read and %d were written: this is a defect of dyn2raft, and nothing was put in place", want, c.result.Load.Entries)}
+			Err: fmt.Errorf("%d entries (%d bytes in all) were read, and %d (%d bytes) were written: this is a defect of dyn2raft, and nothing was put in place",
+				want, stats.Bytes, got.Entries, got.Bytes)}
 	}
 
 	c.startPhase(PhaseCommit)

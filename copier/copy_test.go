@@ -156,6 +156,7 @@ type fakeSink struct {
 	dir       string
 	got       []Entry
 	skip      int // entries that it leaves out
+	shorter   int64 // bytes that its values lose
 	committed bool
 }
 
@@ -180,7 +181,11 @@ func (s *fakeSink) Load(ctx context.Context, in Stream) (LoadStats, error) {
 		return LoadStats{}, err
 	}
 	s.got = got[:max(len(got)-s.skip, 0)]
-	return LoadStats{Entries: int64(len(s.got))}, nil
+	stats := LoadStats{Entries: int64(len(s.got)), Bytes: -s.shorter}
+	for _, e := range s.got {
+		stats.Bytes += int64(len(e.Key) + len(e.Value))
+	}
+	return stats, nil
 }
 
 func (s *fakeSink) Commit(context.Context) error {
@@ -389,6 +394,14 @@ func TestCopySinkThatLosesEntries(t *testing.T) {
 		if !errors.Is(err, ErrDestination) || strings.Contains(c.String(), "dst.Commit") || result.Load.Entries != int64(200-skip) {
 			t.Errorf("%d entries lost: %v", skip, err)
 		}
+	}
+}
+
+func TestCopySinkThatShortens(t *testing.T) {
+	c := &copyCase{t: t}
+	c.during = map[string]func(){"dst.Load": func() { c.dst.shorter = 1 }}
+	if _, err := c.run(context.Background()); !errors.Is(err, ErrDestination) || strings.Contains(c.String(), "dst.Commit") {
+		t.Errorf("a value lost a byte: %v", err)
 	}
 }
 

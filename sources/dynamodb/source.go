@@ -237,7 +237,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
 		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table,
 			Err:  fmt.Errorf("its status is %s, expected ACTIVE", t.TableStatus),
-			Hint: "wait until the table is ACTIVE (aws dynamodb describe-table), then run the same command again"}
+			Hint: statusHint(t.TableStatus)}
 	}
 	if err := checkSchema(t); err != nil {
 		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
@@ -250,6 +250,18 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		Bytes: aws.ToInt64(t.TableSizeBytes),
 	}
 	return s.info, nil
+}
+
+// statusHint says what to do about a table that can't be read.
+func statusHint(status types.TableStatus) string {
+	switch status {
+	case types.TableStatusInaccessibleEncryptionCredentials:
+		return "the table's KMS key can't be used: enable it, or restore the grants of DynamoDB on it, then run the same command again"
+	case types.TableStatusDeleting, types.TableStatusArchiving, types.TableStatusArchived:
+		return "the table is going away or gone: restore it from a backup, and name the restored table"
+	default:
+		return "wait until the table is ACTIVE (aws dynamodb describe-table), then run the same command again"
+	}
 }
 
 // ErrNotVaultTable is returned when a table has another schema than Vault's.
