@@ -21,7 +21,7 @@ type Options struct {
 	Segments int
 	Memory   int64
 	// StartKey, where set, leaves out all entries whose key is less: the
-	// result is partial and no Vault can start from it.
+	// result is partial, and no Vault may be started from it.
 	StartKey string
 	// Events, where set, is told what goes on.
 	Events func(Event)

@@ -155,7 +155,7 @@ type fakeSink struct {
 	c         *copyCase
 	dir       string
 	got       []Entry
-	skip      int // entries that it leaves out
+	skip      int   // entries that it leaves out
 	shorter   int64 // bytes that its values lose
 	committed bool
 }

@@ -87,7 +87,11 @@ type control struct {
 	before      int   // the limit before that
 	last        int64 // bytes of the last interval
 	throttled   bool  // the source has throttled once
+	calm        int   // ticks since it was found that more bring nothing
 }
+
+// probeEvery is after how many ticks more workers are tried once more.
+const probeEvery = 10
 
 // worthwhile is by how much more, in percent, growing must make the source
 // deliver.
@@ -104,8 +108,18 @@ func (c *control) tick(bytes, throttles int64) {
 	case c.growing && c.before > 0 && bytes*100 < c.last*(100+worthwhile):
 		c.limit, c.growing = c.before, false
 	case c.growing:
-		c.before, c.limit = c.limit, min(c.limit+(c.limit+1)/2, c.most)
-		c.growing = c.limit > c.before
+		c.grow()
+	default:
+		// One bad second proves little: look again now and then.
+		if c.calm++; c.calm == probeEvery {
+			c.calm = 0
+			c.grow()
+		}
 	}
 	c.last = bytes
+}
+
+func (c *control) grow() {
+	c.before, c.limit = c.limit, min(c.limit+(c.limit+1)/2, c.most)
+	c.growing = c.limit > c.before
 }

@@ -24,6 +24,9 @@ func TestControl(t *testing.T) {
 			[]tick{{100, 0, 10}, {200, 0, 10}, {10, 0, 10}}},
 		"a source that is quick at once": {control{limit: 8, most: 64, growing: true},
 			[]tick{{100, 0, 12}, {100, 0, 8}, {100, 0, 8}}},
+		"one bad second": {control{limit: 8, most: 64, growing: true},
+			[]tick{{100, 0, 12}, {100, 0, 8}, {100, 0, 8}, {100, 0, 8}, {100, 0, 8}, {100, 0, 8}, {100, 0, 8},
+				{100, 0, 8}, {100, 0, 8}, {100, 0, 8}, {100, 0, 8}, {100, 0, 12}, {150, 0, 18}}},
 		"throttled": {control{limit: 8, most: 10, growing: true},
 			[]tick{{100, 0, 10}, {100, 3, 5}, {50, 1, 2}, {50, 1, 1}, {50, 9, 1}, {50, 0, 2}, {40, 0, 3}, {90, 0, 4}, {90, 1, 2}}},
 	} {
@@ -80,7 +83,7 @@ func TestScanPace(t *testing.T) {
 	scan := func(t *testing.T, src *serviceSource, workers int) (ScanStats, time.Duration) {
 		t.Helper()
 		start := time.Now()
-		sorted, stats, err := Scan(t.Context(), src, ScanOptions{WorkDir: t.TempDir(), Workers: workers})
+		sorted, stats, err := Scan(t.Context(), src, ScanOptions{WorkDir: t.TempDir(), Workers: workers, Memory: 1 << 30})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,8 @@ import (
 type ScanOptions struct {
 	// Workers is the most pages that are read at the same time. A few are
 	// read at first, more while that makes the source deliver more, and half
-	// as many when it throttles. 0 means 64, or as many as Memory allows.
+	// as many when it throttles. 0 means 64. Memory bounds it too: one for
+	// each 16 MiB.
 	Workers int
 	// Segments is the number of segments the source is asked for; 0 leaves
 	// it to the source.
@@ -46,6 +47,7 @@ const (
 	MinMemory = 64 << 20
 
 	defaultWorkers = 64
+	maxWorkers     = 4096
 	// pageMemory is what a worker holds: a response of up to 1.4 MB, and the
 	// entries decoded from it.
 	pageMemory = 4 << 20
@@ -69,9 +71,11 @@ func (o *ScanOptions) validate() error {
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
 	}
+	allowed := int(min(o.Memory/pageShare/pageMemory, maxWorkers))
 	if o.Workers == 0 {
-		o.Workers = int(min(defaultWorkers, o.Memory/pageShare/pageMemory))
+		o.Workers = defaultWorkers
 	}
+	o.Workers = min(o.Workers, allowed)
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}

@@ -27,7 +27,9 @@ type pageDecoder struct {
 	// items is the number of items seen, count what the response says.
 	items, count int64
 
-	path, prefix []byte // the last item's Path, and what it makes a key begin with
+	path, prefix []byte // the last entry's Path, and what it makes a key begin with
+
+	order order
 }
 
 // errOtherShape is returned for a body that is left to the SDK.
@@ -38,16 +40,17 @@ var errCount = errors.New("the response's Count is not the number of its items")
 
 // decodePage decodes body into b. It returns errOtherShape, also for items that
 // no Vault has written, or errCount; on an error the caller truncates b.
-func decodePage(body []byte, b *copier.Batch) (copier.Page, *position, error) {
+func decodePage(body []byte, b *copier.Batch) (decoded, error) {
 	d := pageDecoder{body: body, b: b, prefix: make([]byte, 0, 256)}
 	d.page.WireBytes = int64(len(body))
 	if err := d.response(); err != nil {
-		return copier.Page{}, nil, err
+		return decoded{}, err
 	}
 	if d.count != d.items {
-		return copier.Page{}, nil, errCount
+		return decoded{}, errCount
 	}
-	return d.page, d.last, nil
+	d.order.path, d.order.key = nil, nil // they alias the body
+	return decoded{page: d.page, last: d.last, order: d.order}, nil
 }
 
 // space skips white space.
@@ -425,6 +428,7 @@ func (d *pageDecoder) take(it *item) error {
 	if !it.hasPath || !it.hasKey {
 		return errOtherShape // which the slow path refuses
 	}
+	d.order.see(it.path, it.key)
 	vlen := 0
 	if it.value == valueBinary {
 		n := len(it.base64)

@@ -63,7 +63,8 @@ func entriesOf(b *copier.Batch) []string {
 func compareDecoders(t *testing.T, body []byte) bool {
 	t.Helper()
 	var fast, slow copier.Batch
-	page, last, err := decodePage(body, &fast)
+	got, err := decodePage(body, &fast)
+	page, last := got.page, got.last
 	if errors.Is(err, errOtherShape) {
 		return false
 	}
@@ -153,7 +154,7 @@ func TestDecodeBase64Lengths(t *testing.T) {
 		}
 		body := `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"` + base64.StdEncoding.EncodeToString(value) + `"}}]}`
 		var b copier.Batch
-		if _, _, err := decodePage([]byte(body), &b); err != nil {
+		if _, err := decodePage([]byte(body), &b); err != nil {
 			t.Fatalf("%d bytes: %v", n, err)
 		}
 		if got := b.Entry(0).Value; !bytes.Equal(got, value) {
@@ -188,7 +189,7 @@ func TestDecodeAllocations(t *testing.T) {
 	var b copier.Batch
 	allocs := testing.AllocsPerRun(10, func() {
 		b.Reset()
-		if _, _, err := decodePage(body, &b); err != nil {
+		if _, err := decodePage(body, &b); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -208,7 +209,7 @@ func BenchmarkDecodePage(b *testing.B) {
 		var batch copier.Batch
 		for b.Loop() {
 			batch.Reset()
-			if _, _, err := decodePage(body, &batch); err != nil {
+			if _, err := decodePage(body, &batch); err != nil {
 				b.Fatal(err)
 			}
 		}

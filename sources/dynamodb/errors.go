@@ -63,7 +63,12 @@ func (e *plainError) Unwrap() error { return e.err }
 // request that was signed, session token included.
 func plain(err error) error {
 	var api smithy.APIError
-	if !errors.As(err, &api) {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &api):
+	case errors.As(err, &op):
+		return &plainError{op.Error(), err} // without the SDK's zero status and empty request id
+	default:
 		return err
 	}
 	message, _, _ := strings.Cut(api.ErrorMessage(), "\n")

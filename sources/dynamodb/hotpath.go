@@ -26,8 +26,9 @@ import (
 // two. Vault's hot Keys are an "h" and hexadecimal digits, for which the first
 // split gives about ten parts that are not empty.
 const (
-	firstParts = 16
-	laterParts = 4
+	firstParts  = 16
+	laterParts  = 4
+	maxKeyBytes = 1024 // of a range key, DynamoDB's limit
 )
 
 // A position is a resume token: what comes behind an item, in the order of the
@@ -54,17 +55,21 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
 	})
 	if err == nil {
-		t.tries(out.ResultMetadata)
+		countTries(&t.page, out.ResultMetadata)
 	}
-	if err == nil && !t.decoded {
+	if err == nil && !t.done {
 		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
 	return err
 }
 
 // rest returns the positions that cover what is left after a page that began
-// at from and ended at last; both may be nil.
-func (s *Source) rest(ctx context.Context, from, last *position, page *copier.Page) ([]position, error) {
+// at from, which is nil at a segment's start.
+func (s *Source) rest(ctx context.Context, from *position, d *decoded) ([]position, error) {
+	last := d.last
+	if from != nil && !d.order.after(from) || d.order.descends {
+		s.unordered.Store(true)
+	}
 	switch {
 	case last == nil:
 		return nil, nil
@@ -75,10 +80,11 @@ func (s *Source) rest(ctx context.Context, from, last *position, page *copier.Pa
 			return nil, s.fail(ctx, "Query", errors.New("the response's LastEvaluatedKey lies outside of what was asked for"))
 		}
 		return split(position{Path: last.Path, Key: last.Key, To: from.To}, laterParts), nil
-	case from.Path != last.Path:
+	case from.Path != last.Path, s.unordered.Load():
+		// Ranges of Keys are the rest only where the Scan goes by Keys.
 		return []position{*last}, nil
 	}
-	end, err := s.lastKey(ctx, last.Path, page)
+	end, err := s.lastKey(ctx, last.Path, &d.page)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +110,7 @@ func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (s
 	if err != nil {
 		return "", s.fail(ctx, "Query", err)
 	}
+	countTries(page, out.ResultMetadata)
 	if out.ConsumedCapacity != nil {
 		page.Units += aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
 	}
@@ -164,5 +171,5 @@ func between(lo, hi string) (string, bool) {
 		sb.WriteRune(next + (max(next, utf8.RuneSelf)-next)/2 + 1)
 	}
 	mid := sb.String()
-	return mid, lo < mid && mid < hi && utf8.ValidString(mid)
+	return mid, lo < mid && mid < hi && utf8.ValidString(mid) && len(mid) <= maxKeyBytes
 }

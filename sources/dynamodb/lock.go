@@ -82,6 +82,16 @@ func (l leaderLock) expired() bool {
 	return ok && !t.After(time.Now()) || l[attrExpires] == nil
 }
 
+// staleAfter is how long a leader lock may have been expired to show that
+// Vaults still elect their leader in the table.
+const staleAfter = 24 * time.Hour
+
+// stale tells whether the lock expired long ago.
+func (l leaderLock) stale() bool {
+	t, ok := l.expiry()
+	return ok && time.Since(t) > staleAfter
+}
+
 // run is the id of the dyn2raft run that holds the lock, if one does.
 func (l leaderLock) run() (string, bool) {
 	if l[attrIdentity] == nil {
@@ -119,10 +129,11 @@ func (l leaderLock) holder() string {
 // [copier.Locker]:
 //
 //   - It looks whether a Vault is running. A leader lock that has not expired
-//     by our clock is watched for 20 s, longer than a lease, and refused if it
-//     changes. Without a leader lock, and where the Vaults are not known to
-//     elect their leader in the table, Options.Stopped is asked. Until here
-//     nothing is written.
+//     by our clock is watched for 20 s, longer than a lease, one that has for
+//     11 s, longer than two renewals, and either is refused if it changes.
+//     Without a leader lock, or with one that expired more than a day ago, and
+//     where the Vaults are not known to elect their leader in the table,
+//     Options.Stopped is asked. Until here nothing is written.
 //   - It puts the entry core/migration, on which a starting Vault refuses to
 //     start, on the condition that there is none.
 //   - It takes the leader lock on the condition that it is as it was seen,
@@ -137,10 +148,11 @@ func (s *Source) Lock(ctx context.Context, runID string, lost func(error)) (copi
 	if err != nil {
 		return nil, err
 	}
-	// A lock that is there now shows that Vaults elect their leader in the
-	// table, also if its holder gives it back while it is watched.
-	if first == nil && !s.opts.HAEnabled {
-		if err := s.askStopped(ctx); err != nil {
+	// A lock that is there shows that Vaults elect their leader in the table,
+	// also if its holder gives it back while it is watched; but one that
+	// expired long ago tells nothing of today's Vaults.
+	if (first == nil || first.stale()) && !s.opts.HAEnabled {
+		if err := s.askStopped(ctx, first); err != nil {
 			return nil, err
 		}
 	}
@@ -225,12 +237,18 @@ func (s *Source) migrationLocked(item map[string]types.AttributeValue) error {
 // watchLeader returns the leader lock once nobody seems to hold it. first is
 // what was read before.
 func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock, error) {
-	if first == nil || first.expired() {
-		return first, nil
+	if first == nil {
+		return nil, nil
 	}
-	until := time.Now().Add(s.timing.watch)
+	watch, held := s.timing.watch, "held"
+	if first.expired() {
+		held = "last held"
+		// By our clock, which may be ahead: two renewals are enough to see.
+		watch = min(watch, 2*s.timing.renew+s.timing.retry)
+	}
+	until := time.Now().Add(watch)
 	s.opts.Events(copier.Waiting{
-		For:   "the leader lock, held by " + first.holder() + ", to be renewed or not",
+		For:   "the leader lock, " + held + " by " + first.holder() + ", to be renewed or not",
 		Until: until,
 	})
 	for {
@@ -258,8 +276,11 @@ func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock,
 	}
 }
 
-func (s *Source) askStopped(ctx context.Context) error {
+func (s *Source) askStopped(ctx context.Context, stale leaderLock) error {
 	reason := "the table has no leader lock, and storage_source does not say ha_enabled = \"true\""
+	if t, ok := stale.expiry(); ok {
+		reason = "the table's leader lock expired at " + t.UTC().Format(time.RFC3339) + ", and storage_source does not say ha_enabled = \"true\""
+	}
 	if s.opts.Stopped != nil {
 		ok, err := s.opts.Stopped(ctx, reason)
 		if err != nil {

@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -19,10 +20,40 @@ type scanTarget struct {
 	b    *copier.Batch
 	from int // the batch's length before the request
 
-	decoded bool // page, last and err say what was in the response
-	page    copier.Page
-	last    *position
-	err     error // of slow
+	done bool // decoded and err say what was in the response
+	decoded
+	err error // of slow
+}
+
+// A decoded is what was in a page, beside its entries.
+type decoded struct {
+	page  copier.Page
+	last  *position // LastEvaluatedKey
+	order order
+}
+
+// An order watches whether the items of one Path come in the order of their
+// Keys, as they were always seen to: AWS documents that for Query, and for
+// Scan not at all.
+type order struct {
+	first     position // the first item
+	descends  bool     // an item's Key was not greater than that of the one before, in one Path
+	path, key []byte   // the last item
+}
+
+func (o *order) see(path, key []byte) {
+	if o.path == nil {
+		o.first = position{Path: string(path), Key: string(key)}
+	} else if bytes.Equal(path, o.path) && bytes.Compare(key, o.key) <= 0 {
+		o.descends = true
+	}
+	o.path, o.key = path, key
+}
+
+// after tells whether all items come behind pos, as far as they are of its
+// Path, and in order.
+func (o *order) after(pos *position) bool {
+	return !o.descends && (o.first.Path != pos.Path || o.first.Key > pos.Key)
 }
 
 // scanTargetKey is the context's key of a *scanTarget.
@@ -33,13 +64,14 @@ type scanTargetKey struct{}
 // it is called anew.
 func (t *scanTarget) fast(body []byte) (bool, error) {
 	t.b.Truncate(t.from)
-	page, last, err := decodePage(body, t.b)
+	var err error
+	t.decoded, err = decodePage(body, t.b)
+	t.done = err == nil
 	if err != nil {
 		t.b.Truncate(t.from)
 	}
 	switch {
 	case err == nil:
-		t.decoded, t.page, t.last = true, page, last
 		return true, nil
 	case errors.Is(err, errOtherShape):
 		t.page.WireBytes = int64(len(body))
@@ -49,16 +81,16 @@ func (t *scanTarget) fast(body []byte) (bool, error) {
 	}
 }
 
-// tries counts the tries that failed before the response came.
-func (t *scanTarget) tries(m middleware.Metadata) {
+// countTries counts the tries that failed before a response came.
+func countTries(page *copier.Page, m middleware.Metadata) {
 	results, _ := retry.GetAttemptResults(m)
 	for _, r := range results.Results {
 		if r.Err == nil {
 			continue
 		}
-		t.page.Retries++
+		page.Retries++
 		if isThrottle(r.Err) {
-			t.page.Throttles++
+			page.Throttles++
 		}
 	}
 }
@@ -70,12 +102,12 @@ func isThrottle(err error) bool {
 
 // slow takes what the SDK has decoded.
 func (t *scanTarget) slow(items []map[string]types.AttributeValue, count int32, last map[string]types.AttributeValue, used *types.ConsumedCapacity) {
-	t.decoded = true
+	t.done = true
 	if int(count) != len(items) {
 		t.err = errCount
 		return
 	}
-	if t.err = addItems(items, t.b, &t.page); t.err != nil {
+	if t.err = addItems(items, t.b, &t.decoded); t.err != nil {
 		return
 	}
 	if used != nil {
@@ -92,13 +124,14 @@ func (t *scanTarget) slow(items []map[string]types.AttributeValue, count int32, 
 	}
 }
 
-func addItems(items []map[string]types.AttributeValue, b *copier.Batch, page *copier.Page) error {
+func addItems(items []map[string]types.AttributeValue, b *copier.Batch, d *decoded) error {
 	for _, item := range items {
 		path, ok1 := item[attrPath].(*types.AttributeValueMemberS)
 		key, ok2 := item[attrKey].(*types.AttributeValueMemberS)
 		if !ok1 || !ok2 {
 			return fmt.Errorf("%w: an item without a Path and a Key of type S", ErrNotVaultItem)
 		}
+		d.order.see([]byte(path.Value), []byte(key.Value))
 		r := record{path: path.Value, key: key.Value}
 		var value []byte
 		switch v := item[attrValue].(type) {
@@ -118,9 +151,9 @@ func addItems(items []map[string]types.AttributeValue, b *copier.Batch, page *co
 		}
 		switch kind {
 		case kindMarker:
-			page.Markers++
+			d.page.Markers++
 		case kindLock:
-			page.Locks = append(page.Locks, vaultKey)
+			d.page.Locks = append(d.page.Locks, vaultKey)
 		default:
 			b.Append([]byte(vaultKey), value)
 		}

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -100,7 +101,9 @@ type Source struct {
 	creds  aws.CredentialsProvider
 	info   copier.SourceInfo
 	timing timing
-	crc    crcCheck
+	// unordered is set once items of one Path came out of order.
+	unordered atomic.Bool
+	crc       crcCheck
 }
 
 var (
@@ -210,8 +213,8 @@ func (r *retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
 	return r.RetryerV2.RetryDelay(attempt, err)
 }
 
-// Prepare checks the credentials, and that the table is ACTIVE and has the
-// schema of Vault's storage: Path as its hash key and Key as its range key,
+// Prepare checks the credentials, and that the table is ACTIVE, or UPDATING
+// (its capacity, say), and has the schema of Vault's storage: Path as its hash key and Key as its range key,
 // both strings.
 func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 	if _, err := s.creds.Retrieve(ctx); err != nil {
@@ -303,12 +306,17 @@ const (
 // Segments divides the table into n segments of its hash space, or, where n is
 // 0, into one for each 8 MiB of the table's reported size, at least 64 and at
 // most 4,096. More than a million are refused, as DynamoDB does.
-func (s *Source) Segments(_ context.Context, n int) ([]copier.Segment, error) {
+func (s *Source) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
 	if n == 0 {
 		n = int(min(max(s.info.Bytes/segmentBytes, minSegments), maxSegments))
 	}
 	if n > 1_000_000 {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Err: fmt.Errorf("%d segments: DynamoDB takes at most 1,000,000", n)}
+	}
+	// Query is needed only once a Path fills several pages, maybe after an
+	// hour: better to be told now that it is not allowed.
+	if _, err := s.lastKey(ctx, corePath, &copier.Page{}); err != nil {
+		return nil, err
 	}
 	out := make([]copier.Segment, n)
 	for i := range out {
@@ -349,8 +357,8 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		return page, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: target.err,
 			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
 	}
+	rest, err := s.rest(ctx, from, &target.decoded)
 	page = target.page
-	rest, err := s.rest(ctx, from, target.last, &page)
 	if err != nil {
 		return page, err
 	}
@@ -378,9 +386,9 @@ func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t
 	}
 	out, err := s.client.Scan(context.WithValue(ctx, scanTargetKey{}, t), in)
 	if err == nil {
-		t.tries(out.ResultMetadata)
+		countTries(&t.page, out.ResultMetadata)
 	}
-	if err == nil && !t.decoded {
+	if err == nil && !t.done {
 		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
 	return err

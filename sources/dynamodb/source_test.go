@@ -74,7 +74,7 @@ func TestPrepareStatus(t *testing.T) {
 	for _, status := range []types.TableStatus{types.TableStatusCreating, types.TableStatusDeleting, types.TableStatusArchived, types.TableStatusInaccessibleEncryptionCredentials} {
 		e.ok(e.srv.SetTableStatus("vault", status))
 		_, err := s.Prepare(t.Context())
-		wantError(t, err, copier.ErrSource, string(status), "ACTIVE")
+		wantError(t, err, copier.ErrSource, string(status)+", expected ACTIVE", "table")
 	}
 	for _, status := range []types.TableStatus{types.TableStatusActive, types.TableStatusUpdating} {
 		e.ok(e.srv.SetTableStatus("vault", status))

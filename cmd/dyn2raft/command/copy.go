@@ -67,7 +67,7 @@ func copyCommand(std Streams) *cli.Command {
 			parallelFlag(), segmentsFlag(), memoryFlag(),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that the data directory's contents will belong to"},
 			&cli.StringFlag{Name: "start", Usage: "copy only the keys from this `key` on; needs -partial"},
-			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy from which no Vault can start"},
+			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy that no Vault may be started from"},
 			strictFlag(), levelFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -86,7 +86,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked")):
 		return &usageError{"-reset copies nothing, and goes with none of -start, -partial and -keep-source-locked", "run it alone, then copy"}
 	case start != "" && !partial:
-		return &usageError{"-start makes a partial copy, from which no Vault can start, and nothing can be added to a Raft destination later",
+		return &usageError{"-start makes a partial copy, which would start a Vault without a part of its data, and nothing can be added to a Raft destination later",
 			"to go on after an interruption run the copy again without -start (a --resume is not in this version); for a partial copy on purpose, add -partial"}
 	case start == "" && partial:
 		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial out"}

@@ -182,7 +182,7 @@ type copyRecord struct {
 func (p *printer) copied(res copier.Result, cfg *config.Config, start string, keptLocked bool) error {
 	message := "Success! All of the keys have been migrated."
 	if res.Partial {
-		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; no Vault can start from it.", start)
+		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; do not start a Vault from it.", start)
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, cfg.Destination.NodeID, cfg.Destination.Address,
