@@ -8,10 +8,10 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test race e2e vault lint bench clean
+.PHONY: help demo build test race e2e vault lint bench bench-results clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 demo: build ## serve a table like Vault's, copy it, verify the copy, show the result
 	bin/dyn2raft demo
@@ -39,11 +39,22 @@ lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the script
 	$(LINT) run ./...
 	@for script in .ci/run testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
 
-bench: ## run every benchmark
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## measure everything that has a goal, and fail where it is slower than bench/RESULTS.md
+	@set -o pipefail; $(measure) | tee /dev/stderr | go run ./bench/results $(BENCH_WRITE:1=-write)
+
+bench-results: ## the same, and write bench/RESULTS.md; with VAULT_BIN and BENCH_GROWTH=10000000 all of it (25 minutes)
+	@$(MAKE) --no-print-directory bench BENCH_WRITE=1
 
 clean: ## remove bin/; what was fetched or built for tests stays in ~/.cache/dyn2raft
 	rm -rf bin
+
+# The benchmarks that bench/results knows. With VAULT_BIN set vault operator migrate is
+# measured too (15 minutes), with BENCH_GROWTH=10000000 a table of so many entries (5 minutes).
+define measure
+{ go test -run '^$$' -bench DecodePage -benchmem -count 3 ./sources/dynamodb && \
+go test -run '^$$' -bench 'Load$$' -benchtime 9x ./sinks/raft/boltfile && \
+go test -run '^$$' -bench . -benchtime 5x -timeout 90m ./bench -growth=$(or $(BENCH_GROWTH),0); }
+endef
 
 # A shell fragment that sets DYNAMODB_LOCAL, or says loudly that it can't.
 define with_dynamodb_local

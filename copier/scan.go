@@ -51,8 +51,11 @@ const (
 	// pageMemory is what a worker holds: a response of up to 1.4 MB, and the
 	// entries decoded from it.
 	pageMemory = 4 << 20
-	sortShare  = 2 // of the budget, as its divisor
-	pageShare  = 4
+	// pageArena has room for the entries of a page of 1 MB and a bit more, so that
+	// a worker's first page needs not grow into it.
+	pageArena = 5 << 18
+	sortShare = 2 // of the budget, as its divisor
+	pageShare = 4
 )
 
 // startWorkers is how many workers read at first: four for each processor that
@@ -204,6 +207,9 @@ func (s *scan) read(ctx context.Context) error {
 			page.Reset()
 			if !s.pace.enter() {
 				return context.Cause(ctx)
+			}
+			if page.arena == nil {
+				page.arena = make([]byte, 0, pageArena)
 			}
 			info, err := s.src.ReadPage(ctx, seg, &page)
 			s.pace.leave(info)

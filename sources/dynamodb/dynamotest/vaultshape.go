@@ -28,7 +28,7 @@ type VaultShape struct {
 	Seed        uint64 // other seeds give other names and values
 	ValueSize   int    // mean size of a value in bytes; 0 is 800. From about 10,000 on the largest values hit the service's limit and the mean stays below
 	ExpiredLock bool   // Load also writes a leader lock core/_lock that expired an hour ago; it is no entry
-	Derived     bool   // Load keeps no values: the server makes them again, from where the generator stood, whenever it sends them. That takes a fifth of the memory, and more time for each response
+	Derived     bool   // Load keeps no values: the server makes them again, from where the generator stood, whenever it sends them. That takes half of the memory or less, and more time for each response
 }
 
 // Sizes of values at the default mean of 800 bytes. Most are small, one in 400
