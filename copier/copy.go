@@ -203,11 +203,11 @@ func cause(ctx context.Context, err error) error {
 	}
 }
 
-// HintNoSpace returns what to do about an error of a full disk or an exceeded
+// hintNoSpace returns what to do about an error of a full disk or an exceeded
 // quota, and nothing for any other error.
-func HintNoSpace(err error) string {
+func hintNoSpace(err error) string {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return "the file system is full: it needs room for the whole copy, and as much again for the sort's work files; free some, then run the same command again"
+		return "the file system of that work file is full: work files need as much room as the data, those of a verification about 100 bytes an entry; make room, then run the same command again"
 	}
 	return ""
 }

@@ -67,14 +67,14 @@ func TestHint(t *testing.T) {
 }
 
 func TestHintNoSpace(t *testing.T) {
-	const want = "the file system is full: it needs room for the whole copy, and as much again for the sort's work files; free some, then run the same command again"
+	const want = "the file system of that work file is full: work files need as much room as the data, those of a verification about 100 bytes an entry; make room, then run the same command again"
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
-		if got := HintNoSpace(fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: errno})); got != want {
+		if got := hintNoSpace(fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: errno})); got != want {
 			t.Errorf("%v: got %q", errno, got)
 		}
 	}
 	for _, err := range []error{nil, syscall.EIO, errors.New("no space")} {
-		if got := HintNoSpace(err); got != "" {
+		if got := hintNoSpace(err); got != "" {
 			t.Errorf("%v: got %q", err, got)
 		}
 	}

@@ -114,7 +114,7 @@ func writeRun(ctx context.Context, create func() (runFile, error), in Stream) (r
 
 // workError is an error of the work directory.
 func workError(op string, err error) error {
-	return &Error{Kind: ErrDestination, Op: op, Err: err, Hint: HintNoSpace(err)}
+	return &Error{Kind: ErrDestination, Op: op, Err: err, Hint: hintNoSpace(err)}
 }
 
 // A runReader streams a run.

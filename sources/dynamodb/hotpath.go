@@ -75,6 +75,8 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded) ([]positi
 		return nil, nil
 	case from == nil:
 		return []position{*last}, nil
+	case *last == *from:
+		return nil, s.fail(ctx, "Scan", errors.New("the response's LastEvaluatedKey is where the page began: the table would be read for ever"))
 	case from.To != "":
 		if last.Path != from.Path || last.Key <= from.Key || last.Key > from.To {
 			return nil, s.fail(ctx, "Query", errors.New("the response's LastEvaluatedKey lies outside of what was asked for"))

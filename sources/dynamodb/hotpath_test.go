@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -166,4 +167,17 @@ func readHot(e *env, want map[string]int) (ranges, most int) {
 		e.Errorf("%d entries are missing", len(want))
 	}
 	return ranges, most
+}
+
+// TestRestMovesOn refuses a service that sends the same place again and again.
+func TestRestMovesOn(t *testing.T) {
+	e := newEnv(t)
+	s, _ := e.source()
+	at := position{Path: "a", Key: "b"}
+	if _, err := s.rest(t.Context(), &at, &decoded{last: &position{Path: "a", Key: "b"}}); !errors.Is(err, copier.ErrSource) {
+		t.Errorf("error is %v", err)
+	}
+	if rest, err := s.rest(t.Context(), &at, &decoded{last: &position{Path: "b", Key: "b"}}); err != nil || len(rest) != 1 {
+		t.Errorf("rest %v, error %v", rest, err)
+	}
 }
