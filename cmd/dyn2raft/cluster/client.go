@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// requestTimeout holds for one request where VAULT_CLIENT_TIMEOUT says nothing.
+// The library's own minute is long for somebody who waits in a window.
+const requestTimeout = 15 * time.Second
+
+// Connect returns a client as the vault command would make one: from VAULT_ADDR,
+// VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and the others, and with the token
+// that `vault login` leaves in ~/.vault-token. address, if it is not empty,
+// comes before the environment's. No request is sent. Every error is
+// [copier.ErrConfig], and holds no token.
+func Connect(address string) (*api.Client, error) {
+	cfg := api.DefaultConfig()
+	if cfg.Error != nil {
+		return nil, environmentError(cfg.Error)
+	}
+	if address != "" {
+		cfg.Address, cfg.AgentAddress = address, ""
+	}
+	for _, a := range []string{cfg.Address, cfg.AgentAddress} {
+		if err := checkAddress(a); err != nil {
+			return nil, err
+		}
+	}
+	if os.Getenv(api.EnvVaultClientTimeout) == "" {
+		cfg.Timeout = requestTimeout
+	}
+	client, err := api.NewClient(cfg)
+	if err != nil {
+		return nil, environmentError(err)
+	}
+	// VAULT_WRAP_TTL would put every answer into a wrapping token.
+	client.SetWrappingLookupFunc(func(string, string) string { return "" })
+	if client.Token() == "" {
+		token, err := loginToken()
+		if err != nil {
+			return nil, environmentError(err)
+		}
+		client.SetToken(token)
+	}
+	return client, nil
+}
+
+func environmentError(err error) error {
+	return &copier.Error{Kind: copier.ErrConfig, Op: "set up Vault's client", Err: err,
+		Hint: "look at the environment's VAULT_… variables and the files they name: `env | cut -d= -f1 | grep ^VAULT_`"}
+}
+
+// checkAddress finds what the client would only report as a failed connection.
+func checkAddress(address string) error {
+	if address == "" || strings.HasPrefix(address, "unix://") {
+		return nil
+	}
+	u, err := url.Parse(address)
+	if err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
+		return nil
+	}
+	shown := address
+	if strings.Contains(shown, "@") {
+		shown = "(not shown: it may hold a password)"
+	}
+	return &copier.Error{Kind: copier.ErrConfig, Op: fmt.Sprintf("read Vault's address %s", shown),
+		Err:  errors.New("not a URL of a server"),
+		Hint: "write -address or VAULT_ADDR as https://HOST:8200"}
+}
+
+// loginToken is what `vault login` stores, or "". Where the file is:
+// https://developer.hashicorp.com/vault/docs/commands/login
+func loginToken() (string, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", nil // no home, no token
+	}
+	b, err := os.ReadFile(filepath.Join(home, ".vault-token"))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+// shownAddress is the client's address without a password.
+func shownAddress(client *api.Client) string {
+	u, err := url.Parse(client.Address())
+	if err != nil {
+		return "(not a URL)"
+	}
+	return u.Redacted()
+}
+
+// unreachable says why the first request got no answer of a Vault.
+func unreachable(client *api.Client, err error) error {
+	hint := "is Vault running, and is this its address? -address or VAULT_ADDR names it; on its host: systemctl status vault"
+	text := err.Error()
+	var (
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		record    tls.RecordHeaderError
+		answer    *api.ResponseError
+	)
+	switch {
+	case errors.As(err, &authority):
+		hint = "name the authority that signed Vault's certificate: VAULT_CACERT=FILE or VAULT_CAPATH=DIRECTORY"
+	case errors.As(err, &hostname):
+		hint = "use a name that is in Vault's certificate, or say which one is: VAULT_TLS_SERVER_NAME"
+	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		hint = "this listener speaks no TLS: write the address with http://"
+	case strings.Contains(text, "HTTP request to an HTTPS server"):
+		hint = "this listener speaks TLS: write the address with https://"
+	case errors.As(err, &answer):
+		hint = "something answers there that is no Vault, or keeps Vault's answers back: is the address right?"
+	}
+	return &copier.Error{Kind: copier.ErrDestination, Op: "reach Vault at " + shownAddress(client), Err: err, Hint: hint}
+}
