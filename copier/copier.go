@@ -14,8 +14,21 @@
 //     with [ErrDuplicateKey]: a source whose writers are stopped has none.
 //   - The sink puts its result in place only after the whole sorted stream was
 //     loaded and the source's lease was found to be still ours.
-//   - A copy that fails leaves the destination as it was, and gives the
-//     source's locks back.
+//   - While a copy is unfinished the source stays locked in its name. A copy
+//     that fails before it has saved anything, or because the source was
+//     written to meanwhile, leaves the destination as it was and gives the
+//     locks back.
+//
+// What holds of checkpoints:
+//
+//   - A checkpoint names only runs that are synced, and of each the pages whose
+//     entries are in it. It is written whole or not at all, and never changed.
+//   - A page is on record only with the pages that led to it: what is left to
+//     read is always known, and read exactly once more. So at any crash the
+//     runs on record and what is read after them hold each entry once.
+//   - What no checkpoint names does not count, and is removed at the next
+//     start.
+//   - A run that is damaged gives its own pages back to be read, and no other.
 package copier
 
 import (
@@ -46,6 +59,10 @@ type Segment struct {
 	// starts; empty at the start of the segment. It is opaque to the engine
 	// and stays valid as long as Total does not change.
 	Resume []byte `json:"resume,omitempty"`
+	// Until, where set, is a resume token behind Resume: what begins there is
+	// not a part of the segment. Such a segment was read before, and what was
+	// read of it is lost. It must yield the same entries once more.
+	Until []byte `json:"until,omitempty"`
 }
 
 // A Page tells what one call of [Source.ReadPage] found, beside the entries
@@ -54,7 +71,8 @@ type Page struct {
 	// Next holds what is left to read of the segment: nothing when the page
 	// was its last, otherwise usually one segment with a new resume token. A
 	// source may return several, which are then read in any order and at the
-	// same time; together they cover exactly the rest.
+	// same time; together they cover exactly the rest. The first of them
+	// begins where the page ended.
 	Next []Segment
 	// Markers counts directory markers, which are no entries.
 	Markers int64
@@ -76,6 +94,9 @@ type SourceInfo struct {
 	Name string `json:"name"`
 	// ID identifies the source beyond its name, for instance a table ARN.
 	ID string `json:"id"`
+	// Incarnation differs between two sources that had the same ID one after
+	// the other, for instance by a table's id and the time of its creation.
+	Incarnation string `json:"incarnation,omitempty"`
 	// Items and Bytes are the source's own estimates; they may be hours old,
 	// and zero where the source does not know.
 	Items int64 `json:"items_estimate"`
@@ -98,7 +119,9 @@ type Source interface {
 	// ReadPage appends the entries of seg's next page to b and returns what
 	// is left. On an error b is as it was before the call. Reading the same
 	// segment twice yields the same entries as long as nobody writes to the
-	// source. It is called from many goroutines, with a batch each.
+	// source; where a source notices that it does not, because it does not
+	// come to the segment's Until, the error wraps [ErrMoved]. It is called
+	// from many goroutines, with a batch each.
 	ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error)
 }
 
@@ -107,8 +130,21 @@ type Locker interface {
 	// Lock takes the source for the run with the given id, and holds it until
 	// the lease is released. When the lease is lost, lost is called once with
 	// the reason. An error wraps [ErrLocked] where somebody else holds the
-	// source. A failed Lock leaves no lock of this run behind.
-	Lock(ctx context.Context, runID string, lost func(error)) (Lease, error)
+	// source.
+	//
+	// held tells that this run held the source before, in a process that has
+	// ended, and that nobody may have had it since: where the source is not
+	// locked as that process left it, the error wraps [ErrMoved] too, and the
+	// locks stay as they are. Where held is false, a failed Lock leaves no
+	// lock of this run behind, and locks that a killed process of this run
+	// may have left are taken over.
+	Lock(ctx context.Context, runID string, held bool, lost func(error)) (Lease, error)
+
+	// Unlock ends the lease of a run whose process was killed: as Release
+	// does, it removes the locks that the run with the given id left in the
+	// source, if there are any. Those of others it leaves alone, which is no
+	// error.
+	Unlock(ctx context.Context, runID string, end End) error
 }
 
 // A Lease is a held lock on a source.
@@ -117,11 +153,26 @@ type Lease interface {
 	// error that wraps [ErrLocked] if it is not.
 	Check(ctx context.Context) error
 
-	// Release gives the source back. done tells whether the copy is complete:
-	// a source may be set up to stay closed to Vault after a complete copy.
-	// It must be called exactly once, also after the lease was lost.
-	Release(ctx context.Context, done bool) error
+	// Release ends the lease. It must be called exactly once, also after the
+	// lease was lost.
+	Release(ctx context.Context, end End) error
 }
+
+// An End is how a run ends.
+type End int
+
+// The ends of a run.
+const (
+	// EndFailed is the end of a run that leaves nothing: the source is given
+	// back as it was found.
+	EndFailed End = iota
+	// EndUnfinished is the end of a run that will be resumed: the source
+	// stays locked for it.
+	EndUnfinished
+	// EndComplete is the end of a complete copy. The source is given back,
+	// but it may be set up to stay closed to Vault.
+	EndComplete
+)
 
 // A Stream yields entries in strictly ascending order of their keys' bytes.
 type Stream interface {
@@ -136,27 +187,34 @@ type Stream interface {
 // An error wraps [ErrDestination], [ErrLocked] or [ErrConfig]. Methods are
 // called from one goroutine, in the order in which they stand here.
 type Sink interface {
-	// Prepare takes the destination for this run and refuses one that is
-	// not fit: missing, not writable, in use, or holding data already.
-	Prepare(ctx context.Context, runID string) error
+	// Identity tells this destination from others: a copy into it is resumed
+	// only with the same one. It must hold "path".
+	Identity() Identity
 
-	// WorkDir is a directory on the destination's file system for this
-	// run's work files; it is gone after Close.
+	// Prepare takes the destination and refuses one that is not fit: missing,
+	// not writable, in use, or holding data already. Where that data is a
+	// complete copy whose run was killed before Close, the error is a
+	// [CompleteError]. What an unfinished copy left in WorkDir stays.
+	Prepare(ctx context.Context) error
+
+	// WorkDir is a directory on the destination's file system for the
+	// engine's own files. It is there after Prepare, or a CompleteError.
 	WorkDir() string
 
 	// Load writes all entries of the stream aside, durably, where nothing
 	// would open them.
 	Load(ctx context.Context, entries Stream) (LoadStats, error)
 
-	// Commit puts what was loaded in place. When it returns nil the copy is
-	// complete and durable; when it returns an error the destination holds
-	// nothing that Vault would open.
-	Commit(ctx context.Context) error
+	// Commit puts what was loaded in place, in the name of a run. When it
+	// returns nil the copy is complete and durable; when it returns an error
+	// the destination holds nothing that Vault would open.
+	Commit(ctx context.Context, runID string) error
 
-	// Close gives the destination back and removes everything that this run
-	// has written and not committed. It may be called at any time after
-	// Prepare returned, whatever Prepare returned, and once only.
-	Close() error
+	// Close gives the destination back and, unless keep is set, removes
+	// everything that this run and unfinished ones have written and not
+	// committed, WorkDir included. It may be called at any time after Prepare
+	// returned, whatever Prepare returned, and once only.
+	Close(keep bool) error
 }
 
 // LoadStats tells what a sink has loaded.
@@ -181,6 +239,7 @@ const (
 	PhaseLock    Phase = "lock"    // the source is taken
 	PhaseScan    Phase = "scan"    // entries are read and sorted
 	PhaseLoad    Phase = "load"    // the sorted entries are written aside
+	PhaseCheck   Phase = "check"   // what was written is read back
 	PhaseCommit  Phase = "commit"  // the result is put in place
 )
 
@@ -197,8 +256,20 @@ type Result struct {
 	Scan   ScanStats  `json:"scan"`
 	Load   LoadStats  `json:"load"`
 
+	// Digests are those of the entries copied, by prefix, and ReadBack is set
+	// when they were found to be those of the result as well.
+	Digests  Digests `json:"digests"`
+	ReadBack bool    `json:"read_back"`
+
 	// Partial is set when Options.StartKey left entries out on purpose.
 	Partial bool `json:"partial"`
 	// Complete is set when the result is in place.
 	Complete bool `json:"complete"`
+	// Resumed counts how often the copy was resumed; Phases, Duration and
+	// Start are those of the last process alone.
+	Resumed int `json:"resumed"`
+	// Began is when the copy was begun for the first time.
+	Began time.Time `json:"began"`
+	// Resumable is set when the copy failed, and can be gone on with.
+	Resumable bool `json:"resumable"`
 }

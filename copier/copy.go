@@ -5,16 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-uuid"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 // Options say how a copy is made. The zero value is fit for use.
 type Options struct {
 	// RunID identifies this copy in the source's locks and in every record of
-	// it; empty means a new UUID.
+	// it; empty means a new UUID. A copy that is resumed keeps its own.
 	RunID string
 	// Workers, Segments and Memory are those of [ScanOptions].
 	Workers  int
@@ -23,8 +30,56 @@ type Options struct {
 	// StartKey, where set, leaves out all entries whose key is less: the
 	// result is partial, and no Vault may be started from it.
 	StartKey string
+	// Resume goes on with an unfinished copy, and begins one where there is
+	// none. Restart throws an unfinished copy away and begins another. Without
+	// either, an unfinished copy is refused with ErrUnfinished.
+	Resume  bool
+	Restart bool
+	// WorkDir is an existing directory for work files, as large as the data;
+	// empty means the sink's own.
+	WorkDir string
+	// CheckpointInterval is how often what was read is saved; 0 means 4 s.
+	CheckpointInterval time.Duration
+	// ReadBack, where set, and where the sink is a [Directory], reads what was
+	// loaded, in another way than it was written, checks all that can be
+	// checked of how it is stored, and returns the digests of its entries.
+	// Nothing is put in place unless they are those of what was read. An error
+	// wraps [ErrDestination]. Function Digests of package verify is made for
+	// it.
+	ReadBack func(ctx context.Context, dir string) (Digests, error)
+	// Finish, where set, is called once the result is in place, before the
+	// source is given back and the work files are removed: if the process is
+	// killed meanwhile, a later call with Resume calls it again. Its error
+	// becomes a Warning.
+	Finish func(ctx context.Context, result Result) error
 	// Events, where set, is told what goes on.
 	Events func(Event)
+	// Disk is what work files are written through; nil is the real one.
+	Disk *durable.Disk
+
+	tune func(*sorter) // as ScanOptions has it
+}
+
+// Validate checks the options. An error wraps [ErrConfig].
+func (o *Options) Validate() error {
+	if o.Resume && o.Restart {
+		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.New("an unfinished copy can't be resumed and thrown away")}
+	}
+	scan := o.scanOptions()
+	return scan.validate()
+}
+
+func (o *Options) scanOptions() ScanOptions {
+	out := ScanOptions{Workers: o.Workers, Segments: o.Segments, Memory: o.Memory, Events: o.Events,
+		digest: true, every: o.CheckpointInterval, tune: o.tune}
+	if start := []byte(o.StartKey); len(start) > 0 {
+		out.Map = func(e Entry, out *Batch) {
+			if bytes.Compare(e.Key, start) >= 0 {
+				out.Append(e.Key, e.Value)
+			}
+		}
+	}
+	return out
 }
 
 // releaseTimeout bounds how long a copy that ends tries to give the source's
@@ -34,23 +89,21 @@ const releaseTimeout = 15 * time.Second
 // Copy copies all entries of src to dst.
 //
 // It returns nil only when the result is complete, durable and in place;
-// otherwise nothing is in place, the source's locks are given back, and the
-// error wraps one of this package's sentinels or the context's error. The
-// result is valid as far as the copy came.
+// otherwise nothing is in place, and the error wraps one of this package's
+// sentinels or the context's error. Result.Resumable tells whether the work
+// done is kept, and the source locked, for a later call with Options.Resume;
+// where it is not, the source's locks are given back and the destination is as
+// it was. The result is valid as far as the copy came.
 func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, error) {
 	c := &copying{src: src, dst: dst, opts: opts}
-	c.result.RunID = opts.RunID
-	if c.result.RunID == "" {
-		id, err := uuid.GenerateUUID()
-		if err != nil {
-			return c.result, fmt.Errorf("make run id: %w", err)
+	c.opts.Events = func(e Event) {
+		c.progress.Event(e)
+		if opts.Events != nil {
+			opts.Events(e)
 		}
-		c.result.RunID = id
-	}
-	if c.opts.Events == nil {
-		c.opts.Events = func(Event) {}
 	}
 	c.result.Start = time.Now()
+	c.result.Began = c.result.Start
 	c.result.Partial = opts.StartKey != ""
 	c.result.Phases = map[Phase]time.Duration{}
 	err := c.run(ctx)
@@ -60,10 +113,15 @@ func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, erro
 }
 
 type copying struct {
-	src    Source
-	dst    Sink
-	opts   Options
-	result Result
+	src     Source
+	dst     Sink
+	opts    Options
+	result  Result
+	journal *journal
+	digests Digests
+
+	progress Progress
+	started  bool // this process has written the setup, or found it to be its own
 
 	phase      Phase
 	phaseStart time.Time
@@ -85,26 +143,15 @@ func (c *copying) endPhase() {
 }
 
 func (c *copying) run(ctx context.Context) (err error) {
-	scanOpts := ScanOptions{
-		Workers:  c.opts.Workers,
-		Segments: c.opts.Segments,
-		Memory:   c.opts.Memory,
-		Events:   c.opts.Events,
-	}
-	if start := []byte(c.opts.StartKey); len(start) > 0 {
-		scanOpts.Map = func(e Entry, out *Batch) {
-			if bytes.Compare(e.Key, start) >= 0 {
-				out.Append(e.Key, e.Value)
-			}
-		}
-	}
-	if err := scanOpts.validate(); err != nil {
+	if err := c.opts.Validate(); err != nil {
 		return err
 	}
-
 	c.startPhase(PhasePrepare)
+	// keep is what becomes of the work done, and of an earlier run's.
+	keep := true
 	defer func() {
-		if cerr := c.dst.Close(); cerr != nil {
+		c.result.Resumable = err != nil && keep && c.started && !errors.Is(err, ErrMoved)
+		if cerr := c.cleanUp(keep && err != nil); cerr != nil {
 			if c.result.Complete {
 				c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
 				return
@@ -112,52 +159,310 @@ func (c *copying) run(ctx context.Context) (err error) {
 			err = errors.Join(err, cerr)
 		}
 	}()
-	if err := c.dst.Prepare(ctx, c.result.RunID); err != nil {
+	if err := c.dst.Prepare(ctx); err != nil {
+		if complete, ok := errors.AsType[*CompleteError](err); ok && c.opts.Resume {
+			return c.finish(ctx, complete)
+		}
 		return cause(ctx, err)
 	}
+	earlier, err := c.unfinished(ctx)
+	if err != nil {
+		return cause(ctx, err)
+	}
+	keep = earlier != nil
 	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
 		return cause(ctx, err)
 	}
-	scanOpts.source = c.result.Source
+	locker, _ := c.src.(Locker)
+	if earlier != nil && c.opts.Restart {
+		if err := c.discard(ctx, earlier, locker); err != nil {
+			return cause(ctx, err)
+		}
+		earlier, keep = nil, false
+	}
+	if err := c.begin(earlier); err != nil {
+		return err
+	}
+	c.started = true
+	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: &c.progress}
+	c.progress.identify(c.result)
+	status.start()
+	defer func() { status.end(err) }()
 
 	// From here on the loss of the lease ends whatever is under way.
 	var lease Lease
-	if locker, ok := c.src.(Locker); ok {
+	// Where nothing was saved, nothing can have changed since.
+	held := c.journal.setup.Held && c.journal.saved
+	keep = held
+	if locker != nil {
 		c.startPhase(PhaseLock)
 		var lost context.CancelCauseFunc
 		ctx, lost = context.WithCancelCause(ctx)
 		defer lost(nil)
-		if lease, err = locker.Lock(ctx, c.result.RunID, lost); err != nil {
+		if lease, err = locker.Lock(ctx, c.result.RunID, held, lost); err != nil {
 			return cause(ctx, err)
 		}
 		defer func() {
-			rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-			defer cancel()
-			rerr := lease.Release(rctx, c.result.Complete)
-			switch {
-			case rerr == nil:
-			case c.result.Complete:
-				c.opts.Events(Warning{Message: "the copy is complete, but the source's locks could not be released: " + rerr.Error()})
-			default:
-				err = errors.Join(err, rerr)
-			}
+			keep = c.worthKeeping(err)
+			err = c.release(ctx, lease, keep, err)
 		}()
+	} else {
+		defer func() { keep = c.worthKeeping(err) }()
 	}
+	if !held {
+		c.journal.setup.Held = true
+		if err := c.journal.writeSetup(); err != nil {
+			return err
+		}
+	}
+	return c.transfer(ctx, lease)
+}
 
+// worthKeeping tells whether a run that ended with err can be resumed.
+func (c *copying) worthKeeping(err error) bool {
+	switch {
+	case !c.journal.saved:
+		return false // there is nothing that would not be read again
+	case errors.Is(err, ErrDuplicateKey), errors.Is(err, ErrLocked), errors.Is(err, ErrMoved):
+		return false // what was read can't be trusted
+	default:
+		return true
+	}
+}
+
+// release ends the lease of a run that ended with err.
+func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error) error {
+	end := EndFailed
+	switch {
+	case c.result.Complete:
+		end = EndComplete
+	case keep:
+		end = EndUnfinished
+	}
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	rerr := lease.Release(rctx, end)
+	switch {
+	case rerr == nil:
+		return err
+	case c.result.Complete:
+		c.opts.Events(Warning{Message: "the copy is complete, but the source's locks could not be released: " + rerr.Error()})
+		return err
+	default:
+		return errors.Join(err, rerr)
+	}
+}
+
+// unfinished returns the setup of an unfinished copy in the destination, if
+// there is one and it is to be resumed or thrown away.
+func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
+	c.journal = &journal{disk: c.opts.Disk, dir: c.dst.WorkDir(), next: 1, run: 1}
+	earlier, err := readSetup(c.journal.dir)
+	if err != nil && c.opts.Restart {
+		// What it says can't be known; its locks are for -reset to remove.
+		c.opts.Events(Warning{Message: err.Error()})
+		return nil, c.clear(c.journal.dir)
+	}
+	if err != nil || earlier == nil {
+		return nil, err
+	}
+	c.result.RunID = earlier.RunID
+	if !c.opts.Resume && !c.opts.Restart {
+		return nil, &Error{Kind: ErrDestination, Op: "check " + c.dst.Identity()["path"],
+			Err: fmt.Errorf("%w: run %s, begun at %s, of %s", ErrUnfinished, earlier.RunID,
+				earlier.Start.UTC().Format(time.RFC3339), earlier.Source.Name),
+			Hint: "to go on with it, add --resume; to throw it away and start over, add --restart"}
+	}
+	return earlier, nil
+}
+
+// ErrUnfinished is returned, together with ErrDestination, when the
+// destination holds an unfinished copy, and the caller did not say what shall
+// become of it.
+var ErrUnfinished = errors.New("an unfinished copy is there")
+
+// discard throws an unfinished copy away: its locks first, so that a crash
+// leaves nothing without a name.
+func (c *copying) discard(ctx context.Context, earlier *Setup, locker Locker) error {
+	if locker != nil {
+		if err := locker.Unlock(ctx, earlier.RunID, EndFailed); err != nil {
+			return err
+		}
+	}
+	if earlier.WorkDir != c.journal.dir {
+		if err := c.clear(earlier.WorkDir); err != nil {
+			return err
+		}
+	}
+	return c.clear(c.journal.dir)
+}
+
+// clear removes the files of a journal from a directory, and nothing else. The
+// setup goes last: without it nobody would look for the rest. A directory that
+// was made for the run goes too, once it is empty.
+func (c *copying) clear(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return workError("read "+dir, err)
+	}
+	slices.SortStableFunc(list, func(a, b os.DirEntry) int {
+		return strings.Compare(strings.TrimPrefix(b.Name(), setupName), strings.TrimPrefix(a.Name(), setupName))
+	})
+	foreign := 0
+	for _, f := range list {
+		switch name := strings.TrimSuffix(f.Name(), ".tmp"); {
+		case name == setupName, name == StatusName, strings.HasPrefix(name, checkpointPrefix), strings.HasPrefix(name, runPrefix):
+			if err := c.opts.Disk.Remove(filepath.Join(dir, f.Name())); err != nil {
+				return workError("remove "+f.Name(), err)
+			}
+		default:
+			foreign++
+		}
+	}
+	if dir == c.journal.dir || foreign > 0 {
+		return nil
+	}
+	if err := c.opts.Disk.Remove(dir); err != nil {
+		return workError("remove "+dir, err)
+	}
+	// For good, before the setup goes that says where it was.
+	if err := c.opts.Disk.Sync(filepath.Dir(dir)); err != nil {
+		return workError("sync "+filepath.Dir(dir), err)
+	}
+	return nil
+}
+
+// begin writes the setup of a new copy, or compares that of an unfinished one.
+func (c *copying) begin(earlier *Setup) (err error) {
+	now := Setup{Start: c.result.Start.UTC(), Source: c.result.Source, Destination: c.dst.Identity(), StartKey: c.opts.StartKey}
+	if earlier != nil {
+		if err := c.compare(*earlier, now); err != nil {
+			return err
+		}
+		c.journal.setup, c.journal.work = *earlier, earlier.WorkDir
+		c.journal.setup.Resumed++
+		if c.journal.saved, err = c.journal.any(); err != nil {
+			return err
+		}
+		c.result.Resumed, c.result.Began = c.journal.setup.Resumed, earlier.Start
+		if err := c.makeWork(); err != nil {
+			return err
+		}
+		return c.journal.writeSetup()
+	}
+	c.result.RunID = c.opts.RunID
+	if c.result.RunID == "" {
+		id, err := uuid.GenerateUUID()
+		if err != nil {
+			return fmt.Errorf("make run id: %w", err)
+		}
+		c.result.RunID = id
+	}
+	now.RunID = c.result.RunID
+	now.WorkDir = c.journal.dir
+	if c.opts.WorkDir != "" {
+		dir, err := filepath.Abs(c.opts.WorkDir)
+		if err != nil {
+			return &Error{Kind: ErrConfig, Op: "find " + c.opts.WorkDir, Err: err}
+		}
+		now.WorkDir = filepath.Join(dir, "dyn2raft-"+now.RunID)
+	}
+	c.journal.setup, c.journal.work = now, now.WorkDir
+	// Where a process was stopped while it removed another run's files, the
+	// rest is there without a setup, and would be taken for this run's.
+	if err := c.clear(c.journal.dir); err != nil {
+		return err
+	}
+	if err := c.opts.Disk.Sync(c.journal.dir); err != nil {
+		return workError("sync "+c.journal.dir, err)
+	}
+	if err := c.journal.writeSetup(); err != nil {
+		return err
+	}
+	return c.makeWork()
+}
+
+// makeWork makes the directory for runs, if there is none and none was needed
+// so far. The setup that names it is written first, so that somebody knows of
+// it.
+func (c *copying) makeWork() error {
+	dir := c.journal.work
+	there, err := durable.Exists(dir)
+	switch {
+	case err != nil:
+		return workError("look at "+dir, err)
+	case there:
+		return nil
+	case c.journal.setup.Segments != 0:
+		return &Error{Kind: ErrDestination, Op: "look at " + dir, Err: fmt.Errorf("the directory with the work files is gone: %w", os.ErrNotExist),
+			Hint: "if its file system is not mounted, mount it and run the same command again; if the files are lost, start over: --restart"}
+	}
+	if err := c.opts.Disk.Mkdir(dir); err != nil {
+		return workError("make "+dir, err)
+	}
+	if err := c.opts.Disk.Sync(filepath.Dir(dir)); err != nil {
+		return workError("sync "+filepath.Dir(dir), err)
+	}
+	return nil
+}
+
+// compare refuses to resume a copy of something else.
+func (c *copying) compare(was, now Setup) error {
+	differs := func(what, was, now string) error {
+		return &Error{Kind: ErrConfig, Op: "resume run " + c.result.RunID,
+			Err:  fmt.Errorf("%w: the %s is %q now, and was %q", ErrOtherCopy, what, now, was),
+			Hint: "go on with the configuration that the copy was begun with, or throw it away and start over: --restart"}
+	}
+	for _, x := range [][3]string{
+		{"source", was.Source.Name, now.Source.Name},
+		{"source's id", was.Source.ID, now.Source.ID},
+		{"source's incarnation", was.Source.Incarnation, now.Source.Incarnation},
+		{"start key", was.StartKey, now.StartKey},
+	} {
+		if x[1] != x[2] {
+			return differs(x[0], x[1], x[2])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.Destination)) {
+		if a, b := was.Destination[name], now.Destination[name]; a != b {
+			return differs("destination's "+name, a, b)
+		}
+	}
+	if c.opts.Segments != 0 && was.Segments != 0 && c.opts.Segments != was.Segments {
+		return differs("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(c.opts.Segments))
+	}
+	if c.opts.WorkDir != "" {
+		if dir, err := filepath.Abs(c.opts.WorkDir); err != nil || dir != filepath.Dir(was.WorkDir) {
+			return differs("work directory", filepath.Dir(was.WorkDir), dir)
+		}
+	}
+	return nil
+}
+
+// ErrOtherCopy is returned, together with ErrConfig, when an unfinished copy
+// is one of another source, to another destination, or with other filters.
+var ErrOtherCopy = errors.New("the unfinished copy is another one")
+
+// transfer reads, loads and commits.
+func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	c.startPhase(PhaseScan)
-	scanOpts.WorkDir = c.dst.WorkDir()
-	entries, stats, err := Scan(ctx, c.src, scanOpts)
-	c.result.Scan = stats
+	opts := c.opts.scanOptions()
+	opts.source, opts.WorkDir, opts.journal = c.result.Source, c.journal.work, c.journal
+	if n := c.journal.setup.Segments; n != 0 {
+		opts.Segments = n
+	}
+	entries, stats, digests, err := runScan(ctx, c.src, opts)
+	c.result.Scan, c.digests = stats, digests
 	if err != nil {
 		return err
 	}
+	c.compareCount(stats)
 	defer func() {
-		switch cerr := entries.Close(); {
-		case cerr == nil:
-		case c.result.Complete:
-			c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
-		default:
-			err = errors.Join(err, &Error{Kind: ErrDestination, Op: "remove work files", Err: cerr})
+		if cerr := entries.Close(); cerr != nil && !c.result.Complete {
+			err = errors.Join(err, &Error{Kind: ErrDestination, Op: "close work files", Err: cerr})
 		}
 	}()
 
@@ -165,11 +470,16 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if c.result.Load, err = c.dst.Load(ctx, entries); err != nil {
 		return cause(ctx, err)
 	}
-	want, got := stats.Entries-stats.LeftOut, c.result.Load
-	if got.Entries != want || !c.result.Partial && got.Bytes != stats.Bytes {
+	want, got := digests.Total(), c.result.Load
+	if got.Entries != want.Entries || got.Bytes != want.Bytes {
 		return &Error{Kind: ErrDestination, Op: "load entries",
 			Err: fmt.Errorf("%d entries (%d bytes in all) were read, and %d (%d bytes) were written: this is a defect of dyn2raft, and nothing was put in place",
-				want, stats.Bytes, got.Entries, got.Bytes)}
+				want.Entries, want.Bytes, got.Entries, got.Bytes)}
+	}
+
+	c.result.Digests = digests
+	if err := c.readBack(ctx, digests); err != nil {
+		return err
 	}
 
 	c.startPhase(PhaseCommit)
@@ -181,11 +491,143 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := c.dst.Commit(ctx); err != nil {
+	c.journal.setup.Scan, c.journal.setup.Load, c.journal.setup.Digests = &stats, &c.result.Load, digests
+	if err := c.journal.writeSetup(); err != nil {
+		return err
+	}
+	if err := c.dst.Commit(ctx, c.result.RunID); err != nil {
 		return cause(ctx, err)
 	}
-	c.result.Complete = true
+	c.completed(ctx)
 	return nil
+}
+
+// completed does what is left to do with the result in place.
+func (c *copying) completed(ctx context.Context) {
+	c.result.Complete = true
+	if c.opts.Finish == nil {
+		return
+	}
+	c.endPhase() // for the result to tell
+	r := c.result
+	r.Duration = time.Since(r.Start)
+	if err := c.opts.Finish(context.WithoutCancel(ctx), r); err != nil {
+		c.opts.Events(Warning{Message: "the copy is complete, but " + err.Error()})
+	}
+}
+
+// A Directory is a [Sink] that writes files.
+type Directory interface {
+	// Loaded returns the directory in which lies what Load has written, or,
+	// behind a Commit or a CompleteError, what is in place.
+	Loaded() string
+}
+
+// readBack compares what was loaded with what was read.
+func (c *copying) readBack(ctx context.Context, want Digests) error {
+	sink, ok := c.dst.(Directory)
+	if !ok || c.opts.ReadBack == nil {
+		return nil
+	}
+	c.startPhase(PhaseCheck)
+	got, err := c.opts.ReadBack(ctx, sink.Loaded())
+	if err != nil {
+		return cause(ctx, err)
+	}
+	if got.Equal(want) {
+		c.result.ReadBack = true
+		return nil
+	}
+	var differ []string
+	for _, prefix := range slices.Sorted(maps.Keys(want)) {
+		if got[prefix] != want[prefix] {
+			differ = append(differ, fmt.Sprintf("%q", prefix))
+		}
+	}
+	for prefix := range got {
+		if _, ok := want[prefix]; !ok {
+			differ = append(differ, fmt.Sprintf("%q", prefix))
+		}
+	}
+	return &Error{Kind: ErrDestination, Op: "read back what was written",
+		Err:  fmt.Errorf("%w: it has %d entries and %d were read from the source; the digests differ under %s", ErrReadBack, got.Total().Entries, want.Total().Entries, strings.Join(differ, ", ")),
+		Hint: "nothing was put in place; check the disk and the memory of this machine, then run the same command again"}
+}
+
+// ErrReadBack is returned, together with ErrDestination, when what was written
+// is not what was read from the source.
+var ErrReadBack = errors.New("what was written is not what was read")
+
+// countTolerance is by how much, in percent, the number of items read may
+// differ from what the source reports without a warning.
+const countTolerance = 5
+
+// compareCount warns where the source has reported another number of items
+// than were read: a digest can't see what a scan did not return.
+func (c *copying) compareCount(stats ScanStats) {
+	reported, read := c.result.Source.Items, stats.Entries+stats.Markers+int64(len(stats.Locks))
+	off := max(reported-read, read-reported)
+	if reported == 0 || off*100 <= reported*countTolerance {
+		return
+	}
+	c.opts.Events(Warning{Message: fmt.Sprintf(
+		"%d items were read, and the source says that it holds %d; that figure may be 6 hours old, but if nobody has written or deleted many entries since, find out why they differ before you rely on the copy",
+		read, reported)})
+}
+
+// A CompleteError is returned by [Sink.Prepare] when the destination holds a
+// complete copy whose run did not come to clean up behind itself.
+type CompleteError struct {
+	RunID string
+	Err   error
+}
+
+// Error returns the text of Err.
+func (e *CompleteError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *CompleteError) Unwrap() error { return e.Err }
+
+// finish does what a run that was killed behind its commit has left undone.
+func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
+	c.result.RunID, c.result.Complete = complete.RunID, false
+	var err error
+	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
+		return cause(ctx, err)
+	}
+	dir := c.dst.WorkDir()
+	c.journal = &journal{disk: c.opts.Disk, dir: dir, work: dir}
+	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == complete.RunID {
+		c.journal.setup, c.journal.work = *was, was.WorkDir
+		c.digests = was.Digests
+		c.result.Resumed, c.result.Began = was.Resumed+1, was.Start
+		if was.Scan != nil && was.Load != nil {
+			c.result.Scan, c.result.Load = *was.Scan, *was.Load
+		}
+	}
+	if c.digests != nil {
+		c.result.Digests = c.digests
+		if err := c.readBack(ctx, c.digests); err != nil {
+			return err
+		}
+	}
+	c.completed(ctx)
+	if locker, ok := c.src.(Locker); ok {
+		c.startPhase(PhaseLock)
+		if err := locker.Unlock(ctx, complete.RunID, EndComplete); err != nil {
+			return cause(ctx, err)
+		}
+	}
+	return nil
+}
+
+// cleanUp gives the destination back, with or without the work done.
+func (c *copying) cleanUp(keep bool) error {
+	var err error
+	if c.journal != nil && !keep && c.journal.work != "" && c.journal.work != c.journal.dir {
+		err = c.clear(c.journal.work)
+	}
+	return errors.Join(err, c.dst.Close(keep))
 }
 
 // cause returns why ctx was cancelled, if it was, and err otherwise. What a

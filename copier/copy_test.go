@@ -6,44 +6,43 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-// A journal holds the names of the calls to all fakes, in their order.
-type journal struct {
+// A callLog holds the names of the calls to all fakes, in their order.
+type callLog struct {
 	mu    sync.Mutex
 	calls []string
 }
 
-func (j *journal) add(name string) {
+func (j *callLog) add(name string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.calls = append(j.calls, name)
 }
 
-func (j *journal) String() string {
+func (j *callLog) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return strings.Join(j.calls, " ")
 }
 
 // A copyCase is one copy between fakes. fail holds the error of each call that
-// fails, by the name it has in the journal.
+// fails, by the name it has in the log.
 type copyCase struct {
-	journal
-	t         *testing.T
-	fail      map[string]error
-	during    map[string]func() // run within a call
-	entries   []Entry
-	noLock    bool
-	filesStay bool // what the case puts into the work directory
-	opts      Options
+	callLog
+	t       *testing.T
+	fail    map[string]error
+	during  map[string]func() // run within a call
+	entries []Entry
+	noLock  bool
+	opts    Options
 
 	src    *fakeSource
 	dst    *fakeSink
@@ -101,10 +100,17 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 	if n := strings.Count(c.String(), "lease.Release"); n != want {
 		c.t.Errorf("the lease was released %d times, want %d", n, want)
 	}
-	if want == 1 && !strings.Contains(c.String(), fmt.Sprintf("lease.Release(%v)", result.Complete)) {
-		c.t.Errorf("complete is %v: %s", result.Complete, c.String())
+	end := EndFailed
+	switch {
+	case result.Complete:
+		end = EndComplete
+	case result.Resumable:
+		end = EndUnfinished
 	}
-	if files := filesIn(c.t, c.dst.dir); len(files) > 0 && !c.filesStay {
+	if want == 1 && !strings.Contains(c.String(), fmt.Sprintf("lease.Release(%v)", end)) {
+		c.t.Errorf("the end is %v: %s", end, c.String())
+	}
+	if files := filesIn(c.t, c.dst.dir); len(files) > 0 && !result.Resumable {
 		c.t.Errorf("left in the work directory: %v", files)
 	}
 	return result, err
@@ -125,7 +131,11 @@ type lockedSource struct {
 	c *copyCase
 }
 
-func (s *lockedSource) Lock(_ context.Context, runID string, lost func(error)) (Lease, error) {
+func (s *lockedSource) Unlock(_ context.Context, runID string, end End) error {
+	return s.c.call(fmt.Sprintf("src.Unlock(%v)", end))
+}
+
+func (s *lockedSource) Lock(_ context.Context, runID string, held bool, lost func(error)) (Lease, error) {
 	if runID == "" {
 		s.c.t.Error("the run has no id")
 	}
@@ -140,14 +150,14 @@ type fakeLease struct{ c *copyCase }
 
 func (l *fakeLease) Check(context.Context) error { return l.c.call("lease.Check") }
 
-func (l *fakeLease) Release(ctx context.Context, done bool) error {
+func (l *fakeLease) Release(ctx context.Context, end End) error {
 	if err := ctx.Err(); err != nil {
 		l.c.t.Errorf("released with a context that has ended: %v", err)
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		l.c.t.Error("a release without a deadline")
 	}
-	l.c.add(fmt.Sprintf("lease.Release(%v)", done))
+	l.c.add(fmt.Sprintf("lease.Release(%v)", end))
 	return l.c.fail["lease.Release"]
 }
 
@@ -160,10 +170,9 @@ type fakeSink struct {
 	committed bool
 }
 
-func (s *fakeSink) Prepare(_ context.Context, runID string) error {
-	if runID == "" || s.c.opts.RunID != "" && runID != s.c.opts.RunID {
-		s.c.t.Errorf("run id %q", runID)
-	}
+func (s *fakeSink) Identity() Identity { return Identity{"path": s.dir, "node_id": "n1"} }
+
+func (s *fakeSink) Prepare(context.Context) error {
 	return s.c.call("dst.Prepare")
 }
 
@@ -188,7 +197,10 @@ func (s *fakeSink) Load(ctx context.Context, in Stream) (LoadStats, error) {
 	return stats, nil
 }
 
-func (s *fakeSink) Commit(context.Context) error {
+func (s *fakeSink) Commit(_ context.Context, runID string) error {
+	if runID == "" || s.c.opts.RunID != "" && runID != s.c.opts.RunID {
+		s.c.t.Errorf("run id %q", runID)
+	}
 	if err := s.c.call("dst.Commit"); err != nil {
 		return err
 	}
@@ -196,7 +208,16 @@ func (s *fakeSink) Commit(context.Context) error {
 	return nil
 }
 
-func (s *fakeSink) Close() error { return s.c.call("dst.Close") }
+func (s *fakeSink) Close(keep bool) error {
+	if !keep {
+		for _, name := range filesIn(s.c.t, s.dir) {
+			if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
+				s.c.t.Error(err)
+			}
+		}
+	}
+	return s.c.call("dst.Close")
+}
 
 func TestCopy(t *testing.T) {
 	c := &copyCase{t: t, opts: Options{RunID: "run 1", Workers: 2}}
@@ -207,7 +228,7 @@ func TestCopy(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load lease.Check dst.Commit lease.Release(true) dst.Close"
+	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load lease.Check dst.Commit lease.Release(2) dst.Close"
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
@@ -288,7 +309,7 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				t.Errorf("got %s, want %s …", c.String(), want)
 			}
 			rest := strings.TrimPrefix(c.String(), want+" ")
-			if rest != "dst.Close" && rest != "lease.Release(false) dst.Close" {
+			if rest != "dst.Close" && rest != "lease.Release(0) dst.Close" {
 				t.Errorf("after %s: %s", name, rest)
 			}
 		})
@@ -413,37 +434,67 @@ func TestCopyDuplicate(t *testing.T) {
 	}
 }
 
-func TestCopyWorkFilesThatStay(t *testing.T) {
-	// More than five of eight buffers of 4 MiB make runs.
-	value := make([]byte, 1<<20)
-	var entries []Entry
-	for i := range 26 {
-		entries = append(entries, Entry{Key: fmt.Appendf(nil, "%02d", i), Value: value})
-	}
-	for _, fail := range []error{nil, errFake} {
-		c := &copyCase{t: t, entries: entries, filesStay: true, fail: map[string]error{"dst.Load": fail}}
-		c.during = map[string]func(){"dst.Load": func() {
-			files := filesIn(t, c.dst.dir)
-			if len(files) == 0 {
-				t.Error("nothing was spilled")
-			}
-			for _, name := range files { // the files are open: only removing them fails
-				path := c.dst.dir + "/" + name
-				if err := errors.Join(os.Remove(path), os.MkdirAll(path+"/in the way", 0o700)); err != nil {
-					t.Error(err)
+var _ Sink = (*fakeSink)(nil)
+var _ Locker = (*lockedSource)(nil)
+
+func (s *fakeSink) Loaded() string { return s.dir }
+
+// TestCopyReadsBack: what is read back must have the digests of what was read,
+// by prefix, or nothing is put in place.
+func TestCopyReadsBack(t *testing.T) {
+	for name, spoil := range map[string]func(d Digests){
+		"":         func(Digests) {},
+		"lost":     func(d Digests) { x := d["a/"]; x.Entries--; d["a/"] = x },
+		"altered":  func(d Digests) { x := d["a/"]; x.Hash[3] ^= 1; d["a/"] = x },
+		"a prefix": func(d Digests) { delete(d, "a/") },
+		"another":  func(d Digests) { d["z/"] = Digest{Entries: 1} },
+		"moved":    func(d Digests) { x := d["a/"]; delete(d, "a/"); d["b/"] = x },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &copyCase{t: t}
+			c.entries = []Entry{{Key: []byte("a/1"), Value: []byte("x")}, {Key: []byte("a/2")}, {Key: []byte("c"), Value: []byte("y")}}
+			c.opts.ReadBack = func(_ context.Context, dir string) (Digests, error) {
+				if dir != c.dst.dir || c.dst.committed {
+					t.Errorf("reads %s, committed %v", dir, c.dst.committed)
 				}
+				var d Digester
+				for _, e := range c.dst.got {
+					d.Add(e)
+				}
+				got := d.Take()
+				spoil(got)
+				return got, nil
 			}
-		}}
-		_, err := c.run(context.Background())
-		if fail == nil {
-			if w := c.warnings(); err != nil || len(w) != 1 || !strings.Contains(w[0], "not empty") {
-				t.Errorf("complete: %v, warnings %q", err, w)
+			result, err := c.run(t.Context())
+			if name == "" {
+				if err != nil || !result.ReadBack || result.Digests.Total().Entries != 3 || len(result.Digests) != 2 {
+					t.Errorf("%v, %+v", err, result.Digests)
+				}
+				return
 			}
-		} else if !errors.Is(err, fail) || !errors.Is(err, syscall.ENOTEMPTY) || !errors.Is(err, ErrDestination) {
-			t.Errorf("failed: %v", err)
-		}
+			if !errors.Is(err, ErrReadBack) || !errors.Is(err, ErrDestination) || c.dst.committed || result.ReadBack {
+				t.Errorf("%v, committed %v", err, c.dst.committed)
+			}
+		})
+	}
+	c := &copyCase{t: t}
+	c.opts.ReadBack = func(context.Context, string) (Digests, error) { return nil, errFake }
+	if _, err := c.run(t.Context()); !errors.Is(err, errFake) || c.dst.committed {
+		t.Errorf("a read-back that fails: %v", err)
 	}
 }
 
-var _ Sink = (*fakeSink)(nil)
-var _ Locker = (*lockedSource)(nil)
+// TestCopyCountsItems: a source that reports many more or fewer items than it
+// yields may have hidden some.
+func TestCopyCountsItems(t *testing.T) {
+	for hides, want := range map[int64]int{0: 0, 10: 0, -10: 0, 30: 1, -30: 1, -1 << 40: 1} {
+		c := &copyCase{t: t}
+		c.during = map[string]func(){"src.Prepare": func() { c.src.hides = hides }}
+		if _, err := c.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if w := c.warnings(); len(w) != want || want == 1 && !strings.Contains(w[0], "items were read, and the source says that it holds") {
+			t.Errorf("%d hidden: %q", hides, w)
+		}
+	}
+}

@@ -14,6 +14,9 @@ var (
 	// ErrLocked is returned when another run, or a running Vault, holds the
 	// source or the destination, or took it away during the copy.
 	ErrLocked = errors.New("locked")
+	// ErrMoved is returned, together with ErrLocked or ErrSource, when the
+	// source may have changed since an unfinished copy read it.
+	ErrMoved = errors.New("the source may have changed")
 	// ErrDestination is returned when the destination can't be written, or
 	// already holds data.
 	ErrDestination = errors.New("destination")

@@ -21,7 +21,11 @@ type PhaseStarted struct {
 // PageRead says that a page was read and its entries were taken over.
 type PageRead struct {
 	Entries, Bytes int64
-	Units          float64
+	Markers        int64
+	// WireBytes is the size of the response, in bytes.
+	WireBytes int64
+	// Units is what the page cost, in read capacity units.
+	Units float64
 	// SegmentDone is set on the last page of a segment.
 	SegmentDone bool
 	// Split counts the segments that came in addition, because the rest of
@@ -29,10 +33,34 @@ type PageRead struct {
 	Split int
 }
 
+// WorkersChanged says how many pages may be read at the same time now.
+type WorkersChanged struct {
+	Workers int
+}
+
 // RunWritten says that the memory budget was full and a sorted run of entries
 // went to the work directory.
 type RunWritten struct {
 	Entries, Bytes int64
+}
+
+// Checkpointed says that what was read so far is safe on disk: so many entries,
+// in work files of so many bytes, since the last such event.
+type Checkpointed struct {
+	Entries, Bytes int64
+	Time           time.Time
+}
+
+// Resuming says what an earlier process of this run has left: the entries and
+// bytes that need not be read again.
+type Resuming struct {
+	Entries, Bytes int64
+	// Markers are the directory markers among what was read.
+	Markers int64
+	// Pending is the number of segments that are left to read.
+	Pending int
+	// Saved is the time of the last checkpoint, zero if there is none.
+	Saved time.Time
 }
 
 // Loaded says how far a sink is with loading: so many entries and bytes since
@@ -61,10 +89,13 @@ type Warning struct {
 	Message string
 }
 
-func (PhaseStarted) event() {}
-func (PageRead) event()     {}
-func (RunWritten) event()   {}
-func (Loaded) event()       {}
-func (Retried) event()      {}
-func (Waiting) event()      {}
-func (Warning) event()      {}
+func (PhaseStarted) event()   {}
+func (PageRead) event()       {}
+func (RunWritten) event()     {}
+func (Checkpointed) event()   {}
+func (WorkersChanged) event() {}
+func (Resuming) event()       {}
+func (Loaded) event()         {}
+func (Retried) event()        {}
+func (Waiting) event()        {}
+func (Warning) event()        {}

@@ -145,6 +145,7 @@ type fakeSource struct {
 	before      func(ctx context.Context, id int) error
 	segmentsErr error
 	prepareErr  error
+	hides       int64 // items that it reports and does not have
 
 	mu    sync.Mutex
 	reads map[int]int
@@ -164,7 +165,11 @@ func (s *fakeSource) Prepare(context.Context) (SourceInfo, error) {
 	if s.prepareErr != nil {
 		return SourceInfo{}, s.prepareErr
 	}
-	return SourceInfo{Name: "fake", ID: "fake:1", Items: 7, Bytes: 8}, nil
+	info := SourceInfo{Name: "fake", ID: "fake:1", Items: s.hides, Bytes: 8}
+	for _, p := range s.pages {
+		info.Items += int64(len(p.entries)+len(p.locks)) + p.markers
+	}
+	return info, nil
 }
 
 func (s *fakeSource) Segments(context.Context, int) ([]Segment, error) {

@@ -19,12 +19,13 @@ type pace struct {
 	active  int
 	stopped bool
 	peak    int // the most workers that were let in at once
+	events  func(Event)
 
 	bytes, throttles int64 // since the last tick
 }
 
-func newPace(start, most int) *pace {
-	p := &pace{control: control{limit: min(start, most), most: most, growing: true}}
+func newPace(start, most int, events func(Event)) *pace {
+	p := &pace{control: control{limit: min(start, most), most: most, growing: true}, events: events}
 	p.wake.L = &p.mu
 	return p
 }
@@ -66,7 +67,15 @@ func (p *pace) stop() {
 func (p *pace) run(ctx context.Context) {
 	t := time.NewTicker(paceInterval)
 	defer t.Stop()
+	told := 0
 	for {
+		p.mu.Lock()
+		limit := p.control.limit
+		p.mu.Unlock()
+		if limit != told {
+			told = limit
+			p.events(WorkersChanged{Workers: limit})
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -38,6 +38,12 @@ type sortedRun struct {
 	size    int64
 	entries int64
 	block   int64 // the size of its largest block
+	coverage
+}
+
+// record is how a checkpoint names a run.
+func (r *sortedRun) record() runRecord {
+	return runRecord{File: filepath.Base(r.path), Size: r.size, Entries: r.entries, Block: r.block, coverage: r.coverage}
 }
 
 // A runFile is what a run is written to.
@@ -45,9 +51,6 @@ type runFile interface {
 	io.WriteCloser
 	Name() string
 }
-
-// createRun makes a new file in dir.
-func createRun(dir string) (runFile, error) { return os.CreateTemp(dir, "run-*") }
 
 // writeRun writes all of a sorted stream to a new file. A file that can't be
 // written to its end is removed.

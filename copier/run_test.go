@@ -18,7 +18,7 @@ import (
 
 // writeEntries writes sorted entries to a new run in dir.
 func writeEntries(t interface{ Fatal(...any) }, dir string, entries []Entry) sortedRun {
-	run, err := writeRun(context.Background(), func() (runFile, error) { return createRun(dir) }, &batchStream{b: batchOf(entries...)})
+	run, err := writeRun(context.Background(), func() (runFile, error) { return os.CreateTemp(dir, "run-*") }, &batchStream{b: batchOf(entries...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestRunLengthIsNotBelieved(t *testing.T) {
 
 func TestWriteRunRemovesWhatFailed(t *testing.T) {
 	dir := t.TempDir()
-	create := func() (runFile, error) { return createRun(dir) }
+	create := func() (runFile, error) { return os.CreateTemp(dir, "run-*") }
 	broken := &Error{Kind: ErrSource, Err: ErrDuplicateKey}
 	if _, err := writeRun(context.Background(), create, &failingStream{after: 5, err: broken}); !errors.Is(err, ErrDuplicateKey) || errors.Is(err, ErrDestination) {
 		t.Errorf("failing stream: %v", err)
@@ -243,7 +243,7 @@ func TestWriteRunRemovesWhatFailed(t *testing.T) {
 	if files := filesIn(t, dir); len(files) > 0 {
 		t.Errorf("left behind: %v", files)
 	}
-	gone := func() (runFile, error) { return createRun(filepath.Join(dir, "gone")) }
+	gone := func() (runFile, error) { return os.CreateTemp(filepath.Join(dir, "gone"), "run-*") }
 	if _, err := writeRun(context.Background(), gone, &batchStream{b: &Batch{}}); !errors.Is(err, ErrDestination) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}

@@ -3,9 +3,13 @@ package copier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -36,9 +40,21 @@ type ScanOptions struct {
 	// Events, where set, is told what goes on.
 	Events func(Event)
 
-	source SourceInfo    // for the event
-	tune   func(*sorter) // tests make buffers tiny, and files that fail
+	// digest computes the digests of what is sorted.
+	digest  bool
+	journal *journal      // where it is saved
+	every   time.Duration // how often; 0 means checkpointInterval
+	source  SourceInfo    // for the event
+	tune    func(*sorter) // tests make buffers tiny, and files that fail
 }
+
+// checkpointInterval is how often what was read is saved. With the time that
+// saving takes, no more than 5 s of reading are lost.
+const checkpointInterval = 4 * time.Second
+
+// saveTime is how long a scan that is interrupted may take to save what it has
+// read. An interrupted run shall end within 2 s.
+const saveTime = 1300 * time.Millisecond
 
 const (
 	// DefaultMemory is the budget where ScanOptions.Memory is 0: 512 MiB.
@@ -114,6 +130,35 @@ type ScanStats struct {
 	// RunBytes is their size.
 	Runs     int   `json:"runs"`
 	RunBytes int64 `json:"run_bytes"`
+	// Limit is what bounded the reading, as far as that can be told.
+	Limit Limit `json:"limit"`
+	// Checkpoints counts how often what was read was saved.
+	Checkpoints int `json:"checkpoints"`
+}
+
+// A Limit is what bounds how fast a source is read.
+type Limit string
+
+// The limits.
+const (
+	LimitTable     Limit = "table"     // it throttles, or a cap on what is asked of it
+	LimitNetwork   Limit = "network"   // or how long the source takes to answer
+	LimitProcessor Limit = "processor" // of this machine
+	LimitDisk      Limit = "disk"      // with the work files
+)
+
+// add adds what another part of a scan has read.
+func (s *ScanStats) add(o ScanStats) {
+	s.Entries += o.Entries
+	s.Bytes += o.Bytes
+	s.LeftOut += o.LeftOut
+	s.Markers += o.Markers
+	s.Locks = append(s.Locks, o.Locks...)
+	s.Pages += o.Pages
+	s.WireBytes += o.WireBytes
+	s.Units += o.Units
+	s.Retries += o.Retries
+	s.Throttles += o.Throttles
 }
 
 // Scan reads all segments of a prepared source and returns their entries in
@@ -121,67 +166,189 @@ type ScanStats struct {
 // opts.WorkDir. The statistics are valid as far as the scan came, also when it
 // failed.
 func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats, error) {
+	sorted, stats, _, err := runScan(ctx, src, opts)
+	return sorted, stats, err
+}
+
+// runScan is Scan, and returns the digests of what it has read too. Where the
+// options have a journal, it goes on with what that holds.
+func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats, Digests, error) {
+	fail := func(stats ScanStats, err error) (*Sorted, ScanStats, Digests, error) {
+		return nil, stats, nil, cause(ctx, err)
+	}
 	if err := opts.validate(); err != nil {
-		return nil, ScanStats{}, err
+		return fail(ScanStats{}, err)
 	}
 	segs, err := src.Segments(ctx, opts.Segments)
 	if err != nil {
-		return nil, ScanStats{}, cause(ctx, err)
+		return fail(ScanStats{}, err)
 	}
-	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(segs), Workers: opts.Workers})
-
-	s := &scan{src: src, opts: opts, queue: newQueue(segs), pace: newPace(startWorkers(), opts.Workers)}
-	s.stats.Segments, s.stats.Locks = len(segs), []string{}
-	s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.Events)
+	s := &scan{src: src, opts: opts, pace: newPace(startWorkers(), opts.Workers, opts.Events), digests: Digests{}}
+	s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.journal, s.event)
 	if opts.tune != nil {
 		opts.tune(s.sorter)
 	}
-
-	group, gctx := errgroup.WithContext(ctx)
-	for range sortWorkers {
-		group.Go(func() error { return s.sorter.work(gctx) })
+	s.stats.Segments, s.stats.Locks = len(segs), []string{}
+	left := segs
+	if opts.journal != nil {
+		if left, err = s.restore(ctx, segs); err != nil {
+			return fail(s.stats, err)
+		}
 	}
-	group.Go(func() error {
-		readers, rctx := errgroup.WithContext(gctx)
-		defer context.AfterFunc(rctx, s.queue.stop)()
-		defer context.AfterFunc(rctx, s.pace.stop)()
-		pacing, stop := context.WithCancel(rctx)
-		defer stop()
-		group.Go(func() error {
-			s.pace.run(pacing)
-			return nil
-		})
-		for range opts.Workers {
-			readers.Go(func() error { return s.read(rctx) })
-		}
-		err := readers.Wait()
-		if err == nil {
-			s.sorter.finish()
-		}
-		return err
-	})
-	err = group.Wait()
+	s.queue = newQueue(left)
+	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(left), Workers: opts.Workers})
+
+	began, cpu := time.Now(), cpuTime()
+	err = s.run(ctx)
 	s.stats.Workers = s.pace.peak
+	s.stats.Limit = s.limit(time.Since(began), cpuTime()-cpu)
 	for _, r := range s.sorter.runs {
 		s.stats.Runs++
 		s.stats.RunBytes += r.size
 	}
 	slices.Sort(s.stats.Locks)
-	if err == nil {
-		err = context.Cause(ctx)
-	}
 	var sorted *Sorted
 	if err == nil {
 		sorted, err = s.sorter.sorted(ctx)
 	}
 	if err != nil {
-		err = cause(ctx, err)
 		if rerr := s.sorter.remove(); rerr != nil {
 			err = errors.Join(err, rerr)
 		}
-		return nil, s.stats, err
+		return fail(s.stats, err)
 	}
-	return sorted, s.stats, nil
+	return sorted, s.stats, s.digests, nil
+}
+
+// restore takes over what the journal holds, and returns what is left to read.
+func (s *scan) restore(ctx context.Context, segs []Segment) ([]Segment, error) {
+	j := s.opts.journal
+	if j.setup.Segments == 0 {
+		// From here on the number must stay.
+		j.setup.Segments = len(segs)
+		return segs, j.writeSetup()
+	}
+	if len(segs) != j.setup.Segments {
+		return nil, &Error{Kind: ErrConfig, Op: "resume", Err: fmt.Errorf("the unfinished copy has %d segments, the source makes %d of them now", j.setup.Segments, len(segs))}
+	}
+	was, err := j.restore(ctx, segs, func(what string) { s.opts.Events(Warning{Message: what}) })
+	if err != nil {
+		return nil, err
+	}
+	s.sorter.resume(was)
+	s.stats.add(was.total.Stats)
+	s.digests.Add(was.total.Digests)
+	j.saved = len(was.runs) > 0
+	s.opts.Events(Resuming{Entries: was.total.Stats.Entries, Bytes: was.total.Stats.Bytes, Markers: was.total.Stats.Markers, Pending: len(was.pending), Saved: was.saved})
+	return was.pending, nil
+}
+
+// run reads what is in the queue.
+func (s *scan) run(ctx context.Context) error {
+	// Sorting and saving outlive reading: what was read until an error is kept.
+	sctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	sorting, sctx := errgroup.WithContext(sctx)
+	for range sortWorkers {
+		sorting.Go(func() error { return s.sorter.work(sctx) })
+	}
+	if s.opts.journal == nil {
+		defer context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })()
+	} else {
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(saveTime, func() { stop(context.Cause(ctx)) }) })()
+	}
+
+	err := s.read(ctx, sctx)
+	switch {
+	case err == nil:
+	case s.opts.journal == nil:
+		stop(err)
+	default:
+		s.rescue(sctx)
+	}
+	s.sorter.finish()
+	if serr := sorting.Wait(); serr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = serr // what ended the reading
+	}
+	if err != nil && s.opts.journal != nil {
+		// Whatever was written and is not on record yet.
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime/4)
+		defer cancel()
+		if rerr := s.sorter.record(rctx); rerr != nil {
+			s.opts.Events(Warning{Message: "what was read last could not be saved, the checkpoint before stands: " + rerr.Error()})
+		}
+	}
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// rescue saves what was read before an error ended the reading.
+func (s *scan) rescue(ctx context.Context) {
+	if err := s.sorter.save(ctx); err != nil && ctx.Err() == nil {
+		s.opts.Events(Warning{Message: "what was read last could not be saved, the checkpoint before stands: " + err.Error()})
+	}
+}
+
+// read runs the workers until all is read and, where it is to be saved, saved.
+func (s *scan) read(ctx, sctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	// A sorter that fails ends the reading too.
+	defer context.AfterFunc(sctx, func() { end(context.Cause(sctx)) })()
+	readers, rctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(rctx, s.queue.stop)()
+	defer context.AfterFunc(rctx, s.pace.stop)()
+
+	beside, stop := context.WithCancel(rctx)
+	var others sync.WaitGroup
+	others.Go(func() { s.pace.run(beside) })
+	if s.opts.journal != nil {
+		others.Go(func() {
+			if err := s.checkpoints(beside, sctx); err != nil {
+				end(err)
+			}
+		})
+	}
+	for range s.opts.Workers {
+		readers.Go(func() error { return s.work(rctx) })
+	}
+	err := readers.Wait()
+	if err != nil {
+		err = cause(ctx, err) // what a worker meets first may be the end of ctx
+	}
+	stop()
+	others.Wait()
+	if err == nil && s.opts.journal != nil && s.sorter.isSaving() {
+		// What comes now can be repeated alone.
+		err = s.sorter.save(sctx)
+		s.stats.Checkpoints++
+	}
+	return err
+}
+
+// checkpoints saves what was read, again and again, until ctx ends.
+func (s *scan) checkpoints(ctx, sctx context.Context) error {
+	every := s.opts.every
+	if every == 0 {
+		every = checkpointInterval
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if err := s.sorter.save(sctx); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.stats.Checkpoints++
+		s.mu.Unlock()
+	}
 }
 
 type scan struct {
@@ -191,13 +358,48 @@ type scan struct {
 	pace   *pace
 	sorter *sorter
 
-	mu    sync.Mutex
-	stats ScanStats
+	reading, adding atomic.Int64 // nanoseconds that workers spent on pages, and waiting for buffers
+
+	mu      sync.Mutex
+	stats   ScanStats
+	digests Digests
 }
 
-// read is one worker: it takes segments from the queue until none is left.
-func (s *scan) read(ctx context.Context) error {
+// limit tells what bounded a scan that took so much time, on the clock and of
+// the processors.
+func (s *scan) limit(took, cpu time.Duration) Limit {
+	var waited time.Duration
+	if w, ok := s.src.(interface{ Waited() time.Duration }); ok {
+		waited = w.Waited()
+	}
+	reading, adding := time.Duration(s.reading.Load()), time.Duration(s.adding.Load())
+	switch {
+	case s.stats.Throttles*20 > s.stats.Pages || waited*5 > reading:
+		return LimitTable
+	case cpu*4 > took*time.Duration(runtime.GOMAXPROCS(0))*3:
+		return LimitProcessor
+	case adding*4 > reading+adding:
+		return LimitDisk
+	default:
+		return LimitNetwork
+	}
+}
+
+// cpuTime is the processor time that this process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func (s *scan) event(e Event) { s.opts.Events(e) }
+
+// work is one worker: it takes segments from the queue until none is left.
+func (s *scan) work(ctx context.Context) error {
 	var page, mapped Batch
+	var digester Digester
 	for {
 		seg, ok := s.queue.take()
 		if !ok {
@@ -211,7 +413,9 @@ func (s *scan) read(ctx context.Context) error {
 			if page.arena == nil {
 				page.arena = make([]byte, 0, pageArena)
 			}
+			asked := time.Now()
 			info, err := s.src.ReadPage(ctx, seg, &page)
+			s.reading.Add(int64(time.Since(asked)))
 			s.pace.leave(info)
 			if err != nil {
 				return err
@@ -227,12 +431,21 @@ func (s *scan) read(ctx context.Context) error {
 				}
 				out = &mapped
 			}
-			if out.Len() > 0 {
-				if err := s.sorter.add(ctx, out); err != nil {
+			read := coverage{Pages: []pageRead{{From: seg, Next: info.Next}}, Stats: statsOf(&page, out, info)}
+			if s.opts.digest {
+				for i := range out.Len() {
+					digester.Add(out.Entry(i))
+				}
+				read.Digests = digester.Take()
+			}
+			if out.Len() > 0 || s.opts.journal != nil {
+				full := time.Now()
+				if err := s.sorter.add(ctx, out, read); err != nil {
 					return err
 				}
+				s.adding.Add(int64(time.Since(full)))
 			}
-			s.count(&page, out, info)
+			s.count(read, info)
 			if len(info.Next) == 0 {
 				break
 			}
@@ -243,22 +456,31 @@ func (s *scan) read(ctx context.Context) error {
 	}
 }
 
-func (s *scan) count(read, taken *Batch, p Page) {
+func statsOf(read, taken *Batch, p Page) ScanStats {
+	return ScanStats{
+		Entries:   int64(read.Len()),
+		Bytes:     read.Bytes(),
+		LeftOut:   int64(read.Len() - taken.Len()),
+		Markers:   p.Markers,
+		Locks:     p.Locks,
+		Pages:     1,
+		WireBytes: p.WireBytes,
+		Units:     p.Units,
+		Retries:   p.Retries,
+		Throttles: p.Throttles,
+	}
+}
+
+func (s *scan) count(read coverage, p Page) {
 	s.mu.Lock()
-	s.stats.Entries += int64(read.Len())
-	s.stats.Bytes += read.Bytes()
-	s.stats.LeftOut += int64(read.Len() - taken.Len())
-	s.stats.Markers += p.Markers
-	s.stats.Locks = append(s.stats.Locks, p.Locks...)
-	s.stats.Pages++
-	s.stats.WireBytes += p.WireBytes
-	s.stats.Units += p.Units
-	s.stats.Retries += p.Retries
-	s.stats.Throttles += p.Throttles
+	s.stats.add(read.Stats)
+	s.digests.Add(read.Digests)
 	s.mu.Unlock()
 	s.opts.Events(PageRead{
-		Entries:     int64(read.Len()),
-		Bytes:       read.Bytes(),
+		Entries:     read.Stats.Entries,
+		Bytes:       read.Stats.Bytes,
+		Markers:     p.Markers,
+		WireBytes:   p.WireBytes,
 		Units:       p.Units,
 		SegmentDone: len(p.Next) == 0,
 		Split:       max(len(p.Next)-1, 0),

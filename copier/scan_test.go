@@ -288,7 +288,7 @@ func TestScanSplitIsReadAtTheSameTime(t *testing.T) {
 // TestAddStopsWaiting cancels while all buffers are in use and nobody writes.
 func TestAddStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSorter(t.TempDir(), MinMemory, func(Event) {})
+		s := newSorter(t.TempDir(), MinMemory, nil, func(Event) {})
 		s.limit = 10
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("why")
@@ -296,7 +296,7 @@ func TestAddStopsWaiting(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			for {
-				if err := s.add(ctx, batchOf(Entry{Key: []byte("0123456789")})); err != nil {
+				if err := s.add(ctx, batchOf(Entry{Key: []byte("0123456789")}), coverage{}); err != nil {
 					done <- err
 					return
 				}

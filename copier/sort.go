@@ -7,9 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 const (
@@ -28,7 +33,13 @@ const (
 	maxFanIn = 512
 )
 
-// A sorter collects entries in bounded memory.
+// A sorter collects entries in bounded memory, and, with a journal, saves them
+// from time to time.
+//
+// Buffers are numbered in the order in which they are filled. A page's entries
+// go into the buffer of the page before it, or into a later one; so when a
+// checkpoint holds all buffers up to some number it holds no page without the
+// pages that led to it.
 type sorter struct {
 	limit       int64 // of one buffer, in bytes
 	hold        int   // how many full buffers stay in memory
@@ -36,54 +47,91 @@ type sorter struct {
 	fanIn       int   // how many runs are read at the same time
 	events      func(Event)
 	create      func() (runFile, error)
+	journal     *journal // nil if nothing is saved
 
-	mu    sync.Mutex // guards cur and added, and orders the callers of add
-	cur   *Batch
+	mu    sync.Mutex // guards cur, added and cuts, and orders the callers of add
+	cur   *buffer
 	added int64 // entries
+	cuts  int   // buffers that went to full
 
-	free chan *Batch
-	full chan *Batch
+	free chan *buffer
+	full chan *buffer
 
-	out  sync.Mutex // guards held and runs
-	held []*Batch
-	runs []sortedRun
+	out     sync.Mutex // guards what follows
+	changed sync.Cond
+	held    []*buffer
+	runs    []sortedRun  // without those of held buffers
+	fresh   []freshRun   // written and in no checkpoint yet
+	working map[int]bool // numbers of full buffers that are neither held nor written yet
+	saving  bool         // every full buffer is written, whether it is held or not
+
+	saves sync.Mutex // one save at a time
 }
 
-func newSorter(dir string, memory int64, events func(Event)) *sorter {
+// A buffer is entries that were read, and what they were read from.
+type buffer struct {
+	Batch
+	number int
+	coverage
+	written bool // it is in the work directory too
+}
+
+// A freshRun is a run with the number of its buffer.
+type freshRun struct {
+	sortedRun
+	number int
+}
+
+func newSorter(dir string, memory int64, j *journal, events func(Event)) *sorter {
 	s := &sorter{
 		limit:       memory / sortBuffers,
 		hold:        sortHeld,
 		mergeMemory: memory / sortBuffers * mergeBuffers,
 		fanIn:       maxFanIn,
 		events:      events,
-		create:      func() (runFile, error) { return createRun(dir) },
-		free:        make(chan *Batch, sortBuffers),
-		full:        make(chan *Batch, sortBuffers),
+		create:      func() (runFile, error) { return os.CreateTemp(dir, "run-*") },
+		journal:     j,
+		free:        make(chan *buffer, sortBuffers),
+		full:        make(chan *buffer, sortBuffers),
+		working:     map[int]bool{},
 	}
+	if j != nil {
+		s.create = j.createRun
+	}
+	s.changed.L = &s.out
 	for range sortBuffers {
 		s.free <- nil // allocated when it is first needed
 	}
 	return s
 }
 
-// add takes over the entries of b; it waits while all buffers are in use. It
-// is safe for concurrent use.
-func (s *sorter) add(ctx context.Context, b *Batch) error {
+// resume begins with what a journal has.
+func (s *sorter) resume(r *restored) {
+	for _, run := range r.runs {
+		s.added += run.Entries
+		s.runs = append(s.runs, sortedRun{path: filepath.Join(s.journal.work, run.File), size: run.Size, entries: run.Entries,
+			block: run.Block, coverage: run.coverage})
+	}
+	s.saving = len(r.runs) > 0
+}
+
+// add takes over the entries of b, which come from a page; it waits while all
+// buffers are in use. It is safe for concurrent use.
+func (s *sorter) add(ctx context.Context, b *Batch, from coverage) error {
 	if err := b.checkSize(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cur != nil && s.cur.Len() > 0 && s.cur.memory()+b.memory() > s.limit {
-		s.full <- s.cur // has room for every buffer there is
-		s.cur = nil
+		s.cut()
 	}
 	if s.cur == nil {
 		select {
 		case buf := <-s.free:
 			if buf == nil {
 				// Of fresh memory the system hands out only what is touched.
-				buf = &Batch{arena: make([]byte, 0, s.limit)}
+				buf = &buffer{Batch: Batch{arena: make([]byte, 0, s.limit)}}
 			}
 			s.cur = buf
 		case <-ctx.Done():
@@ -91,15 +139,30 @@ func (s *sorter) add(ctx context.Context, b *Batch) error {
 		}
 	}
 	s.cur.appendBatch(b)
+	if s.journal != nil {
+		s.cur.coverage.add(from)
+	}
 	s.added += int64(b.Len())
 	return nil
 }
 
+// cut ends the current buffer. The caller holds s.mu.
+func (s *sorter) cut() {
+	s.cuts++
+	s.cur.number = s.cuts
+	s.out.Lock()
+	s.working[s.cuts] = true
+	s.out.Unlock()
+	s.full <- s.cur // has room for every buffer there is
+	s.cur = nil
+}
+
 // work sorts full buffers, and writes them to the work directory once enough
-// are held in memory. It returns when finish was called.
+// are held in memory, or once they are to be saved. It returns when finish was
+// called.
 func (s *sorter) work(ctx context.Context) error {
 	for {
-		var b *Batch
+		var b *buffer
 		var ok bool
 		select {
 		case b, ok = <-s.full:
@@ -111,28 +174,164 @@ func (s *sorter) work(ctx context.Context) error {
 		}
 		b.sort()
 		s.out.Lock()
-		hold := len(s.held) < s.hold
+		hold, save := len(s.held) < s.hold && b.Len() > 0, s.saving
 		if hold {
 			s.held = append(s.held, b)
 		}
 		s.out.Unlock()
+		if !hold || save {
+			if err := s.write(ctx, b, hold); err != nil {
+				return err
+			}
+		}
+		s.out.Lock()
+		delete(s.working, b.number)
+		s.changed.Broadcast()
+		s.out.Unlock()
 		if hold {
 			continue
 		}
-		run, err := writeRun(ctx, s.create, &batchStream{b: b})
-		if err != nil {
-			return err
-		}
-		s.out.Lock()
-		s.runs = append(s.runs, run)
-		s.out.Unlock()
-		s.events(RunWritten{Entries: run.entries, Bytes: run.size})
 		b.Reset()
+		b.coverage, b.written = coverage{}, false
 		if int64(cap(b.arena)) > s.limit {
 			b = nil // it had to take a page larger than itself
 		}
 		s.free <- b
 	}
+}
+
+// write writes a sorted buffer to the work directory.
+func (s *sorter) write(ctx context.Context, b *buffer, held bool) error {
+	run, err := writeRun(ctx, s.create, &batchStream{b: &b.Batch})
+	if err != nil {
+		return err
+	}
+	run.coverage = b.coverage
+	s.out.Lock()
+	if held {
+		b.written = true
+	} else {
+		s.runs = append(s.runs, run)
+	}
+	if s.journal != nil {
+		s.fresh = append(s.fresh, freshRun{run, b.number})
+	}
+	s.out.Unlock()
+	s.events(RunWritten{Entries: run.entries, Bytes: run.size})
+	return nil
+}
+
+// save makes everything that was added before durable, as far as ctx and a
+// failed disk allow, and writes a checkpoint of it.
+func (s *sorter) save(ctx context.Context) error {
+	s.saves.Lock()
+	defer s.saves.Unlock()
+	s.mu.Lock()
+	if s.cur != nil && len(s.cur.Pages) > 0 {
+		s.cut()
+	}
+	upTo := s.cuts
+	s.mu.Unlock()
+	s.settle(ctx, upTo)
+
+	// Until now buffers that are held were not written.
+	s.out.Lock()
+	s.saving = true
+	var unwritten []*buffer
+	for _, b := range s.held {
+		if !b.written && !s.working[b.number] {
+			unwritten = append(unwritten, b)
+		}
+	}
+	s.out.Unlock()
+	var failed error
+	for _, b := range unwritten {
+		if failed = s.write(ctx, b, true); failed != nil {
+			break
+		}
+	}
+	return errors.Join(failed, s.record(ctx))
+}
+
+// isSaving tells whether there was a checkpoint.
+func (s *sorter) isSaving() bool {
+	s.out.Lock()
+	defer s.out.Unlock()
+	return s.saving
+}
+
+// settle waits until the buffers up to a number are held or written.
+func (s *sorter) settle(ctx context.Context, upTo int) {
+	stop := context.AfterFunc(ctx, func() {
+		s.out.Lock()
+		defer s.out.Unlock()
+		s.changed.Broadcast()
+	})
+	defer stop()
+	s.out.Lock()
+	defer s.out.Unlock()
+	for ctx.Err() == nil && s.leastWorking() <= upTo {
+		s.changed.Wait()
+	}
+}
+
+// leastWorking is the least number of a buffer that is neither held nor
+// written. The caller holds s.out.
+func (s *sorter) leastWorking() int {
+	least := math.MaxInt
+	for n := range s.working {
+		least = min(least, n)
+	}
+	return least
+}
+
+// record syncs the runs that are in no checkpoint yet, and writes one of them.
+// It leaves out what follows on a buffer that is not written, and stops early
+// when ctx ends.
+func (s *sorter) record(ctx context.Context) error {
+	s.out.Lock()
+	least := s.leastWorking()
+	for _, b := range s.held {
+		if !b.written {
+			least = min(least, b.number)
+		}
+	}
+	slices.SortFunc(s.fresh, func(a, b freshRun) int { return cmp.Compare(a.number, b.number) })
+	todo := slices.Clone(s.fresh)
+	s.out.Unlock()
+
+	var c checkpoint
+	var failed error
+	for _, r := range todo {
+		if r.number >= least || ctx.Err() != nil {
+			break
+		}
+		if failed = s.journal.disk.Sync(r.path); failed != nil {
+			failed = workError("sync work file", failed)
+			break
+		}
+		c.Runs = append(c.Runs, r.record())
+	}
+	if len(c.Runs) == 0 {
+		return failed
+	}
+	if err := s.journal.write(c); err != nil {
+		return errors.Join(failed, err)
+	}
+	s.out.Lock()
+	// Nobody else takes runs out, and new ones have greater numbers or follow
+	// on one that has.
+	s.fresh = slices.DeleteFunc(s.fresh, func(r freshRun) bool {
+		return slices.ContainsFunc(c.Runs, func(done runRecord) bool { return done.File == filepath.Base(r.path) })
+	})
+	s.out.Unlock()
+	e := Checkpointed{Time: time.Now()}
+	for _, r := range c.Runs {
+		e.Entries += r.Entries
+		e.Bytes += r.Size
+	}
+	s.events(e)
+	return failed
 }
 
 // finish says that nothing will be added any more.
@@ -150,11 +349,16 @@ func (s *sorter) sorted(ctx context.Context) (*Sorted, error) {
 	if err := s.reduce(ctx); err != nil {
 		return nil, err
 	}
-	out, err := merge(s.held, s.runs)
+	held := make([]*Batch, len(s.held))
+	for i, b := range s.held {
+		held[i] = &b.Batch
+	}
+	out, err := merge(held, s.runs)
 	if err != nil {
 		return nil, err
 	}
 	out.want = s.added
+	out.keep = s.journal != nil
 	return out, nil
 }
 
@@ -177,22 +381,62 @@ func (s *sorter) reduce(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		in.keep = true
 		run, err := writeRun(ctx, s.create, in)
 		if err != nil {
-			return errors.Join(err, in.closeFiles())
+			return errors.Join(err, in.Close())
+		}
+		if err := in.Close(); err != nil {
+			return workError("close merged work files", err)
+		}
+		old := slices.Clone(s.runs[:n])
+		for _, r := range old {
+			run.add(r.coverage)
 		}
 		// The new run is listed before the old ones go, so that an error
 		// leaves no file that nobody removes.
-		s.runs = append(s.runs, run)
-		if err := in.Close(); err != nil {
-			return workError("remove merged work files", err)
+		s.runs = append(slices.Delete(s.runs, 0, n), run)
+		if err := s.replace(old, run); err != nil {
+			return err
 		}
-		s.runs = slices.Delete(s.runs, 0, n)
 	}
 }
 
-// remove removes the files of all runs.
+// replace removes runs whose entries are in a new one.
+func (s *sorter) replace(old []sortedRun, run sortedRun) error {
+	if s.journal != nil && s.saving {
+		if err := s.journal.disk.Sync(run.path); err != nil {
+			return workError("sync work file", err)
+		}
+		c := checkpoint{Runs: []runRecord{run.record()}}
+		for _, r := range old {
+			c.Dropped = append(c.Dropped, filepath.Base(r.path))
+		}
+		if err := s.journal.write(c); err != nil {
+			return err
+		}
+	}
+	for _, r := range old {
+		if err := s.disk().Remove(r.path); err != nil {
+			return workError("remove merged work file", err)
+		}
+	}
+	return nil
+}
+
+// disk is what runs are removed through.
+func (s *sorter) disk() *durable.Disk {
+	if s.journal == nil {
+		return nil
+	}
+	return s.journal.disk
+}
+
+// remove removes the files of all runs, where no journal keeps them.
 func (s *sorter) remove() error {
+	if s.journal != nil {
+		return nil
+	}
 	var errs []error
 	for _, r := range s.runs {
 		if err := os.Remove(r.path); !errors.Is(err, os.ErrNotExist) {
@@ -224,6 +468,7 @@ type Sorted struct {
 	want    int64  // entries that went in
 	err     error  // what ended the stream
 	runs    []sortedRun
+	keep    bool // the files of runs stay when it is closed
 	closers []io.Closer
 }
 
@@ -235,7 +480,8 @@ type head struct {
 }
 
 // merge makes one stream of sorted batches and runs. The runs' files are
-// removed when it is closed, and left as they are when merge fails.
+// removed when it is closed, unless it is told to keep them, and left as they
+// are when merge fails.
 func merge(batches []*Batch, runs []sortedRun) (*Sorted, error) {
 	out := &Sorted{runs: slices.Clone(runs)}
 	for _, b := range batches {
@@ -371,7 +617,10 @@ func (s *Sorted) closeFiles() error {
 func (s *Sorted) Close() error {
 	errs := []error{s.closeFiles()}
 	for _, r := range s.runs {
-		// A sink's commit may have removed the whole work directory.
+		if s.keep {
+			break
+		}
+		// Somebody may have removed the whole work directory.
 		if err := os.Remove(r.path); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

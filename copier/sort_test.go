@@ -213,7 +213,7 @@ func TestBufferShrinks(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	src := newFakeSource(rnd, randomEntries(rnd, 5000), 30, 4)
 	s := (*sorter)(nil)
-	var free chan *Batch
+	var free chan *buffer
 	sorted, _, err := Scan(context.Background(), src, ScanOptions{
 		WorkDir: t.TempDir(), Workers: 4,
 		tune: func(sort *sorter) { s = sort; s.limit, s.hold, free = 512, 0, s.free },
@@ -246,7 +246,7 @@ func TestFanInAndMergeMemory(t *testing.T) {
 		{runs: 40, fanIn: 100, memory: 5 * 100, want: 5}, // a block has nearly 100 bytes
 		{runs: 9, fanIn: 100, memory: 0, want: 2},
 	} {
-		s := newSorter(dir, DefaultMemory, func(Event) {})
+		s := newSorter(dir, DefaultMemory, nil, func(Event) {})
 		s.fanIn, s.mergeMemory = c.fanIn, c.memory
 		var want []Entry
 		for i := range c.runs {
@@ -461,7 +461,7 @@ func TestMemoryShares(t *testing.T) {
 	// What is held, what is filled last and what reads runs must together
 	// stay within the budget.
 	for _, memory := range []int64{MinMemory, DefaultMemory, 1 << 40} {
-		s := newSorter("", memory, nil)
+		s := newSorter("", memory, nil, nil)
 		if sum := int64(s.hold+1)*s.limit + s.mergeMemory; sum > memory || sum < memory*9/10 {
 			t.Errorf("of %d bytes %d are used while merging", memory, sum)
 		}

@@ -171,8 +171,8 @@ func TestDamagedPages(t *testing.T) {
 	check(t, err)
 	check(t, db.View(func(tx *bolt.Tx) error { root = int(tx.Bucket([]byte("data")).Root()) * page; return nil }))
 	check(t, db.Close())
-	child, leaf := 0, root // the leftmost leaf and its parent
-	for ne.Uint16(good[leaf+8:]) == branchFlag {
+	child, leaf := 0, root              // the leftmost leaf and its parent
+	for ne.Uint16(good[leaf+8:]) == 1 { // a branch
 		child, leaf = leaf, int(ne.Uint64(good[leaf+16+8:]))*page
 	}
 	if child == 0 || child == root {
@@ -322,7 +322,7 @@ func TestInUse(t *testing.T) {
 	start := time.Now()
 	_, err = compare(t, &fakeSource{entries: e}, dir, Options{})
 	if took := time.Since(start); !errors.Is(err, ErrInUse) || !errors.Is(err, copier.ErrLocked) || errors.Is(err, copier.ErrDestination) ||
-		took < openTimeout/2 || took > openTimeout+4*time.Second || copier.Hint(err) == "" {
+		took > 4*time.Second || copier.Hint(err) == "" || !strings.Contains(err.Error(), "vault.db is in use") {
 		t.Errorf("after %v: %v", took, err)
 	}
 	check(t, stdin.Close())

@@ -3,10 +3,13 @@
 //
 // It reads the source again, with the engine of package copier but keeping of
 // each value only its length and its SHA-256, sorts that, and walks it side by
-// side with the data bucket of vault.db. Of the file each entry is read twice,
-// in order and by its key, since a Vault finds it by its key. The package
-// shares no code with the sink that wrote the file, and writes nothing but its
-// work files.
+// side with the data bucket of vault.db. The file is read by package vaultdb,
+// which shares no code with the sink that wrote it, and whose rules prove that
+// what is read in order is also what a Vault finds by its key. Nothing is
+// written but work files.
+//
+// [CheckManifest] compares a directory with the figures of the copy that made
+// it, without the source, and [Inspect] tells what a directory holds.
 package verify
 
 import (
@@ -25,6 +28,7 @@ import (
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 // Options say how a comparison is made. The zero value is fit for use.
@@ -39,6 +43,9 @@ type Options struct {
 	// MaxDiffs bounds how many differing keys are named; 0 means 100, and a
 	// negative number no bound. All are counted.
 	MaxDiffs int
+	// FSMIndex is the Raft index that a copy leaves behind; a directory with a
+	// higher one is one that a Vault has started on. 0 means 2.
+	FSMIndex uint64
 	// Events, where set, is told what goes on.
 	Events func(copier.Event)
 }
@@ -60,6 +67,10 @@ type Diff struct {
 	// Source and Destination describe the values; nil where there is none.
 	Source      *Value `json:"source,omitempty"`
 	Destination *Value `json:"destination,omitempty"`
+	// Known says why a Vault that was started on the directory changes this
+	// key by itself. It is empty where no Vault was started on it, and where
+	// nobody can tell whether Vault or the copy is the cause.
+	Known string `json:"known,omitempty"`
 }
 
 // A Value describes a value by its length in bytes and its SHA-256 in
@@ -97,6 +108,13 @@ type Report struct {
 	Duration    time.Duration     `json:"duration_ns"`
 	Scan        copier.ScanStats  `json:"scan"`
 
+	// Raft is where the directory's FSM stands, and Started is set when that
+	// is further than a copy leaves it: a Vault has run on the directory, and
+	// writes. Equal can then not be expected, and the differences that are not
+	// Known can't be judged: they are Vault's, or they were made by the copy.
+	Raft    vaultdb.State `json:"raft"`
+	Started bool          `json:"started"`
+
 	Prefixes []Prefix `json:"prefixes"`
 	// SourceEntries and DestinationEntries count both sides.
 	SourceEntries      int64 `json:"source_entries"`
@@ -105,6 +123,8 @@ type Report struct {
 	Missing   int64 `json:"missing"`
 	Extra     int64 `json:"extra"`
 	Different int64 `json:"different"`
+	// Known counts those of them that a started Vault changes by itself.
+	Known int64 `json:"known"`
 	// Diffs names them, as many as Options.MaxDiffs allows, in key order.
 	Diffs []Diff `json:"diffs"`
 	// Complete is set when both sides were read to their end.
@@ -120,11 +140,16 @@ func (r *Report) Equal() bool {
 // Compare compares src, which it prepares, with the Raft data directory at
 // path. Entries that differ are no error: they are in the report, which is
 // valid, as far as the comparison came, also beside an error. An error wraps
-// one of package copier's sentinels, or the context's error. The directory is
-// only read, and no Vault can start on it meanwhile.
+// one of package copier's sentinels, or the context's error: that a Vault runs
+// on the directory is [ErrInUse], at once, and a file that is not sound is
+// [vaultdb.ErrDamaged]. The directory is only read, and no Vault can start on
+// it meanwhile.
 func Compare(ctx context.Context, src copier.Source, path string, opts Options) (rep *Report, err error) {
 	if opts.MaxDiffs == 0 {
 		opts.MaxDiffs = 100
+	}
+	if opts.FSMIndex == 0 {
+		opts.FSMIndex = fsmIndex
 	}
 	rep = &Report{Destination: path, Start: time.Now(), Diffs: []Diff{}, Prefixes: []Prefix{}}
 	defer func() { rep.Duration = time.Since(rep.Start) }()
@@ -134,6 +159,10 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, dst.close()) }()
+	if rep.Raft, err = dst.file.State(); err != nil {
+		return rep, err
+	}
+	rep.Started = rep.Raft.Index > opts.FSMIndex
 
 	if rep.Source, err = src.Prepare(ctx); err != nil {
 		return rep, err
@@ -179,6 +208,11 @@ func describe(s []byte) *Value {
 // destination.
 func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, maxDiffs int) error {
 	add := func(d Diff) {
+		if r.Started {
+			if d.Known = known(d.Kind, d.Key); d.Known != "" {
+				r.Known++
+			}
+		}
 		if maxDiffs < 0 || len(r.Diffs) < maxDiffs {
 			r.Diffs = append(r.Diffs, d)
 		}

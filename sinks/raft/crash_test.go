@@ -15,20 +15,33 @@ import (
 	"testing"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 const crashEntries = 400
 
-// variants are the kinds of directory that the tests in this file make.
-func variants() map[string]func(dir string) Options {
-	return map[string]func(dir string) Options{
-		"raft.db": testOptions,
-		"wal, new node-id": func(dir string) Options {
+const unfinished = "wal, new node-id, unfinished copy"
+
+// variants are the kinds of directory that the tests in this file make. In one
+// an unfinished copy is there.
+func variants() map[string]func(dir string) (Options, error) {
+	return map[string]func(dir string) (Options, error){
+		"raft.db": func(dir string) (Options, error) { return testOptions(dir), nil },
+		unfinished: func(dir string) (Options, error) {
 			o := testOptions(dir)
 			o.NodeID, o.WAL = "", true
-			return o
+			return o, leaveWork(o)
 		},
 	}
+}
+
+func variantIn(t *testing.T, variant func(dir string) (Options, error)) Options {
+	t.Helper()
+	o, err := variant(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // steps returns the names of all the steps of a copy, in their order.
@@ -65,88 +78,178 @@ func eachStep(t *testing.T, ops []string, from int, f func(t *testing.T, i int, 
 	})
 }
 
+// leaveWork puts an unfinished copy's files into the work directory.
+func leaveWork(o Options) error {
+	err := os.MkdirAll(WorkDir(o.Path), 0o700)
+	for _, name := range []string{"copy.json", "run-000001"} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(WorkDir(o.Path), name), []byte(name), 0o600))
+	}
+	return err
+}
+
+// workLeft tells what of that is there: all (true), nothing (false), or
+// something in between, which is an error.
+func workLeft(o Options) (bool, error) {
+	if there, err := durable.Exists(WorkDir(o.Path)); !there || err != nil {
+		return false, err
+	}
+	list, err := os.ReadDir(WorkDir(o.Path))
+	if err != nil || len(list) == 0 {
+		return false, err
+	}
+	for _, name := range []string{"copy.json", "run-000001"} {
+		if data, err := os.ReadFile(filepath.Join(WorkDir(o.Path), name)); err != nil || string(data) != name {
+			return false, fmt.Errorf("work file %s: %q, %w", name, data, err)
+		}
+	}
+	return true, nil
+}
+
 // checkRerun makes another copy where an earlier one failed or was killed, and
 // tells whether that had been complete.
 func checkRerun(t *testing.T, o Options) (complete bool) {
 	t.Helper()
 	entries := testEntries(crashEntries)
-	_, err := os.Lstat(filepath.Join(o.Path, vaultDBName))
-	complete = err == nil
-	_, recorded := os.Lstat(filepath.Join(o.Path, stagingName, recordName))
-	_, err = run(o, entries, nil)
-	if complete {
-		if !errors.Is(err, copier.ErrDestination) {
-			t.Errorf("rerun on a complete copy: %v", err)
-		} else if says := strings.Contains(err.Error(), "complete copy that run run-1 made"); says != (recorded == nil) {
-			t.Errorf("rerun on a complete copy, record: %v, says: %v", recorded, err)
-		}
-	} else if err != nil {
-		t.Errorf("rerun: %v", err)
-	}
-	if err := inspect(o, entries); err != nil {
+	complete, err := checkPrepare(o)
+	if err != nil {
 		t.Error(err)
 	}
-	want := []string{raftName, vaultDBName}
-	if o.NodeID == "" {
-		want = []string{nodeIDName, raftName, vaultDBName}
+	if _, err := run(o, entries, nil); complete != errors.Is(err, copier.ErrDestination) || !complete && err != nil {
+		t.Errorf("rerun, complete: %v: %v", complete, err)
 	}
-	if complete {
-		want = append([]string{stagingName}, want...)
-		if got := names(t, o.Path); !slices.Equal(got, want) && !slices.Equal(got, want[1:]) {
-			t.Errorf("directory holds %q, want %q", got, want)
-		}
-	} else if got := names(t, o.Path); !slices.Equal(got, want) {
-		t.Errorf("directory holds %q, want %q", got, want)
+	if err := checkDone(o, entries); err != nil {
+		t.Error(err)
 	}
 	return complete
 }
 
-// A step that fails leaves the directory as it was, or with a complete copy.
+// checkDone inspects the directory of a complete copy, in which nothing else
+// may be.
+func checkDone(o Options, entries []copier.Entry) error {
+	want := []string{raftName, vaultDBName}
+	if o.NodeID == "" {
+		want = []string{nodeIDName, raftName, vaultDBName}
+	}
+	list, err := os.ReadDir(o.Path)
+	if err != nil {
+		return err
+	}
+	var got []string
+	for _, f := range list {
+		got = append(got, f.Name())
+	}
+	if !slices.Equal(got, want) {
+		err = fmt.Errorf("directory holds %q, want %q", got, want)
+	}
+	return errors.Join(err, inspect(o, entries))
+}
+
+// checkPrepare prepares a sink on what an earlier run left, and gives it back
+// at once. What was a complete copy must be named as one, if its record is
+// there, and is cleaned up after; of anything else only an unfinished copy's
+// work directory may be left by Prepare, and that must be.
+func checkPrepare(o Options) (complete bool, err error) {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	state, err := Look(o.Path)
+	if err != nil {
+		return false, err
+	}
+	complete = state == StateComplete
+	recorded, err := durable.Exists(filepath.Join(o.Path, stagingName, recordName))
+	if err != nil {
+		return false, err
+	}
+	work, err := workLeft(o)
+	if err != nil && !complete {
+		bad("what an unfinished copy left: %w", err)
+	}
+	s, err := New(o)
+	if err != nil {
+		return false, err
+	}
+	err = s.Prepare(context.Background())
+	named, ok := errors.AsType[*copier.CompleteError](err)
+	switch {
+	case !complete && err != nil:
+		bad("Prepare: %w", err)
+	case !complete:
+		list, err := os.ReadDir(s.stage(""))
+		if err != nil || len(list) != 1 || list[0].Name() != workName {
+			bad("the staging directory holds %v after Prepare, %w", list, err)
+		}
+		if still, err := workLeft(o); still != work || err != nil {
+			bad("an unfinished copy was there: %v, and after Prepare: %v, %w", work, still, err)
+		}
+		for _, name := range []string{raftName, vaultDBName} {
+			if there, err := durable.Exists(s.dest(name)); there || err != nil {
+				bad("%s is in place after Prepare, %w", name, err)
+			}
+		}
+	case !errors.Is(err, copier.ErrDestination):
+		bad("Prepare on a complete copy: %w", err)
+	case ok != recorded:
+		bad("Prepare on a complete copy, record: %v, says: %w", recorded, err)
+	case ok && (named.RunID != "run-1" || !strings.Contains(err.Error(), "complete copy that run run-1 made") || hint(err) == ""):
+		bad("a complete copy is called %q of run %q", err, named.RunID)
+	}
+	// A second run would keep an unfinished copy, and clean up after a
+	// complete one.
+	if err := s.Close(!complete); err != nil {
+		bad("Close: %w", err)
+	}
+	if still, err := workLeft(o); !complete && (still != work || err != nil) {
+		bad("an unfinished copy was there: %v, and after Close: %v, %w", work, still, err)
+	}
+	return complete, errors.Join(errs...)
+}
+
+// A step that fails leaves the directory as it was, or with a complete copy;
+// or, where that is asked for, with the work directory too.
 func TestEveryStepFails(t *testing.T) {
 	injected := errors.New("injected")
 	for name, variant := range variants() {
 		t.Run(name, func(t *testing.T) {
-			ops := steps(t, variant(t.TempDir()))
-			var complete atomic.Int64
+			ops := steps(t, variantIn(t, variant))
+			var complete, stays atomic.Int64
 			eachStep(t, ops, 0, func(t *testing.T, i int, op string) {
-				o := variant(t.TempDir())
-				var warnings int
-				o.Notify = func(e copier.Event) {
-					if _, ok := e.(copier.Warning); ok {
-						warnings++
-					}
-				}
+				o := variantIn(t, variant)
+				keep := i%2 == 0
 				n := 0
-				_, err := run(o, testEntries(crashEntries), func(string) error {
+				_, err := runAndKeep(o, testEntries(crashEntries), func(string) error {
 					n++
 					if n == i+1 {
 						return injected
 					}
 					return nil
-				})
-				if err == nil {
-					if warnings != 1 {
-						t.Errorf("%d warnings, want one of the work files that are left", warnings)
+				}, keep)
+				if !errors.Is(err, injected) {
+					t.Errorf("error is %v", err)
+				}
+				done := errors.Is(err, errCleanUp)
+				if blamed := errors.Is(err, copier.ErrDestination); blamed == strings.HasPrefix(op, "entry") {
+					t.Errorf("destination is blamed: %v: %v", blamed, err)
+				}
+				if !done {
+					left, err := workLeft(o)
+					if err != nil || left != (keep && name == unfinished) {
+						t.Errorf("to be kept: %v, left: %v, %v", keep, left, err)
 					}
-				} else {
-					if !errors.Is(err, injected) {
-						t.Errorf("error is %v", err)
+					if left {
+						stays.Add(1)
 					}
-					if blamed := errors.Is(err, copier.ErrDestination); blamed == strings.HasPrefix(op, "entry") {
-						t.Errorf("destination is blamed: %v: %v", blamed, err)
-					}
-					if got := names(t, o.Path); len(got) != 0 {
-						t.Errorf("directory holds %q", got)
+					if got := names(t, o.Path); keep && op != "mkdir "+stagingName && !slices.Equal(got, []string{stagingName}) || !keep && len(got) != 0 {
+						t.Errorf("to be kept: %v, directory holds %q", keep, got)
 					}
 				}
-				if got := checkRerun(t, o); got != (err == nil) {
+				if got := checkRerun(t, o); got != done {
 					t.Errorf("complete: %v, but the error was %v", got, err)
 				} else if got {
 					complete.Add(1)
 				}
 			})
-			if n := int(complete.Load()); n == 0 || n > len(ops)/2 {
-				t.Errorf("%d of %d were complete", n, len(ops))
+			if n := int(complete.Load()); n == 0 || n > len(ops)/2 || (stays.Load() > 10) != (name == unfinished) {
+				t.Errorf("of %d %d were complete, %d kept", len(ops), n, stays.Load())
 			}
 		})
 	}
@@ -157,20 +260,20 @@ func TestEveryStepFails(t *testing.T) {
 func TestEverythingFailsFromAStepOn(t *testing.T) {
 	for name, variant := range variants() {
 		t.Run(name, func(t *testing.T) {
-			ops := steps(t, variant(t.TempDir()))
+			ops := steps(t, variantIn(t, variant))
 			var stuck atomic.Int64
 			// Before the commit it is as if one step fails.
-			eachStep(t, ops, slices.Index(ops, "write commit.json.tmp"), func(t *testing.T, i int, op string) {
-				o := variant(t.TempDir())
+			eachStep(t, ops, slices.Index(ops, "create commit.json.tmp"), func(t *testing.T, i int, op string) {
+				o := variantIn(t, variant)
 				n := 0
-				_, err := run(o, testEntries(crashEntries), func(string) error {
+				_, err := runAndKeep(o, testEntries(crashEntries), func(string) error {
 					n++
 					if n > i {
 						return fmt.Errorf("disk is gone: %w", syscall.EIO)
 					}
 					return nil
-				})
-				if there, _ := exists(filepath.Join(o.Path, raftName)); there && err != nil {
+				}, i%2 == 0)
+				if there, _ := durable.Exists(filepath.Join(o.Path, raftName)); there && !errors.Is(err, errCleanUp) {
 					stuck.Add(1)
 					if !strings.Contains(err.Error(), "take back") {
 						t.Errorf("error does not say that something is left: %v", err)
@@ -229,10 +332,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 	}
 	for name, variant := range variants() {
 		t.Run(name, func(t *testing.T) {
-			ops := steps(t, variant(t.TempDir()))
+			ops := steps(t, variantIn(t, variant))
 			var complete, recovered atomic.Int64
 			eachStep(t, ops, 0, func(t *testing.T, i int, op string) {
-				o := variant(t.TempDir())
+				o := variantIn(t, variant)
 				arg, err := json.Marshal(childRun{o.Path, o.NodeID, o.WAL, i})
 				if err != nil {
 					t.Fatal(err)
@@ -244,7 +347,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 					t.Fatalf("child ended with %v, not killed: %s", err, out)
 				}
-				if there, _ := exists(filepath.Join(o.Path, raftName)); there {
+				if there, _ := durable.Exists(filepath.Join(o.Path, raftName)); there {
 					recovered.Add(1)
 				}
 				if checkRerun(t, o) {
@@ -264,29 +367,30 @@ func TestKilledAtEveryStep(t *testing.T) {
 func TestRecoverySparesOthers(t *testing.T) {
 	crash := func(t *testing.T, o Options, op string) {
 		t.Helper()
+		stop := errors.New("stop")
+		gone := false
+		o.Disk = hooked(func(now string) error {
+			if now == op || gone {
+				gone = true
+				return stop // from here on nothing works, as in a process that is gone
+			}
+			return nil
+		})
 		s, err := New(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := errors.New("stop")
-		s.disk.before = func(now string) error {
-			if now == op || s.keepStaging {
-				s.keepStaging = true
-				return stop // from here on nothing works, as in a process that is gone
-			}
-			return nil
-		}
 		ctx := context.Background()
-		if err := s.Prepare(ctx, "run-1"); err != nil {
+		if err := s.Prepare(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Load(ctx, &sliceStream{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Commit(ctx); !errors.Is(err, stop) {
+		if err := s.Commit(ctx, "run-1"); !errors.Is(err, stop) {
 			t.Fatalf("Commit returns %v", err)
 		}
-		if err := s.Close(); err != nil {
+		if err := s.Close(true); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +23,16 @@ func (s *Sink) takeLock() error {
 	if err != nil {
 		return s.fail("open "+s.opts.Path, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for range 5 {
+		// Who only asks for the state of a copy holds it for a moment.
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return &copier.Error{
@@ -42,13 +53,51 @@ func (s *Sink) takeLock() error {
 	return nil
 }
 
+// A State is what is in a data directory.
+type State string
+
+// The states of a data directory.
+const (
+	StateEmpty      State = "empty"      // nothing of Vault's, and no copy
+	StateRunning    State = "running"    // a dyn2raft is at work
+	StateUnfinished State = "unfinished" // a copy that can be gone on with
+	StateComplete   State = "complete"   // a vault.db is in place, whoever put it there
+)
+
+// Look tells what is in the data directory at path. It changes nothing. An
+// error wraps [copier.ErrDestination].
+func Look(path string) (State, error) {
+	s := &Sink{opts: Options{Path: path}}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return "", s.fail("open "+path, err)
+	}
+	defer f.Close()
+	if errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) {
+		return StateRunning, nil
+	}
+	for _, x := range []struct {
+		name  string
+		state State
+	}{{s.dest(vaultDBName), StateComplete}, {s.WorkDir(), StateUnfinished}} {
+		there, err := durable.Exists(x.name)
+		if err != nil {
+			return "", s.fail("look at "+x.name, err)
+		}
+		if there {
+			return x.state, nil
+		}
+	}
+	return StateEmpty, nil
+}
+
 // refuse returns an error when the directory holds what is Vault's, and sets
 // the node id otherwise.
 func (s *Sink) refuse() error {
 	if err := s.refuseVaultDB(); err != nil {
 		return err
 	}
-	if there, err := exists(s.dest(raftName)); err != nil {
+	if there, err := durable.Exists(s.dest(raftName)); err != nil {
 		return s.fail("look at "+s.dest(raftName), err)
 	} else if there {
 		return s.holdsData(raftName, "")
@@ -103,7 +152,7 @@ func (s *Sink) refuse() error {
 // refuseVaultDB returns an error when there is a vault.db, and says whose.
 func (s *Sink) refuseVaultDB() error {
 	path := s.dest(vaultDBName)
-	there, err := exists(path)
+	there, err := durable.Exists(path)
 	if err != nil {
 		return s.fail("look at "+path, err)
 	}
@@ -118,20 +167,34 @@ func (s *Sink) refuseVaultDB() error {
 			Err:  errors.New("vault.db is in use: a running Vault has it open"),
 		}
 	}
-	return s.holdsData(vaultDBName, s.completedBy())
+	runID := s.completedBy()
+	if runID == "" {
+		return s.holdsData(vaultDBName, "")
+	}
+	// A process that was killed may not have come to sync the name. Who learns
+	// that the copy is complete frees the source, and the record goes.
+	if err := s.disk.Sync(s.opts.Path); err != nil {
+		return s.fail("sync "+s.opts.Path, err)
+	}
+	s.staged, s.committed = true, true
+	return &copier.CompleteError{RunID: runID, Err: s.holdsData(vaultDBName, runID)}
 }
 
 // holdsData is the error for a directory that has Vault's files in it.
 func (s *Sink) holdsData(name, runID string) error {
-	what := fmt.Errorf("the directory already holds Vault's data (%s)", name)
 	if runID != "" {
-		what = fmt.Errorf("the directory holds the complete copy that run %s made", runID)
+		return &copier.Error{
+			Kind: copier.ErrDestination,
+			Op:   "check " + s.opts.Path,
+			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, add --resume",
+			Err:  fmt.Errorf("the directory holds the complete copy that run %s made", runID),
+		}
 	}
 	// Aside, but in the same directory: it may be a mount point.
 	old := shellQuote(s.dest("old"))
 	move := "mv"
 	for _, name := range []string{vaultDBName, raftName, nodeIDName} {
-		if there, err := exists(s.dest(name)); err == nil && there {
+		if there, err := durable.Exists(s.dest(name)); err == nil && there {
 			move += " " + shellQuote(s.dest(name))
 		}
 	}
@@ -140,7 +203,7 @@ func (s *Sink) holdsData(name, runID string) error {
 		Op:   "check " + s.opts.Path,
 		Hint: fmt.Sprintf("nothing was changed; if these files are not needed, put them aside and copy again: mkdir %s && %s %s",
 			old, move, old),
-		Err: what,
+		Err: fmt.Errorf("the directory already holds Vault's data (%s)", name),
 	}
 }
 
@@ -173,47 +236,87 @@ func (s *Sink) stagingLeft() (bool, error) {
 	return true, nil
 }
 
-// makeStaging makes an empty staging directory, in place of one that is left.
-// The lock makes sure that nobody is using the old one.
+// makeStaging makes the staging directory, or removes from one that is left
+// everything but the work directory. The lock makes sure that nobody is using
+// it.
 func (s *Sink) makeStaging(left bool) error {
-	path := s.stage("")
+	s.staged = true
 	if left {
-		if err := s.removeStaging(); err != nil {
-			return s.fail("remove what an earlier run left in "+path, err)
+		if err := s.removeStaged(); err != nil {
+			return s.fail("remove what an earlier run left in "+s.stage(""), err)
 		}
 	}
-	s.staged = true
-	for _, dir := range []string{path, s.WorkDir()} {
-		if err := s.disk.mkdir(dir); err != nil {
+	for _, dir := range []string{s.stage(""), s.WorkDir()} {
+		there, err := durable.Exists(dir)
+		if err == nil && !there {
+			err = s.disk.Mkdir(dir)
+		}
+		if err != nil {
 			return s.fail("write to "+s.opts.Path, err)
 		}
 	}
-	if err := s.disk.sync(s.opts.Path); err != nil {
+	if err := s.disk.Sync(s.stage("")); err != nil {
+		return s.fail("sync "+s.stage(""), err)
+	}
+	if err := s.disk.Sync(s.opts.Path); err != nil {
 		return s.fail("sync "+s.opts.Path, err)
 	}
 	return nil
 }
 
-// removeStaging removes the staging directory. The record goes first and for
-// good: a record without the rest would be taken for a finished commit.
+// removeStaged removes what is in the staging directory, but for the work
+// directory. Without a vault.db in place the record goes first, and for good:
+// a record without the rest would be taken for a finished commit.
+func (s *Sink) removeStaged() error {
+	if err := s.disk.Remove(s.stage(recordName)); err != nil {
+		return err
+	}
+	if err := s.disk.Sync(s.stage("")); err != nil {
+		return err
+	}
+	return s.removeFromStaging(workName)
+}
+
+// removeFromStaging removes all names in the staging directory but one.
+func (s *Sink) removeFromStaging(but string) error {
+	list, err := os.ReadDir(s.stage(""))
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		if f.Name() == but {
+			continue
+		}
+		if err := s.disk.Remove(s.stage(f.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeStaging removes the staging directory. Of a complete copy the record,
+// which says whose it is, goes last, and after the rest is gone for good.
 func (s *Sink) removeStaging() error {
-	err := s.disk.remove(s.stage(recordName))
-	switch {
-	case err == nil:
-		err = s.disk.sync(s.stage(""))
-	case errors.Is(err, fs.ErrNotExist):
-		err = nil
+	if !s.committed {
+		if err := s.removeStaged(); err != nil {
+			return err
+		}
+	} else {
+		if err := s.removeFromStaging(recordName); err != nil {
+			return err
+		}
+		if err := s.disk.Sync(s.stage("")); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = s.disk.removeAll(s.stage(""))
+	if err := s.disk.Remove(s.stage("")); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.disk.sync(s.opts.Path)
+	if err := s.disk.Sync(s.opts.Path); err != nil {
+		return err
 	}
-	if err == nil {
-		s.staged = false
-	}
-	return err
+	s.staged = false
+	return nil
 }
 
 // fail makes the error for a failed operation on the destination, with the
@@ -274,14 +377,6 @@ func treeBytes(root string) (n uint64) {
 		}
 	}
 	return n
-}
-
-func exists(path string) (bool, error) {
-	_, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // shellQuote quotes a word for the commands in hints, where it needs it.

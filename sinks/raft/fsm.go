@@ -4,7 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Where the FSM stands. Any Vault that joins has a log of its own with one
+// FSMIndex and FSMTerm are where the FSM stands. Any Vault that joins has a log of its own with one
 // entry, the configuration it bootstrapped: index 1, term 1. A leader whose
 // own history connects there replays its log to the newcomer, and as entries
 // that were loaded here are in no log, the newcomer would never get them. From
@@ -12,8 +12,8 @@ import (
 // snapshot. The log store has no entry at or before this index (in fact none),
 // and its CurrentTerm is not below this term.
 const (
-	fsmIndex uint64 = 2
-	fsmTerm  uint64 = 1
+	FSMIndex uint64 = 2
+	FSMTerm  uint64 = 1
 )
 
 // Buckets of vault.db, and keys of the config bucket.
@@ -38,8 +38,8 @@ type pair struct {
 // without.
 func configBucket(nodeID, address string) []pair {
 	return []pair{
-		{latestConfigKey, configuration(fsmIndex, nodeID, address)},
-		{latestIndexesKey, indexes(fsmTerm, fsmIndex)},
+		{latestConfigKey, configuration(FSMIndex, nodeID, address)},
+		{latestIndexesKey, indexes(FSMTerm, FSMIndex)},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/hashicorp/go-hclog"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
@@ -28,7 +29,7 @@ type stableStore interface {
 func (s *Sink) writeRaftDir() error {
 	dir := s.stage(raftName)
 	for _, d := range []string{dir, filepath.Join(dir, snapshotsName)} {
-		if err := s.disk.mkdir(d); err != nil {
+		if err := s.disk.Mkdir(d); err != nil {
 			return err
 		}
 	}
@@ -42,12 +43,12 @@ func (s *Sink) writeRaftDir() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(store.SetUint64(currentTermKey, fsmTerm), store.Close())
+	return errors.Join(store.SetUint64(currentTermKey, FSMTerm), store.Close())
 }
 
 // createRaftDB makes raft.db with the options that Vault opens it with.
 func (s *Sink) createRaftDB(path string) (stableStore, error) {
-	if err := s.disk.step("write " + raftDBName); err != nil {
+	if err := s.disk.Step(durable.Write, path); err != nil {
 		return nil, err
 	}
 	return raftboltdb.New(raftboltdb.Options{
@@ -62,10 +63,10 @@ func (s *Sink) createRaftDB(path string) (stableStore, error) {
 }
 
 func (s *Sink) createWAL(dir string) (stableStore, error) {
-	if err := s.disk.mkdir(dir); err != nil {
+	if err := s.disk.Mkdir(dir); err != nil {
 		return nil, err
 	}
-	if err := s.disk.step("write " + walName); err != nil {
+	if err := s.disk.Step(durable.Write, dir); err != nil {
 		return nil, err
 	}
 	return openWAL(dir)

@@ -36,7 +36,7 @@ func splitOwner(s string) (u, g string, err error) {
 func lookupOwner(s string) (owner, error) {
 	name, group, err := splitOwner(s)
 	if err != nil || name == "" {
-		return owner{}, err
+		return owner{uid: -1, gid: -1}, err
 	}
 	o := owner{set: true, gid: -1}
 	usr, err := user.Lookup(name)

@@ -11,10 +11,12 @@
 // node-id are moved into place, and at last vault.db: its rename is the one
 // moment in which the copy becomes a Vault's directory. A run that ends before
 // it, however it ends, leaves nothing that a Vault would open; what a killed
-// run did leave is removed by the next one.
+// run did leave is removed by the next one, but for the work directory, in
+// which the engine keeps what it has read.
 package raft
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +27,7 @@ import (
 	"strconv"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/hashicorp/go-uuid"
 )
 
@@ -72,6 +75,8 @@ type Options struct {
 	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
 	// nil. It is called from the goroutine that calls the sink.
 	Notify func(copier.Event)
+	// Disk is what is written through; nil is the real one.
+	Disk *durable.Disk
 }
 
 // Validate checks the options without looking at the disk. An error wraps
@@ -107,21 +112,24 @@ func (o Options) Validate() error {
 // directory itself.
 type Sink struct {
 	opts Options
-	disk disk
+	disk *durable.Disk
 
 	lock   *os.File // the data directory, locked; nil before Prepare and after Close
 	owner  owner
-	runID  string
 	nodeID string
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
 
-	staged      bool // the staging directory is this run's
+	staged      bool // the staging directory is ours to remove
 	loaded      bool
+	committed   bool
 	keepStaging bool // its record is needed to clean up after us
 }
 
-var _ copier.Sink = (*Sink)(nil)
+var (
+	_ copier.Sink      = (*Sink)(nil)
+	_ copier.Directory = (*Sink)(nil)
+)
 
 // New returns a sink for the directory that the options name. It does nothing
 // yet. An error wraps [copier.ErrConfig].
@@ -135,24 +143,38 @@ func New(o Options) (*Sink, error) {
 	if o.Notify == nil {
 		o.Notify = func(copier.Event) {}
 	}
-	return &Sink{opts: o}, nil
+	return &Sink{opts: o, disk: o.Disk}, nil
 }
 
 // dest and stage return the path of a name in place and aside.
 func (s *Sink) dest(name string) string  { return filepath.Join(s.opts.Path, name) }
 func (s *Sink) stage(name string) string { return filepath.Join(s.opts.Path, stagingName, name) }
 
-// Prepare locks the directory, removes what a killed run left in it, refuses
-// it when it holds a Vault's data, and makes the staging directory.
+// Identity implements [copier.Sink].
+func (s *Sink) Identity() copier.Identity {
+	store := raftDBName
+	if s.opts.WAL {
+		store = walName
+	}
+	path, err := filepath.Abs(s.opts.Path)
+	if err != nil {
+		path = s.opts.Path
+	}
+	return copier.Identity{"path": path, "node_id": s.opts.NodeID, "cluster_addr": s.opts.Address, "log store": store}
+}
+
+// Prepare locks the directory, takes back what a run that was killed during
+// its commit had placed, refuses the directory when it holds a Vault's data,
+// and makes the staging directory if there is none.
 //
 // An error wraps [copier.ErrLocked] when another run or a running Vault holds
-// the directory, [copier.ErrConfig] when the owner is unknown, and otherwise
+// the directory, [copier.ErrConfig] when the owner is unknown, is a
+// [copier.CompleteError] as that says, and otherwise wraps
 // [copier.ErrDestination].
-func (s *Sink) Prepare(ctx context.Context, runID string) error {
+func (s *Sink) Prepare(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.runID = runID
 	var err error
 	if s.owner, err = lookupOwner(s.opts.Owner); err != nil {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + s.opts.Owner, Err: err}
@@ -184,8 +206,24 @@ func (s *Sink) Prepare(ctx context.Context, runID string) error {
 	return s.checkOwner()
 }
 
+// NodeID is the node's id, once Prepare returned.
+func (s *Sink) NodeID() string {
+	if s.nodeID != "" || s.opts.NodeID != "" {
+		return cmp.Or(s.nodeID, s.opts.NodeID)
+	}
+	id, err := os.ReadFile(s.dest(nodeIDName)) // of a complete copy
+	if err != nil {
+		return ""
+	}
+	return string(id)
+}
+
 // WorkDir returns <path>/.dyn2raft/work.
-func (s *Sink) WorkDir() string { return s.stage(workName) }
+func (s *Sink) WorkDir() string { return WorkDir(s.opts.Path) }
+
+// WorkDir is where the engine keeps what it has read of an unfinished copy
+// into the data directory at path.
+func WorkDir(path string) string { return filepath.Join(path, stagingName, workName) }
 
 // Load writes everything that Commit puts in place into the staging directory
 // and syncs it. An error of the stream is returned as it is, a key that comes
@@ -202,7 +240,7 @@ func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStat
 
 func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 	path := s.stage(vaultDBName)
-	err := s.disk.step("write " + vaultDBName)
+	err := s.disk.Step(durable.Write, path)
 	if err == nil {
 		err = writeVaultDB(path, configBucket(s.nodeID, s.opts.Address), l)
 	}
@@ -218,7 +256,7 @@ func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 		return l.stats, s.fail("write "+s.stage(raftName), err)
 	}
 	if s.newNodeID {
-		if err := s.disk.writeFile(s.stage(nodeIDName), []byte(s.nodeID)); err != nil {
+		if err := s.disk.WriteFile(s.stage(nodeIDName), []byte(s.nodeID)); err != nil {
 			return l.stats, s.fail("write "+s.stage(nodeIDName), err)
 		}
 	}
@@ -226,11 +264,11 @@ func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 		return l.stats, err
 	}
 	for _, name := range s.names() {
-		if err := s.disk.seal(s.stage(name), s.owner); err != nil {
+		if err := s.disk.Seal(s.stage(name), s.owner.uid, s.owner.gid); err != nil {
 			return l.stats, s.fail("sync "+s.stage(name), err)
 		}
 	}
-	if err := s.disk.sync(s.stage("")); err != nil {
+	if err := s.disk.Sync(s.stage("")); err != nil {
 		return l.stats, s.fail("sync "+s.stage(""), err)
 	}
 	s.loaded = true
@@ -251,7 +289,7 @@ func (s *Sink) names() []string {
 // had placed. Where even that fails the error says so, and the record in the
 // staging directory lets the next run finish the work. An error wraps
 // [copier.ErrDestination], or a context's error when nothing was done yet.
-func (s *Sink) Commit(ctx context.Context) error {
+func (s *Sink) Commit(ctx context.Context, runID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -264,7 +302,7 @@ func (s *Sink) Commit(ctx context.Context) error {
 	if err := s.refuse(); err != nil {
 		return err
 	}
-	r := record{Format: recordFormat, RunID: s.runID}
+	r := record{Format: recordFormat, RunID: runID}
 	if s.newNodeID {
 		r.NodeID = s.nodeID
 	}
@@ -279,15 +317,7 @@ func (s *Sink) Commit(ctx context.Context) error {
 		}
 		return err
 	}
-	s.loaded = false
-	if err := s.removeStaging(); err != nil {
-		// The copy is complete; what is left over lies where Vault does
-		// not look.
-		s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
-			"the copy is complete, but its work files could not be removed (%v); remove them by hand: rm -r %s",
-			err, shellQuote(s.stage("")))})
-		s.keepStaging = true
-	}
+	s.loaded, s.committed = false, true
 	return nil
 }
 
@@ -297,16 +327,16 @@ func (s *Sink) place() (placed []string, err error) {
 		if name == vaultDBName {
 			// The rest must be on disk before vault.db can be: after a loss
 			// of power either all of it is there, or no vault.db.
-			if err := s.disk.sync(s.opts.Path); err != nil {
+			if err := s.disk.Sync(s.opts.Path); err != nil {
 				return placed, s.fail("sync "+s.opts.Path, err)
 			}
 		}
-		if err := s.disk.renameNew(s.stage(name), s.dest(name)); err != nil {
+		if err := s.disk.Place(s.stage(name), s.dest(name)); err != nil {
 			return placed, s.fail("put "+name+" in place", err)
 		}
 		placed = append(placed, name)
 	}
-	if err := s.disk.sync(s.opts.Path); err != nil {
+	if err := s.disk.Sync(s.opts.Path); err != nil {
 		return placed, s.fail("sync "+s.opts.Path, err)
 	}
 	return placed, nil
@@ -317,33 +347,42 @@ func (s *Sink) place() (placed []string, err error) {
 // directory is not taken for placed.
 func (s *Sink) takeBack(placed []string) error {
 	for _, name := range slices.Backward(placed) {
-		if err := s.disk.rename(s.dest(name), s.stage(name)); err != nil {
+		if err := s.disk.Rename(s.dest(name), s.stage(name)); err != nil {
 			return err
 		}
 		// Renaming does nothing where both names are links to one file.
-		if there, err := exists(s.dest(name)); err != nil {
+		if there, err := durable.Exists(s.dest(name)); err != nil {
 			return err
 		} else if there {
-			if err := s.disk.remove(s.dest(name)); err != nil {
+			if err := s.disk.Remove(s.dest(name)); err != nil {
 				return err
 			}
 		}
-		if err := s.disk.sync(s.opts.Path); err != nil {
+		if err := s.disk.Sync(s.opts.Path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Close removes what this run wrote and did not commit, and releases the lock.
-// It never touches what another run holds. An error wraps
+// Loaded implements [copier.Directory].
+func (s *Sink) Loaded() string {
+	if s.committed {
+		return s.opts.Path
+	}
+	return s.stage("")
+}
+
+// Close releases the lock. Before that, unless keep is set, it removes the
+// staging directory, unfinished copies and a record of a finished one included.
+// It never touches what another process holds. An error wraps
 // [copier.ErrDestination].
-func (s *Sink) Close() error {
+func (s *Sink) Close(keep bool) error {
 	if s.lock == nil {
 		return nil
 	}
 	var err error
-	if s.staged && !s.keepStaging {
+	if s.staged && !keep && !s.keepStaging {
 		if err = s.removeStaging(); err != nil {
 			err = s.fail("remove "+s.stage(""), err)
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	hraft "github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
@@ -95,24 +96,42 @@ func testOptions(dir string) Options {
 	return Options{Path: dir, NodeID: "node-1", Address: "10.0.0.1:8201"}
 }
 
-// run makes a whole copy and returns its first error.
+// hooked is a disk that asks before ahead of each operation, by its name.
+func hooked(before func(string) error) *durable.Disk {
+	return &durable.Disk{Before: func(op durable.Op) error { return before(op.String()) }}
+}
+
+// errCleanUp wraps the error of a copy that is complete and can't be cleaned
+// up after, which the engine makes a warning of.
+var errCleanUp = errors.New("complete, but not cleaned up")
+
+// run makes a whole copy and returns its first error. Whatever a copy that
+// fails has done is removed.
 func run(o Options, entries []copier.Entry, before func(string) error) (copier.LoadStats, error) {
+	return runAndKeep(o, entries, before, false)
+}
+
+// runAndKeep is run, and keeps what a copy that fails has done if keep is set.
+func runAndKeep(o Options, entries []copier.Entry, before func(string) error, keep bool) (copier.LoadStats, error) {
 	ctx := context.Background()
+	if before != nil {
+		o.Disk = hooked(before)
+	}
 	s, err := New(o)
 	if err != nil {
 		return copier.LoadStats{}, err
 	}
-	s.disk.before = before
 	var stats copier.LoadStats
-	err = s.Prepare(ctx, "run-1")
+	err = s.Prepare(ctx)
 	if err == nil {
 		stats, err = s.Load(ctx, &sliceStream{entries: entries, before: before})
 	}
 	if err == nil {
-		err = s.Commit(ctx)
+		err = s.Commit(ctx, "run-1")
 	}
-	if closeErr := s.Close(); err == nil {
-		err = closeErr
+	closeErr := s.Close(keep && err != nil)
+	if err == nil && closeErr != nil {
+		err = errors.Join(errCleanUp, closeErr)
 	}
 	return stats, err
 }
@@ -316,7 +335,7 @@ type logStore interface {
 func openLogStore(o Options) (logStore, error) {
 	dir := filepath.Join(o.Path, raftName)
 	if o.WAL {
-		if there, err := exists(filepath.Join(dir, raftDBName)); there || err != nil {
+		if there, err := durable.Exists(filepath.Join(dir, raftDBName)); there || err != nil {
 			return nil, fmt.Errorf("raft.db beside the WAL, %w", err)
 		}
 		return openWAL(filepath.Join(dir, walName))
@@ -476,12 +495,12 @@ func TestLogStoreTakesFirstEntryAfterFSM(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		if err := s.StoreLog(&hraft.Log{Index: fsmIndex + 1, Term: fsmTerm + 1, Data: []byte("x")}); err != nil {
+		if err := s.StoreLog(&hraft.Log{Index: FSMIndex + 1, Term: FSMTerm + 1, Data: []byte("x")}); err != nil {
 			t.Fatal(err)
 		}
 		first, err := s.FirstIndex()
-		if err != nil || first != fsmIndex+1 {
-			t.Errorf("wal=%v: first index %d, %v; want %d", withWAL, first, err, fsmIndex+1)
+		if err != nil || first != FSMIndex+1 {
+			t.Errorf("wal=%v: first index %d, %v; want %d", withWAL, first, err, FSMIndex+1)
 		}
 	}
 }
@@ -542,8 +561,8 @@ func prepare(o Options) error {
 	if err != nil {
 		return err
 	}
-	err = s.Prepare(context.Background(), "run-2")
-	return errors.Join(err, s.Close())
+	err = s.Prepare(context.Background())
+	return errors.Join(err, s.Close(false))
 }
 
 func TestPrepareRefuses(t *testing.T) {
@@ -619,7 +638,7 @@ func TestSecondRunIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Prepare(context.Background(), "run-1"); err != nil {
+	if err := first.Prepare(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if err := prepare(o); !errors.Is(err, copier.ErrLocked) || !strings.Contains(err.Error(), "another dyn2raft") {
@@ -633,10 +652,10 @@ func TestSecondRunIsRefused(t *testing.T) {
 	if _, err := first.Load(context.Background(), &sliceStream{entries: entries}); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Commit(context.Background()); err != nil {
+	if err := first.Commit(context.Background(), "run-1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Close(); err != nil {
+	if err := first.Close(false); err != nil {
 		t.Fatal(err)
 	}
 	if err := inspect(o, entries); err != nil {
@@ -739,7 +758,7 @@ func TestCommitRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx := context.Background()
-			if err := s.Prepare(ctx, "run-1"); err != nil {
+			if err := s.Prepare(ctx); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
@@ -749,10 +768,10 @@ func TestCommitRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := names(t, o.Path)
-			if err := s.Commit(ctx); !errors.Is(err, copier.ErrDestination) {
+			if err := s.Commit(ctx, "run-1"); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit returns %v", err)
 			}
-			if err := s.Close(); err != nil {
+			if err := s.Close(false); err != nil {
 				t.Error(err)
 			}
 			want = slices.DeleteFunc(want, func(n string) bool { return n == stagingName })
@@ -787,7 +806,7 @@ func TestLoadErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Prepare(context.Background(), "run-1"); err != nil {
+			if err := s.Prepare(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			ctx := c.ctx
@@ -801,13 +820,13 @@ func TestLoadErrors(t *testing.T) {
 			if c.want != copier.ErrDestination && errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Load blames the destination: %v", err)
 			}
-			if err := s.Commit(context.Background()); !errors.Is(err, copier.ErrDestination) {
+			if err := s.Commit(context.Background(), "run-1"); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit after a failed Load returns %v", err)
 			}
-			if err := s.Close(); err != nil {
+			if err := s.Close(false); err != nil {
 				t.Error(err)
 			}
-			if err := s.Close(); err != nil {
+			if err := s.Close(false); err != nil {
 				t.Errorf("second Close: %v", err)
 			}
 			if got := names(t, o.Path); len(got) != 0 {
@@ -922,7 +941,7 @@ func TestLookupOwner(t *testing.T) {
 		t.Errorf("root is %+v, %v", root, err)
 	}
 	for s, want := range map[string]owner{
-		"":              {},
+		"":              {uid: -1, gid: -1},
 		"0":             {set: true, uid: 0, gid: 0},
 		"424242":        {set: true, uid: 424242, gid: -1},
 		"424242:424243": {set: true, uid: 424242, gid: 424243},
@@ -997,43 +1016,5 @@ func TestShellQuote(t *testing.T) {
 		if got := shellQuote(in); got != want {
 			t.Errorf("%q becomes %s, want %s", in, got, want)
 		}
-	}
-}
-
-func TestRenameNew(t *testing.T) {
-	for name, rename := range map[string]func(from, to string) error{"rename": renameNew, "link": renameByLink} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			p := func(n string) string { return filepath.Join(dir, n) }
-			for _, f := range []string{"a", "b"} {
-				if err := os.WriteFile(p(f), []byte(f), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for _, d := range []string{"d", "e"} {
-				if err := os.Mkdir(p(d), 0o700); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for _, c := range [][2]string{{"a", "b"}, {"a", "d"}, {"d", "e"}, {"d", "a"}} {
-				if err := rename(p(c[0]), p(c[1])); !errors.Is(err, fs.ErrExist) {
-					t.Errorf("%s to %s: %v, want that it exists", c[0], c[1], err)
-				}
-			}
-			if err := rename(p("no"), p("nowhere")); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("missing file: %v", err)
-			}
-			for _, c := range [][2]string{{"a", "a2"}, {"d", "d2"}} {
-				if err := rename(p(c[0]), p(c[1])); err != nil {
-					t.Errorf("%s to %s: %v", c[0], c[1], err)
-				}
-			}
-			if got, want := names(t, dir), []string{"a2", "b", "d2", "e"}; !slices.Equal(got, want) {
-				t.Errorf("directory holds %q, want %q", got, want)
-			}
-			if b, err := os.ReadFile(p("b")); err != nil || string(b) != "b" {
-				t.Errorf("b holds %q, %v", b, err)
-			}
-		})
 	}
 }

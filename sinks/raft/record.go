@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 // recordFormat is the version of the record's form.
@@ -30,17 +31,7 @@ func (s *Sink) writeRecord(r record) error {
 	if err != nil {
 		return err
 	}
-	tmp := s.stage(recordName + ".tmp")
-	if err := s.disk.writeFile(tmp, append(data, '\n')); err != nil {
-		return err
-	}
-	if err := s.disk.sync(tmp); err != nil {
-		return err
-	}
-	if err := s.disk.rename(tmp, s.stage(recordName)); err != nil {
-		return err
-	}
-	return s.disk.sync(s.stage(""))
+	return s.disk.Replace(s.stage(recordName), append(data, '\n'))
 }
 
 // readRecord returns an earlier run's record, or nil where there is none.
@@ -89,7 +80,7 @@ func (s *Sink) completedBy() string {
 // what the run's record names and what the run had moved. Where there is a
 // vault.db it does nothing: that directory is complete, or somebody else's.
 func (s *Sink) recoverCommit() error {
-	if there, err := exists(s.dest(vaultDBName)); err != nil {
+	if there, err := durable.Exists(s.dest(vaultDBName)); err != nil {
 		return s.fail("look at "+s.dest(vaultDBName), err)
 	} else if there {
 		return nil
@@ -110,7 +101,7 @@ func (s *Sink) recoverCommit() error {
 	if moved, err := s.wasMoved(raftName); err != nil {
 		return err
 	} else if moved {
-		if err := s.disk.removeAll(s.dest(raftName)); err != nil {
+		if err := s.disk.Remove(s.dest(raftName)); err != nil {
 			return s.fail("remove what run "+r.RunID+" left", err)
 		}
 	}
@@ -120,12 +111,12 @@ func (s *Sink) recoverCommit() error {
 			return err
 		}
 		if id, readErr := os.ReadFile(s.dest(nodeIDName)); moved && readErr == nil && string(id) == r.NodeID {
-			if err := s.disk.remove(s.dest(nodeIDName)); err != nil {
+			if err := s.disk.Remove(s.dest(nodeIDName)); err != nil {
 				return s.fail("remove what run "+r.RunID+" left", err)
 			}
 		}
 	}
-	if err := s.disk.sync(s.opts.Path); err != nil {
+	if err := s.disk.Sync(s.opts.Path); err != nil {
 		return s.fail("sync "+s.opts.Path, err)
 	}
 	return nil
@@ -133,11 +124,11 @@ func (s *Sink) recoverCommit() error {
 
 // wasMoved tells whether a name is in place and no longer aside.
 func (s *Sink) wasMoved(name string) (bool, error) {
-	aside, err := exists(s.stage(name))
+	aside, err := durable.Exists(s.stage(name))
 	if err != nil {
 		return false, s.fail("look at "+s.stage(name), err)
 	}
-	placed, err := exists(s.dest(name))
+	placed, err := durable.Exists(s.dest(name))
 	if err != nil {
 		return false, s.fail("look at "+s.dest(name), err)
 	}

@@ -3,6 +3,7 @@ package dynamodb
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -276,15 +278,7 @@ func (e *env) sourceAt(url string, change ...func(*Options)) (*Source, *recorder
 }
 
 // quick lets a source retry without long waits; all else stays as New made it.
-func quick(s *Source) {
-	s.client = dynamodb.New(s.client.Options(), func(o *dynamodb.Options) {
-		r, ok := o.Retryer.(*retryer)
-		if !ok {
-			panic(fmt.Sprintf("the client retries by %T", o.Retryer))
-		}
-		o.Retryer = &retryer{events: r.events, RetryerV2: newRetryer(r.MaxAttempts()-1, 5*time.Millisecond)}
-	})
-}
+func quick(s *Source) { s.retrier.base, s.retrier.longest = time.Millisecond, 5*time.Millisecond }
 
 func retries(n int) func(*Options) { return func(o *Options) { o.MaxRetries = &n } }
 func ha(o *Options)                { o.HAEnabled = true }
@@ -343,4 +337,30 @@ func (e *env) eventually(what string, cond func() bool) {
 			return
 		}
 	}
+}
+
+// setLimit gives a Scan or Query request a Limit.
+func setLimit(e *env, r *http.Request, limit int) {
+	if target := r.Header.Get("X-Amz-Target"); !strings.HasSuffix(target, ".Scan") && !strings.HasSuffix(target, ".Query") {
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		e.Error(err)
+		return
+	}
+	var in map[string]any
+	if err := json.Unmarshal(body, &in); err != nil {
+		e.Error(err)
+		return
+	}
+	if in["Limit"] == nil {
+		in["Limit"] = limit
+	}
+	body, err = json.Marshal(in)
+	if err != nil {
+		e.Error(err)
+		return
+	}
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 }

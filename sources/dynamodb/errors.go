@@ -23,9 +23,8 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		Op:   fmt.Sprintf("call %s on table %s in %s", action, s.opts.Table, s.place()),
 		Err:  plain(err),
 	}
+	defer goOn(out)
 	var api smithy.APIError
-	var dns *net.DNSError
-	var op *net.OpError
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &api):
@@ -35,18 +34,41 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		case "ResourceNotFoundException":
 			out.Hint = "there is no such table here: check table, region and endpoint in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which beat them"
 		case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
-			out.Hint = "the AWS credentials have expired: renew them, then run the same command again"
+			out.Hint = "the AWS credentials have expired: renew them, then run the same command again (an interrupted copy goes on with --resume)"
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
 			out.Hint = "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock"
-		case "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded":
-			out.Hint = "the table has too little read capacity: raise it for the time of the copy, or use fewer workers (-max-parallel)"
 		}
 	case errors.As(err, &cert):
 		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
-	case errors.As(err, &dns), errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
+	case isDial(err):
 		out.Hint = "the endpoint can't be reached from here: check region and endpoint in storage_source, AWS_DYNAMODB_ENDPOINT, the network and the proxy"
 	}
 	return out
+}
+
+// goOn adds to the hint of an error that ended the tries what to do then.
+func goOn(out *copier.Error) {
+	var gaveUp *gaveUpError
+	switch {
+	case !errors.As(out.Err, &gaveUp):
+		return
+	case gaveUp.nothing > 0 && out.Hint == "":
+		out.Hint = "cure the cause, then go on with --resume"
+	case gaveUp.nothing > 0 && !strings.Contains(out.Hint, "--resume"):
+		out.Hint += ", then go on with --resume"
+	case out.Hint != "":
+	case gaveUp.prepare:
+		out.Hint = "cure the cause, then run the same command again"
+	default:
+		out.Hint = "cure the cause, then go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
+	}
+}
+
+// isDial tells whether no connection came about.
+func isDial(err error) bool {
+	var dns *net.DNSError
+	var op *net.OpError
+	return errors.As(err, &dns) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 // A plainError is an error of the SDK in fewer words.
@@ -62,9 +84,16 @@ func (e *plainError) Unwrap() error { return e.err }
 // only the first line is kept: for a wrong signature the rest repeats the
 // request that was signed, session token included.
 func plain(err error) error {
+	var gaveUp *gaveUpError
+	if errors.As(err, &gaveUp) {
+		return &plainError{gaveUp.what() + ": " + plain(gaveUp.err).Error(), err}
+	}
 	var api smithy.APIError
 	var op *net.OpError
+	var late *timeoutError
 	switch {
+	case errors.As(err, &late):
+		return late
 	case errors.As(err, &api):
 	case errors.As(err, &op):
 		return &plainError{op.Error(), err} // without the SDK's zero status and empty request id

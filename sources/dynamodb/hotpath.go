@@ -40,32 +40,43 @@ type position struct {
 	To string `json:"to,omitempty"`
 }
 
+// sameItem tells whether both name one item, whatever is to be read behind it.
+func (p *position) sameItem(o *position) bool { return p.Path == o.Path && p.Key == o.Key }
+
 // query reads the next page of a range.
 func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error {
-	out, err := s.client.Query(context.WithValue(ctx, scanTargetKey{}, t), &dynamodb.QueryInput{
+	to := from.To
+	if t.until != nil {
+		to = min(to, t.until.Key)
+	}
+	out, err := s.client.Query(t.in(ctx), &dynamodb.QueryInput{
 		TableName:                &s.opts.Table,
 		KeyConditionExpression:   aws.String("#path = :path AND #key <= :to"),
 		ExpressionAttributeNames: map[string]string{"#path": attrPath, "#key": attrKey},
 		ExpressionAttributeValues: map[string]types.AttributeValue{
 			":path": &types.AttributeValueMemberS{Value: from.Path},
-			":to":   &types.AttributeValueMemberS{Value: from.To},
+			":to":   &types.AttributeValueMemberS{Value: to},
 		},
 		ExclusiveStartKey:      itemKey(from.Path, from.Key),
 		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
 		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
+		Limit:                  t.limited(),
 	})
-	if err == nil {
-		countTries(&t.page, out.ResultMetadata)
+	if err != nil {
+		return err
 	}
-	if err == nil && !t.done {
+	if !t.done {
 		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
-	return err
+	countTries(&t.page, out.ResultMetadata)
+	return nil
 }
 
 // rest returns the positions that cover what is left after a page that began
-// at from, which is nil at a segment's start.
-func (s *Source) rest(ctx context.Context, from *position, d *decoded) ([]position, error) {
+// at from, which is nil at a segment's start. full tells whether the page ended
+// because of its size: that one with a small Limit ends in the Path in which it
+// began says nothing of how large the Path is.
+func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool) ([]position, error) {
 	last := d.last
 	if from != nil && !d.order.after(from) || d.order.descends {
 		s.unordered.Store(true)
@@ -75,14 +86,16 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded) ([]positi
 		return nil, nil
 	case from == nil:
 		return []position{*last}, nil
-	case *last == *from:
-		return nil, s.fail(ctx, "Scan", errors.New("the response's LastEvaluatedKey is where the page began: the table would be read for ever"))
+	}
+	if err := s.movesOn(from, last); err != nil {
+		return nil, err
+	}
+	switch {
+	case from.To != "" && !full:
+		return []position{{Path: last.Path, Key: last.Key, To: from.To}}, nil
 	case from.To != "":
-		if last.Path != from.Path || last.Key <= from.Key || last.Key > from.To {
-			return nil, s.fail(ctx, "Query", errors.New("the response's LastEvaluatedKey lies outside of what was asked for"))
-		}
 		return split(position{Path: last.Path, Key: last.Key, To: from.To}, laterParts), nil
-	case from.Path != last.Path, s.unordered.Load():
+	case from.Path != last.Path, !full, s.unordered.Load():
 		// Ranges of Keys are the rest only where the Scan goes by Keys.
 		return []position{*last}, nil
 	}
@@ -96,9 +109,22 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded) ([]positi
 	return append(split(position{Path: last.Path, Key: last.Key, To: end}, firstParts), position{Path: last.Path, Key: end}), nil
 }
 
+// movesOn refuses a response whose LastEvaluatedKey leads back to where its
+// page began, or out of the range that was asked for.
+func (s *Source) movesOn(from, last *position) error {
+	switch {
+	case from.To == "" && last.sameItem(from):
+		return s.fail(context.Background(), "Scan", errors.New("the response's LastEvaluatedKey is where the page began: the table would be read for ever"))
+	case from.To != "" && (last.Path != from.Path || last.Key <= from.Key || last.Key > from.To):
+		return s.fail(context.Background(), "Query", errors.New("the response's LastEvaluatedKey lies outside of what was asked for"))
+	}
+	return nil
+}
+
 // lastKey returns the greatest Key of a Path.
 func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (string, error) {
-	out, err := s.client.Query(ctx, &dynamodb.QueryInput{
+	const cost = 1.0 // of one item that is small, or else a little more
+	out, err := s.client.Query(context.WithValue(ctx, costKey{}, cost), &dynamodb.QueryInput{
 		TableName:                 &s.opts.Table,
 		KeyConditionExpression:    aws.String("#path = :path"),
 		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
@@ -114,7 +140,9 @@ func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (s
 	}
 	countTries(page, out.ResultMetadata)
 	if out.ConsumedCapacity != nil {
-		page.Units += aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
+		units := aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
+		page.Units += units
+		s.capacity.give(cost - units)
 	}
 	if len(out.Items) == 0 {
 		return "", nil

@@ -174,10 +174,10 @@ func TestRestMovesOn(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source()
 	at := position{Path: "a", Key: "b"}
-	if _, err := s.rest(t.Context(), &at, &decoded{last: &position{Path: "a", Key: "b"}}); !errors.Is(err, copier.ErrSource) {
+	if _, err := s.rest(t.Context(), &at, &decoded{last: &position{Path: "a", Key: "b"}}, true); !errors.Is(err, copier.ErrSource) {
 		t.Errorf("error is %v", err)
 	}
-	if rest, err := s.rest(t.Context(), &at, &decoded{last: &position{Path: "b", Key: "b"}}); err != nil || len(rest) != 1 {
+	if rest, err := s.rest(t.Context(), &at, &decoded{last: &position{Path: "b", Key: "b"}}, true); err != nil || len(rest) != 1 {
 		t.Errorf("rest %v, error %v", rest, err)
 	}
 }

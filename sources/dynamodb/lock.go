@@ -140,55 +140,154 @@ func (l leaderLock) holder() string {
 //     and renews it every 5 s: standbys wait for it. Where somebody left one,
 //     30 s pass before Lock returns, so that a holder who lost it without
 //     knowing can notice.
-func (s *Source) Lock(ctx context.Context, runID string, lost func(error)) (copier.Lease, error) {
-	if err := s.checkMigration(ctx); err != nil {
+//
+// Locks that a killed process of this run left are taken over: nothing is
+// asked that was answered before they were taken, and nobody is waited for who
+// was not there then.
+//
+// With held it takes both locks as that process left them, or refuses: as long
+// as the entry core/migration was there no Vault can have started, and as long
+// as the leader lock has our identity none that was started before can have
+// become active, however long ago the lock has expired.
+func (s *Source) Lock(ctx context.Context, runID string, held bool, lost func(error)) (copier.Lease, error) {
+	l := &lease{s: s, run: runID, identity: []byte(runID), lost: lost}
+	if held {
+		return l.again(ctx)
+	}
+	if err := l.findMigration(ctx); err != nil {
 		return nil, err
 	}
-	first, err := s.readLeader(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// A lock that is there shows that Vaults elect their leader in the table,
-	// also if its holder gives it back while it is watched; but one that
-	// expired long ago tells nothing of today's Vaults.
-	if (first == nil || first.stale()) && !s.opts.HAEnabled {
-		if err := s.askStopped(ctx, first); err != nil {
-			return nil, err
-		}
-	}
-	seen, err := s.watchLeader(ctx, first)
-	if err != nil {
-		return nil, err
-	}
-
-	l := &lease{s: s, run: runID, identity: []byte(runID), seen: seen, found: seen, lost: lost}
-	if _, ours := seen.run(); ours {
-		l.found = seen.found() // left by a run that was killed: go back to what that one found
-	}
-	if err := l.takeMigration(ctx); err != nil {
-		return nil, err
-	}
-	if err := l.takeLeader(ctx); err != nil {
+	if err := l.take(ctx); err != nil {
 		return nil, l.giveUp(ctx, err)
 	}
-	l.startRenewing(ctx)
-	if seen != nil {
-		s.opts.Events(copier.Waiting{
-			For:   "a Vault that may have lost the leader lock without noticing to step down",
-			Until: time.Now().Add(s.timing.hold),
-		})
-		if err := sleep(ctx, s.timing.hold); err != nil {
-			return nil, l.giveUp(ctx, err)
+	return l, nil
+}
+
+// findMigration refuses a migration lock that is not this run's, and takes one
+// over that is.
+func (l *lease) findMigration(ctx context.Context) error {
+	item, err := l.s.getItem(ctx, migrationLockKey)
+	switch {
+	case err != nil || item == nil:
+		return err
+	case !putBy(item, l.run):
+		return l.s.migrationLocked(item)
+	}
+	l.migration = binaryOf(item[attrValue])
+	return nil
+}
+
+// take takes what findMigration did not find. After an error locks of this run
+// may be taken.
+func (l *lease) take(ctx context.Context) error {
+	s := l.s
+	first, err := s.readLeader(ctx)
+	if err != nil {
+		return err
+	}
+	ours := first.held(l.identity)
+	l.found = first
+	if _, dyn2raft := first.run(); dyn2raft {
+		l.found = first.found() // left by a run that was killed: go back to what that one found
+	}
+	l.leader = ours
+	// A Vault's lock that is there shows that Vaults elect their leader in the
+	// table, also if its holder gives it back while it is watched; but one
+	// that expired long ago tells nothing of today's Vaults. Where the
+	// migration lock is ours this was answered before it was put.
+	if (l.found == nil || l.found.stale()) && !s.opts.HAEnabled && l.migration == nil {
+		if err := s.askStopped(ctx, l.found); err != nil {
+			return err
 		}
 	}
+	l.seen = first
+	nobody := ours && l.found == nil // was there before this run
+	if !nobody {
+		if l.seen, err = s.watchLeader(ctx, first); err != nil {
+			if errors.Is(err, copier.ErrLocked) && !errors.Is(err, ErrVaultRunning) {
+				l.leader, l.migration = false, nil // a live run's, this one's even: not to be given back
+			}
+			return err
+		}
+		if l.seen == nil {
+			l.found, l.leader = nil, false
+		}
+	}
+	if l.migration == nil {
+		if err := l.takeMigration(ctx); err != nil {
+			return err
+		}
+	}
+	if err := l.takeLeader(ctx); err != nil {
+		return err
+	}
+	l.startRenewing(ctx)
+	if l.seen == nil || nobody {
+		return nil
+	}
+	s.opts.Events(copier.Waiting{
+		For:   "a Vault that may have lost the leader lock without noticing to step down",
+		Until: time.Now().Add(s.timing.hold),
+	})
+	return sleep(ctx, s.timing.hold)
+}
+
+// again takes the locks that a process of this run has left, if both are as it
+// left them. It gives nothing back.
+func (l *lease) again(ctx context.Context) (copier.Lease, error) {
+	item, err := l.s.getItem(ctx, migrationLockKey)
+	if err != nil {
+		return nil, err
+	}
+	leader, err := l.s.readLeader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.moved(item, leader); err != nil {
+		return nil, err
+	}
+	l.migration = binaryOf(item[attrValue])
+	l.found, l.leader = leader.found(), true
+	wctx, cancel := l.s.settle(ctx)
+	defer cancel()
+	err = l.extend(wctx)
+	switch there, failed := conditionFailed(err); {
+	case failed:
+		return nil, l.moved(item, there)
+	case err != nil:
+		return nil, l.s.fail(ctx, "UpdateItem", err)
+	}
+	l.startRenewing(ctx)
 	return l, nil
+}
+
+// moved returns an error unless both locks are this run's.
+func (l *lease) moved(item map[string]types.AttributeValue, leader leaderLock) error {
+	var what []string
+	switch {
+	case item == nil:
+		what = append(what, "the entry "+migrationLockKey+" is gone")
+	case !putBy(item, l.run):
+		what = append(what, "the entry "+migrationLockKey+" was put by "+migratorOf(item))
+	}
+	switch {
+	case leader == nil:
+		what = append(what, "the lock "+leaderLockKey+" is gone")
+	case !leader.held(l.identity):
+		what = append(what, "the lock "+leaderLockKey+" was taken by "+leader.holder())
+	}
+	if what == nil {
+		return nil
+	}
+	return l.s.locked("take the locks of run "+l.run+" again", fmt.Errorf("%w: %s", copier.ErrMoved, strings.Join(what, ", and ")),
+		"a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over with `dyn2raft copy -config … --restart`; or give up and free the locks with `dyn2raft copy -config … -reset`")
 }
 
 // giveUp releases what a failed Lock has taken.
 func (l *lease) giveUp(ctx context.Context, err error) error {
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.s.timing.lease)
 	defer cancel()
-	if rerr := l.Release(rctx, false); rerr != nil {
+	if rerr := l.Release(rctx, copier.EndFailed); rerr != nil {
 		return errors.Join(err, rerr)
 	}
 	return err
@@ -209,12 +308,24 @@ var ErrVaultRunning = errors.New("a Vault is running on the table")
 // the table.
 var ErrNotStopped = errors.New("nothing in the table tells whether a Vault is running on it")
 
-func (s *Source) checkMigration(ctx context.Context) error {
-	item, err := s.getItem(ctx, migrationLockKey)
-	if err != nil || item == nil {
-		return err
+// putBy tells whether a migration lock was put by the run with the given id.
+func putBy(item map[string]types.AttributeValue, run string) bool {
+	var m migration
+	err := json.Unmarshal(binaryOf(item[attrValue]), &m)
+	return err == nil && m.Run != "" && m.Run == run
+}
+
+// migratorOf names who put a migration lock.
+func migratorOf(item map[string]types.AttributeValue) string {
+	var m migration
+	if err := json.Unmarshal(binaryOf(item[attrValue]), &m); err != nil {
+		return "somebody unknown: it can't be read"
 	}
-	return s.migrationLocked(item)
+	by := "`vault operator migrate`"
+	if m.Run != "" {
+		by = holderPrefix + m.Run + " on " + m.Host
+	}
+	return by + " at " + m.Start.UTC().Format(time.RFC3339)
 }
 
 func (s *Source) migrationLocked(item map[string]types.AttributeValue) error {
@@ -227,7 +338,7 @@ func (s *Source) migrationLocked(item map[string]types.AttributeValue) error {
 	if m.Run != "" {
 		return s.locked("take the migration lock",
 			fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, m.Run, m.Host, m.Start.UTC().Format(time.RFC3339)),
-			"if that run is still going, let it end; if it was killed, or has left the table locked on purpose (-keep-source-locked), remove the lock with -reset")
+			"if that run is still going, let it end; if it was interrupted, go on with it (--resume, with its destination), or remove its lock with -reset, which is the way too if it has left the table locked on purpose (-keep-source-locked)")
 	}
 	return s.locked("take the migration lock",
 		fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.Start.UTC().Format(time.RFC3339)),
@@ -311,6 +422,7 @@ type lease struct {
 
 var _ copier.Lease = (*lease)(nil)
 
+// takeMigration puts the migration lock. After an error it may be put.
 func (l *lease) takeMigration(ctx context.Context) error {
 	host, err := os.Hostname()
 	if err != nil {
@@ -338,9 +450,12 @@ func (l *lease) takeMigration(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case !failed:
-		return l.giveUp(ctx, l.s.fail(ctx, "PutItem", err))
-	case bytes.Equal(binaryOf(there[attrValue]), value):
-		return nil // put by a try whose answer was lost
+		return l.s.fail(ctx, "PutItem", err)
+	case putBy(there, l.run):
+		// Put by a try whose answer was lost, or, late, by a process of this
+		// run that was killed.
+		l.migration = binaryOf(there[attrValue])
+		return nil
 	}
 	l.migration = nil
 	return l.s.migrationLocked(there)
@@ -482,6 +597,11 @@ func (l *lease) startRenewing(ctx context.Context) {
 func (l *lease) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.s.timing.renew)
 	defer cancel()
+	return l.extend(ctx)
+}
+
+// extend lets our leader lock expire later.
+func (l *lease) extend(ctx context.Context) error {
 	return l.update(ctx, "SET #expires = :expires", "#identity = :identity",
 		map[string]string{"#expires": attrExpires, "#identity": attrIdentity},
 		map[string]types.AttributeValue{
@@ -522,24 +642,63 @@ func (l *lease) Check(ctx context.Context) error {
 
 // Release implements [copier.Lease]. The leader lock goes back to what was
 // found. Where Options.KeepLocked is set, a complete copy leaves the migration
-// lock.
-func (l *lease) Release(ctx context.Context, done bool) error {
+// lock. A run that will be resumed leaves both: they are known by its id, and
+// the leader lock expires by itself.
+func (l *lease) Release(ctx context.Context, end copier.End) error {
 	if l.stop != nil {
 		l.stop()
 		l.renewing.Wait()
+	}
+	if end == copier.EndUnfinished {
+		return nil
 	}
 	var errs []error
 	if l.leader {
 		errs = append(errs, l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
 	}
-	if l.migration != nil && !(done && l.s.opts.KeepLocked) {
+	if l.migration != nil && !(end == copier.EndComplete && l.s.opts.KeepLocked) {
 		errs = append(errs, l.s.deleteMigration(ctx, l.migration))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + l.s.opts.Table, Err: err,
-			Hint: "until they are released no Vault starts on the table: run this command once with -reset"}
+	return l.s.released(errs...)
+}
+
+// released wraps the errors of giving locks back, if there are any.
+func (s *Source) released(errs ...error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
 	}
-	return nil
+	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: err,
+		Hint: "until they are released no Vault starts on the table: run this command once with -reset"}
+}
+
+// Unlock implements [copier.Locker]. The leader lock goes back to what that run
+// found.
+func (s *Source) Unlock(ctx context.Context, runID string, end copier.End) error {
+	if end == copier.EndUnfinished {
+		return nil
+	}
+	errs := []error{s.unlockLeader(ctx, runID)}
+	if !(end == copier.EndComplete && s.opts.KeepLocked) {
+		errs = append(errs, s.unlockMigration(ctx, runID))
+	}
+	return s.released(errs...)
+}
+
+func (s *Source) unlockLeader(ctx context.Context, runID string) error {
+	leader, err := s.readLeader(ctx)
+	if err != nil || !leader.held([]byte(runID)) {
+		return err
+	}
+	return s.restoreLeader(ctx, leader[attrIdentity], leader.found())
+}
+
+func (s *Source) unlockMigration(ctx context.Context, runID string) error {
+	item, err := s.getItem(ctx, migrationLockKey)
+	if err != nil || !putBy(item, runID) {
+		return err
+	}
+	return s.deleteMigration(ctx, binaryOf(item[attrValue]))
 }
 
 // restoreLeader leaves the leader lock as it was found, if it has the given
@@ -656,9 +815,15 @@ func (s *Source) getItem(ctx context.Context, vaultKey string) (map[string]types
 		TableName:      &s.opts.Table,
 		Key:            itemKey(path, key),
 		ConsistentRead: aws.Bool(true),
+
+		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
 	})
 	if err != nil {
 		return nil, s.fail(ctx, "GetItem", err)
+	}
+	if out.ConsumedCapacity != nil {
+		// Who looks at a lock does not wait for it; the next pages do.
+		s.capacity.give(-aws.ToFloat64(out.ConsumedCapacity.CapacityUnits))
 	}
 	if len(out.Item) == 0 {
 		return nil, nil

@@ -97,8 +97,14 @@ type holder struct {
 // tryLock takes the lock, and gives it back when the test ends.
 func (e *env) tryLock(ctx context.Context, s *Source, run string) (*holder, error) {
 	e.Helper()
+	return e.tryAgain(ctx, s, run, false)
+}
+
+// tryAgain takes the lock, with held as a run that is resumed.
+func (e *env) tryAgain(ctx context.Context, s *Source, run string, held bool) (*holder, error) {
+	e.Helper()
 	h := &holder{lost: make(chan error, 10)}
-	got, err := s.Lock(ctx, run, func(err error) { h.lost <- err })
+	got, err := s.Lock(ctx, run, held, func(err error) { h.lost <- err })
 	if err != nil {
 		if got != nil {
 			e.Errorf("Lock returned %v and a lease", err)
@@ -221,7 +227,7 @@ var lockCases = map[string]func(*env){
 			if h != nil {
 				e.held("run-1")
 				e.ok(h.Check(e.Context()))
-				e.ok(h.Release(e.Context(), true))
+				e.ok(h.Release(e.Context(), copier.EndComplete))
 			}
 			e.unlocked(nil)
 		}
@@ -247,7 +253,7 @@ var lockCases = map[string]func(*env){
 			}
 			e.held("run-1")
 			e.ok(h.Check(e.Context()))
-			e.ok(h.Release(e.Context(), true))
+			e.ok(h.Release(e.Context(), copier.EndComplete))
 			e.unlocked(before)
 		}
 	},
@@ -302,7 +308,7 @@ var lockCases = map[string]func(*env){
 		e.unlocked(was)
 		s, _ = e.source(func(o *Options) { o.HAEnabled = true })
 		h := e.lock(s, "run-1")
-		e.ok(h.Release(e.Context(), true))
+		e.ok(h.Release(e.Context(), copier.EndComplete))
 		e.unlocked(was)
 	},
 	"never renewed lock": func(e *env) { // its holder's clock is far ahead
@@ -318,7 +324,7 @@ var lockCases = map[string]func(*env){
 			e.Errorf("events Waiting: %+v", w)
 		}
 		e.held("run-1")
-		e.ok(h.Release(e.Context(), true))
+		e.ok(h.Release(e.Context(), copier.EndComplete))
 		e.unlocked(was)
 	},
 	"unreadable expiry": func(e *env) { // counts as not expired
@@ -329,7 +335,7 @@ var lockCases = map[string]func(*env){
 		if w := eventsOf[copier.Waiting](rec); len(w) != 2 {
 			e.Errorf("events Waiting: %+v", w)
 		}
-		e.ok(h.Release(e.Context(), true))
+		e.ok(h.Release(e.Context(), copier.EndComplete))
 		e.unlocked(was)
 	},
 	"holder leaves during the watch": func(e *env) { // no ha_enabled: the lock that was seen is proof enough
@@ -338,7 +344,7 @@ var lockCases = map[string]func(*env){
 		defer e.onWaiting(rec, 1, func() { e.del("core/_lock") })()
 		h := e.lock(s, "run-1")
 		e.held("run-1")
-		e.ok(h.Release(e.Context(), true))
+		e.ok(h.Release(e.Context(), copier.EndComplete))
 		e.unlocked(nil)
 	},
 	"another takes it during the watch": func(e *env) {
@@ -358,7 +364,7 @@ var lockCases = map[string]func(*env){
 	"migration lock": func(e *env) {
 		s, _ := e.source(ha)
 		other, _ := e.source(ha, keepLocked)
-		e.ok(e.lock(other, "run-0").Release(e.Context(), true))
+		e.ok(e.lock(other, "run-0").Release(e.Context(), copier.EndComplete))
 		ours := e.get("core/migration")
 		for _, c := range []struct {
 			item attrs
@@ -438,7 +444,7 @@ var lockCases = map[string]func(*env){
 			if len(h.lost) != 0 {
 				e.Errorf("lost was called again: %v", <-h.lost)
 			}
-			e.ok(h.Release(e.Context(), false))
+			e.ok(h.Release(e.Context(), copier.EndFailed))
 			e.unlocked(thief)
 			e.del("core/_lock")
 		}
@@ -453,7 +459,7 @@ var lockCases = map[string]func(*env){
 				e.put(other)
 			}
 			wantError(e, h.Check(e.Context()), copier.ErrLocked, "migration lock", "")
-			e.ok(h.Release(e.Context(), false))
+			e.ok(h.Release(e.Context(), copier.EndFailed))
 			e.leaderIs(nil)
 			if got := e.get("core/migration"); !reflect.DeepEqual(got, other) {
 				e.Errorf("the migration lock is now %v, expected %v", got, other)
@@ -465,9 +471,9 @@ var lockCases = map[string]func(*env){
 		was := vaultLock("v1", time.Now().Add(-time.Hour), nil)
 		e.put(was)
 		s, _ := e.source(keepLocked)
-		e.ok(e.lock(s, "run-1").Release(e.Context(), false))
+		e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndFailed))
 		e.unlocked(was)
-		e.ok(e.lock(s, "run-2").Release(e.Context(), true))
+		e.ok(e.lock(s, "run-2").Release(e.Context(), copier.EndComplete))
 		e.leaderIs(was)
 		if m := e.get("core/migration"); !strings.Contains(string(binaryOf(m["Value"])), "run-2") {
 			e.Errorf("the migration lock is %v", m)
@@ -518,7 +524,7 @@ var lockCases = map[string]func(*env){
 				e.Errorf("freed %q where nothing was locked", freed)
 			}
 			e.unlocked(was)
-			e.ok(h.Release(e.Context(), false)) // it comes back from the dead
+			e.ok(h.Release(e.Context(), copier.EndFailed)) // it comes back from the dead
 			e.unlocked(was)
 		}
 	},
@@ -560,7 +566,7 @@ var lockCases = map[string]func(*env){
 		e.del("core/migration")
 		h := e.lock(s, "run-2")
 		e.held("run-2")
-		e.ok(h.Release(e.Context(), true))
+		e.ok(h.Release(e.Context(), copier.EndComplete))
 		e.unlocked(was)
 	},
 	"a Vault competes": func(e *env) {
@@ -584,7 +590,7 @@ var lockCases = map[string]func(*env){
 			e.Errorf("a Vault became leader %d times", wins.Load())
 		}
 		e.ok(h.Check(e.Context()))
-		e.ok(h.Release(e.Context(), true))
+		e.ok(h.Release(e.Context(), copier.EndComplete))
 		e.eventually("the Vault to become leader", func() bool { return wins.Load() > 0 })
 		stop()
 		if len(h.lost) != 0 {
@@ -622,7 +628,7 @@ var lockCases = map[string]func(*env){
 				}
 				e.held(h.run)
 				e.ok(h.Check(e.Context()))
-				e.ok(h.Release(e.Context(), true))
+				e.ok(h.Release(e.Context(), copier.EndComplete))
 			}
 			e.unlocked(was)
 			e.del("core/_lock")
@@ -631,6 +637,293 @@ var lockCases = map[string]func(*env){
 }
 
 func TestLock(t *testing.T) { eachServer(t, lockCases) }
+
+// resumeCases hold on each server: what a run finds that was interrupted.
+var resumeCases = map[string]func(*env){
+	"unfinished, resumed": func(e *env) {
+		for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), attrs{"ttl": num(17)})} {
+			e.del("core/_lock")
+			if was != nil {
+				e.put(was)
+			}
+			s, _ := e.source(ha)
+			e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndUnfinished))
+			migration, leader := e.get("core/migration"), e.get("core/_lock")
+			e.held("run-1")
+			time.Sleep(3 * e.timing.renew)
+			e.leaderIs(leader) // it is not renewed any more
+
+			s, rec := e.source(stopped(false, errors.New("nobody is to be asked")))
+			h, err := e.tryAgain(e.Context(), s, "run-1", true)
+			e.ok(err)
+			if w := eventsOf[copier.Waiting](rec); len(w) != 0 {
+				e.Errorf("it waited: %+v", w)
+			}
+			e.held("run-1")
+			if got := e.get("core/migration"); !reflect.DeepEqual(got, migration) {
+				e.Errorf("the migration lock is now %v", got)
+			}
+			leader = e.get("core/_lock")
+			e.eventually("a renewal", func() bool { return !reflect.DeepEqual(e.get("core/_lock"), leader) })
+			e.ok(h.Check(e.Context()))
+			e.ok(h.Release(e.Context(), copier.EndComplete))
+			e.unlocked(was)
+		}
+	},
+	"killed, resumed after the lease": func(e *env) {
+		s, _ := e.source(ha)
+		e.lock(s, "run-1").kill()
+		e.eventually("the lease to end", func() bool { return leaderLock(e.get("core/_lock")).expired() })
+		h, err := e.tryAgain(e.Context(), s, "run-1", true)
+		e.ok(err)
+		e.held("run-1")
+		e.ok(h.Release(e.Context(), copier.EndFailed))
+		e.unlocked(nil)
+	},
+	"resumed, and the locks are not as they were left": func(e *env) {
+		vault := vaultLock("v2", time.Now().Add(time.Hour), nil)
+		peer := with("core", "migration", attrs{"Value": bin(`{"start":"2026-03-01T02:03:04Z"}`)})
+		other := with("core", "migration", attrs{"Value": bin(`{"start":"2026-03-01T02:03:04Z","dyn2raft_run":"run-2","dyn2raft_host":"there"}`)})
+		mine := func() attrs { return e.get("core/_lock") }
+		for _, c := range []struct {
+			name              string
+			migration, leader func(attrs) attrs // what becomes of them
+			says              []string
+		}{
+			{"both gone", gone, gone, []string{"the entry core/migration is gone", "the lock core/_lock is gone"}},
+			{"migration gone", gone, same, []string{"the entry core/migration is gone"}},
+			{"leader gone", same, gone, []string{"the lock core/_lock is gone"}},
+			{"a Vault's", same, becomes(vault), []string{`core/_lock was taken by the Vault with leader id "leader-v2"`}},
+			{"an old Vault's", same, becomes(vaultLock("v2", time.Now(), attrs{"Identity": nil})), []string{"taken by the Vault"}},
+			{"another run's leader lock", same, func(attrs) attrs {
+				return vaultLock("run-2", time.Now(), attrs{"Value": bin("dyn2raft run run-2")})
+			}, []string{"core/_lock was taken by dyn2raft run run-2"}},
+			{"another run's entry", becomes(other), same, []string{"core/migration was put by dyn2raft run run-2 on there at 2026-03-01T02:03:04Z"}},
+			{"the peer's entry", becomes(peer), same, []string{"core/migration was put by `vault operator migrate` at 2026-03-01T02:03:04Z"}},
+			{"an entry that can't be read", becomes(with("core", "migration", attrs{"Value": bin("{")})), same, []string{"core/migration was put by somebody unknown"}},
+		} {
+			e.del("core/migration")
+			e.del("core/_lock")
+			s, _ := e.source(ha)
+			e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndUnfinished))
+			for key, change := range map[string]func(attrs) attrs{"core/migration": c.migration, "core/_lock": c.leader} {
+				now := change(e.get(key))
+				e.del(key)
+				if now != nil {
+					e.put(now)
+				}
+			}
+			migration, leader := e.get("core/migration"), mine()
+			_, err := e.tryAgain(e.Context(), s, "run-1", true)
+			for _, says := range c.says {
+				wantError(e, err, copier.ErrLocked, says, "--restart")
+				wantError(e, err, copier.ErrMoved, "", "-reset")
+			}
+			if len(c.says) == 1 && strings.Contains(err.Error(), ", and ") {
+				e.Errorf("%s: error %q says too much", c.name, err)
+			}
+			e.leaderIs(leader)
+			if got := e.get("core/migration"); !reflect.DeepEqual(got, migration) {
+				e.Errorf("%s: the migration lock is now %v", c.name, got)
+			}
+		}
+	},
+	"a Vault takes the lock of an unfinished run": func(e *env) {
+		s, _ := e.source(ha)
+		e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndUnfinished))
+		e.eventually("the lease to end", func() bool {
+			ok, err := e.tryVaultLock("v2")
+			e.ok(err)
+			return ok
+		})
+		before := e.get("core/_lock")
+		_, err := e.tryAgain(e.Context(), s, "run-1", true)
+		wantError(e, err, copier.ErrMoved, "leader-v2", "--restart")
+		e.leaderIs(before)
+		e.ok(s.Unlock(e.Context(), "run-1", copier.EndFailed))
+		e.unlocked(before)
+	},
+	"killed, begun again": func(e *env) { // nothing was read yet: both locks, or one, may be there
+		vault := vaultLock("v1", time.Now().Add(-time.Hour), nil)
+		for _, was := range []attrs{nil, vault} {
+			for _, left := range []string{"both", "core/migration", "core/_lock"} {
+				e.del("core/_lock")
+				if was != nil {
+					e.put(was)
+				}
+				s, _ := e.source(ha)
+				e.lock(s, "run-1").kill()
+				switch left {
+				case "core/migration": // killed before it took the other one
+					e.del("core/_lock")
+					if was != nil {
+						e.put(was)
+					}
+				case "core/_lock": // somebody ran `vault operator migrate -reset`
+					e.del("core/migration")
+				}
+				s, rec := e.source(func(o *Options) {
+					o.HAEnabled = left == "core/_lock"
+					stopped(false, errors.New("this was asked before"))(o)
+				})
+				h := e.lock(s, "run-1")
+				waits := 0
+				if was != nil {
+					waits = 2
+				}
+				if w := eventsOf[copier.Waiting](rec); len(w) != waits {
+					e.Errorf("%s left: it waited for %+v", left, w)
+				}
+				e.held("run-1")
+				e.ok(h.Check(e.Context()))
+				e.ok(h.Release(e.Context(), copier.EndComplete))
+				e.unlocked(was)
+			}
+		}
+	},
+	"killed, begun again, and refused": func(e *env) { // no lock of the run is left
+		s, _ := e.source(ha)
+		e.lock(s, "run-1").kill()
+		e.put(vaultLock("v1", time.Now().Add(time.Hour), nil))
+		s, rec := e.source()
+		next := vaultLock("v1", time.Now().Add(2*time.Hour), nil)
+		defer e.onWaiting(rec, 1, func() { e.put(next) })()
+		_, err := e.tryLock(e.Context(), s, "run-1")
+		wantError(e, err, ErrVaultRunning, "leader-v1", "stop every Vault")
+		e.unlocked(next)
+	},
+	"killed, the entry removed, begun again": func(e *env) { // our own leader lock tells nothing of Vaults
+		s, _ := e.source(ha)
+		e.lock(s, "run-1").kill()
+		e.del("core/migration")
+		s, _ = e.source()
+		_, err := e.tryLock(e.Context(), s, "run-1")
+		wantError(e, err, ErrNotStopped, "no leader lock", "-source-stopped")
+		e.unlocked(nil)
+	},
+	"unlock as Release would": func(e *env) {
+		s, _ := e.source(ha, keepLocked)
+		e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndUnfinished))
+		e.ok(s.Unlock(e.Context(), "run-1", copier.EndUnfinished))
+		e.held("run-1")
+		e.ok(s.Unlock(e.Context(), "run-1", copier.EndComplete))
+		e.leaderIs(nil)
+		if e.get("core/migration") == nil {
+			e.Error("the migration lock was not kept")
+		}
+		e.ok(s.Unlock(e.Context(), "run-1", copier.EndFailed))
+		e.unlocked(nil)
+	},
+	"unlock": func(e *env) {
+		vault := vaultLock("v1", time.Now().Add(-time.Hour), attrs{"ttl": num(17)})
+		for _, was := range []attrs{nil, vault} {
+			e.del("core/_lock")
+			if was != nil {
+				e.put(was)
+			}
+			s, _ := e.source(ha)
+			e.ok(s.Unlock(e.Context(), "run-1", copier.EndFailed)) // there is none
+			e.unlocked(was)
+			e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndUnfinished))
+			for _, other := range []string{"run-2", "", "run"} {
+				e.ok(s.Unlock(e.Context(), other, copier.EndFailed))
+				e.held("run-1")
+			}
+			e.ok(s.Unlock(e.Context(), "run-1", copier.EndFailed))
+			e.unlocked(was)
+		}
+		peer := with("core", "migration", attrs{"Value": bin(`{"start":"2026-03-01T02:03:04Z"}`)})
+		e.put(peer)
+		s, _ := e.source()
+		for _, run := range []string{"run-1", ""} {
+			e.ok(s.Unlock(e.Context(), run, copier.EndFailed))
+			e.leaderIs(vault)
+			if got := e.get("core/migration"); !reflect.DeepEqual(got, peer) {
+				e.Errorf("the migration lock is now %v", got)
+			}
+		}
+	},
+}
+
+func gone(attrs) attrs                    { return nil }
+func same(item attrs) attrs               { return item }
+func becomes(now attrs) func(attrs) attrs { return func(attrs) attrs { return now } }
+
+func TestLockAgain(t *testing.T) { eachServer(t, resumeCases) }
+
+// TestLockAgainAnswersLost: the answers to what a resumed run asks and writes
+// get lost, and come, or do not come at all; then the locks stay.
+func TestLockAgainAnswersLost(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []dynamotest.FaultKind{dynamotest.ResetMidBody, dynamotest.Truncate, dynamotest.WrongCRC} {
+		e := newEnv(t)
+		s, _ := e.source(ha, retries(1))
+		e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
+		for _, operation := range []string{"GetItem", "UpdateItem"} {
+			fault := &dynamotest.Fault{Kind: kind, Operation: operation, Count: 2}
+			e.srv.SetFaults(fault)
+			if _, err := e.tryAgain(t.Context(), s, "run-1", true); !errors.Is(err, copier.ErrSource) || errors.Is(err, copier.ErrMoved) || fault.Fired() != 2 {
+				t.Errorf("%s of %s: error %v, the fault fired %d times", kind, operation, err, fault.Fired())
+			}
+			e.held("run-1")
+		}
+		fs := []*dynamotest.Fault{
+			{Kind: kind, Operation: "UpdateItem", Count: 1},
+			{Kind: kind, Operation: "GetItem", Count: 1},
+			{Kind: kind, Operation: "DeleteItem", Count: 1},
+		}
+		e.srv.SetFaults(fs...)
+		h, err := e.tryAgain(t.Context(), s, "run-1", true)
+		e.ok(err)
+		e.ok(h.Release(t.Context(), copier.EndUnfinished))
+		e.ok(s.Unlock(t.Context(), "run-1", copier.EndFailed))
+		e.unlocked(nil)
+		for _, f := range fs {
+			if f.Fired() != 1 {
+				t.Errorf("%s of %s fired %d times", kind, f.Operation, f.Fired())
+			}
+		}
+	}
+}
+
+// TestTakenWhileLockingAgain: a Vault takes the leader lock after it was seen
+// to be ours.
+func TestTakenWhileLockingAgain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	s, _ := e.source(ha)
+	e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
+	thief := vaultLock("v2", time.Now().Add(time.Hour), nil)
+	front := e.proxy(func(r *http.Request, send func(*http.Request)) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".UpdateItem") {
+			e.put(thief)
+		}
+		send(r)
+	})
+	s, _ = e.sourceAt(front.URL, ha)
+	_, err := e.tryAgain(t.Context(), s, "run-1", true)
+	wantError(t, err, copier.ErrMoved, "leader-v2", "--restart")
+	wantError(t, err, copier.ErrLocked, "", "-reset")
+	e.leaderIs(thief)
+	if e.get("core/migration") == nil {
+		t.Error("the migration lock was removed")
+	}
+}
+
+func TestUnlockFails(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	s, _ := e.source(ha, retries(1))
+	e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
+	for _, operation := range []string{"GetItem", "DeleteItem"} {
+		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError, Operation: operation})
+		wantError(t, s.Unlock(t.Context(), "run-1", copier.EndFailed), copier.ErrSource, "release the locks in table vault", "-reset")
+		e.held("run-1")
+	}
+	e.srv.SetFaults()
+	e.ok(s.Unlock(t.Context(), "run-1", copier.EndFailed))
+	e.unlocked(nil)
+}
 
 // TestRefusedLockWritesNothing counts requests: until nobody seems to hold the
 // table nothing is written.
@@ -678,7 +971,7 @@ func TestLostAnswers(t *testing.T) {
 			h := e.lock(s, "run-1")
 			e.held("run-1")
 			e.ok(h.Check(t.Context()))
-			e.ok(h.Release(t.Context(), true))
+			e.ok(h.Release(t.Context(), copier.EndComplete))
 			e.unlocked(was)
 			for _, f := range fs {
 				if f.Fired() != 1 {
@@ -724,7 +1017,7 @@ func TestCancelledWhileTaking(t *testing.T) {
 		s.timing.renew = 5 * time.Second
 		h, err := e.tryLock(ctx, s, "run-1")
 		if h != nil { // interrupted after the last write
-			e.ok(h.Release(context.WithoutCancel(ctx), false))
+			e.ok(h.Release(context.WithoutCancel(ctx), copier.EndFailed))
 		} else if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: error %v", operation, err)
 		}
@@ -770,7 +1063,7 @@ func TestReleaseFails(t *testing.T) {
 		s, _ := e.source(ha, retries(1))
 		h := e.lock(s, "run-1")
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
-		err := h.Release(t.Context(), true)
+		err := h.Release(t.Context(), copier.EndComplete)
 		wantError(t, err, copier.ErrSource, "release the locks in table vault", "-reset")
 		e.srv.SetFaults()
 		freed, err := s.Reset(t.Context())
@@ -805,7 +1098,7 @@ func TestRenewalFails(t *testing.T) {
 	if len(h.lost) != 0 {
 		t.Errorf("lost: %v", <-h.lost)
 	}
-	e.ok(h.Release(t.Context(), true))
+	e.ok(h.Release(t.Context(), copier.EndComplete))
 	e.unlocked(nil)
 }
 
@@ -821,7 +1114,7 @@ func TestLostDuringHold(t *testing.T) {
 	defer cancel(nil)
 	thief := vaultLock("v1", time.Now().Add(time.Hour), nil)
 	defer e.onWaiting(rec, 2, func() { e.put(thief) })()
-	_, err := s.Lock(ctx, "run-1", func(err error) { cancel(err) })
+	_, err := s.Lock(ctx, "run-1", false, func(err error) { cancel(err) })
 	wantError(t, err, ErrVaultRunning, "leader-v1", "stop every Vault")
 	e.unlocked(thief)
 }

@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -19,6 +20,14 @@ import (
 type scanTarget struct {
 	b    *copier.Batch
 	from int // the batch's length before the request
+
+	limit int     // the items of the page at the most; 0 is no limit
+	cost  float64 // what it will probably cost, for the bucket
+
+	until *position // what is behind its item is cut, where it is set
+	found bool      // that item was in the response
+	// cutOff counts the items that were cut.
+	cutOff int64
 
 	done bool // decoded and err say what was in the response
 	decoded
@@ -59,11 +68,33 @@ func (o *order) after(pos *position) bool {
 // scanTargetKey is the context's key of a *scanTarget.
 type scanTargetKey struct{}
 
+// in returns the context of the target's request.
+func (t *scanTarget) in(ctx context.Context) context.Context {
+	return context.WithValue(context.WithValue(ctx, scanTargetKey{}, t), costKey{}, t.cost)
+}
+
+// limited is the Limit of the request, nil for none.
+func (t *scanTarget) limited() *int32 {
+	if t.limit == 0 {
+		return nil
+	}
+	return aws.Int32(int32(t.limit))
+}
+
+// items is how many items the page had.
+func (t *scanTarget) items() int64 {
+	return int64(t.b.Len()-t.from) + t.page.Markers + int64(len(t.page.Locks)) + t.cutOff
+}
+
 // fast decodes a body straight into the batch. It returns whether that was
 // possible, and an error for a response that must be read again. After a retry
 // it is called anew.
 func (t *scanTarget) fast(body []byte) (bool, error) {
 	t.b.Truncate(t.from)
+	if t.until != nil {
+		t.page.WireBytes = int64(len(body))
+		return false, nil
+	}
 	var err error
 	t.decoded, err = decodePage(body, t.b)
 	t.done = err == nil
@@ -83,16 +114,9 @@ func (t *scanTarget) fast(body []byte) (bool, error) {
 
 // countTries counts the tries that failed before a response came.
 func countTries(page *copier.Page, m middleware.Metadata) {
-	results, _ := retry.GetAttemptResults(m)
-	for _, r := range results.Results {
-		if r.Err == nil {
-			continue
-		}
-		page.Retries++
-		if isThrottle(r.Err) {
-			page.Throttles++
-		}
-	}
+	made, _ := m.Get(triesKey{}).(triesMade)
+	page.Retries += made.failed
+	page.Throttles += made.throttled
 }
 
 // isThrottle tells whether the service asked for fewer requests.
@@ -107,12 +131,6 @@ func (t *scanTarget) slow(items []map[string]types.AttributeValue, count int32, 
 		t.err = errCount
 		return
 	}
-	if t.err = addItems(items, t.b, &t.decoded); t.err != nil {
-		return
-	}
-	if used != nil {
-		t.page.Units = aws.ToFloat64(used.CapacityUnits)
-	}
 	if len(last) > 0 {
 		path, ok1 := last[attrPath].(*types.AttributeValueMemberS)
 		key, ok2 := last[attrKey].(*types.AttributeValueMemberS)
@@ -121,6 +139,15 @@ func (t *scanTarget) slow(items []map[string]types.AttributeValue, count int32, 
 			return
 		}
 		t.last = &position{Path: path.Value, Key: key.Value}
+	}
+	if t.until != nil {
+		items = t.cut(items, t.last)
+	}
+	if t.err = addItems(items, t.b, &t.decoded); t.err != nil {
+		return
+	}
+	if used != nil {
+		t.page.Units = aws.ToFloat64(used.CapacityUnits)
 	}
 }
 

@@ -209,6 +209,8 @@ type found struct {
 	pages   int
 	units   float64
 	wire    int64
+
+	retries, throttles int64
 }
 
 // read reads segments to their ends, some at a time.
@@ -258,6 +260,8 @@ func (f *found) add(b *copier.Batch, page copier.Page) {
 	f.pages++
 	f.units += page.Units
 	f.wire += page.WireBytes
+	f.retries += page.Retries
+	f.throttles += page.Throttles
 }
 
 // exactly fails the test unless each wanted entry was found once.
@@ -358,6 +362,24 @@ func TestScan(t *testing.T) {
 			e.ok(err)
 			if info.Name != e.table || !strings.Contains(info.ID, "table/"+e.table) {
 				e.Errorf("info is %+v", info)
+			}
+			id, created, _ := strings.Cut(info.Incarnation, "created ")
+			at, err := time.Parse(time.RFC3339, created)
+			// DynamoDB Local gives a table no id.
+			if err != nil || (id == "") != (e.srv == nil) || !strings.HasSuffix(created, "Z") || time.Since(at) > time.Hour || time.Since(at) < 0 {
+				e.Errorf("the incarnation is %q", info.Incarnation)
+			}
+			again, err := s.Prepare(e.Context())
+			if err != nil || again != info {
+				e.Errorf("info is now %+v, error %v", again, err)
+			}
+			_, err = e.db.DeleteTable(e.Context(), &dynamodb.DeleteTableInput{TableName: &e.table})
+			e.ok(err)
+			e.createTable()
+			again, err = s.Prepare(e.Context())
+			e.ok(err)
+			if again.ID != info.ID || again.Incarnation == info.Incarnation {
+				e.Errorf("a table of the same name has ID %q, incarnation %q; before %q, %q", again.ID, again.Incarnation, info.ID, info.Incarnation)
 			}
 		},
 	})

@@ -2,10 +2,11 @@
 //
 // [Source] is a [copier.Source]: a strongly consistent parallel Scan, each
 // segment a sequence of pages. It is a [copier.Locker] too, see [Source.Lock].
-// The AWS SDK does signing, credentials, endpoints and retries as its users
-// know them; what it does not do is refuse a response whose X-Amz-Crc32 does
-// not match, so this package checks every response itself and has those read
-// again.
+// The AWS SDK does signing, credentials and endpoints as its users know them.
+// Not so retries: whether to go on depends on what all requests of a source
+// meet, see [Options.RetryFor]. Nor does it refuse a response whose X-Amz-Crc32
+// does not match, so this package checks every response itself and has those
+// read again.
 package dynamodb
 
 import (
@@ -15,15 +16,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -53,9 +54,17 @@ type Options struct {
 	// AccessKey, SecretKey and SessionToken are used instead of the SDK's
 	// credential chain where AccessKey and SecretKey are set.
 	AccessKey, SecretKey, SessionToken string
-	// MaxRetries is how often a failed request is tried again; nil means 20,
-	// which is some minutes.
+	// RetryFor is for how long a request that fails is tried again: until none
+	// of this source's has succeeded for that long. Zero means DefaultRetryFor.
+	// Being throttled never ends it, however long. What no other try can cure
+	// fails at once.
+	RetryFor time.Duration
+	// MaxRetries bounds how often one request is tried again, for reasons
+	// other than being throttled; nil, or less than 0, is no bound.
 	MaxRetries *int
+	// ReadCapacity caps the read capacity units a second that are consumed,
+	// by all requests together; zero is no cap.
+	ReadCapacity float64
 	// EventuallyConsistent halves the cost of reading, in read capacity
 	// units, and may miss what was written within the last second or so.
 	EventuallyConsistent bool
@@ -75,21 +84,6 @@ type Options struct {
 	Events func(copier.Event)
 }
 
-const defaultMaxRetries = 20
-
-// prepareRetries bounds the retries of the very first request: a wrong
-// endpoint shall be told at once.
-const (
-	prepareRetries = 3
-	prepareBackoff = time.Second
-)
-
-// maxBackoff is the longest wait before a request is tried again.
-const maxBackoff = 20 * time.Second
-
-// requestTimeout bounds one try of one request, its response's body included.
-const requestTimeout = time.Minute
-
 // dialTimeout bounds one try to connect: an endpoint that a firewall swallows
 // shall be told within a minute.
 const dialTimeout = 10 * time.Second
@@ -98,9 +92,12 @@ const dialTimeout = 10 * time.Second
 type Source struct {
 	opts   Options
 	client *dynamodb.Client
-	creds  aws.CredentialsProvider
+	creds  *credentialsLoader
 	info   copier.SourceInfo
 	timing timing
+	// retrier and capacity decide when a request is sent, and sent again.
+	retrier  *retrier
+	capacity *bucket
 	// unordered is set once items of one Path came out of order.
 	unordered atomic.Bool
 	crc       crcCheck
@@ -127,33 +124,31 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read AWS credentials",
 			Err: errors.New("one of access_key and secret_key is set, and the other is not")}
 	}
-	retries := defaultMaxRetries
-	if opts.MaxRetries != nil && *opts.MaxRetries >= 0 {
-		retries = *opts.MaxRetries
+	if opts.RetryFor < 0 || opts.ReadCapacity < 0 || math.IsNaN(opts.ReadCapacity) || math.IsInf(opts.ReadCapacity, 0) {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read options of the source",
+			Err: fmt.Errorf("a retry time of %v and a read capacity of %v: neither may be less than 0", opts.RetryFor, opts.ReadCapacity)}
 	}
-	s := &Source{opts: opts, timing: vaultTiming}
-	s.crc.events = opts.Events
-
-	load := []func(*config.LoadOptions) error{
-		config.WithRegion(opts.Region),
-		config.WithLogger(logging.Nop{}), // what matters becomes an event or an error
-		config.WithHTTPClient(awshttp.NewBuildableClient().
-			WithTimeout(requestTimeout).
-			WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
-			WithTransportOptions(func(t *http.Transport) {
-				t.MaxIdleConnsPerHost = 256 // one for each worker
-				t.MaxIdleConns = 256
-			})),
-	}
-	if opts.AccessKey != "" {
-		load = append(load, config.WithCredentialsProvider(
-			credentials.NewStaticCredentialsProvider(opts.AccessKey, opts.SecretKey, opts.SessionToken)))
-	}
-	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	cfg, err := loadConfig(ctx, opts)
 	if err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err}
 	}
-	s.creds = cfg.Credentials
+	s := &Source{opts: opts, timing: vaultTiming, creds: &credentialsLoader{chain: cfg.Credentials}}
+	if opts.AccessKey == "" {
+		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
+			cfg, err := loadConfig(ctx, opts)
+			return cfg.Credentials, err
+		}
+	}
+	cfg.Credentials = s.creds
+	s.crc.events = opts.Events
+	s.capacity = newBucket(opts.ReadCapacity, !opts.EventuallyConsistent)
+	s.retrier = &retrier{tries: defaultTries, events: opts.Events, creds: s.creds, capacity: s.capacity}
+	if opts.RetryFor > 0 {
+		s.retrier.lasting = opts.RetryFor
+	}
+	if opts.MaxRetries != nil {
+		s.retrier.max = *opts.MaxRetries
+	}
 	s.client = dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
 		if opts.Endpoint != "" {
 			o.BaseEndpoint = &opts.Endpoint
@@ -164,16 +159,34 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
 		}
 		o.HTTPClient = &httpClient{o.HTTPClient}
-		o.Retryer = &retryer{events: opts.Events, RetryerV2: newRetryer(retries, maxBackoff)}
-		if opts.MaxRetries != nil {
-			o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS does not beat dynamodb_max_retries
-		}
-		o.DisableValidateResponseChecksum = true // done by crcCheck, and enforced
+		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 0 // the retrier does it
+		o.DisableValidateResponseChecksum = true            // done by crcCheck, and enforced
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return stack.Deserialize.Add(&s.crc, middleware.After)
+			return errors.Join(
+				stack.Initialize.Add(s.retrier, middleware.After),
+				stack.Deserialize.Add(&s.crc, middleware.After))
 		})
 	})
 	return s, nil
+}
+
+// loadConfig loads the AWS configuration, with its files and its environment.
+func loadConfig(ctx context.Context, opts Options) (aws.Config, error) {
+	load := []func(*config.LoadOptions) error{
+		config.WithRegion(opts.Region),
+		config.WithLogger(logging.Nop{}), // what matters becomes an event or an error
+		config.WithHTTPClient(awshttp.NewBuildableClient().
+			WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
+			WithTransportOptions(func(t *http.Transport) {
+				t.MaxIdleConnsPerHost = 256 // one for each worker
+				t.MaxIdleConns = 256
+			})),
+	}
+	if opts.AccessKey != "" {
+		load = append(load, config.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(opts.AccessKey, opts.SecretKey, opts.SessionToken)))
+	}
+	return config.LoadDefaultConfig(ctx, load...)
 }
 
 // An httpClient gives the transport a request body of its own. The SDK (seen
@@ -194,28 +207,9 @@ func (c *httpClient) Do(r *http.Request) (*http.Response, error) {
 	return c.HTTPClient.Do(r)
 }
 
-func newRetryer(retries int, backoff time.Duration) aws.RetryerV2 {
-	return retry.NewStandard(func(o *retry.StandardOptions) {
-		o.MaxAttempts = retries + 1
-		o.MaxBackoff = backoff
-		o.RateLimiter = ratelimit.None // being throttled for long must not end a copy
-	})
-}
-
-// A retryer is the SDK's, and says that it retries.
-type retryer struct {
-	aws.RetryerV2
-	events func(copier.Event)
-}
-
-func (r *retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
-	r.events(copier.Retried{Err: plain(err), Throttled: isThrottle(err)})
-	return r.RetryerV2.RetryDelay(attempt, err)
-}
-
 // Prepare checks the credentials, and that the table is ACTIVE, or UPDATING
-// (its capacity, say), and has the schema of Vault's storage: Path as its hash key and Key as its range key,
-// both strings.
+// (its capacity, say), and has the schema of Vault's storage: Path as its hash
+// key and Key as its range key, both strings.
 func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 	if _, err := s.creds.Retrieve(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -224,12 +218,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err,
 			Hint: "set access_key and secret_key in storage_source, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where an instance role is"}
 	}
-	out, err := s.client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &s.opts.Table},
-		func(o *dynamodb.Options) {
-			if m := o.Retryer.MaxAttempts(); m > prepareRetries+1 {
-				o.Retryer = &retryer{events: s.opts.Events, RetryerV2: newRetryer(prepareRetries, prepareBackoff)}
-			}
-		})
+	out, err := s.client.DescribeTable(context.WithValue(ctx, fewTriesKey{}, true), &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
 	if err != nil {
 		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", err)
 	}
@@ -251,8 +240,20 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		ID:    aws.ToString(t.TableArn),
 		Items: aws.ToInt64(t.ItemCount),
 		Bytes: aws.ToInt64(t.TableSizeBytes),
+
+		Incarnation: incarnation(t),
 	}
 	return s.info, nil
+}
+
+// incarnation tells a table from an earlier one of its name, as one that was
+// restored from a backup.
+func incarnation(t *types.TableDescription) string {
+	id := aws.ToString(t.TableId)
+	if t.CreationDateTime != nil {
+		id = strings.TrimSpace(id + " created " + t.CreationDateTime.UTC().Format(time.RFC3339Nano))
+	}
+	return id
 }
 
 // statusHint says what to do about a table that can't be read.
@@ -328,12 +329,13 @@ func (s *Source) Segments(ctx context.Context, n int) ([]copier.Segment, error) 
 // ReadPage implements [copier.Source] with one Scan request, or, in a Path that
 // fills several pages, one Query request: see hotpath.go.
 func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (page copier.Page, err error) {
-	var from *position
-	if len(seg.Resume) > 0 {
-		from = new(position)
-		if err := json.Unmarshal(seg.Resume, from); err != nil {
-			return copier.Page{}, &copier.Error{Kind: copier.ErrSource, Op: "read resume token", Err: err}
-		}
+	from, err := positionOf(seg.Resume)
+	if err != nil {
+		return copier.Page{}, err
+	}
+	until, err := positionOf(seg.Until)
+	if err != nil {
+		return copier.Page{}, err
 	}
 	before := b.Len()
 	defer func() {
@@ -342,7 +344,8 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 			page = copier.Page{}
 		}
 	}()
-	target := &scanTarget{b: b, from: before}
+	target := &scanTarget{b: b, from: before, until: until}
+	target.limit, target.cost = s.capacity.plan()
 	action := "Scan"
 	if from != nil && from.To != "" {
 		action = "Query"
@@ -353,11 +356,17 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 	if err != nil {
 		return page, s.fail(ctx, action, err)
 	}
+	s.capacity.learn(target.cost, target.page.Units, target.items(), target.page.WireBytes)
 	if target.err != nil {
 		return page, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: target.err,
 			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
 	}
-	rest, err := s.rest(ctx, from, &target.decoded)
+	var rest []position
+	if until != nil {
+		rest, err = s.restUntil(from, target)
+	} else {
+		rest, err = s.rest(ctx, from, &target.decoded, target.limit == 0 || target.page.Units >= s.capacity.full/2)
+	}
 	page = target.page
 	if err != nil {
 		return page, err
@@ -367,9 +376,21 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		if err != nil {
 			return page, fmt.Errorf("write resume token: %w", err)
 		}
-		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: resume})
+		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: resume, Until: seg.Until})
 	}
 	return page, nil
+}
+
+// positionOf reads a resume token, and returns nil where there is none.
+func positionOf(token []byte) (*position, error) {
+	if len(token) == 0 {
+		return nil, nil
+	}
+	pos := new(position)
+	if err := json.Unmarshal(token, pos); err != nil {
+		return nil, &copier.Error{Kind: copier.ErrSource, Op: "read resume token", Err: err}
+	}
+	return pos, nil
 }
 
 // scan reads the next page of a segment.
@@ -380,18 +401,20 @@ func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t
 		TotalSegments:          aws.Int32(int32(seg.Total)),
 		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
 		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
+		Limit:                  t.limited(),
 	}
 	if from != nil {
 		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
 	}
-	out, err := s.client.Scan(context.WithValue(ctx, scanTargetKey{}, t), in)
-	if err == nil {
-		countTries(&t.page, out.ResultMetadata)
+	out, err := s.client.Scan(t.in(ctx), in)
+	if err != nil {
+		return err
 	}
-	if err == nil && !t.done {
+	if !t.done {
 		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
-	return err
+	countTries(&t.page, out.ResultMetadata)
+	return nil
 }
 
 func itemKey(path, key string) map[string]types.AttributeValue {

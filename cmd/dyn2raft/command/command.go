@@ -55,6 +55,7 @@ func Main(args []string, std Streams) int {
 	// not end a copy before it has given its locks back: a write that fails is
 	// an error, or a log line less.
 	signal.Ignore(syscall.SIGPIPE)
+	std.Err = newScreen(std.Err, std.Env)
 	ctx, stop := withSignals(context.Background(), std.Err)
 	defer stop()
 	err := root(std).Run(ctx, args)
@@ -68,12 +69,13 @@ func root(std Streams) *cli.Command {
 		Usage:     "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
 		UsageText: "dyn2raft COMMAND [flags]",
 		Description: "copy reads the table of Vault's dynamodb storage and writes a data directory that an\n" +
-			"unmodified Vault starts from. verify reads the table again and compares.\n\n" +
+			"unmodified Vault starts from. status tells how far a copy is. verify reads the table again\n" +
+			"and compares.\n\n" +
 			"Flags take one dash or two. Results go to standard output, everything else to standard error.\n\n" +
 			"Exit status: 0 done, 1 usage, configuration or internal error, 3 differences found,\n" +
 			"10 the source failed, 11 locked by another run or a live Vault, 12 the destination failed,\n" +
 			"129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM.",
-		Commands:                   []*cli.Command{copyCommand(std), verifyCommand(std), demoCommand(std), versionCommand(std)},
+		Commands:                   []*cli.Command{copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std)},
 		Flags:                      []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
 		Writer:                     std.Out,
 		ErrWriter:                  std.Err,
@@ -217,7 +219,12 @@ func withSignals(parent context.Context, stderr io.Writer) (_ context.Context, s
 		select {
 		case s := <-signals:
 			sig := s.(syscall.Signal) //nolint:errcheck // these are
-			_, _ = fmt.Fprintf(stderr, "%s: stopping in order; a second signal stops at once\n", unix.SignalName(sig))
+			message := unix.SignalName(sig) + ": stopping in order; a second signal stops at once"
+			if log := jsonLog(stderr); log != nil {
+				log.Warn(message)
+			} else {
+				_, _ = fmt.Fprintln(stderr, message)
+			}
 			cancel(&signalError{signal: sig})
 		case <-done:
 			return

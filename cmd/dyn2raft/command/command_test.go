@@ -240,33 +240,48 @@ func (b *lockedBuilder) Write(p []byte) (int, error) {
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b lockedBuilder
-		p := &printer{log: hclog.New(&hclog.LoggerOptions{Output: &b, DisableTime: true}), every: 30 * time.Second}
-		stop := p.progress()
-		at := func(want string) {
+		p := &printer{log: hclog.New(&hclog.LoggerOptions{Output: &b, DisableTime: true})}
+		const every = 30 * time.Second
+		asked := make(chan os.Signal)
+		stop := p.watch(every, asked)
+		said := func(want string) {
 			t.Helper()
-			time.Sleep(p.every)
 			synctest.Wait()
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if got := b.String(); got != want {
-				t.Errorf("line %q, expected %q", got, want)
+				t.Errorf("lines\n%s\nexpected\n%s", got, want)
 			}
 			b.Reset()
 		}
-		time.Sleep(time.Second)
-		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1})
-		p.event(copier.PageRead{Entries: 60_000, Bytes: 3 << 20, SegmentDone: true})
+		time.Sleep(5 * time.Second)
+		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1, Source: copier.SourceInfo{Name: "t", Items: 250_000}})
+		p.event(copier.WorkersChanged{Workers: 1})
+		p.event(copier.PageRead{Entries: 50_000, Bytes: 3 << 20, SegmentDone: true, Units: 1234.5})
 		p.event(copier.PageRead{Split: 3})
-		at("[INFO]  reading the source: segments=2 max_parallel=1\n" +
-			"[INFO]  reading: entries=\"60,000\" size=\"3.0 MiB\" segments=1/5 rate=\"2,000/s\" throttled=0\n")
+		time.Sleep(every - 5*time.Second)
+		said("[INFO]  reading the source: segments=2 max_parallel=1\n" +
+			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=\"2,000/s\" left=1m40s throttled=0 workers=1 units=\"1,234.5\"\n")
 		p.event(copier.Retried{Err: errors.New("slow down"), Throttled: true}) // too many of these for the level info
-		at("[INFO]  reading: entries=\"60,000\" size=\"3.0 MiB\" segments=1/5 rate=0/s throttled=1\n")
+		for range 12 {                                                         // as often as the rate's window has samples
+			time.Sleep(time.Second)
+			p.tracker.Status()
+		}
+		asked <- syscall.SIGUSR1
+		said("[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=0/s left=unknown throttled=1 workers=1 units=\"1,234.5\"\n")
 		p.event(copier.PhaseStarted{Phase: copier.PhaseLoad})
-		p.event(copier.Loaded{Entries: 1000})
-		at("[INFO]  writing the destination aside: entries_read=\"60,000\" size=\"3.0 MiB\"\n" +
-			"[INFO]  writing: entries=\"1,000\" entries_read=\"60,000\"\n")
+		p.event(copier.Loaded{Entries: 9000})
+		time.Sleep(every - 12*time.Second)
+		said("[INFO]  writing the destination aside: entries_read=\"50,000\" size=\"3.0 MiB\"\n" +
+			"[INFO]  writing: entries=\"9,000\" entries_read=\"50,000\" rate=500/s left=1m22s\n")
+		p.event(copier.Loaded{Entries: 41_000})
+		p.event(copier.PhaseStarted{Phase: copier.PhaseCheck})
 		p.event(copier.PhaseStarted{Phase: copier.PhaseCommit})
-		at("[INFO]  putting the result in place\n")
+		time.Sleep(every)
+		said("[INFO]  reading back what was written: entries_written=\"50,000\"\n" +
+			"[INFO]  putting the result in place\n")
+		asked <- syscall.SIGUSR1
+		said("[INFO]  in phase commit: entries=\"50,000\" entries_read=\"50,000\"\n")
 		stop()
 	})
 }

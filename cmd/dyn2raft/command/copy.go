@@ -19,6 +19,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // Flags that several commands share. Each command has its own, because a flag
@@ -33,6 +34,14 @@ func strictFlag() cli.Flag {
 
 func levelFlag() cli.Flag {
 	return &cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"}
+}
+
+func logFormatFlag() cli.Flag {
+	return &cli.StringFlag{Name: "log-format", Value: "text", Usage: "of everything on standard error: text, or json for one object a line, with plain numbers"}
+}
+
+func metricsFlag() cli.Flag {
+	return &cli.StringFlag{Name: "metrics-listen", Usage: "serve Prometheus metrics and /healthz at this `address`; :9100 is 127.0.0.1:9100, 0.0.0.0:9100 is every interface"}
 }
 
 func formatFlag() cli.Flag {
@@ -52,23 +61,39 @@ func segmentsFlag() cli.Flag {
 	return &cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 8 MiB of the table, from 64 to 4096)", HideDefault: true}
 }
 
+func capacityFlag() cli.Flag {
+	return &cli.FloatFlag{Name: "read-capacity", Usage: "consume at most this `number` of read capacity units a second (default: no limit)", HideDefault: true}
+}
+
+func retryFlag() cli.Flag {
+	return &cli.DurationFlag{Name: "retry-for", Value: dynamodb.DefaultRetryFor, Usage: "end with status 10 when no request has succeeded for this `time`; being throttled never ends a copy"}
+}
+
 func copyCommand(std Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "copy",
 		Usage:     "copy Vault's table into a Raft data directory",
 		UsageText: "dyn2raft copy -config migrate.hcl [flags]",
 		Description: "copy takes the configuration of `vault operator migrate`. Stop every Vault that uses the\n" +
-			"table first. The data directory must exist and hold no Vault data.",
+			"table first. The data directory must exist and hold no Vault data.\n\n" +
+			"What was read is saved every few seconds. A copy that was interrupted, killed or failed is\n" +
+			"gone on with by -resume, or thrown away by -restart; until it is complete or given up\n" +
+			"(-reset), no Vault starts on the table.",
 		Flags: []cli.Flag{
 			configFlag(),
+			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
+			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
 			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
-			parallelFlag(), segmentsFlag(), memoryFlag(),
+			parallelFlag(), segmentsFlag(), memoryFlag(), capacityFlag(), retryFlag(),
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
+			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
+			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that the data directory's contents will belong to"},
 			&cli.StringFlag{Name: "start", Usage: "copy only the keys from this `key` on; needs -partial"},
 			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy that no Vault may be started from"},
-			strictFlag(), levelFlag(), formatFlag(),
+			strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -83,15 +108,21 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	switch start, partial := cmd.String("start"), cmd.Bool("partial"); {
-	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked")):
-		return &usageError{"-reset copies nothing, and goes with none of -start, -partial and -keep-source-locked", "run it alone, then copy"}
+	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked") || cmd.Bool("resume") || cmd.Bool("restart")):
+		return &usageError{"-reset copies nothing, and goes with none of -start, -partial, -resume, -restart and -keep-source-locked", "run it alone, then copy"}
+	case cmd.Bool("resume") && cmd.Bool("restart"):
+		return &usageError{"-resume goes on with an unfinished copy, -restart throws it away", "give one of them"}
 	case start != "" && !partial:
 		return &usageError{"-start makes a partial copy, which would start a Vault without a part of its data, and nothing can be added to a Raft destination later",
-			"to go on after an interruption run the copy again without -start (a --resume is not in this version); for a partial copy on purpose, add -partial"}
+			"to go on after an interruption run the copy again with -resume and without -start; for a partial copy on purpose, add -partial"}
 	case start == "" && partial:
 		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial out"}
 	case partial:
 		out.log = out.log.With("partial", true)
+	}
+	readBack := cmd.String("readback")
+	if readBack != "cache" && readBack != "device" {
+		return &usageError{fmt.Sprintf("-readback is %q", readBack), "it takes cache or device"}
 	}
 	memory, err := memoryBudget(cmd)
 	if err != nil {
@@ -114,6 +145,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		if err != nil {
 			return err
 		}
+		if _, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); err == nil && setup != nil {
+			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
+		}
 		return out.reset(cfg.Source.Table, freed)
 	}
 	dst, err := sink.New(sink.Options{
@@ -128,25 +162,88 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	stop := out.progress()
+	rec := &manifestWriter{file: cmd.String("manifest"), cfg: cfg, dst: dst, src: src, out: out, readBack: readBack, settings: map[string]any{
+		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
+		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": cmd.String("work-dir"),
+		"start": cmd.String("start"), "keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
+	}}
+	if rec.file == "" {
+		rec.file = verify.ManifestPath(cfg.Destination.Path)
+	}
+	if err := verify.TryManifest(rec.file); err != nil {
+		return err
+	}
+	stopMetrics, err := out.serveMetrics(cmd)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
+	stop, stopSampling := out.progress(), rec.run()
 	res, err := copier.Copy(ctx, src, dst, copier.Options{
 		Workers:  workers(cmd, cfg),
 		Segments: cmd.Int("segments"),
 		Memory:   memory,
 		StartKey: cmd.String("start"),
+		Resume:   cmd.Bool("resume"),
+		Restart:  cmd.Bool("restart"),
+		WorkDir:  cmd.String("work-dir"),
+		ReadBack: rec.check,
+		Finish:   rec.write,
 		Events:   out.event,
 	})
+	stopSampling()
 	stop()
-	if sig, ok := errors.AsType[*signalError](err); ok {
-		sig.hint = "nothing was put in place; run the same command again to start over"
+	if err != nil && cmd.Bool("resume") {
+		var rep *verify.ManifestReport
+		if rep, err = alreadyComplete(ctx, err, rec); rep != nil {
+			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
+		}
 	}
 	if err != nil {
-		return err
+		return howToGoOn(err, res, cmd)
 	}
-	if err := out.copied(res, cfg, cmd.String("start"), cmd.Bool("keep-source-locked")); err != nil {
+	if err := out.copied(res, rec, cmd.String("start"), cmd.Bool("keep-source-locked")); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil
+}
+
+// howToGoOn adds to the error of a copy what became of the work done, and what
+// to do now.
+func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
+	if !res.Resumable {
+		if sig, ok := errors.AsType[*signalError](err); ok {
+			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
+		}
+		return err
+	}
+	base := "dyn2raft copy -config " + shellQuote(cmd.String("config"))
+	more := ""
+	if start := cmd.String("start"); start != "" {
+		more = " -start " + shellQuote(start) + " -partial"
+	}
+	return &unfinishedError{err, fmt.Sprintf("what was read is kept, and the table stays locked for this copy\n"+
+		"to go on:   %s --resume%s\n"+
+		"to give up: %s -reset   (until then no Vault starts on the table)", base, more, base)}
+}
+
+// An unfinishedError is the error of a copy that can be gone on with.
+type unfinishedError struct {
+	error
+	hint string // comes behind the error's own
+}
+
+func (e *unfinishedError) Unwrap() error { return e.error }
+
+// shellQuote quotes a word for the commands in hints, where it needs it.
+func shellQuote(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@,=", r)
+	}
+	if word != "" && strings.TrimFunc(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // memoryBudget is the value of -memory in bytes, which it makes the garbage
@@ -184,6 +281,12 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it out for a good default"}
 		}
 	}
+	if n := cmd.Float("read-capacity"); cmd.IsSet("read-capacity") && !(n >= 1) {
+		return nil, &usageError{fmt.Sprintf("-read-capacity is %v, expected at least 1", n), "it takes read capacity units a second; leave it out for no limit"}
+	}
+	if d := cmd.Duration("retry-for"); cmd.IsSet("retry-for") && d <= 0 {
+		return nil, &usageError{fmt.Sprintf("-retry-for is %s", d), "it takes a duration such as 10m"}
+	}
 	cfg, err := config.Load(cmd.String("config"), std.Env)
 	if err != nil {
 		return nil, err
@@ -213,10 +316,13 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.C
 		MaxRetries:   cfg.Source.MaxRetries,
 		HAEnabled:    cfg.Source.HAEnabled,
 		KeepLocked:   cmd.Bool("keep-source-locked"),
+		ReadCapacity: cmd.Float("read-capacity"),
+		RetryFor:     cmd.Duration("retry-for"),
 		Stopped: func(ctx context.Context, reason string) (bool, error) {
 			if cmd.Bool("source-stopped") {
 				return true, nil
 			}
+			defer out.pause()()
 			return askStopped(ctx, std, reason)
 		},
 		Events: out.event,
@@ -225,8 +331,7 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.C
 
 // askStopped asks on a terminal whether every Vault is stopped.
 func askStopped(ctx context.Context, std Streams, reason string) (bool, error) {
-	stderr, ok := std.Err.(*os.File)
-	if std.In == nil || !ok || !term.IsTerminal(int(std.In.Fd())) || !term.IsTerminal(int(stderr.Fd())) {
+	if std.In == nil || !term.IsTerminal(int(std.In.Fd())) || newScreen(std.Err, std.Env).tty == nil {
 		return false, nil
 	}
 	_, _ = fmt.Fprintf(std.Err, "Nothing tells whether a Vault is running: %s.\n"+

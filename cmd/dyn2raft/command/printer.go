@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -28,17 +30,18 @@ type printer struct {
 	json   bool
 	log    hclog.Logger
 	every  time.Duration // how often a line tells how far a command is
+	screen *screen       // where log goes
+	live   bool          // a live block tells how far a command is
 
-	entries, bytes atomic.Int64 // read
-	done, segments atomic.Int64
-	written        atomic.Int64 // entries loaded
-	throttled      atomic.Int64 // requests
-	mu             sync.Mutex   // guards phase
-	phase          copier.Phase
+	tracker copier.Progress
+	mu      sync.Mutex      // guards the following
+	since   time.Time       // when the phase began
+	before  copier.Resuming // what earlier processes have read
+	moved   time.Time       // when there was something new, other than an error
 }
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
-	p := &printer{stdout: std.Out, every: 30 * time.Second}
+	p := &printer{stdout: std.Out, every: 30 * time.Second, screen: newScreen(std.Err, std.Env)}
 	switch f := cmd.String("format"); f {
 	case "table":
 	case "json":
@@ -50,7 +53,19 @@ func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
 	if level == hclog.NoLevel {
 		return nil, &usageError{fmt.Sprintf("-log-level is %q", cmd.String("log-level")), "it takes trace, debug, info, warn or error"}
 	}
-	p.log = hclog.New(&hclog.LoggerOptions{Output: std.Err, Level: level})
+	opts := &hclog.LoggerOptions{Output: p.screen, Level: level}
+	switch f := cmd.String("log-format"); {
+	case f == "text", f == "" && !cmd.IsSet("log-format"): // commands that log little have no such flag
+	case f == "json":
+		opts.JSONFormat = true
+	default:
+		return nil, &usageError{fmt.Sprintf("-log-format is %q", f), "it takes text or json"}
+	}
+	p.log = hclog.New(opts)
+	if opts.JSONFormat {
+		p.screen.logJSON(p.log)
+	}
+	p.live = p.screen.live && !p.json && !opts.JSONFormat
 	return p, nil
 }
 
@@ -72,8 +87,15 @@ func printError(w io.Writer, err error) {
 		if e, ok := errors.AsType[*signalError](err); ok {
 			hint = e.hint
 		}
+		if e, ok := errors.AsType[*unfinishedError](err); ok {
+			hint = strings.TrimPrefix(hint+"\n"+e.hint, "\n")
+		}
 		if _, ok := errors.AsType[cli.ExitCoder](err); ok { // the library's own, of the command help
 			hint = "run `dyn2raft help` for the commands"
+		}
+		if log := jsonLog(w); log != nil {
+			log.Error(text, "hint", hint)
+			continue
 		}
 		_, _ = fmt.Fprintf(w, "error: %s\n", indent(text))
 		if hint != "" {
@@ -87,39 +109,36 @@ func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") 
 
 // event takes the library's events. It is called from many goroutines.
 func (p *printer) event(e copier.Event) {
+	p.tracker.Event(e)
+	p.note(e)
 	switch e := e.(type) {
 	case copier.PhaseStarted:
-		p.mu.Lock()
-		p.phase = e.Phase
-		p.mu.Unlock()
+		s := p.tracker.Status()
 		switch e.Phase {
 		case copier.PhasePrepare:
 			p.log.Info("checking source and destination")
 		case copier.PhaseLock:
 			p.log.Info("taking the source's locks", "table", e.Source.Name, "id", e.Source.ID,
-				"items_reported", e.Source.Items, "size_reported", size(e.Source.Bytes))
+				"items_reported", e.Source.Items, "size_reported", byteCount(e.Source.Bytes))
 		case copier.PhaseScan:
-			p.segments.Store(int64(e.Segments))
 			p.log.Info("reading the source", "segments", e.Segments, "max_parallel", e.Workers)
 		case copier.PhaseLoad:
-			p.log.Info("writing the destination aside", "entries_read", humanize.Comma(p.entries.Load()), "size", size(p.bytes.Load()))
+			p.log.Info("writing the destination aside", "entries_read", count(s.Entries), "size", byteCount(s.Bytes))
+		case copier.PhaseCheck:
+			p.log.Info("reading back what was written", "entries_written", count(s.Loaded))
 		case copier.PhaseCommit:
 			p.log.Info("putting the result in place")
 		}
-	case copier.PageRead:
-		p.entries.Add(e.Entries)
-		p.bytes.Add(e.Bytes)
-		p.segments.Add(int64(e.Split))
-		if e.SegmentDone {
-			p.done.Add(1)
-		}
+	case copier.Resuming:
+		p.log.Info("going on with an unfinished copy", "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
 	case copier.RunWritten:
-		p.log.Debug("memory is full: sorted run written", "entries", e.Entries, "size", size(e.Bytes))
-	case copier.Loaded:
-		p.written.Add(e.Entries)
+		p.log.Debug("sorted run written", "entries", e.Entries, "size", byteCount(e.Bytes))
+	case copier.Checkpointed:
+		p.log.Debug("checkpoint", "entries", e.Entries, "size", byteCount(e.Bytes))
+	case copier.WorkersChanged:
+		p.log.Debug("workers changed", "workers", e.Workers)
 	case copier.Retried:
 		if e.Throttled {
-			p.throttled.Add(1)
 			p.log.Debug("throttled", "error", e.Err)
 			return
 		}
@@ -131,33 +150,59 @@ func (p *printer) event(e copier.Event) {
 	}
 }
 
-// progress writes a line now and then until the returned function is called.
+// note keeps of an event what the tracker does not.
+func (p *printer) note(e copier.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e := e.(type) {
+	case copier.Retried, copier.Warning:
+		return
+	case copier.PhaseStarted:
+		p.since = time.Now()
+	case copier.Resuming:
+		p.before = e
+	}
+	p.moved = time.Now()
+}
+
+// progress tells how far the command is until the returned function is called:
+// in a live block, or in a line now and then, and in a line at each SIGUSR1.
 func (p *printer) progress() (stop func()) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	every := p.every
+	if p.live {
+		p.screen.show(p.block)
+		every = 0
+	}
+	done := p.watch(every, asked)
+	return func() {
+		signal.Ignore(syscall.SIGUSR1) // one that comes late must not end the process
+		done()
+		p.screen.hide()
+	}
+}
+
+// watch writes a line at each interval, if that is not 0, and at each signal,
+// until the returned function is called.
+func (p *printer) watch(every time.Duration, asked <-chan os.Signal) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		t := time.NewTicker(p.every)
-		defer t.Stop()
-		var last int64
+		var tick <-chan time.Time
+		if every > 0 {
+			t := time.NewTicker(every)
+			defer t.Stop()
+			tick = t.C
+		}
 		for {
 			select {
 			case <-done:
 				return
-			case <-t.C:
-			}
-			p.mu.Lock()
-			phase := p.phase
-			p.mu.Unlock()
-			switch phase {
-			case copier.PhaseScan:
-				n := p.entries.Load()
-				p.log.Info("reading", "entries", humanize.Comma(n), "size", size(p.bytes.Load()),
-					"segments", fmt.Sprintf("%d/%d", p.done.Load(), p.segments.Load()),
-					"rate", fmt.Sprintf("%s/s", humanize.Comma(int64(float64(n-last)/p.every.Seconds()))),
-					"throttled", p.throttled.Load())
-				last = n
-			case copier.PhaseLoad:
-				p.log.Info("writing", "entries", humanize.Comma(p.written.Load()), "entries_read", humanize.Comma(p.entries.Load()))
+			case <-tick:
+				p.tell(false)
+			case <-asked:
+				p.tell(true)
 			}
 		}
 	})
@@ -165,6 +210,70 @@ func (p *printer) progress() (stop func()) {
 		close(done)
 		wg.Wait()
 	}
+}
+
+// tell writes a line that says how far the command is. Unless it was asked for
+// there is none in the short phases.
+func (p *printer) tell(asked bool) {
+	s := p.tracker.Status()
+	switch s.Phase {
+	case copier.PhaseScan:
+		p.log.Info("reading", "entries", count(s.Entries), "size", byteCount(s.Bytes),
+			"segments", parts{s.SegmentsDone, s.Segments}, "rate", perSecond(s.EntryRate),
+			"left", estimate(left(s)), "throttled", s.Throttles, "workers", s.Workers, "units", units(s.Units))
+	case copier.PhaseLoad:
+		p.log.Info("writing", "entries", count(s.Loaded), "entries_read", count(s.Entries),
+			"rate", perSecond(s.EntryRate), "left", estimate(left(s)))
+	default:
+		if asked {
+			p.log.Info("in phase "+string(s.Phase), "entries", count(s.Loaded), "entries_read", count(s.Entries))
+		}
+	}
+}
+
+// block returns the lines of the live block.
+func (p *printer) block(width int) [blockLines]string {
+	p.mu.Lock()
+	v := view{since: p.since, before: p.before, color: p.screen.color}
+	p.mu.Unlock()
+	v.Status = p.tracker.Status()
+	if v.now = v.Updated; v.since.IsZero() {
+		v.since = v.now
+	}
+	return v.rows(width)
+}
+
+// Figures in log lines: for people in the text format, numbers in JSON.
+type (
+	count     int64
+	byteCount int64
+	perSecond float64
+	units     float64
+	estimate  time.Duration // in JSON seconds, or null
+	parts     struct {
+		Done  int64 `json:"done"`
+		Total int64 `json:"total"`
+	}
+)
+
+func (n count) String() string     { return humanize.Comma(int64(n)) }
+func (n byteCount) String() string { return size(int64(n)) }
+func (r perSecond) String() string { return humanize.Comma(int64(r)) + "/s" }
+func (u units) String() string     { return humanize.CommafWithDigits(float64(u), 1) }
+func (p parts) String() string     { return fmt.Sprintf("%d/%d", p.Done, p.Total) }
+
+func (d estimate) String() string {
+	if d <= 0 {
+		return "unknown"
+	}
+	return round(time.Duration(d)).String()
+}
+
+func (d estimate) MarshalJSON() ([]byte, error) {
+	if d <= 0 {
+		return []byte("null"), nil
+	}
+	return json.Marshal(time.Duration(d).Seconds())
 }
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
@@ -176,17 +285,19 @@ type copyRecord struct {
 	NodeID      string `json:"node_id,omitempty"`
 	Address     string `json:"address"`
 	StartKey    string `json:"start_key,omitempty"`
+	Manifest    string `json:"manifest,omitempty"`
 	Message     string `json:"message"`
 }
 
-func (p *printer) copied(res copier.Result, cfg *config.Config, start string, keptLocked bool) error {
+func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, keptLocked bool) error {
+	cfg := rec.cfg
 	message := "Success! All of the keys have been migrated."
 	if res.Partial {
 		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; do not start a Vault from it.", start)
 	}
 	if p.json {
-		return p.encode(copyRecord{res, cfg.Destination.Path, cfg.Destination.NodeID, cfg.Destination.Address,
-			start, message})
+		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
+			start, rec.path(), message})
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
@@ -203,15 +314,33 @@ func (p *printer) copied(res copier.Result, cfg *config.Config, start string, ke
 	t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
 	t.row("Read", "%s pages, %s, %s read capacity units, %d retries of which %d throttled",
 		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), res.Scan.Retries, res.Scan.Throttles)
+	t.row("Limit", "%s", limits[res.Scan.Limit])
+	if res.Resumed > 0 {
+		t.row("Resumed", "%d times; time and rate are those of the last process, the rest is of all", res.Resumed)
+	}
 	t.row("Skipped", "%s directory markers (they hold no data); %s",
 		humanize.Comma(res.Scan.Markers), skippedLocks(res.Scan.Locks))
 	if res.Partial {
 		t.row("Left out", "%s entries before %q (-start)", humanize.Comma(res.Scan.LeftOut), start)
 	}
+	if res.ReadBack {
+		t.row("Proof", "vault.db was read back: all %s entries have digest %s…", humanize.Comma(res.Digests.Total().Entries), res.Digests.Total().Hash.String()[:16])
+	}
+	if path := rec.path(); path != "" {
+		t.row("Manifest", "%s", path)
+	}
 	if keptLocked {
 		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `dyn2raft copy -config … -reset`")
 	}
 	return errors.Join(t.flush(), p.line(message))
+}
+
+// limits says in words what bounded the reading.
+var limits = map[copier.Limit]string{
+	copier.LimitTable:     "the table: it throttled, or -read-capacity did; more read capacity makes a copy faster",
+	copier.LimitNetwork:   "the network, or how fast the table answers; the processor and the disk had time to spare",
+	copier.LimitProcessor: "this machine's processor; one with more makes a copy faster",
+	copier.LimitDisk:      "the disk with the work files; a faster one, or more -memory, makes a copy faster",
 }
 
 func skippedLocks(keys []string) string {

@@ -116,11 +116,12 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		re, err := regexp.Compile(args[1])
 		ts.Check(err)
 		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			if re.MatchString(ts.ReadFile(args[0])) {
+			text, err := os.ReadFile(ts.MkAbs(args[0])) // it may not be there yet
+			if err == nil && re.Match(text) {
 				return
 			}
 			if time.Now().After(end) {
-				ts.Fatalf("no %q in %s:\n%s", args[1], args[0], ts.ReadFile(args[0]))
+				ts.Fatalf("no %q in %s:\n%s", args[1], args[0], text)
 			}
 		}
 	},
@@ -185,6 +186,12 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		if there := of(ts).server.GetItem(dynamotest.VaultTable, path, key) != nil; there == neg {
 			ts.Fatalf("item %s is there: %v", args[0], there)
 		}
+	},
+	// del-item KEY: delete the item for a Vault key from the table.
+	"del-item": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, !neg && len(args) == 1, "del-item KEY")
+		path, key := dynamodb.KeyItem(args[0])
+		ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
 	},
 	// copied DIR: its vault.db has all entries of the table and no other.
 	"copied": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -489,7 +496,7 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(file), []byte(b.String()), 0o644))
 }
 
-// faultCommand makes the server misbehave: fault KIND [OPERATION] [name=value…],
+// faultCommand makes the server misbehave: fault KIND [OPERATION[,OPERATION]] [name=value…],
 // with after= and count= requests, and delay=; fault none ends it.
 func faultCommand(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) > 0, "fault KIND [OPERATION] [name=value…]")
@@ -521,5 +528,12 @@ func faultCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return err
 	})
-	s.server.SetFaults(f)
+	faults := []*dynamotest.Fault{f}
+	if ops := strings.Split(f.Operation, ","); len(ops) > 1 {
+		faults = nil
+		for _, op := range ops {
+			faults = append(faults, &dynamotest.Fault{Kind: f.Kind, Operation: op, After: f.After, Count: f.Count, Delay: f.Delay})
+		}
+	}
+	s.server.SetFaults(faults...)
 }

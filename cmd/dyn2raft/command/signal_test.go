@@ -15,8 +15,8 @@ import (
 )
 
 // TestSignalAtAnyMoment interrupts copies at random moments. Whenever that is,
-// the copy is complete, or there is nothing of it: not in the directory, and
-// not in the table.
+// the copy is complete, or there is nothing of it, not in the directory and not
+// in the table, or it can be gone on with.
 func TestSignalAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -34,11 +34,10 @@ func TestSignalAtAnyMoment(t *testing.T) {
 	}
 	before := fingerprint(srv)
 
-	// run copies into a new directory, with a signal after a while.
-	run := func(after time.Duration, sig syscall.Signal) (status int, took time.Duration, data string) {
-		dir := t.TempDir()
+	// run copies into a directory, with a signal after a while.
+	run := func(dir string, after time.Duration, sig syscall.Signal, more ...string) (status int, took time.Duration, data string) {
 		data = filepath.Join(dir, "data")
-		if err := os.Mkdir(data, 0o700); err != nil {
+		if err := os.MkdirAll(data, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		file := filepath.Join(dir, "migrate.hcl")
@@ -47,7 +46,7 @@ func TestSignalAtAnyMoment(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("dyn2raft", "copy", "-config", file)
+		cmd := exec.Command("dyn2raft", append([]string{"copy", "-config", file}, more...)...)
 		cmd.Env = []string{"HOME=" + dir, "AWS_EC2_METADATA_DISABLED=true", "GORACE=atexit_sleep_ms=0"}
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
@@ -84,17 +83,18 @@ func TestSignalAtAnyMoment(t *testing.T) {
 		return status, took, data
 	}
 
-	status, whole, data := run(0, 0)
+	status, whole, data := run(t.TempDir(), 0, 0)
 	if status != 0 {
 		t.Fatalf("an uninterrupted copy ends with status %d", status)
 	}
 	if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {
 		t.Fatalf("an uninterrupted copy has %d entries, expected %d (%v)", got.Entries, loaded.Entries, err)
 	}
-	interrupted := 0
+	interrupted, resumed := 0, 0
 	for i := range 12 {
 		sig := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}[i%3]
-		status, took, data := run(time.Duration(random.Int64N(int64(whole))), sig)
+		dir := t.TempDir()
+		status, took, data := run(dir, time.Duration(random.Int64N(int64(whole))), sig)
 		switch status {
 		case 0:
 			if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {
@@ -102,8 +102,18 @@ func TestSignalAtAnyMoment(t *testing.T) {
 			}
 		case 128 + int(sig):
 			interrupted++
-			if left, err := os.ReadDir(data); err != nil || len(left) > 0 {
+			left, err := os.ReadDir(data)
+			switch {
+			case err != nil || len(left) > 1 || len(left) == 1 && left[0].Name() != ".dyn2raft":
 				t.Errorf("interrupted, and the directory has %v (%v)", left, err)
+			case len(left) == 1:
+				resumed++
+				if status, _, _ := run(dir, 0, 0, "--resume"); status != 0 {
+					t.Errorf("status %d of the copy that goes on", status)
+				}
+				if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {
+					t.Errorf("gone on with, %d entries, expected %d (%v)", got.Entries, loaded.Entries, err)
+				}
 			}
 			if took > 5*time.Second { // 2 s on a machine that is not busy
 				t.Errorf("it took %s to stop", took)
@@ -115,7 +125,7 @@ func TestSignalAtAnyMoment(t *testing.T) {
 			t.Fatal("the table is not as it was")
 		}
 	}
-	if interrupted == 0 {
+	if t.Logf("%d interrupted, %d resumed", interrupted, resumed); interrupted == 0 {
 		t.Error("no copy was interrupted: nothing was shown")
 	}
 }
@@ -173,7 +183,7 @@ func TestSignalWithoutReader(t *testing.T) {
 	if got := cmd.ProcessState.ExitCode(); got != 130 {
 		t.Errorf("status %d (%s), expected 130", got, cmd.ProcessState)
 	}
-	if fingerprint(srv) != before {
-		t.Error("the table is not as it was")
+	if _, err := os.Lstat(filepath.Join(dir, ".dyn2raft")); err != nil && fingerprint(srv) != before {
+		t.Error("nothing is kept, and the table is not as it was")
 	}
 }

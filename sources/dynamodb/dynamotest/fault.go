@@ -17,6 +17,7 @@ const (
 	InternalServerError  FaultKind = "InternalServerError"         // HTTP 500
 	ServiceUnavailable   FaultKind = "ServiceUnavailableException" // HTTP 503
 	ExpiredToken         FaultKind = "ExpiredTokenException"
+	UnrecognizedClient   FaultKind = "UnrecognizedClientException" // an access key that was deleted
 	AccessDenied         FaultKind = "AccessDeniedException"
 	ResetConnection      FaultKind = "reset connection" // a TCP RST instead of a response
 )
@@ -56,6 +57,7 @@ func (f *Fault) Fired() int { return int(f.fired.Load()) }
 type Request struct {
 	Operation string // such as "Scan"
 	Number    int    // this is the how-manieth request of its operation, from 1
+	AccessKey string // whose signature it carries, which is not checked
 	Body      []byte // DynamoDB JSON; not to be changed
 }
 
@@ -90,6 +92,8 @@ func (f *Fault) refusal(operation, arn string) *apiError {
 		return &apiError{503, "com.amazon.coral.availability#ServiceUnavailableException", "Service is unavailable, try again.", nil}
 	case ExpiredToken:
 		return &apiError{400, coralError + string(f.Kind), "The security token included in the request is expired", nil}
+	case UnrecognizedClient:
+		return &apiError{400, coralError + string(f.Kind), "The security token included in the request is invalid.", nil}
 	case AccessDenied:
 		return &apiError{400, coralError + string(f.Kind), "User: arn:aws:iam::000000000000:user/dynamotest is not authorized to perform: dynamodb:" + operation + " on resource: " + arn + " because no identity-based policy allows the dynamodb:" + operation + " action", nil}
 	}

@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
@@ -28,18 +29,22 @@ type call struct {
 // operations are those that dynamotest knows. Each returns the response's
 // body; an error is an *apiError.
 var operations = map[string]func(*call) ([]byte, error){
-	"BatchWriteItem": (*call).batchWriteItem,
-	"CreateTable":    (*call).createTable,
-	"DeleteItem":     (*call).deleteItem,
-	"DeleteTable":    (*call).deleteTable,
-	"DescribeTable":  (*call).describeTable,
-	"GetItem":        (*call).getItem,
-	"ListTables":     (*call).listTables,
-	"PutItem":        (*call).putItem,
-	"Query":          (*call).query,
-	"Scan":           (*call).scan,
-	"UpdateItem":     (*call).updateItem,
-	"UpdateTable":    (*call).updateTable,
+	"BatchWriteItem":            (*call).batchWriteItem,
+	"CreateBackup":              (*call).createBackup,
+	"CreateTable":               (*call).createTable,
+	"DeleteItem":                (*call).deleteItem,
+	"DeleteTable":               (*call).deleteTable,
+	"DescribeBackup":            (*call).describeBackup,
+	"DescribeContinuousBackups": (*call).describeContinuousBackups,
+	"DescribeTable":             (*call).describeTable,
+	"GetItem":                   (*call).getItem,
+	"ListBackups":               (*call).listBackups,
+	"ListTables":                (*call).listTables,
+	"PutItem":                   (*call).putItem,
+	"Query":                     (*call).query,
+	"Scan":                      (*call).scan,
+	"UpdateItem":                (*call).updateItem,
+	"UpdateTable":               (*call).updateTable,
 }
 
 // strictUnmarshal refuses members that the target does not have: a parameter
@@ -125,17 +130,20 @@ type attributeDefinition struct {
 }
 
 type tableDescription struct {
-	AttributeDefinitions  []attributeDefinition
-	BillingModeSummary    *billingModeSummary `json:",omitempty"`
-	CreationDateTime      json.Number
-	ItemCount             int64
-	KeySchema             []keyElement
-	ProvisionedThroughput provisionedThroughput
-	TableArn              string
-	TableId               string
-	TableName             string
-	TableSizeBytes        int64
-	TableStatus           types.TableStatus
+	AttributeDefinitions      []attributeDefinition
+	BillingModeSummary        *billingModeSummary `json:",omitempty"`
+	CreationDateTime          json.Number
+	DeletionProtectionEnabled bool `json:",omitempty"`
+	ItemCount                 int64
+	KeySchema                 []keyElement
+	ProvisionedThroughput     provisionedThroughput
+	Replicas                  []replicaDescription `json:",omitempty"`
+	StreamSpecification       *streamSpecification `json:",omitempty"`
+	TableArn                  string
+	TableId                   string
+	TableName                 string
+	TableSizeBytes            int64
+	TableStatus               types.TableStatus
 }
 
 type billingModeSummary struct {
@@ -156,7 +164,7 @@ func (t *table) describe() tableDescription {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	d := tableDescription{
-		CreationDateTime:      json.Number(strconv.FormatFloat(float64(t.created.UnixMilli())/1000, 'f', 3, 64)),
+		CreationDateTime:      seconds(t.created),
 		ItemCount:             t.count,
 		ProvisionedThroughput: provisionedThroughput{0, t.read, t.write},
 		TableArn:              t.arn(),
@@ -168,6 +176,7 @@ func (t *table) describe() tableDescription {
 	if t.billing == types.BillingModePayPerRequest {
 		d.BillingModeSummary = &billingModeSummary{t.billing}
 	}
+	t.details.describe(&d)
 	for i, k := range t.keys {
 		d.KeySchema = append(d.KeySchema, keyElement{k.name, []types.KeyType{types.KeyTypeHash, types.KeyTypeRange}[i]})
 		d.AttributeDefinitions = append(d.AttributeDefinitions, attributeDefinition{k.name, k.kind})
@@ -648,6 +657,9 @@ func (c *call) getItem() ([]byte, error) {
 	if err := names.unused(); err != nil {
 		return nil, err
 	}
+	if err := c.admit(t); err != nil {
+		return nil, err
+	}
 	t.mu.RLock()
 	r := t.get(k)
 	t.mu.RUnlock()
@@ -655,8 +667,10 @@ func (c *call) getItem() ([]byte, error) {
 	if r != nil {
 		c.read = r.size
 	}
+	units := readUnits(c.read, in.ConsistentRead)
+	c.charge(t, units)
 	out := append(c.out, '{')
-	out = appendCapacity(out, in.ReturnConsumedCapacity, t.name, readUnits(c.read, in.ConsistentRead))
+	out = appendCapacity(out, in.ReturnConsumedCapacity, t.name, units)
 	if r != nil {
 		out = append(out, `"Item":`...)
 		out = append(project(out, r), ',')
@@ -676,6 +690,21 @@ func (e *expressions) projected(text *string) (func([]byte, *record) []byte, err
 		maps.DeleteFunc(item, func(name string, _ types.AttributeValue) bool { return !slices.Contains(names, name) })
 		return appendAttributes(b, item)
 	}, err
+}
+
+// admit refuses a read where the table's capacity counts and is used up.
+func (c *call) admit(t *table) error {
+	if !c.server.options.Provisioned {
+		return nil
+	}
+	return t.admit(time.Now())
+}
+
+// charge takes what a read has cost.
+func (c *call) charge(t *table, units float64) {
+	if c.server.options.Provisioned {
+		t.charge(units)
+	}
 }
 
 // readInput is what Scan and Query have in common.
@@ -739,10 +768,15 @@ func (c *call) page(in *readInput, names *expressions, t *table, p page) ([]byte
 	if err := names.unused(); err != nil {
 		return nil, err
 	}
+	if err := c.admit(t); err != nil {
+		return nil, err
+	}
 	c.read = p.bytes
+	units := readUnits(p.bytes, in.ConsistentRead)
+	c.charge(t, units)
 	count := strconv.Itoa(len(p.records))
 	out := append(c.out, '{')
-	out = appendCapacity(out, in.ReturnConsumedCapacity, t.name, readUnits(p.bytes, in.ConsistentRead))
+	out = appendCapacity(out, in.ReturnConsumedCapacity, t.name, units)
 	out = append(out, `"Count":`+count...)
 	if in.Select != "COUNT" {
 		out = slices.Grow(out, p.json+4096)

@@ -60,6 +60,10 @@ type Options struct {
 	Latency    time.Duration // added to each GetItem, Query and Scan
 	Throughput float64       // bytes of items per second at which one GetItem, Query or Scan is served; 0 is no limit
 	Seed       uint64        // for faults that fire by chance
+
+	Provisioned bool          // hold reads to a table's provisioned capacity, and throttle what is above it
+	BackupTime  time.Duration // how long a backup takes
+	Clock       time.Duration // by how much the server's clock is ahead; it is seen in the header Date
 }
 
 // A Server is an in-process DynamoDB. Its methods may be called at any time
@@ -360,7 +364,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the client went away, or sends without end
 	}
 	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810.")
-	fault, delay := s.count(operation, body)
+	fault, delay := s.count(operation, accessKey(r.Header.Get("Authorization")), body)
 	if delay > 0 {
 		wait(r.Context(), delay)
 	}
@@ -410,11 +414,11 @@ func (s *Server) enter() bool {
 
 // count registers a request and finds the faults that fire for it: all delays,
 // and the first other one.
-func (s *Server) count(operation string, body []byte) (*Fault, time.Duration) {
+func (s *Server) count(operation, accessKey string, body []byte) (*Fault, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests[operation]++
-	request := &Request{operation, s.requests[operation], body}
+	request := &Request{operation, s.requests[operation], accessKey, body}
 	var delay time.Duration
 	for _, f := range s.faults {
 		if f.Kind == Delay && f.fires(s, request) {
@@ -427,6 +431,14 @@ func (s *Server) count(operation string, body []byte) (*Fault, time.Duration) {
 		}
 	}
 	return nil, delay
+}
+
+// accessKey is the access key id in a signature of version 4, empty if there
+// is none.
+func accessKey(authorization string) string {
+	_, rest, _ := strings.Cut(authorization, "Credential=")
+	key, _, _ := strings.Cut(rest, "/")
+	return key
 }
 
 func (s *Server) answer(r *http.Request, operation string, c *call) ([]byte, error) {
@@ -464,6 +476,9 @@ func (s *Server) send(w http.ResponseWriter, status int, body []byte, spoil Faul
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Amz-Crc32", strconv.FormatUint(uint64(crc), 10))
 	h.Set("X-Amzn-Requestid", rand.Text()+rand.Text())
+	if s.options.Clock != 0 {
+		h.Set("Date", time.Now().Add(s.options.Clock).UTC().Format(http.TimeFormat))
+	}
 	switch spoil {
 	case CorruptByte:
 		corrupt(body)

@@ -253,6 +253,7 @@ func TestFaultsThatRefuse(t *testing.T) {
 		{dynamotest.InternalServerError, "InternalServerError", 500},
 		{dynamotest.ServiceUnavailable, "ServiceUnavailableException", 503},
 		{dynamotest.ExpiredToken, "ExpiredTokenException", 400},
+		{dynamotest.UnrecognizedClient, "UnrecognizedClientException", 400},
 		{dynamotest.AccessDenied, "AccessDeniedException", 400},
 	} {
 		fault := &dynamotest.Fault{Kind: c.kind, Operation: "PutItem"}
@@ -369,6 +370,11 @@ func TestFaultsChooseTheirRequests(t *testing.T) {
 	}})
 	if got := throttled(8); got != "..x..x.." {
 		t.Errorf("each third: %s", got)
+	}
+	srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Match: func(r *dynamotest.Request) bool { return r.AccessKey == "dynamotest" }},
+		&dynamotest.Fault{Kind: dynamotest.InternalServerError, Match: func(r *dynamotest.Request) bool { return r.AccessKey != "dynamotest" }})
+	if got := throttled(2); got != "xx" {
+		t.Errorf("by access key: %s", got)
 	}
 	srv.SetFaults()
 	if got := throttled(2); got != ".." {

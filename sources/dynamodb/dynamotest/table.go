@@ -38,6 +38,9 @@ type table struct {
 	billing types.BillingMode
 	read    int64 // provisioned capacity
 	write   int64
+	budget  readBudget
+	details TableDetails
+	backups []*backup
 	parts   []*partition // by hash, then by value
 	byValue map[string]*partition
 	count   int64

@@ -1,0 +1,177 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/benchcompare"
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// errWorse is returned when the second benchmark is worse than the first and
+// the comparison says where.
+var errWorse = fmt.Errorf("the second benchmark is worse than the first: %w", errDifferent)
+
+func benchCompareCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "bench-compare",
+		Usage:     "compare two reports of vault-benchmark, of the old cluster and of the new one",
+		UsageText: "dyn2raft bench-compare A B [flags]",
+		Description: "bench-compare reads two files with what `vault-benchmark run` has printed, in any of its\n" +
+			"report modes (json is the most precise): A from the old cluster, B from the new one, with\n" +
+			"the same tests. An operation is slower when its throughput, mean, 95th or 99th percentile\n" +
+			"is worse by more than the threshold, and has errors when more of its requests fail.\n\n" +
+			"Exit status 0: B is not worse than A; 3: it is in at least one operation, or lacks one.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "threshold", Value: "10%", Usage: "`percent` by which a number has to differ to count"},
+			formatFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			return runBenchCompare(cmd, std)
+		},
+	}
+}
+
+func runBenchCompare(cmd *cli.Command, std Streams) error {
+	if cmd.NArg() != 2 {
+		return &usageError{fmt.Sprintf("%s takes two files, and got %d", cmd.FullName(), cmd.NArg()),
+			fmt.Sprintf("as in: %s cluster_a.json cluster_b.json", cmd.FullName())}
+	}
+	out := &printer{stdout: std.Out}
+	switch f := cmd.String("format"); f {
+	case "table":
+	case "json":
+		out.json = true
+	default:
+		return &usageError{fmt.Sprintf("-format is %q", f), "it takes table or json"}
+	}
+	threshold, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(cmd.String("threshold"), "%")), 64)
+	if err != nil || !(threshold > 0 && threshold < 100) {
+		return &usageError{fmt.Sprintf("-threshold is %q", cmd.String("threshold")), "it takes a percentage above 0% and below 100%, such as 10%"}
+	}
+	a, err := readBenchmark(cmd.Args().Get(0))
+	if err != nil {
+		return err
+	}
+	b, err := readBenchmark(cmd.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	c, err := benchcompare.Compare(a, b, threshold/100)
+	if err != nil {
+		return err
+	}
+	return out.benchmarksCompared(c)
+}
+
+func readBenchmark(path string) (*benchcompare.Report, error) {
+	bad := func(err error) error {
+		return &copier.Error{Kind: copier.ErrConfig, Op: "read report", Err: err, Hint: "give the two files that hold what vault-benchmark has printed"}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, bad(err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, benchcompare.MaxSize+1))
+	if err != nil {
+		return nil, bad(err)
+	}
+	return benchcompare.Parse(path, text)
+}
+
+// benchmarksCompared writes the result of bench-compare.
+func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
+	var result error
+	if c.Worse {
+		result = errWorse
+	}
+	if p.json {
+		return errors.Join(p.encode(c), result)
+	}
+	t := p.table()
+	t.row("OPERATION", "\tCOUNT\tRATE/S\tTHROUGHPUT/S\tMEAN\t95TH\t99TH\tSUCCESS")
+	for _, l := range c.Lines {
+		name := printable(l.Name)
+		for _, side := range []struct {
+			name string
+			op   *benchcompare.Operation
+		}{{"A", l.A}, {"B", l.B}} {
+			if o := side.op; o != nil {
+				t.row(name, "%s\t%s\t%.2f\t%.2f\t%s\t%s\t%s\t%.2f%%", side.name, humanize.Comma(o.Count), o.Rate, o.Throughput,
+					latency(o.Mean), latency(o.P95), latency(o.P99), o.Success*100)
+			} else {
+				t.row(name, "%s\t-\t-\t-\t-\t-\t-\t-", side.name)
+			}
+			name = ""
+		}
+		if r := l.Ratio; r != nil {
+			t.row("", "B/A\t%s\t%s\t%s\t%s\t%s\t%s\t%s", times(r.Count), times(r.Rate), times(r.Throughput),
+				times(r.Mean), times(r.P95), times(r.P99), times(r.Success))
+		}
+	}
+	errs := []error{t.flush(), p.line("")}
+	t = p.table()
+	for _, l := range c.Lines {
+		text := string(l.Verdict)
+		if l.Verdict.Worse() {
+			text = strings.ToUpper(text)
+		}
+		if len(l.Reasons) > 0 {
+			text += ": " + strings.Join(l.Reasons, ", ")
+		}
+		if l.Note != "" {
+			text += " (" + l.Note + ")"
+		}
+		t.row(printable(l.Name), "%s", text)
+	}
+	errs = append(errs, t.flush(), p.line(inAll(c)))
+	return errors.Join(append(errs, result)...)
+}
+
+// inAll is the last line: what the comparison comes to.
+func inAll(c *benchcompare.Comparison) string {
+	limit := strconv.FormatFloat(c.Threshold*100, 'g', 6, 64) + "%"
+	switch c.Verdict {
+	case benchcompare.Errors:
+		return "WORSE: more requests fail in B than in A."
+	case benchcompare.Slower:
+		return fmt.Sprintf("WORSE: B is slower than A by more than %s in at least one operation.", limit)
+	case benchcompare.OnlyInA:
+		return "NOT COMPARABLE: B lacks an operation of A. Run the same tests on both."
+	case benchcompare.NoData:
+		return "NOT COMPARABLE: no operation has requests in both."
+	case benchcompare.Faster:
+		return fmt.Sprintf("Faster: B is nowhere worse than A by more than %s, and better in at least one operation.", limit)
+	default:
+		return fmt.Sprintf("Same: B and A differ by at most %s.", limit)
+	}
+}
+
+// latency has three digits or so.
+func latency(d time.Duration) string {
+	for unit := time.Duration(1); unit < time.Hour; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit).String()
+		}
+	}
+	return d.Round(time.Second).String()
+}
+
+// times is a ratio, or a dash where there is none.
+func times(ratio float64) string {
+	if ratio == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(ratio, 'f', 2, 64) + "x"
+}

@@ -1,0 +1,171 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+)
+
+// errUnhealthy is returned when a check of the cluster has failed and the
+// report says which.
+var errUnhealthy = fmt.Errorf("the cluster is not as it should be: %w", errDifferent)
+
+func checkClusterCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "check-cluster",
+		Usage:     "check the Vault cluster that was started on the copy",
+		UsageText: "dyn2raft check-cluster [flags]",
+		Description: "check-cluster asks Vault's public API what matters after a migration: unsealed, Raft\n" +
+			"storage, leader, peers and voters, autopilot, applied index, secrets engines, auth methods.\n" +
+			"It changes nothing, and reads no secret. It takes the environment of the vault command:\n" +
+			"VAULT_ADDR, VAULT_TOKEN or what `vault login` has stored, VAULT_NAMESPACE, VAULT_CACERT,\n" +
+			"VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY, VAULT_TLS_SERVER_NAME, VAULT_SKIP_VERIFY.\n" +
+			"The token needs read on sys/storage/raft/configuration, sys/storage/raft/autopilot/state,\n" +
+			"sys/ha-status, sys/mounts and sys/auth, and read and sudo on sys/audit; what it may not read\n" +
+			"is a warning, or a failure if an -expect flag is about it. Without a token only what Vault\n" +
+			"tells everybody is checked.\n\n" +
+			"Exit status 0: no check failed, warnings or not; 3: a check failed; 12: the address does not\n" +
+			"answer as a Vault does.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
+			&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
+			expectFlag("peers", "servers in the Raft configuration, which should all vote"),
+			expectFlag("voters", "voters, where not all peers are"),
+			expectFlag("mounts", "secrets engines, as 'vault secrets list' showed on the old cluster, system ones included"),
+			expectFlag("auth", "auth methods, as 'vault auth list' showed on the old cluster"),
+			expectFlag("audit", "audit devices, as 'vault audit list' showed on the old cluster"),
+			&cli.StringFlag{Name: "expect-version", Usage: "`version` of Vault that should run, such as 1.21.1"},
+			&cli.DurationFlag{Name: "sample", Value: cluster.DefaultSample, Usage: "`time` between the two looks at the applied index"},
+			levelFlag(), formatFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runCheckCluster(ctx, cmd, std)
+		},
+	}
+}
+
+func expectFlag(what, usage string) cli.Flag {
+	return &cli.IntFlag{Name: "expect-" + what, Usage: "fail unless there are this `number` of " + usage, HideDefault: true}
+}
+
+func runCheckCluster(ctx context.Context, cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	opts, err := clusterOptions(cmd, std, out)
+	if err != nil {
+		return err
+	}
+	client, err := cluster.Connect(cmd.String("address"))
+	if err != nil {
+		return err
+	}
+	rep, err := cluster.Check(ctx, client, opts)
+	if err != nil {
+		return err
+	}
+	return out.clusterChecked(rep)
+}
+
+func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Options, err error) {
+	if err := noArguments(cmd); err != nil {
+		return o, err
+	}
+	o.Expect.Version = strings.TrimPrefix(cmd.String("expect-version"), "v")
+	for name, field := range map[string]*int{
+		"expect-peers": &o.Expect.Peers, "expect-voters": &o.Expect.Voters, "expect-mounts": &o.Expect.Mounts,
+		"expect-auth": &o.Expect.Auth, "expect-audit": &o.Expect.Audit,
+	} {
+		if *field = cmd.Int(name); cmd.IsSet(name) && *field < 1 {
+			return o, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", name, *field), "leave it out to compare nothing"}
+		}
+	}
+	if o.Expect.Peers != 0 && o.Expect.Voters > o.Expect.Peers {
+		return o, &usageError{fmt.Sprintf("-expect-voters is %d, more than -expect-peers %d", o.Expect.Voters, o.Expect.Peers), "voters are peers"}
+	}
+	if o.Sample = cmd.Duration("sample"); o.Sample <= 0 || o.Sample > time.Hour {
+		return o, &usageError{fmt.Sprintf("-sample is %s", o.Sample), "it takes a time such as 5s, of at most an hour"}
+	}
+	if !cmd.IsSet("config") {
+		return o, nil
+	}
+	cfg, err := config.Load(cmd.String("config"), std.Env)
+	if err != nil {
+		return o, err
+	}
+	for _, w := range cfg.Warnings {
+		out.log.Warn(w.String())
+	}
+	if cfg.Destination.NodeID == "" {
+		out.log.Warn("no node_id in the configuration: whether the copied node is a peer is not checked")
+	}
+	o.Expect.NodeID, o.Expect.Address = cfg.Destination.NodeID, cfg.Destination.Address
+	return o, nil
+}
+
+// clusterChecked writes a report of check-cluster.
+func (p *printer) clusterChecked(rep *cluster.Report) error {
+	var result error
+	if !rep.Healthy() {
+		result = errUnhealthy
+	}
+	if p.json {
+		return errors.Join(p.encode(struct {
+			*cluster.Report
+			Healthy bool `json:"healthy"`
+		}{rep, rep.Healthy()}), result)
+	}
+	t := p.table()
+	for _, c := range rep.Checks {
+		status := string(c.Status)
+		if c.Status != cluster.Pass {
+			status = strings.ToUpper(status)
+		}
+		t.row(status, "%s\t%s", printable(c.Check), printable(c.Message))
+		if c.Hint != "" {
+			t.row("", "\thint: %s", printable(c.Hint))
+		}
+	}
+	errs := []error{t.flush()}
+	errs = append(errs, p.line(clusterVerdict(rep)))
+	return errors.Join(append(errs, result)...)
+}
+
+// clusterVerdict is the last line of check-cluster. Nothing is called healthy
+// that was not looked at.
+func clusterVerdict(rep *cluster.Report) string {
+	passed, warned, failed := rep.Count(cluster.Pass), rep.Count(cluster.Warning), rep.Count(cluster.Failure)
+	counts := fmt.Sprintf("%d passed, %d with a warning, %d failed", passed, warned, failed)
+	if n := rep.Unchecked(); n > 0 {
+		counts += fmt.Sprintf(", %d of these could not be checked", n)
+	}
+	verdict := "Healthy"
+	switch {
+	case failed > 0:
+		verdict = "NOT HEALTHY"
+	case rep.Unchecked() > 0:
+		verdict = "No failure, but not all was checked"
+	}
+	return fmt.Sprintf("%s: %s, at %s.", verdict, counts, printable(rep.Address))
+}
+
+// printable is a text that another server has a part in, without what would
+// upset a terminal or a table.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '�'
+	}, s)
+}

@@ -1,0 +1,200 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func inspectCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "inspect",
+		Usage:     "tell what a Raft data directory holds",
+		UsageText: "dyn2raft inspect PATH [flags]",
+		Description: "inspect reads the data directory of a Vault that is not running: entries by what they are for,\n" +
+			"the largest ones, sizes, Raft's state and log, pages, and whether vault.db is sound. It changes\n" +
+			"nothing. Exit status 3: vault.db is damaged.",
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
+			levelFlag(), formatFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runInspect(ctx, cmd, std)
+		},
+	}
+}
+
+func runInspect(ctx context.Context, cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	if cmd.Args().Len() != 1 {
+		return &usageError{"inspect takes one data directory", "such as: dyn2raft inspect /opt/vault/data"}
+	}
+	if n := cmd.Int("largest"); n < 0 {
+		return &usageError{fmt.Sprintf("-largest is %d", n), "it takes a number from 0 on"}
+	}
+	in, err := verify.Inspect(ctx, cmd.Args().First(), verify.InspectOptions{Largest: cmd.Int("largest")})
+	if err != nil {
+		return err
+	}
+	return out.inspected(in)
+}
+
+func (p *printer) inspected(in *verify.Inspection) error {
+	var result error
+	if !in.Sound {
+		result = errDifferent
+	}
+	if p.json {
+		return errors.Join(p.encode(in), result)
+	}
+	t := p.table()
+	t.row("Directory", "%s", in.Path)
+	if in.Sound {
+		t.row("Sound", "yes: every page of vault.db was checked")
+	} else {
+		t.row("Sound", "NO: %s", indent(in.Damage))
+	}
+	t.row("Entries", "%s, %s of keys and values", humanize.Comma(in.Entries), size(in.Bytes))
+	t.row("Pages", "%s of %s, %d levels; leaves are %.0f%% full; %s free",
+		humanize.Comma(in.Pages.HighWater), size(in.Pages.PageSize), in.Pages.Depth, 100*in.Fill, humanize.Comma(in.Pages.FreePages))
+	t.row("Raft", "index %d, term %d", in.Raft.Index, in.Raft.Term)
+	for _, s := range in.Raft.Servers {
+		t.row("", "%s %s at %s", s.Suffrage, plain(s.ID), plain(s.Address))
+	}
+	t.row("Log", "%s", logOf(in.Log))
+	if in.NodeID != "" {
+		t.row("node-id", "%s", plain(in.NodeID))
+	}
+	t.row("Snapshots", "%d", len(in.Snapshots))
+	t.row("File system", "%s free of %s", size(in.FileSystem.Available), size(in.FileSystem.Bytes))
+	err := errors.Join(t.flush(), p.line(""))
+
+	t = p.table()
+	t.row("GROUP", "ENTRIES\tBYTES\tWHAT")
+	for _, g := range in.Groups {
+		name := plain(g.Name)
+		if g.Name == "" {
+			name = "(no slash)"
+		}
+		t.row(name, "%s\t%s\t%s", humanize.Comma(g.Entries), humanize.Comma(g.Bytes), g.Role)
+	}
+	err = errors.Join(err, t.flush(), p.line(""))
+
+	t = p.table()
+	t.row("KEY AND VALUE", "ENTRIES\tBYTES")
+	for _, b := range in.Sizes {
+		t.row(binName(b), "%s\t%s", humanize.Comma(b.Entries), humanize.Comma(b.Bytes))
+	}
+	err = errors.Join(err, t.flush())
+	if len(in.Largest) > 0 {
+		t = p.table()
+		t.row("LARGEST", "BYTES")
+		for _, s := range in.Largest {
+			t.row(plain(s.Key), "%s", humanize.Comma(s.Bytes))
+		}
+		err = errors.Join(err, p.line(""), t.flush())
+	}
+	return errors.Join(err, result)
+}
+
+func binName(b verify.Bin) string {
+	return fmt.Sprintf("%s up to %s", size(b.From), size(b.To))
+}
+
+func logOf(l verify.Log) string {
+	switch {
+	case l.Store == "":
+		return "none"
+	case l.Damage != "":
+		return fmt.Sprintf("%s, DAMAGED: %s", l.Store, indent(l.Damage))
+	case l.Last == 0:
+		return fmt.Sprintf("%s, empty, term %d", l.Store, l.CurrentTerm)
+	default:
+		return fmt.Sprintf("%s, index %d to %d, term %d, %s", l.Store, l.First, l.Last, l.CurrentTerm, size(l.Bytes))
+	}
+}
+
+// verifyManifest compares a data directory with a manifest.
+func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
+	m, err := verify.ReadManifest(cmd.String("manifest"))
+	if err != nil {
+		return err
+	}
+	path := cmd.String("path")
+	if path == "" {
+		path = m.Destination.Path
+	}
+	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	if err != nil {
+		return err
+	}
+	return out.manifestChecked(m, rep)
+}
+
+func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
+	var result error
+	if !rep.Equal() {
+		result = errDifferent
+	}
+	if p.json {
+		return errors.Join(p.encode(rep), result)
+	}
+	t := p.table()
+	t.row("PREFIX", "MANIFEST\tDIRECTORY\tMANIFEST BYTES\tDIRECTORY BYTES\tDIGEST")
+	for _, x := range rep.Prefixes {
+		same := "equal"
+		if !x.Equal {
+			same = "DIFFERENT"
+		}
+		name := plain(x.Prefix)
+		if x.Prefix == "" {
+			name = "(no slash)"
+		}
+		t.row(name, "%s\t%s\t%s\t%s\t%s", humanize.Comma(x.Expected.Entries), humanize.Comma(x.Found.Entries),
+			humanize.Comma(x.Expected.Bytes), humanize.Comma(x.Found.Bytes), same)
+	}
+	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
+	err := t.flush()
+	for _, d := range rep.RaftDiffs {
+		err = errors.Join(err, p.line(fmt.Sprintf("DIFFERENT: Raft's %s is %s, the manifest says %s", d.Name, plain(d.Found), plain(d.Expected))))
+	}
+	switch {
+	case result == nil:
+		return errors.Join(err, p.line(fmt.Sprintf("Equal: %s holds all %s entries that run %s copied on %s, and nothing else, in %s.",
+			rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), round(rep.Duration))))
+	case rep.Started:
+		err = errors.Join(err, p.line("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
+	default:
+		err = errors.Join(err, p.line("DIFFERENT: the directory is not what was copied. Do not start a Vault on it."))
+	}
+	return errors.Join(err, result)
+}
+
+// alreadyComplete looks whether what stands in the way of a copy that was to be
+// resumed is its own result. failed is the error of the copy.
+func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter) (*verify.ManifestReport, error) {
+	if !errors.Is(failed, copier.ErrDestination) {
+		return nil, failed
+	}
+	m, err := verify.ReadManifest(rec.file)
+	if err != nil || m.Destination.Path != rec.cfg.Destination.Path || m.Source.Name != rec.cfg.Source.Table {
+		return nil, failed
+	}
+	rep, err := verify.CheckManifest(ctx, m.Expected(), rec.cfg.Destination.Path)
+	if err != nil || !rep.Equal() {
+		return nil, failed
+	}
+	rec.manifest = m
+	// Its locks, if the process ended before it had released them.
+	return rep, rec.src.Unlock(ctx, m.RunID, copier.EndComplete)
+}

@@ -1,0 +1,119 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+)
+
+func statusCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "tell how far a copy is, from another terminal",
+		UsageText: "dyn2raft status -config migrate.hcl [flags]",
+		Description: "status reads what a copy writes into its destination every second, while it runs and after\n" +
+			"it has ended. It asks nothing of the table and changes nothing.",
+		Flags:        []cli.Flag{configFlag(), strictFlag(), levelFlag(), formatFlag()},
+		OnUsageError: onUsageError,
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			return runStatus(cmd, std)
+		},
+	}
+}
+
+// A statusRecord is the JSON of a status.
+type statusRecord struct {
+	State       sink.State     `json:"state"`
+	Destination string         `json:"destination"`
+	Setup       *copier.Setup  `json:"setup,omitempty"`
+	Status      *copier.Status `json:"status,omitempty"`
+}
+
+func runStatus(cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfig(cmd, std, out)
+	if err != nil {
+		return err
+	}
+	path := cfg.Destination.Path
+	r := statusRecord{Destination: path}
+	if r.State, err = sink.Look(path); err != nil {
+		return err
+	}
+	if r.Status, r.Setup, err = copier.ReadStatus(sink.WorkDir(path)); err != nil {
+		return err
+	}
+	if r.State == sink.StateUnfinished && r.Setup == nil {
+		r.State = sink.StateEmpty // it was killed before it had begun
+	}
+	return out.status(r)
+}
+
+func (p *printer) status(r statusRecord) error {
+	if p.json {
+		return p.encode(r)
+	}
+	t := p.table()
+	switch r.State {
+	case sink.StateEmpty:
+		t.row("State", "no copy: %s holds nothing of a Vault's", r.Destination)
+	case sink.StateComplete:
+		t.row("State", "complete: %s holds a vault.db", r.Destination)
+	case sink.StateUnfinished:
+		t.row("State", "unfinished: no dyn2raft is at work on %s", r.Destination)
+	default:
+		t.row("State", "running, into %s", r.Destination)
+	}
+	if s := r.Setup; s != nil {
+		t.row("Run", "%s, begun %s, resumed %d times", s.RunID, ago(s.Start), s.Resumed)
+		t.row("From", "table %s (%s)", s.Source.Name, s.Source.ID)
+		if s.StartKey != "" {
+			t.row("Partial", "only the keys from %q on", s.StartKey)
+		}
+	}
+	if s := r.Status; s != nil {
+		t.row("Phase", "%s, as of %s", s.Phase, ago(s.Updated))
+		t.row("Read", "%s entries, %s; %d of %d segments", humanize.Comma(s.Entries), size(s.Bytes), s.SegmentsDone, s.Segments)
+		if s.Loaded > 0 {
+			t.row("Written", "%s entries", humanize.Comma(s.Loaded))
+		}
+		if r.State == sink.StateRunning && s.EntryRate > 0 {
+			t.row("Rate", "%s entries/s, %s/s", humanize.Comma(int64(s.EntryRate)), size(int64(s.ByteRate)))
+		}
+		if r.State == sink.StateRunning && s.Left > 0 {
+			t.row("Left", "about %s of this phase, by what the table says of its size", round(s.Left))
+		}
+		t.row("Requests", "%s read capacity units, %d throttled, %d tried again", humanize.CommafWithDigits(s.Units, 1), s.Throttles, s.Retries)
+		if s.Checkpoint.IsZero() {
+			t.row("Checkpoint", "none yet")
+		} else {
+			t.row("Checkpoint", "%s, %s entries are safe", ago(s.Checkpoint), humanize.Comma(s.Saved))
+		}
+		if s.LastError != "" {
+			t.row("Last error", "%s", indent(s.LastError))
+		}
+		if s.Error != "" {
+			t.row("Ended", "%s: %s", ago(s.Ended), indent(s.Error))
+		}
+	}
+	return errors.Join(t.flush())
+}
+
+// ago is a time as a person says it, and in full.
+func ago(t time.Time) string {
+	d := time.Since(t).Round(time.Second)
+	if d < time.Second {
+		return fmt.Sprintf("now (%s)", t.Local().Format(time.TimeOnly))
+	}
+	return fmt.Sprintf("%s ago (%s)", d, t.Local().Format(time.DateTime))
+}

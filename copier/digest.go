@@ -1,0 +1,160 @@
+package copier
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"math/bits"
+)
+
+// A Digest is a fingerprint of a set of entries that does not depend on their
+// order: an entry that is lost, doubled or altered changes it. docs/digest.md
+// defines it for those who want to compute it with another program.
+//
+// It proves that nothing went wrong. It is no proof against somebody who picks
+// entries in order to deceive: sums of hashes can be forged with effort.
+type Digest struct {
+	// Entries is the number of entries, and Bytes the size of their keys and
+	// values together.
+	Entries int64 `json:"entries"`
+	Bytes   int64 `json:"bytes"`
+	// Hash is the sum, modulo 2^256, of each entry's SHA-256.
+	Hash Sum `json:"hash"`
+}
+
+// A Sum is a number of 256 bits, as its four words of 64 bits, the least
+// significant first. Its text is the number in 64 hexadecimal digits.
+type Sum [4]uint64
+
+func (s *Sum) add(o Sum) {
+	var carry uint64
+	for i := range s {
+		s[i], carry = bits.Add64(s[i], o[i], carry)
+	}
+}
+
+// String returns the number in 64 hexadecimal digits.
+func (s Sum) String() string {
+	var b [32]byte
+	for i, w := range s {
+		binary.BigEndian.PutUint64(b[24-8*i:], w)
+	}
+	return hex.EncodeToString(b[:])
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Sum) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *Sum) UnmarshalText(text []byte) error {
+	var b [32]byte
+	if len(text) != 2*len(b) {
+		return fmt.Errorf("%q is not a number of 64 hexadecimal digits", text)
+	}
+	if _, err := hex.Decode(b[:], text); err != nil {
+		return fmt.Errorf("%q is not a number of 64 hexadecimal digits", text)
+	}
+	*s = sumOf(b[:])
+	return nil
+}
+
+// sumOf reads 32 bytes, the most significant first.
+func sumOf(b []byte) (s Sum) {
+	for i := range s {
+		s[i] = binary.BigEndian.Uint64(b[24-8*i:])
+	}
+	return s
+}
+
+// Add adds the entries of another digest. The two sets have no entry in
+// common, or it counts twice.
+func (d *Digest) Add(o Digest) {
+	d.Entries += o.Entries
+	d.Bytes += o.Bytes
+	d.Hash.add(o.Hash)
+}
+
+// Digests are digests by what [Prefix] returns for the keys in them.
+type Digests map[string]Digest
+
+// Prefix returns the first segment of a key with the slash behind it, such as
+// "sys/", and nothing for a key without a slash. It aliases the key.
+func Prefix(key []byte) []byte { return key[:bytes.IndexByte(key, '/')+1] }
+
+// Add adds the entries of other digests.
+func (d Digests) Add(o Digests) {
+	for prefix, x := range o {
+		sum := d[prefix]
+		sum.Add(x)
+		d[prefix] = sum
+	}
+}
+
+// Total is the digest of all entries.
+func (d Digests) Total() (sum Digest) {
+	for _, x := range d {
+		sum.Add(x)
+	}
+	return sum
+}
+
+// Equal tells whether both have the same entries under the same prefixes.
+// A prefix without entries is as good as none.
+func (d Digests) Equal(o Digests) bool {
+	for prefix, x := range d {
+		if o[prefix] != x {
+			return false
+		}
+	}
+	for prefix, x := range o {
+		if d[prefix] != x {
+			return false
+		}
+	}
+	return true
+}
+
+// A Digester computes digests entry by entry. It is not safe for concurrent
+// use. The zero value is ready.
+type Digester struct {
+	hash   hash.Hash
+	buf    [sha256.Size]byte
+	sums   map[string]*Digest
+	prefix string // of the last entry
+	last   *Digest
+}
+
+// Add adds an entry.
+func (d *Digester) Add(e Entry) {
+	if d.hash == nil {
+		d.hash, d.sums = sha256.New(), map[string]*Digest{}
+	}
+	if p := Prefix(e.Key); d.last == nil || d.prefix != string(p) {
+		d.prefix = string(p)
+		if d.last = d.sums[d.prefix]; d.last == nil {
+			d.last = new(Digest)
+			d.sums[d.prefix] = d.last
+		}
+	}
+	d.hash.Reset()
+	binary.BigEndian.PutUint64(d.buf[:], uint64(len(e.Key)))
+	d.hash.Write(d.buf[:8])
+	d.hash.Write(e.Key)
+	d.hash.Write(e.Value)
+	d.last.Add(Digest{Entries: 1, Bytes: int64(len(e.Key) + len(e.Value)), Hash: sumOf(d.hash.Sum(d.buf[:0]))})
+}
+
+// Take returns the digests of what was added since the last Take.
+func (d *Digester) Take() Digests {
+	out := Digests{}
+	for prefix, sum := range d.sums {
+		if sum.Entries > 0 {
+			out[prefix] = *sum
+			*sum = Digest{}
+		}
+	}
+	return out
+}

@@ -1,0 +1,160 @@
+package copier
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"math/big"
+	"math/rand/v2"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// sumByDefinition computes a digest as docs/digest.md says, with big numbers.
+func sumByDefinition(entries []Entry) string {
+	total := new(big.Int)
+	for _, e := range entries {
+		data := binary.BigEndian.AppendUint64(nil, uint64(len(e.Key)))
+		data = append(append(data, e.Key...), e.Value...)
+		h := sha256.Sum256(data)
+		total.Add(total, new(big.Int).SetBytes(h[:]))
+	}
+	total.Mod(total, new(big.Int).Lsh(big.NewInt(1), 256))
+	var b [32]byte
+	return Sum.String(sumOf(total.FillBytes(b[:])))
+}
+
+func digestsOf(entries []Entry) Digests {
+	var d Digester
+	for _, e := range entries {
+		d.Add(e)
+	}
+	return d.Take()
+}
+
+func TestDigestKnownAnswers(t *testing.T) {
+	one := Entry{Key: []byte("core/a"), Value: []byte("value")}
+	// printf '\0\0\0\0\0\0\0\6core/avalue' | sha256sum
+	const want = "59504ee2c9bc542ab18e8991b2225282fd650d90813cf006ab78f57675153670"
+	got := digestsOf([]Entry{one})
+	if sum := got.Total(); sum.Entries != 1 || sum.Bytes != 11 || sum.Hash.String() != want || sumByDefinition([]Entry{one}) != want {
+		t.Errorf("%+v", sum)
+	}
+	if sum := (Digests{}).Total(); sum.Hash.String() != strings.Repeat("0", 64) {
+		t.Error(sum.Hash)
+	}
+}
+
+func TestDigestByDefinition(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for n := range 50 {
+		entries := randomEntries(rnd, n*7)
+		got := digestsOf(entries)
+		if got.Total().Hash.String() != sumByDefinition(entries) {
+			t.Fatalf("%d entries: %s", len(entries), got.Total().Hash)
+		}
+		for prefix, x := range got {
+			var under []Entry
+			for _, e := range entries {
+				if i := strings.IndexByte(string(e.Key), '/'); string(e.Key[:i+1]) == prefix {
+					under = append(under, e)
+				}
+			}
+			if int(x.Entries) != len(under) || x.Hash.String() != sumByDefinition(under) {
+				t.Errorf("prefix %q: %+v", prefix, x)
+			}
+		}
+		// In another order, and in parts, it is the same.
+		rnd.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
+		parts := digestsOf(entries[:len(entries)/3])
+		parts.Add(digestsOf(entries[len(entries)/3:]))
+		if !parts.Equal(got) || !got.Equal(parts) {
+			t.Errorf("%d entries in parts differ", len(entries))
+		}
+	}
+}
+
+// TestDigestNotices has every kind of change that must not go unnoticed.
+func TestDigestNotices(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	entries := randomEntries(rnd, 100)
+	was := digestsOf(entries)
+	for name, change := range map[string]func(e []Entry) []Entry{
+		"lost":          func(e []Entry) []Entry { return e[1:] },
+		"doubled":       func(e []Entry) []Entry { return append(e, e[4]) },
+		"doubled twice": func(e []Entry) []Entry { return append(e, e[4], e[4]) },
+		"a bit of a value": func(e []Entry) []Entry {
+			i := slices.IndexFunc(e, func(e Entry) bool { return len(e.Value) > 0 })
+			e[i].Value = append([]byte{e[i].Value[0] ^ 1}, e[i].Value[1:]...)
+			return e
+		},
+		"a bit of a key": func(e []Entry) []Entry {
+			i := slices.IndexFunc(e, func(e Entry) bool { return len(e.Key) > 0 })
+			e[i].Key = append([]byte{e[i].Key[0] ^ 1}, e[i].Key[1:]...)
+			return e
+		},
+		"values swapped": func(e []Entry) []Entry {
+			for i := range e {
+				if string(e[i].Value) != string(e[0].Value) {
+					e[0].Value, e[i].Value = e[i].Value, e[0].Value
+					return e
+				}
+			}
+			return nil
+		},
+		"a byte from value to key": func(e []Entry) []Entry {
+			i := slices.IndexFunc(e, func(e Entry) bool { return len(e.Value) > 0 && len(e.Key) > 3 })
+			e[i] = Entry{Key: append(slices.Clone(e[i].Key), e[i].Value[0]), Value: e[i].Value[1:]}
+			return e
+		},
+	} {
+		if now := digestsOf(change(slices.Clone(entries))); now.Equal(was) || was.Equal(now) || now.Total() == was.Total() {
+			t.Errorf("%s: not noticed", name)
+		}
+	}
+}
+
+func TestSumText(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	for range 100 {
+		s := Sum{rnd.Uint64(), rnd.Uint64(), rnd.Uint64(), rnd.Uint64()}
+		data, err := json.Marshal(s)
+		var back Sum
+		if err != nil || json.Unmarshal(data, &back) != nil || back != s || len(data) != 66 {
+			t.Fatalf("%s: %v, %v", data, back, err)
+		}
+	}
+	for _, bad := range []string{"", "0", strings.Repeat("g", 64), strings.Repeat("0", 63), strings.Repeat("0", 66)} {
+		if new(Sum).UnmarshalText([]byte(bad)) == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// TestDigestByAnotherProgram has the program in docs/digest.md compute one.
+func TestDigestByAnotherProgram(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("SKIPPED: there is no python3 to run the program of docs/digest.md with")
+	}
+	program := exec.Command(python, "../docs/digest.py")
+	entries := randomEntries(rand.New(rand.NewPCG(9, 9)), 200)
+	var in strings.Builder
+	for _, e := range entries {
+		line, err := json.Marshal([][]byte{e.Key, e.Value}) // in base64
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Write(append(line, '\n'))
+	}
+	program.Stdin = strings.NewReader(in.String())
+	out, err := program.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if want := digestsOf(entries).Total(); strings.TrimSpace(string(out)) != want.Hash.String() {
+		t.Errorf("it says %s, want %s", out, want.Hash)
+	}
+}

@@ -1,0 +1,257 @@
+// Package durable does the operations on a file system that decide what a
+// crash leaves behind: making, writing, syncing, renaming and removing files.
+// The engine's checkpoints and the sinks' results go through it, so that tests
+// can make each operation fail, end the process in front of it, or take away
+// what was not synced when the power failed.
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Disk is a file system. The zero value, and a nil pointer, are the real
+// one. It is safe for concurrent use if Before is.
+type Disk struct {
+	// Before, where set, is called ahead of each operation; an error takes
+	// the operation's place.
+	Before func(Op) error
+}
+
+// The verbs of operations.
+const (
+	Mkdir  = "mkdir"  // make the directory Path
+	Create = "create" // make the file Path, which is empty then
+	Write  = "write"  // write to the file Path
+	Sync   = "sync"   // make Path's content, or a directory's names, durable
+	Seal   = "seal"   // give Path its mode and owner, and sync it
+	Place  = "place"  // rename From to Path, which must be free
+	Rename = "rename" // rename From to Path, and replace that
+	Remove = "remove" // remove Path and all below it
+)
+
+// An Op is an operation that is about to be done.
+type Op struct {
+	Verb string
+	Path string
+	From string // of a rename, and what it was
+}
+
+// String names the operation by its verb and the last element of its path.
+func (o Op) String() string { return o.Verb + " " + filepath.Base(o.Path) }
+
+// Step announces an operation that somebody else does.
+func (d *Disk) Step(verb, path string) error { return d.step(Op{Verb: verb, Path: path}) }
+
+func (d *Disk) step(op Op) error {
+	if d == nil || d.Before == nil {
+		return nil
+	}
+	return d.Before(op)
+}
+
+// Mkdir makes a directory for its owner alone.
+func (d *Disk) Mkdir(path string) error {
+	if err := d.Step(Mkdir, path); err != nil {
+		return err
+	}
+	return os.Mkdir(path, 0o700)
+}
+
+// A File is a new file that is being written.
+type File struct {
+	f    *os.File
+	disk *Disk
+}
+
+// Create makes a file for its owner alone. It fails where there is one.
+func (d *Disk) Create(path string) (*File, error) {
+	if err := d.Step(Create, path); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &File{f: f, disk: d}, nil
+}
+
+// Name is the path that the file was made with.
+func (f *File) Name() string { return f.f.Name() }
+
+// Write implements [io.Writer].
+func (f *File) Write(p []byte) (int, error) {
+	if err := f.disk.Step(Write, f.Name()); err != nil {
+		return 0, err
+	}
+	return f.f.Write(p)
+}
+
+// Sync makes what was written durable, but not yet the file's name.
+func (f *File) Sync() error {
+	if err := f.disk.Step(Sync, f.Name()); err != nil {
+		return err
+	}
+	return f.f.Sync()
+}
+
+// Close closes the file. It does not sync it.
+func (f *File) Close() error { return f.f.Close() }
+
+// WriteFile makes a new file with the given content. It does not sync it.
+func (d *Disk) WriteFile(path string, data []byte) error {
+	f, err := d.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// Replace gives the file at path a new content, durably: after a crash at any
+// moment it has the old or the new one. path + ".tmp" is written on the way,
+// and what is there is removed.
+func (d *Disk) Replace(path string, data []byte) error {
+	tmp := path + ".tmp"
+	if _, err := os.Lstat(tmp); err == nil {
+		if err := d.Remove(tmp); err != nil {
+			return err
+		}
+	}
+	f, err := d.Create(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := d.Rename(tmp, path); err != nil {
+		return err
+	}
+	return d.Sync(filepath.Dir(path))
+}
+
+// Sync makes a file's content, or a directory's names, durable.
+func (d *Disk) Sync(path string) error {
+	if err := d.Step(Sync, path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// Seal gives a file, or a directory with all that is in it, modes for its
+// owner alone (0600, 0700), the given owner unless uid is -1, and makes all of
+// it durable.
+func (d *Disk) Seal(path string, uid, gid int) error {
+	if err := d.Step(Seal, path); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	mode := os.FileMode(0o600)
+	if fi.IsDir() {
+		mode = 0o700
+		names, err := f.ReadDir(-1)
+		if err != nil {
+			return err
+		}
+		for _, e := range names {
+			if err := d.Seal(filepath.Join(path, e.Name()), uid, gid); err != nil {
+				return err
+			}
+		}
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if uid != -1 {
+		if err := f.Chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+// Place renames a file or directory to a name that must be free; an error is
+// EEXIST if it is not.
+func (d *Disk) Place(from, to string) error {
+	if err := d.step(Op{Verb: Place, Path: to, From: from}); err != nil {
+		return err
+	}
+	return renameNew(from, to)
+}
+
+// Rename renames a file or directory, and replaces a file that has the name.
+func (d *Disk) Rename(from, to string) error {
+	if err := d.step(Op{Verb: Rename, Path: to, From: from}); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
+}
+
+// Remove removes a file, or a directory with all that is in it. It is no error
+// if there is none.
+func (d *Disk) Remove(path string) error {
+	if err := d.Step(Remove, path); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
+// Exists tells whether there is something at path, a link without an end
+// included.
+func Exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// renameByLink is renameNew for file systems that can't rename without
+// replacing. A file gets its new name with a link, which never replaces.
+// A directory can't be linked: it is renamed after a look, under the lock that
+// keeps other runs away, and the rename itself fails on a directory that is
+// not empty.
+func renameByLink(from, to string) error {
+	fi, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
+	if fi.IsDir() {
+		there, err := Exists(to)
+		if err != nil {
+			return err
+		}
+		if there {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
+		}
+		return os.Rename(from, to)
+	}
+	if err := os.Link(from, to); err != nil {
+		return err
+	}
+	// The file has its new name now, and that is what counts. If the old one
+	// stays, it goes with the staging directory.
+	_ = os.Remove(from)
+	return nil
+}

@@ -1,0 +1,483 @@
+package copier
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+)
+
+// A journal is the state of a scan on disk. It consists of
+//
+//   - copy.json, the setup: what is copied, from where to where;
+//   - run-000001 and so on: sorted entries, see run.go;
+//   - checkpoint-000001.json and so on, each written once: which runs were
+//     synced since the checkpoint before, and of each run, the pages that are
+//     in it, with the segment that each page was read from and those that it
+//     led to.
+//
+// What is left to read follows from that alone: it is each segment that the
+// scan began with or that a page led to, and from which no page in a run was
+// read. So there is no second account of what was read that could disagree
+// with the runs, and a run that is lost gives its pages, and nothing else,
+// back to be read.
+//
+// Setup and checkpoints end with a line that has their CRC-32C.
+type journal struct {
+	disk *durable.Disk
+	dir  string // of setup and checkpoints
+	work string // of runs
+
+	setup Setup
+	mu    sync.Mutex // guards next and run
+	next  int        // number of the next checkpoint
+	run   int        // number of the next run
+	saved bool       // there is something that need not be read again
+}
+
+const (
+	journalFormat    = 1
+	setupName        = "copy.json"
+	checkpointPrefix = "checkpoint-"
+	checkpointSuffix = ".json"
+	runPrefix        = "run-"
+)
+
+// A Setup says what an unfinished copy copies. It is compared when the copy is
+// resumed.
+type Setup struct {
+	Format int `json:"format"`
+	// RunID is the copy's id, in the source's locks too.
+	RunID string    `json:"run_id"`
+	Start time.Time `json:"start"`
+	// Source is the source as the copy found it; its estimates are those of
+	// that time.
+	Source SourceInfo `json:"source"`
+	// Destination is what the sink says of itself.
+	Destination Identity `json:"destination"`
+	// StartKey is Options.StartKey.
+	StartKey string `json:"start_key,omitempty"`
+	// WorkDir is where the runs are.
+	WorkDir string `json:"work_dir"`
+	// Segments is the number of segments, 0 as long as it is not known.
+	Segments int `json:"segments"`
+	// Held is set from when the source was locked.
+	Held bool `json:"held"`
+	// Resumed counts how often the copy was resumed.
+	Resumed int `json:"resumed"`
+	// Scan, Load and Digests are set when all is read and loaded.
+	Scan    *ScanStats `json:"scan,omitempty"`
+	Load    *LoadStats `json:"load,omitempty"`
+	Digests Digests    `json:"digests,omitempty"`
+}
+
+// An Identity tells one destination from another: names of what matters, such
+// as "path", and their values.
+type Identity map[string]string
+
+// A checkpoint is one addition to a journal.
+type checkpoint struct {
+	Time time.Time   `json:"time"`
+	Runs []runRecord `json:"runs,omitempty"`
+	// Dropped names runs that count no longer: their entries are in Runs now,
+	// or nothing leads to their pages any more.
+	Dropped []string `json:"dropped,omitempty"`
+	// Lost names runs that were found damaged. Their pages are to be read
+	// once more, each alone.
+	Lost []string `json:"lost,omitempty"`
+}
+
+// A runRecord describes a synced run.
+type runRecord struct {
+	File    string `json:"file"`
+	Size    int64  `json:"size"`
+	Entries int64  `json:"entries"`
+	Block   int64  `json:"block"`
+	coverage
+}
+
+// A coverage is what was read for a run.
+type coverage struct {
+	Pages   []pageRead `json:"pages"`
+	Stats   ScanStats  `json:"stats"`
+	Digests Digests    `json:"digests,omitempty"`
+}
+
+func (c *coverage) add(o coverage) {
+	c.Pages = append(c.Pages, o.Pages...)
+	c.Stats.add(o.Stats)
+	if len(o.Digests) > 0 && c.Digests == nil {
+		c.Digests = Digests{}
+	}
+	c.Digests.Add(o.Digests)
+}
+
+// A pageRead is a page whose entries are in a run.
+type pageRead struct {
+	From Segment   `json:"from"`
+	Next []Segment `json:"next,omitempty"`
+}
+
+// again is the part of a segment that the page covered.
+func (p pageRead) again() Segment {
+	s := p.From
+	if len(p.Next) > 0 {
+		s.Until = p.Next[0].Resume
+	}
+	return s
+}
+
+// key identifies a segment.
+func (s Segment) key() string {
+	return strconv.Itoa(s.Index) + "\x00" + string(s.Resume) + "\x00" + string(s.Until)
+}
+
+// readSetup reads the setup of an unfinished copy, and returns nil where there
+// is none.
+func readSetup(dir string) (*Setup, error) {
+	var s Setup
+	err := readSealed(filepath.Join(dir, setupName), &s)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName), Err: err,
+			Hint: "it says what an unfinished copy copies, and can't be read: start over with --restart"}
+	case s.Format != journalFormat:
+		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName),
+			Err:  fmt.Errorf("an unfinished copy has format %d, this dyn2raft knows %d", s.Format, journalFormat),
+			Hint: "go on with the dyn2raft that began it, or start over with --restart"}
+	}
+	return &s, nil
+}
+
+func (j *journal) writeSetup() error {
+	j.setup.Format = journalFormat
+	if err := j.writeSealed(setupName, j.setup); err != nil {
+		return workError("write "+filepath.Join(j.dir, setupName), err)
+	}
+	return nil
+}
+
+// write adds a checkpoint. What it names is synced already.
+func (j *journal) write(c checkpoint) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	// The names of the runs must be on disk before a checkpoint says so.
+	if len(c.Runs) > 0 {
+		if err := j.disk.Sync(j.work); err != nil {
+			return workError("sync "+j.work, err)
+		}
+	}
+	c.Time = time.Now().UTC()
+	if err := j.writeSealed(fmt.Sprintf("%s%06d%s", checkpointPrefix, j.next, checkpointSuffix), c); err != nil {
+		return workError("write checkpoint", err)
+	}
+	j.next++
+	j.saved = j.saved || len(c.Runs) > 0
+	return nil
+}
+
+// createRun makes the file of the next run.
+func (j *journal) createRun() (runFile, error) {
+	j.mu.Lock()
+	n := j.run
+	j.run++
+	j.mu.Unlock()
+	return j.disk.Create(filepath.Join(j.work, fmt.Sprintf("%s%06d", runPrefix, n)))
+}
+
+// writeSealed writes v as JSON with its checksum, durably and whole.
+func (j *journal) writeSealed(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	data = fmt.Appendf(data, "%08x\n", crc32.Checksum(data, castagnoli))
+	return j.disk.Replace(filepath.Join(j.dir, name), data)
+}
+
+// errSeal is returned when a file of the journal is not as it was written.
+var errSeal = errors.New("the file is damaged: its checksum does not match")
+
+func readSealed(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	body, sum, ok := bytes.Cut(data, []byte("\n"))
+	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(data[:len(body)+1], castagnoli)) {
+		return errSeal
+	}
+	return json.Unmarshal(body, v)
+}
+
+// A restored is what a journal says about a scan.
+type restored struct {
+	runs    []runRecord
+	pending []Segment // what is left to read
+	total   coverage  // of the runs, without their pages
+	saved   time.Time // of the last checkpoint
+}
+
+// restore reads the journal of a scan that began with the given segments. It
+// checks every run, gives the pages of damaged ones back to be read, and
+// removes what belongs to nothing. warn is told of what was lost.
+func (j *journal) restore(ctx context.Context, initial []Segment, warn func(string)) (*restored, error) {
+	all, err := j.readCheckpoints(warn)
+	if err != nil {
+		return nil, err
+	}
+	alive, lost := replay(all)
+	damaged, err := j.checkRuns(ctx, alive)
+	if err != nil {
+		return nil, err
+	}
+	alive = slices.DeleteFunc(alive, func(r runRecord) bool {
+		why, bad := damaged[r.File]
+		if bad {
+			warn(fmt.Sprintf("work file %s %s: its %d pages are read again", r.File, why, len(r.Pages)))
+			lost = append(lost, r)
+		}
+		return bad
+	})
+	var c checkpoint
+	for name := range damaged {
+		c.Lost = append(c.Lost, name)
+	}
+	slices.Sort(c.Lost)
+	out := &restored{}
+	var orphans []runRecord
+	out.pending, orphans = pending(initial, &alive, &lost)
+	for _, r := range orphans {
+		warn(fmt.Sprintf("work file %s follows on a damaged checkpoint: its %d pages are read again", r.File, len(r.Pages)))
+	}
+	for _, r := range orphans {
+		c.Dropped = append(c.Dropped, r.File)
+	}
+	if len(c.Lost)+len(c.Dropped) > 0 {
+		if err := j.write(c); err != nil {
+			return nil, err
+		}
+	}
+	out.runs = alive
+	for _, c := range all {
+		out.saved = c.Time
+	}
+	for _, r := range alive {
+		out.total.Stats.add(r.Stats)
+		if out.total.Digests == nil {
+			out.total.Digests = Digests{}
+		}
+		out.total.Digests.Add(r.Digests)
+	}
+	return out, j.sweep(alive)
+}
+
+// readCheckpoints returns all checkpoints in order. One that can't be read is
+// left out: what it accounts for is read again.
+func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
+	names, err := os.ReadDir(j.dir)
+	if err != nil {
+		return nil, workError("read "+j.dir, err)
+	}
+	var out []checkpoint
+	for _, f := range names { // in the order of their names
+		digits, ok := strings.CutPrefix(f.Name(), checkpointPrefix)
+		digits, ok2 := strings.CutSuffix(digits, checkpointSuffix)
+		n, err := strconv.Atoi(digits)
+		if !ok || !ok2 || err != nil {
+			continue
+		}
+		j.next = max(j.next, n+1)
+		var c checkpoint
+		if err := readSealed(filepath.Join(j.dir, f.Name()), &c); err != nil {
+			warn(fmt.Sprintf("checkpoint %s can't be used (%v): what it accounts for is read again", f.Name(), err))
+			continue
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// any tells whether there is a checkpoint, be it a damaged one.
+func (j *journal) any() (bool, error) {
+	list, err := os.ReadDir(j.dir)
+	if err != nil {
+		return false, workError("read "+j.dir, err)
+	}
+	return slices.ContainsFunc(list, func(f os.DirEntry) bool {
+		return strings.HasPrefix(f.Name(), checkpointPrefix) && strings.HasSuffix(f.Name(), checkpointSuffix)
+	}), nil
+}
+
+// replay returns the runs that count, and those that were lost.
+func replay(all []checkpoint) (alive, lost []runRecord) {
+	for _, c := range all {
+		alive = append(alive, c.Runs...)
+		alive = slices.DeleteFunc(alive, func(r runRecord) bool { return slices.Contains(c.Dropped, r.File) })
+		alive = slices.DeleteFunc(alive, func(r runRecord) bool {
+			gone := slices.Contains(c.Lost, r.File)
+			if gone {
+				lost = append(lost, r)
+			}
+			return gone
+		})
+	}
+	return alive, lost
+}
+
+// pending returns the segments that are left to read. Runs with pages that
+// nothing leads to, because the record of the page before them is gone, are
+// taken out of both lists and returned: nothing is known about their place.
+func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orphans []runRecord) {
+	for {
+		reached := map[string]Segment{} // segments known to exist
+		for _, s := range initial {
+			reached[s.key()] = s
+		}
+		taken := map[string]bool{} // those from which a page was read
+		for _, r := range *alive {
+			for _, p := range r.Pages {
+				taken[p.From.key()] = true
+				for _, n := range p.Next {
+					reached[n.key()] = n
+				}
+			}
+		}
+		for _, r := range *lost {
+			for _, p := range r.Pages {
+				for _, n := range p.Next {
+					reached[n.key()] = n
+				}
+				if again := p.again(); again.key() != p.From.key() {
+					taken[p.From.key()] = true
+					reached[again.key()] = again
+				}
+			}
+		}
+		found := len(orphans)
+		for _, list := range []*[]runRecord{alive, lost} {
+			*list = slices.DeleteFunc(*list, func(r runRecord) bool {
+				orphan := slices.ContainsFunc(r.Pages, func(p pageRead) bool {
+					_, ok := reached[p.From.key()]
+					return !ok
+				})
+				if orphan {
+					orphans = append(orphans, r)
+				}
+				return orphan
+			})
+		}
+		if len(orphans) > found {
+			continue // others may have followed on these
+		}
+		for key, s := range reached {
+			if !taken[key] {
+				left = append(left, s)
+			}
+		}
+		slices.SortFunc(left, func(a, b Segment) int { return strings.Compare(a.key(), b.key()) })
+		slices.SortStableFunc(left, func(a, b Segment) int { return a.Index - b.Index })
+		return left, orphans
+	}
+}
+
+// checkRuns reads all runs and returns what is wrong with those that are
+// damaged.
+func (j *journal) checkRuns(ctx context.Context, runs []runRecord) (map[string]string, error) {
+	var mu sync.Mutex
+	damaged := map[string]string{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(sortWorkers * 2)
+	for _, r := range runs {
+		group.Go(func() error {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			err := checkRun(filepath.Join(j.work, r.File), r)
+			if err == nil {
+				return nil
+			}
+			if !errors.Is(err, errRunDamaged) && !errors.Is(err, fs.ErrNotExist) {
+				return err // the disk's fault, maybe for now only
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			damaged[r.File] = "is damaged"
+			if errors.Is(err, fs.ErrNotExist) {
+				damaged[r.File] = "is gone"
+			}
+			return nil
+		})
+	}
+	return damaged, group.Wait()
+}
+
+// checkRun reads a run to its end.
+func checkRun(path string, r runRecord) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return workError("look at work file", err)
+	}
+	if !fi.Mode().IsRegular() || fi.Size() != r.Size {
+		return errRunDamaged
+	}
+	in, err := openRun(path)
+	if err != nil {
+		return err
+	}
+	for {
+		_, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return errors.Join(err, in.Close())
+		}
+	}
+	if in.entries != uint64(r.Entries) {
+		return errors.Join(errRunDamaged, in.Close())
+	}
+	return in.Close()
+}
+
+// sweep removes files that no checkpoint names: a process was killed before it
+// could write one, or after one that said they are not needed.
+func (j *journal) sweep(alive []runRecord) error {
+	names, err := os.ReadDir(j.work)
+	if err != nil {
+		return workError("read "+j.work, err)
+	}
+	for _, f := range names {
+		digits, ok := strings.CutPrefix(f.Name(), runPrefix)
+		n, err := strconv.Atoi(digits)
+		if !ok || err != nil {
+			continue
+		}
+		j.run = max(j.run, n+1)
+		if slices.ContainsFunc(alive, func(r runRecord) bool { return r.File == f.Name() }) {
+			continue
+		}
+		if err := j.disk.Remove(filepath.Join(j.work, f.Name())); err != nil {
+			return workError("remove "+f.Name(), err)
+		}
+	}
+	return nil
+}

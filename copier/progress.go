@@ -1,0 +1,267 @@
+package copier
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// StatusName is the name, in a sink's work directory, of the file that says
+// how far a copy is. It is JSON, see [Status].
+const StatusName = "status.json"
+
+// A Status says how far a copy is.
+type Status struct {
+	RunID string `json:"run_id,omitempty"`
+	// Host and PID name the process that wrote the status.
+	Host    string     `json:"host,omitempty"`
+	PID     int        `json:"pid,omitempty"`
+	Start   time.Time  `json:"start"`
+	Updated time.Time  `json:"updated"`
+	Phase   Phase      `json:"phase"`
+	Source  SourceInfo `json:"source"`
+	Resumed int        `json:"resumed"`
+	// SegmentsDone of Segments are read to their end. A segment that is split
+	// counts as several.
+	SegmentsDone int64 `json:"segments_done"`
+	Segments     int64 `json:"segments"`
+	// Entries and Bytes are what was read, by earlier processes of the run
+	// too, and Loaded the entries written to the destination.
+	Entries int64 `json:"entries"`
+	Bytes   int64 `json:"bytes"`
+	Markers int64 `json:"markers"`
+	Loaded  int64 `json:"loaded"`
+	// EntryRate and ByteRate are the entries and bytes a second over the last
+	// ten seconds, read or, in the load phase, loaded (entries only).
+	EntryRate float64 `json:"entry_rate"`
+	ByteRate  float64 `json:"byte_rate"`
+	// Units is the read capacity units that this process consumed.
+	Units     float64 `json:"read_capacity_units"`
+	Retries   int64   `json:"retries"`
+	Throttles int64   `json:"throttles"`
+	// Workers is how many pages are read at the same time.
+	Workers int64 `json:"workers"`
+	// Left is the estimated time until the phase's end, 0 where nothing is
+	// known. Reading is estimated by the items that the table reports, a
+	// figure that may be hours old, and by the segments.
+	Left time.Duration `json:"left_ns"`
+	// Checkpoint is the time of the last checkpoint, and Saved the entries
+	// that need not be read again.
+	Checkpoint time.Time `json:"checkpoint"`
+	Saved      int64     `json:"saved_entries"`
+	// LastError is the last thing that went wrong, which may be mended by now,
+	// and Ended is when the process ended, if it did so in order, with Error.
+	LastError string    `json:"last_error,omitempty"`
+	Ended     time.Time `json:"ended"`
+	Error     string    `json:"error,omitempty"`
+}
+
+// A Progress makes a [Status] of events. It is safe for concurrent use; the
+// zero value is ready.
+type Progress struct {
+	mu     sync.Mutex
+	status Status
+	rate   [rateWindow]sample
+	next   int
+}
+
+// rateWindow is over how many samples, taken at most once a second, a rate is
+// computed.
+const rateWindow = 11
+
+type sample struct {
+	at             time.Time
+	entries, bytes int64
+}
+
+// Event takes an event of [Options.Events].
+func (p *Progress) Event(e Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.status
+	if s.Start.IsZero() {
+		s.Start = time.Now()
+	}
+	switch e := e.(type) {
+	case PhaseStarted:
+		s.Phase = e.Phase
+		if e.Source.Name != "" {
+			s.Source = e.Source
+		}
+		if e.Phase == PhaseScan {
+			s.Segments = int64(e.Segments)
+		}
+		p.rate, p.next = [rateWindow]sample{}, 0
+		p.sample(time.Now())
+	case Resuming:
+		s.Entries, s.Bytes, s.Saved, s.Checkpoint = e.Entries, e.Bytes, e.Entries, e.Saved
+		s.Markers = e.Markers
+	case PageRead:
+		s.Entries += e.Entries
+		s.Bytes += e.Bytes
+		s.Markers += e.Markers
+		s.Units += e.Units
+		s.Segments += int64(e.Split)
+		if e.SegmentDone {
+			s.SegmentsDone++
+		}
+	case WorkersChanged:
+		s.Workers = int64(e.Workers)
+	case Checkpointed:
+		s.Checkpoint = e.Time
+		s.Saved += e.Entries
+	case Loaded:
+		s.Loaded += e.Entries
+	case Retried:
+		if e.Throttled {
+			s.Throttles++
+			break
+		}
+		s.Retries++
+		s.LastError = e.Err.Error()
+	case Warning:
+		s.LastError = e.Message
+	}
+}
+
+// identify says whose progress it is.
+func (p *Progress) identify(r Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.RunID, p.status.Resumed, p.status.PID = r.RunID, r.Resumed, os.Getpid()
+	p.status.Host, _ = os.Hostname() // or nothing
+}
+
+// Status returns how far the copy is now.
+func (p *Progress) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.sample(now)
+	s := p.status
+	s.Updated = now
+	first := p.rate[p.next%rateWindow] // the oldest, once the window is full
+	if first.at.IsZero() {
+		first = p.rate[0]
+	}
+	entries, bytes := p.done()
+	if secs := now.Sub(first.at).Seconds(); !first.at.IsZero() && secs > 0 {
+		s.EntryRate, s.ByteRate = float64(entries-first.entries)/secs, float64(bytes-first.bytes)/secs
+	}
+	s.Left = s.left()
+	return s
+}
+
+// done is what the current phase has done. The caller holds the lock.
+func (p *Progress) done() (entries, bytes int64) {
+	if p.status.Phase == PhaseLoad || p.status.Phase == PhaseCheck {
+		return p.status.Loaded, 0
+	}
+	return p.status.Entries, p.status.Bytes
+}
+
+func (p *Progress) sample(now time.Time) {
+	last := p.rate[(p.next+rateWindow-1)%rateWindow]
+	if p.next > 0 && now.Sub(last.at) < time.Second {
+		return
+	}
+	entries, bytes := p.done()
+	p.rate[p.next%rateWindow] = sample{now, entries, bytes}
+	p.next++
+}
+
+// left estimates the time until the end of the phase.
+func (s *Status) left() time.Duration {
+	var left float64 // entries
+	switch {
+	case s.EntryRate <= 0:
+		return 0
+	case s.Phase == PhaseLoad:
+		left = float64(s.Entries - s.Loaded)
+	case s.Phase != PhaseScan:
+		return 0
+	case s.Source.Items > 0:
+		// Of the items some are markers.
+		seen := float64(s.Entries + s.Markers)
+		left = max(float64(s.Source.Items)-seen, 0) * float64(s.Entries) / max(seen, 1)
+	case s.SegmentsDone > 0:
+		left = float64(s.Entries) * float64(s.Segments-s.SegmentsDone) / float64(s.SegmentsDone)
+	}
+	return time.Duration(left / s.EntryRate * float64(time.Second))
+}
+
+// statusInterval is how often a running copy writes its status.
+const statusInterval = time.Second
+
+// A statusFile keeps the status of a running copy on disk, for others to read.
+// It is not synced: who reads it after a crash of the machine learns of the
+// copy from its checkpoints.
+type statusFile struct {
+	path     string
+	progress *Progress
+	stop     chan struct{}
+	done     sync.WaitGroup
+}
+
+func (f *statusFile) start() {
+	f.stop = make(chan struct{})
+	f.done.Go(func() {
+		t := time.NewTicker(statusInterval)
+		defer t.Stop()
+		for {
+			f.write(f.progress.Status())
+			select {
+			case <-f.stop:
+				return
+			case <-t.C:
+			}
+		}
+	})
+}
+
+// end writes a last status, with the error that the copy ended with.
+func (f *statusFile) end(err error) {
+	close(f.stop)
+	f.done.Wait()
+	if err != nil {
+		s := f.progress.Status()
+		s.Ended, s.Error = s.Updated, err.Error()
+		f.write(s)
+	}
+}
+
+// write writes the status as far as that is possible: a copy does not fail for
+// it.
+func (f *statusFile) write(s Status) {
+	data, err := json.Marshal(s)
+	if err == nil && os.WriteFile(f.path+".tmp", append(data, '\n'), 0o600) == nil {
+		_ = os.Rename(f.path+".tmp", f.path)
+	}
+}
+
+// ReadStatus returns the status and the setup of the unfinished copy whose
+// work directory, see [Sink.WorkDir], is dir. Both are nil if there is none;
+// the status is nil too if there was no time to write one. It changes nothing,
+// and may be called while the copy runs.
+func ReadStatus(dir string) (*Status, *Setup, error) {
+	setup, err := readSetup(dir)
+	if err != nil || setup == nil {
+		return nil, setup, err
+	}
+	data, err := os.ReadFile(filepath.Join(dir, StatusName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, setup, nil
+	}
+	if err != nil {
+		return nil, setup, &Error{Kind: ErrDestination, Op: "read status", Err: err}
+	}
+	var s Status
+	if json.Unmarshal(data, &s) != nil {
+		return nil, setup, nil // it is not synced, and may be torn when the machine has crashed
+	}
+	return &s, setup, nil
+}

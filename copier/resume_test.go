@@ -1,0 +1,492 @@
+package copier
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/durable/durabletest"
+)
+
+// A lineSource has the entries of each segment in a line, and pages of random
+// sizes. Its tokens are "FROM" or "FROM:TO", places in the line. A page may
+// split what is left into several ranges.
+type lineSource struct {
+	lines [][]Entry
+	split bool
+	mu    sync.Mutex
+	rnd   *rand.Rand
+	// lock is the run that holds the source, and foreign is set when somebody
+	// else took it.
+	lock *lineLock
+	read *[]int // how often each entry was read, by its place; shared by all processes
+	// fail, where set, is asked before a page is served.
+	fail func() error
+	dead func() bool // the process was killed
+}
+
+type lineLock struct {
+	mu    sync.Mutex
+	owner string
+}
+
+func (s *lineSource) Prepare(context.Context) (SourceInfo, error) {
+	n := int64(0)
+	for _, l := range s.lines {
+		n += int64(len(l))
+	}
+	return SourceInfo{Name: "line", ID: "line:1", Incarnation: "a", Items: n}, nil
+}
+
+func (s *lineSource) Segments(_ context.Context, n int) ([]Segment, error) {
+	if n != 0 && n != len(s.lines) {
+		return nil, fmt.Errorf("asked for %d segments", n)
+	}
+	var out []Segment
+	for i := range s.lines {
+		out = append(out, Segment{Index: i, Total: len(s.lines)})
+	}
+	return out, nil
+}
+
+func place(token []byte, end int) (int, int, error) {
+	if len(token) == 0 {
+		return 0, end, nil
+	}
+	if !bytes.Contains(token, []byte(":")) {
+		token = fmt.Appendf(token, ":%d", end)
+	}
+	var from, to int
+	_, err := fmt.Sscanf(string(token), "%d:%d", &from, &to)
+	return from, to, err
+}
+
+func (s *lineSource) ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error) {
+	if s.fail != nil {
+		if err := s.fail(); err != nil {
+			return Page{}, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return Page{}, err
+	}
+	line := s.lines[seg.Index]
+	from, to, err := place(seg.Resume, len(line))
+	if err != nil {
+		return Page{}, err
+	}
+	if seg.Until != nil {
+		if to, _, err = place(seg.Until, 0); err != nil {
+			return Page{}, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := min(from+s.rnd.IntN(6), to)
+	if end == from && to > from {
+		end++
+	}
+	for i, e := range line[from:end] {
+		if i%3 == 0 {
+			time.Sleep(10 * time.Microsecond)
+		}
+		b.Append(e.Key, e.Value)
+		(*s.read)[seg.Index*1000+from+i]++
+	}
+	p := Page{Units: 1, WireBytes: int64(end - from)}
+	token := func(a, b int) Segment {
+		t := fmt.Appendf(nil, "%d", a)
+		if b != len(line) {
+			t = fmt.Appendf(t, ":%d", b)
+		}
+		return Segment{Index: seg.Index, Total: seg.Total, Resume: t}
+	}
+	switch {
+	case end == to:
+	case seg.Until != nil:
+		n := token(end, len(line))
+		n.Until = seg.Until
+		p.Next = []Segment{n}
+	case s.split && s.rnd.IntN(4) == 0 && to-end > 3:
+		m := end + 1 + s.rnd.IntN(to-end-1)
+		p.Next = []Segment{token(end, m), token(m, to)}
+	default:
+		p.Next = []Segment{token(end, to)}
+	}
+	return p, nil
+}
+
+func (s *lineSource) Lock(_ context.Context, runID string, held bool, _ func(error)) (Lease, error) {
+	s.lock.mu.Lock()
+	defer s.lock.mu.Unlock()
+	if held && s.lock.owner != runID {
+		return nil, &Error{Kind: ErrLocked, Op: "lock", Err: fmt.Errorf("%w: it is %q", ErrMoved, s.lock.owner)}
+	}
+	if s.lock.owner != "" && s.lock.owner != runID {
+		return nil, &Error{Kind: ErrLocked, Op: "lock", Err: errors.New(s.lock.owner)}
+	}
+	s.lock.owner = runID
+	return &lineLease{s, runID}, nil
+}
+
+func (s *lineSource) Unlock(_ context.Context, runID string, _ End) error {
+	s.lock.mu.Lock()
+	defer s.lock.mu.Unlock()
+	if s.lock.owner == runID {
+		s.lock.owner = ""
+	}
+	return nil
+}
+
+type lineLease struct {
+	s   *lineSource
+	run string
+}
+
+func (l *lineLease) Check(context.Context) error {
+	l.s.lock.mu.Lock()
+	defer l.s.lock.mu.Unlock()
+	if l.s.lock.owner != l.run {
+		return &Error{Kind: ErrLocked, Op: "check", Err: errors.New(l.s.lock.owner)}
+	}
+	return nil
+}
+
+func (l *lineLease) Release(ctx context.Context, end End) error {
+	if l.s.dead() || end == EndUnfinished {
+		return nil
+	}
+	return l.s.Unlock(ctx, l.run, end)
+}
+
+// A dirSink writes its entries as one file of JSON.
+type dirSink struct {
+	dir    string
+	disk   *durable.Disk
+	loaded []Entry
+}
+
+type dirResult struct {
+	RunID   string
+	Entries []Entry
+}
+
+func (s *dirSink) Identity() Identity { return Identity{"path": s.dir} }
+func (s *dirSink) WorkDir() string    { return filepath.Join(s.dir, "work") }
+
+func (s *dirSink) result() (r *dirResult, err error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, "result"))
+	if err != nil {
+		return nil, err
+	}
+	return r, json.Unmarshal(data, &r)
+}
+
+func (s *dirSink) Prepare(context.Context) error {
+	work, err := durable.Exists(s.WorkDir())
+	if err != nil {
+		return err
+	}
+	if r, err := s.result(); err == nil {
+		// Who is told that it is complete will free the source.
+		if err := s.disk.Sync(s.dir); err != nil {
+			return err
+		}
+		if work {
+			return &CompleteError{RunID: r.RunID, Err: errors.New("it is complete")}
+		}
+		return &Error{Kind: ErrDestination, Op: "prepare", Err: os.ErrExist}
+	}
+	if !work {
+		if err := s.disk.Mkdir(s.WorkDir()); err != nil {
+			return err
+		}
+	}
+	return s.disk.Sync(s.dir)
+}
+
+func (s *dirSink) Load(_ context.Context, in Stream) (LoadStats, error) {
+	if err := s.disk.Step(durable.Write, filepath.Join(s.dir, "loaded")); err != nil {
+		return LoadStats{}, err
+	}
+	var err error
+	s.loaded, err = drain(in)
+	stats := LoadStats{Entries: int64(len(s.loaded))}
+	for _, e := range s.loaded {
+		stats.Bytes += int64(len(e.Key) + len(e.Value))
+	}
+	return stats, err
+}
+
+func (s *dirSink) Commit(_ context.Context, runID string) error {
+	data, err := json.Marshal(dirResult{runID, s.loaded})
+	if err != nil {
+		return err
+	}
+	return s.disk.Replace(filepath.Join(s.dir, "result"), data)
+}
+
+func (s *dirSink) Close(keep bool) error {
+	if keep {
+		return nil
+	}
+	return s.disk.Remove(s.WorkDir())
+}
+
+var errKilled = errors.New("killed")
+
+// A machine runs copies of one source into one directory, and kills them.
+type machine struct {
+	dir   string
+	lines [][]Entry
+	split bool
+	lock  lineLock
+	reads []int
+	rnd   *rand.Rand
+
+	power *durabletest.Recorder // of powerloss_test.go; or nil
+
+	ops  []string // of the last process
+	mu   sync.Mutex
+	dead atomic.Bool
+}
+
+func newMachine(dir string, seed uint64, segments, entries int, split bool) *machine {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	m := &machine{dir: dir, split: split, rnd: rnd, reads: make([]int, segments*1000), lines: make([][]Entry, segments)}
+	for _, e := range randomEntries(rnd, entries) {
+		i := rnd.IntN(segments)
+		if rnd.IntN(2) == 0 {
+			i = 0 // a hot one
+		}
+		m.lines[i] = append(m.lines[i], e)
+	}
+	return m
+}
+
+func (m *machine) all() []Entry { return sortedCopy(slices.Concat(m.lines...)) }
+
+// process runs a copy that is killed in front of its operation number kill,
+// never if that is negative.
+func (m *machine) process(ctx context.Context, kill int, opts Options, fail func() error) (Result, error) {
+	m.dead.Store(false)
+	m.ops = nil
+	n := 0
+	disk := &durable.Disk{Before: func(op durable.Op) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.dead.Load() {
+			return errKilled
+		}
+		m.ops = append(m.ops, op.String())
+		if n == kill {
+			m.dead.Store(true)
+			return errKilled
+		}
+		n++
+		if m.power != nil {
+			err := m.power.Before(op)
+			m.dead.Store(err != nil)
+			return err
+		}
+		return nil
+	}}
+	src := &lineSource{lines: m.lines, split: m.split, rnd: rand.New(rand.NewPCG(m.rnd.Uint64(), 2)), lock: &m.lock,
+		read: &m.reads, fail: fail, dead: m.dead.Load}
+	opts.Disk, opts.Memory, opts.Workers = disk, MinMemory, 3
+	if opts.CheckpointInterval == 0 {
+		opts.CheckpointInterval = 300 * time.Microsecond
+	}
+	opts.tune = func(s *sorter) { s.limit, s.hold, s.fanIn = 400, m.rnd.IntN(4), 4 }
+	return Copy(ctx, src, &dirSink{dir: m.dir, disk: disk}, opts)
+}
+
+// check compares the result with the source.
+func (m *machine) check() error {
+	r, err := (&dirSink{dir: m.dir}).result()
+	if err != nil {
+		return err
+	}
+	if d := differ(r.Entries, m.all()); d != "" {
+		return errors.New(d)
+	}
+	if m.lock.owner != "" {
+		return fmt.Errorf("the source is locked by %q", m.lock.owner)
+	}
+	if left, err := os.ReadDir(m.dir); err != nil || len(left) != 1 {
+		return fmt.Errorf("left: %v, %v", left, err)
+	}
+	return nil
+}
+
+// harm damages one of the files that a killed process left.
+func harm(rnd *rand.Rand, dir string) (string, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	list = slices.DeleteFunc(list, func(f os.DirEntry) bool { return f.Name() == setupName })
+	if len(list) == 0 {
+		return "", nil
+	}
+	name := list[rnd.IntN(len(list))].Name()
+	path := filepath.Join(dir, name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case len(data) == 0 || rnd.IntN(3) == 0:
+		return "removed " + name, os.Remove(path)
+	case rnd.IntN(2) == 0:
+		return "truncated " + name, os.Truncate(path, int64(rnd.IntN(len(data))))
+	default:
+		data[rnd.IntN(len(data))] ^= 1 << rnd.IntN(8)
+		return "changed " + name, os.WriteFile(path, data, 0o600)
+	}
+}
+
+// TestCheckpointModel interleaves workers, checkpoints, kills in front of any
+// operation on the disk, sources that fail, interruptions, damaged files and
+// resumes. Whatever happens, the copy that completes holds each entry once.
+func TestCheckpointModel(t *testing.T) {
+	var killed, resumed, harmed, kept, complete int
+	rapid.Check(t, func(rt *rapid.T) {
+		seed := rapid.Uint64().Draw(rt, "seed")
+		m := newMachine(t.TempDir(), seed, rapid.IntRange(1, 5).Draw(rt, "segments"), rapid.IntRange(0, 300).Draw(rt, "entries"), rapid.Bool().Draw(rt, "split"))
+		resume := false
+		for process := 0; ; process++ {
+			watch(t)
+			kill := -1
+			ctx, cancel := context.WithCancel(t.Context())
+			var fail func() error
+			if process < 6 {
+				switch rapid.SampledFrom([]string{"kill", "kill", "fail", "cancel", ""}).Draw(rt, "end") {
+				case "kill":
+					kill = rapid.IntRange(0, 150).Draw(rt, "operation")
+				case "fail":
+					pages := atomic.Int64{}
+					at := int64(rapid.IntRange(1, 150).Draw(rt, "page"))
+					fail = func() error {
+						if pages.Add(1) >= at {
+							return errFake
+						}
+						return nil
+					}
+				case "cancel":
+					pages := atomic.Int64{}
+					at := int64(rapid.IntRange(1, 150).Draw(rt, "page"))
+					fail = func() error {
+						if pages.Add(1) == at {
+							cancel()
+						}
+						return nil
+					}
+				}
+			}
+			res, err := m.process(ctx, kill, Options{Resume: resume, RunID: fmt.Sprintf("run-%d", process)}, fail)
+			cancel()
+			if res.Resumed > 0 {
+				resumed++
+			}
+			if err == nil && !m.dead.Load() {
+				complete++
+				break
+			}
+			if m.dead.Load() {
+				killed++
+			} else if kill >= 0 || errors.Is(err, ErrDuplicateKey) {
+				rt.Fatalf("process %d: %v", process, err)
+			} else if _, err := os.Lstat(filepath.Join(m.dir, "work")); (err == nil) != res.Resumable {
+				rt.Fatalf("resumable: %v, work directory: %v", res.Resumable, err)
+			} else if res.Resumable != (m.lock.owner != "") {
+				rt.Fatalf("resumable: %v, locked by %q", res.Resumable, m.lock.owner)
+			} else if res.Resumable {
+				kept++
+			}
+			// A plain rerun is refused while there is something to go on with.
+			setup, err := readSetup(filepath.Join(m.dir, "work"))
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if setup != nil {
+				if _, err := m.process(t.Context(), -1, Options{}, nil); err == nil ||
+					!errors.Is(err, ErrUnfinished) && !errors.As(err, new(*CompleteError)) {
+					rt.Fatalf("plain rerun: %v", err)
+				}
+				if rapid.IntRange(0, 3).Draw(rt, "harm") == 0 {
+					what, err := harm(m.rnd, filepath.Join(m.dir, "work"))
+					if err != nil {
+						rt.Fatal(err)
+					}
+					rt.Log(what)
+					if what != "" {
+						harmed++
+					}
+				}
+			}
+			_, err = (&dirSink{dir: m.dir}).result()
+			if err == nil { // it was killed behind its commit
+				if there, err := durable.Exists(filepath.Join(m.dir, "work")); err == nil && !there {
+					rt.Fatal("killed, and nothing was left to do")
+				}
+			}
+			resume = setup != nil || err == nil || rapid.Bool().Draw(rt, "resume")
+		}
+		if err := m.check(); err != nil {
+			rt.Fatal(err)
+		}
+	})
+	t.Logf("%d killed, %d kept, %d resumed, %d harmed, %d complete", killed, kept, resumed, harmed, complete)
+	if killed == 0 || kept == 0 || resumed == 0 || harmed == 0 {
+		t.Error("some of that never happened")
+	}
+}
+
+// TestKilledAtEveryOperation kills a copy in front of each of its operations on
+// the disk, and resumes it.
+func TestKilledAtEveryOperation(t *testing.T) {
+	for kill := 0; ; kill++ {
+		watch(t)
+		m := newMachine(t.TempDir(), 7, 3, 80, true)
+		_, err := m.process(t.Context(), kill, Options{}, nil)
+		if !m.dead.Load() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, op := range []string{"rename copy.json", "create run-000001", "write run-000001", "sync run-000001", "rename checkpoint-000001.json", "rename result", "remove work"} {
+				if !slices.Contains(m.ops, op) {
+					t.Errorf("there was no %q: %q", op, m.ops)
+				}
+			}
+			if kill < 40 {
+				t.Errorf("only %d operations", kill)
+			}
+			return
+		}
+		killedAt := m.ops[len(m.ops)-1]
+		if _, err := m.process(t.Context(), -1, Options{Resume: true}, nil); err != nil {
+			if strings.HasPrefix(err.Error(), "prepare: file already exists") && killedAt == "remove work" {
+				continue
+			}
+			t.Fatalf("killed before operation %d (%s): %v", kill, killedAt, err)
+		}
+		if err := m.check(); err != nil {
+			t.Fatalf("killed before operation %d (%s): %v", kill, killedAt, err)
+		}
+	}
+}

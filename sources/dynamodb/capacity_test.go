@@ -1,0 +1,305 @@
+package dynamodb
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+// A fakeClock goes on when somebody sleeps.
+type fakeClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) Sleep(_ context.Context, d time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	return nil
+}
+
+// TestBucket lets one worker read pages of all sizes by a fake clock: what it
+// has consumed is never more than the rate allows, and one second's worth, and
+// by how much the last page cost more than was thought.
+func TestBucket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.Float64Range(0.5, 2000).Draw(t, "rate")
+		b := newBucket(rate, rapid.Bool().Draw(t, "consistent"))
+		clock := &fakeClock{now: time.Now()}
+		b.now, b.sleep = clock.Now, clock.Sleep
+		start := clock.Now()
+		item := rapid.Float64Range(0.02, 100).Draw(t, "units of an item")
+		var used float64
+		for range rapid.IntRange(1, 200).Draw(t, "pages") {
+			limit, cost := b.plan()
+			if limit > 0 != (b.full > 2*rate) {
+				t.Fatalf("limit %d at %v units a second", limit, rate)
+			}
+			if cost <= 0 {
+				t.Fatalf("a page shall cost %v", cost)
+			}
+			if err := b.take(t.Context(), cost); err != nil {
+				t.Fatal(err)
+			}
+			if rapid.IntRange(0, 9).Draw(t, "fails") == 0 {
+				b.give(cost)
+				continue
+			}
+			items := math.Ceil(b.full / item)
+			if limit > 0 {
+				items = min(items, float64(limit))
+			}
+			items = float64(rapid.IntRange(0, int(items)).Draw(t, "items"))
+			units := max(1, items*item)
+			used += units
+			b.learn(cost, units, int64(items), int64(items*item*5000))
+			over := max(0, units-cost)
+			if allowed := rate*(clock.Now().Sub(start).Seconds()+1) + over + 0.01*(1+used/1000); used > allowed {
+				t.Fatalf("%v units within %v, allowed are %v", used, clock.Now().Sub(start), allowed)
+			}
+		}
+		if got, want := b.waited, clock.Now().Sub(start); got != want {
+			t.Fatalf("waited %v, %v have passed", got, want)
+		}
+	})
+}
+
+// TestBucketGivesAll: what is allowed can be used, so that a cap does not cost
+// more than it must.
+func TestBucketGivesAll(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{1, 5, 40, 200, 1000} {
+		b := newBucket(rate, true)
+		clock := &fakeClock{now: time.Now()}
+		b.now, b.sleep = clock.Now, clock.Sleep
+		start := clock.Now()
+		const item = 0.25 // units
+		left, pages := 100_000, 0
+		for ; left > 0; pages++ {
+			limit, cost := b.plan()
+			if err := b.take(t.Context(), cost); err != nil {
+				t.Fatal(err)
+			}
+			items := min(left, int(256/item))
+			if limit > 0 {
+				items = min(items, limit)
+			}
+			left -= items
+			b.learn(cost, max(1, math.Ceil(float64(items)*item)), int64(items), int64(float64(items)*item*5000))
+		}
+		took, least := clock.Now().Sub(start).Seconds(), 100_000*item/rate
+		if slack := 1.05 + 1/(rate+2); took > slack*least+2 || // by the rounding of small pages
+			float64(pages) > 2*max(100_000*item/256, 1.3*least)+20 {
+			t.Errorf("%v units a second: %d pages in %.0f s, %.0f s are enough", rate, pages, took, least)
+		}
+	}
+}
+
+func TestBucketCancelled(t *testing.T) {
+	t.Parallel()
+	b := newBucket(1, true)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.take(ctx, 1000); !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if wait := b.owe(0.5); wait != 0 {
+		t.Errorf("what was not used is owed: %v", wait)
+	}
+	if err := newBucket(0, true).take(ctx, 1000); err != nil {
+		t.Errorf("no cap: %v", err)
+	}
+}
+
+// TestReadCapacity measures what a table is asked for, on each server.
+func TestReadCapacity(t *testing.T) {
+	eachServer(t, map[string]func(*env){
+		"consumed": func(e *env) {
+			const rate = 60.0
+			var want map[string]string
+			for n := 500; ; n += 100 { // about 150 units of items
+				if want = e.fill(n); e.unitsOfScan() > 150 {
+					break
+				}
+			}
+			s, _ := e.source(func(o *Options) { o.ReadCapacity = rate })
+			start := time.Now()
+			type use struct {
+				at    time.Duration
+				units float64
+			}
+			var mu sync.Mutex
+			var uses []use
+			var wg sync.WaitGroup
+			var got found
+			got.times, got.values = map[string]int{}, map[string]string{}
+			for _, seg := range segments6 {
+				wg.Go(func() {
+					for todo := []copier.Segment{seg}; len(todo) > 0; {
+						var b copier.Batch
+						page, err := s.ReadPage(e.Context(), todo[0], &b)
+						if err != nil {
+							e.Error(err)
+							return
+						}
+						mu.Lock()
+						uses = append(uses, use{time.Since(start), page.Units})
+						mu.Unlock()
+						got.add(&b, page)
+						todo = append(todo[1:], page.Next...)
+					}
+				})
+			}
+			wg.Wait()
+			got.exactly(e, want)
+			var sum, most float64
+			for _, u := range uses {
+				sum += u.units
+				most = max(most, u.units)
+				// An item of 350 kB is 86 units, whatever the Limit.
+				if allowed := rate*(u.at.Seconds()+1) + 6*90; sum > allowed {
+					e.Errorf("%v units within %v, allowed are %v", sum, u.at, allowed)
+				}
+			}
+			took := time.Since(start).Seconds()
+			if least := sum/rate - 2; took < least {
+				e.Errorf("%v units within %v s, expected at least %v", sum, took, least)
+			}
+			if most > 256/2+90 || sum > 3*e.unitsOfScan() {
+				e.Errorf("a page cost %v units, all of them %v", most, sum)
+			}
+			if s.Waited() < 500*time.Millisecond {
+				e.Errorf("waited %v", s.Waited())
+			}
+		},
+		"no cap": func(e *env) {
+			want := e.fill(100)
+			s, _ := e.source()
+			var got found
+			e.ok(got.read(e.Context(), s, segments6))
+			got.exactly(e, want)
+			if s.Waited() != 0 {
+				e.Errorf("waited %v", s.Waited())
+			}
+		},
+	})
+}
+
+// TestReadCapacityOfTries: what was refused costs nothing, and what was lost on
+// the way back does.
+func TestReadCapacityOfTries(t *testing.T) {
+	t.Parallel()
+	for kind, costs := range map[dynamotest.FaultKind]bool{
+		dynamotest.ThroughputExceeded: false, dynamotest.InternalServerError: false,
+		dynamotest.WrongCRC: true, dynamotest.Truncate: true,
+	} {
+		e := newEnv(t)
+		e.put(with("a", "b", attrs{"Value": bin("v")}))
+		s, _ := e.source(func(o *Options) { o.ReadCapacity = 10 })
+		clock := &fakeClock{now: time.Now()}
+		s.capacity.now, s.capacity.sleep = clock.Now, clock.Sleep
+		start := clock.Now()
+		e.srv.SetFaults(&dynamotest.Fault{Kind: kind, Count: 20})
+		var b copier.Batch
+		_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+		e.ok(err)
+		waited := clock.Now().Sub(start)
+		if (waited > 10*time.Second) != costs || waited != s.Waited() {
+			t.Errorf("%s: waited %v and %v", kind, waited, s.Waited())
+		}
+	}
+}
+
+// TestReadCapacitySplits: a hot Path is not split because of pages that are
+// small on purpose, and is where they are large.
+func TestReadCapacitySplits(t *testing.T) {
+	t.Parallel()
+	for rate, split := range map[float64]bool{30: false, 1000: true} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			want := e.fillHot(300)
+			var mu sync.Mutex
+			limits := 0
+			e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Match: func(r *dynamotest.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.Operation == "Scan" && bytes.Contains(r.Body, []byte(`"Limit"`)) {
+					limits++
+				}
+				return false
+			}})
+			s, _ := e.source(func(o *Options) { o.ReadCapacity = rate })
+			clock := &fakeClock{now: time.Now()}
+			s.capacity.now, s.capacity.sleep = clock.Now, clock.Sleep
+			splits := 0
+			for todo := []copier.Segment{{Total: 1}}; len(todo) > 0; {
+				var b copier.Batch
+				page, err := s.ReadPage(t.Context(), todo[0], &b)
+				e.ok(err)
+				if len(page.Next) > 1 {
+					splits++
+				}
+				todo = append(todo[1:], page.Next...)
+				for i := range b.Len() {
+					delete(want, string(b.Entry(i).Key))
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if len(want) > 0 || (splits > 0) != split || (limits > 0) == split {
+				t.Errorf("%d entries are missing, %d splits, %d limits", len(want), splits, limits)
+			}
+		})
+	}
+}
+
+// TestReadCapacityOfARange: a range of Keys read with a Limit stays one range.
+func TestReadCapacityOfARange(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.fillHot(50)
+	s, _ := e.source(func(o *Options) { o.ReadCapacity = 5 })
+	s.capacity.sleep = (&fakeClock{}).Sleep
+	from := position{Path: "sys/token/id", Key: "a", To: "z"}
+	token, err := json.Marshal(from)
+	e.ok(err)
+	seg, pages := copier.Segment{Total: 1, Resume: token}, 0
+	for ; ; pages++ {
+		var b copier.Batch
+		page, err := s.ReadPage(t.Context(), seg, &b)
+		e.ok(err)
+		if len(page.Next) == 0 {
+			break
+		}
+		if len(page.Next) > 1 {
+			t.Fatalf("split into %d", len(page.Next))
+		}
+		seg = page.Next[0]
+		if !strings.Contains(string(seg.Resume), `"to":"z"`) {
+			t.Fatalf("the range became %s", seg.Resume)
+		}
+	}
+	if pages < 5 {
+		t.Errorf("%d pages", pages)
+	}
+}

@@ -1,0 +1,63 @@
+package dynamodb
+
+import (
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// What was read of a segment and got lost is read once more: from where a page
+// began to where it ended, which is the segment's Until. The pages need not end
+// at the same items as they did. So the item that Until names, the last one of
+// what was read, is looked for among the items, and what comes behind it is
+// cut. The SDK decodes such a page: it is rare, and the fast decoder need not
+// know of it.
+
+// cut cuts the items behind the one that until names. last is the response's
+// LastEvaluatedKey, which may be that item. It sets t.found where the item was
+// found.
+func (t *scanTarget) cut(items []map[string]types.AttributeValue, last *position) []map[string]types.AttributeValue {
+	if last != nil && last.sameItem(t.until) {
+		t.found = true
+		return items
+	}
+	for i, item := range items {
+		path, ok1 := item[attrPath].(*types.AttributeValueMemberS)
+		key, ok2 := item[attrKey].(*types.AttributeValueMemberS)
+		if ok1 && ok2 && t.until.sameItem(&position{Path: path.Value, Key: key.Value}) {
+			t.found = true
+			t.cutOff = int64(len(items) - i - 1)
+			return items[:i+1]
+		}
+	}
+	return items
+}
+
+// restUntil returns what is left to read up to t.until after a page that began
+// at from: a part of it is never split.
+func (s *Source) restUntil(from *position, t *scanTarget) ([]position, error) {
+	switch {
+	case t.found && t.order.descends:
+		// What was cut may have been a part of it.
+		return nil, s.moved(fmt.Errorf("the items of Path %q do not come in the order of their Keys", t.until.Path))
+	case t.found:
+		return nil, nil
+	case t.last == nil:
+		return nil, s.moved(fmt.Errorf("the item with Path %q and Key %q, at which a page ended before, does not come any more", t.until.Path, t.until.Key))
+	}
+	next := *t.last
+	if from != nil {
+		if err := s.movesOn(from, t.last); err != nil {
+			return nil, err
+		}
+		next.To = from.To
+	}
+	return []position{next}, nil
+}
+
+func (s *Source) moved(err error) error {
+	return &copier.Error{Kind: copier.ErrSource, Op: "read a part of table " + s.opts.Table + " again", Err: fmt.Errorf("%w: %w", copier.ErrMoved, err),
+		Hint: "something has written to the table since the copy was interrupted, so what was read before can't be trusted. Find out what, and stop it, then start over with `dyn2raft copy -config … --restart`"}
+}

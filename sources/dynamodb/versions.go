@@ -1,0 +1,47 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/mod/semver"
+)
+
+// versionsPath is where Vault, from 1.9 on, keeps a record of each version
+// that has run on the storage, named after it.
+const versionsPath = "core/versions"
+
+// Versions returns the versions of Vault that have run on the table, the oldest
+// first, such as "1.21.1". Vaults before 1.9 left no record.
+func (s *Source) Versions(ctx context.Context) ([]string, error) {
+	var out []string
+	pages := dynamodb.NewQueryPaginator(s.client, &dynamodb.QueryInput{
+		TableName:                 &s.opts.Table,
+		KeyConditionExpression:    aws.String("#path = :path"),
+		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: versionsPath}},
+		ProjectionExpression:      aws.String("#key"),
+		ConsistentRead:            aws.Bool(true),
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, s.fail(ctx, "Query", err)
+		}
+		for _, item := range page.Items {
+			key, ok := item[attrKey].(*types.AttributeValueMemberS)
+			if !ok {
+				return nil, s.fail(ctx, "Query", errors.New("the response has an item without a Key of type S"))
+			}
+			if semver.IsValid("v" + key.Value) {
+				out = append(out, key.Value)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return semver.Compare("v"+a, "v"+b) })
+	return out, nil
+}

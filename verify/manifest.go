@@ -1,0 +1,188 @@
+package verify
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+)
+
+// manifestFormat is the version of the manifest's form. Fields may be added
+// without a new one; none is ever removed or given another meaning.
+const manifestFormat = 1
+
+// A Manifest is the record of a complete copy: what was read, what was
+// skipped, what was written, and how. It holds no value of an entry and no
+// credential. docs/manifest.md describes its fields.
+type Manifest struct {
+	Format int  `json:"format"`
+	Tool   Tool `json:"tool"`
+	// RunID is the copy's id, Start when it was begun for the first time, End
+	// when its result was in place, and Resumed how often it was resumed.
+	RunID   string    `json:"run_id"`
+	Start   time.Time `json:"start"`
+	End     time.Time `json:"end"`
+	Resumed int       `json:"resumed"`
+	// Partial is set when StartKey left entries out: no Vault may be started
+	// from such a copy.
+	Partial  bool   `json:"partial"`
+	StartKey string `json:"start_key,omitempty"`
+
+	Source      copier.SourceInfo   `json:"source"`
+	Vault       VaultVersions       `json:"vault"`
+	Backup      string              `json:"backup_arn,omitempty"`
+	Destination ManifestDestination `json:"destination"`
+
+	// Total is the digest of all entries copied, Prefixes of those under each
+	// first segment of the keys, such as "sys/".
+	Total    copier.Digest  `json:"total"`
+	Prefixes copier.Digests `json:"prefixes"`
+	// ReadBack says from where vault.db was read back and found to have these
+	// digests: "cache" or "device"; empty if it was not.
+	ReadBack string `json:"read_back"`
+	// Skipped is what the table held and the copy does not.
+	Skipped Skipped `json:"skipped"`
+
+	// Phases is how long the phases of the last process took.
+	Phases map[copier.Phase]time.Duration `json:"phases_ns"`
+	Scan   copier.ScanStats               `json:"scan"`
+	Load   copier.LoadStats               `json:"load"`
+	// Samples tells how the last process got on.
+	Samples  []Sample       `json:"samples"`
+	Settings map[string]any `json:"settings"`
+	// Contents is what vault.db holds.
+	Contents *Contents `json:"contents,omitempty"`
+}
+
+// Contents is what a vault.db holds: by what the keys are for, by size, and
+// the largest entries.
+type Contents struct {
+	Groups  []Group `json:"groups"`
+	Sizes   []Bin   `json:"sizes"`
+	Largest []Sized `json:"largest"`
+}
+
+// A Tool is a program.
+type Tool struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// VaultVersions are the versions of Vault that have run on the source, the
+// oldest first, as Vault itself keeps them from 1.9 on, and the newest of them.
+type VaultVersions struct {
+	Newest string   `json:"newest,omitempty"`
+	All    []string `json:"all,omitempty"`
+}
+
+// A ManifestDestination is a data directory as it was put in place.
+type ManifestDestination struct {
+	Path    string `json:"path"`
+	NodeID  string `json:"node_id"`
+	Address string `json:"cluster_addr"`
+	// LogStore is "raft.db" or "wal".
+	LogStore string `json:"log_store"`
+	// Index and Term are those of the FSM.
+	Index     uint64 `json:"index"`
+	Term      uint64 `json:"term"`
+	FileBytes int64  `json:"file_bytes"`
+}
+
+// Skipped is what is in a source and not in its copy.
+type Skipped struct {
+	// Markers counts directory markers, which hold no data.
+	Markers int64 `json:"markers"`
+	// Locks are the keys of locks.
+	Locks []string `json:"locks"`
+	// LeftOut counts the entries before the manifest's StartKey.
+	LeftOut int64 `json:"left_out"`
+}
+
+// A Sample is how far a copy was at one time.
+type Sample struct {
+	// At is the time since the process began.
+	At      time.Duration `json:"at_ns"`
+	Phase   copier.Phase  `json:"phase"`
+	Entries int64         `json:"entries"`
+	Bytes   int64         `json:"bytes"`
+	Loaded  int64         `json:"loaded"`
+	// Units is the read capacity units consumed, Throttles the requests
+	// throttled, and Workers the pages read at the same time.
+	Units     float64 `json:"read_capacity_units"`
+	Throttles int64   `json:"throttles"`
+	Workers   int64   `json:"workers"`
+}
+
+// ManifestPath is where the manifest of a copy into the data directory at path
+// is by default: beside it, so that the directory holds what is Vault's only.
+func ManifestPath(path string) string { return filepath.Clean(path) + ".dyn2raft.json" }
+
+// Write writes the manifest, durably and whole. An error wraps
+// [copier.ErrDestination].
+func (m *Manifest) Write(file string) error {
+	m.Format = manifestFormat
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	var disk *durable.Disk
+	if err := disk.Replace(file, append(data, '\n')); err != nil {
+		return manifestError("write manifest "+file, err, "")
+	}
+	return nil
+}
+
+// TryManifest finds out whether a manifest can be written to a file, without
+// changing one that is there.
+func TryManifest(file string) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".dyn2raft-*")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	if fi, serr := os.Stat(file); err == nil && serr == nil && !fi.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		return manifestError("write manifest "+file, err, "name a place that can be written: -manifest FILE")
+	}
+	return nil
+}
+
+// ErrNotManifest is returned when a file is no manifest of a copy.
+var ErrNotManifest = errors.New("not a manifest of a copy")
+
+// ReadManifest reads a manifest. An error wraps [copier.ErrDestination], and
+// ErrNotManifest where the file is there and is something else.
+func ReadManifest(file string) (*Manifest, error) {
+	data, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, manifestError("read manifest", err, "copy writes it beside the data directory; name it with -manifest FILE")
+	case err != nil:
+		return nil, manifestError("read manifest", err, "")
+	}
+	var m Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), "")
+	}
+	if m.Format != manifestFormat || m.RunID == "" || m.Prefixes == nil {
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its format is %d, and this dyn2raft knows %d", ErrNotManifest, m.Format, manifestFormat), "")
+	}
+	if m.Prefixes.Total() != m.Total {
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its prefixes do not add up to its total", ErrNotManifest), "the file was changed, or damaged")
+	}
+	return &m, nil
+}
+
+func manifestError(op string, err error, hint string) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err, Hint: hint}
+}

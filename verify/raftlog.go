@@ -1,0 +1,225 @@
+package verify
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+)
+
+// A Log is Raft's log and the few values that it keeps beside it.
+type Log struct {
+	// Store is "raft.db" or "wal"; empty where there is no log.
+	Store string `json:"store"`
+	// First and Last are the indexes of the first and the last entry; both are
+	// 0 where the log has none.
+	First uint64 `json:"first_index"`
+	Last  uint64 `json:"last_index"`
+	// CurrentTerm is the newest term that the node has seen.
+	CurrentTerm uint64 `json:"current_term"`
+	// Bytes is the size of the log's files.
+	Bytes int64 `json:"bytes"`
+	// Damage says what is wrong with it, where something is; the rest is then
+	// not to be relied on. Only what is told here was read.
+	Damage string `json:"damage,omitempty"`
+}
+
+// readLog reads what there is in the directory raft of a data directory, by
+// the choice that Vault makes: raft.db where there is one. It does not use the
+// libraries that write these files, since raft-wal can't open a log without
+// writing.
+func readLog(ctx context.Context, dir string) (log Log, err error) {
+	boltFile, wal := filepath.Join(dir, "raft.db"), filepath.Join(dir, "wal")
+	var read func() error
+	if there(boltFile) {
+		log.Store = "raft.db"
+		read = func() error { return log.readRaftDB(ctx, boltFile) }
+	} else if there(filepath.Join(wal, metadb.FileName)) {
+		log.Store = "wal"
+		read = func() error { return log.readWAL(ctx, wal) }
+	} else {
+		return log, nil
+	}
+	err = read()
+	if errors.Is(err, vaultdb.ErrDamaged) || errors.Is(err, vaultdb.ErrNoBucket) {
+		log.Damage = err.Error()
+		return log, nil
+	}
+	return log, err
+}
+
+// there tells whether there is a file, or something that will fail to be read.
+func there(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// readRaftDB reads the file of raft-boltdb/v2: bucket logs has the indexes as
+// its keys and bucket conf the term, all big-endian.
+func (l *Log) readRaftDB(ctx context.Context, path string) (err error) {
+	file, err := vaultdb.OpenBolt(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if l.Bytes, err = fileSize(path); err != nil {
+		return err
+	}
+	first, last, err := file.Ends(ctx, "logs")
+	if err != nil {
+		return err
+	}
+	if l.First, err = number(binary.BigEndian, first); err != nil {
+		return err
+	}
+	if l.Last, err = number(binary.BigEndian, last); err != nil {
+		return err
+	}
+	term, err := lookUp(ctx, file, "conf", "CurrentTerm")
+	if err == nil {
+		l.CurrentTerm, err = number(binary.BigEndian, term)
+	}
+	return err
+}
+
+// readWAL reads the files of raft-wal: wal-meta.db is a bbolt file that lists
+// the segments and holds the term, little-endian; each segment is a file of
+// frames.
+func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
+	path := filepath.Join(dir, metadb.FileName)
+	file, err := vaultdb.OpenBolt(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if l.Bytes, err = fileSize(path); err != nil {
+		return err
+	}
+	term, err := lookUp(ctx, file, metadb.StableBucket, "CurrentTerm")
+	if err != nil {
+		return err
+	}
+	if l.CurrentTerm, err = number(binary.LittleEndian, term); err != nil {
+		return err
+	}
+	raw, err := lookUp(ctx, file, metadb.MetaBucket, metadb.MetaKey)
+	if err != nil || raw == nil {
+		return err
+	}
+	var state types.PersistentState
+	if err := json.Unmarshal(raw, &state); err != nil {
+		return fmt.Errorf("%w: list of segments: %w", vaultdb.ErrDamaged, err)
+	}
+	for _, s := range state.Segments {
+		name := filepath.Join(dir, segment.FileName(s))
+		size, err := fileSize(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: segment %s is not there", vaultdb.ErrDamaged, filepath.Base(name))
+		}
+		if err != nil {
+			return err
+		}
+		l.Bytes += size
+		last := s.MaxIndex
+		if s.SealTime.IsZero() { // the one that is written to
+			n, err := countFrames(name, size)
+			if err != nil {
+				return err
+			}
+			last = s.BaseIndex + n - 1
+		}
+		if last < s.MinIndex {
+			continue // it has no entry
+		}
+		if l.First == 0 {
+			l.First = s.MinIndex
+		}
+		l.Last = last
+	}
+	return nil
+}
+
+// countFrames counts the entries of a segment that were committed. After a
+// header of 32 bytes come frames: a type (1 entry, 2 index, 3 commit), 3 bytes
+// of nothing, a length u32 little-endian, and so many bytes, filled up to a
+// multiple of 8. A commit has a checksum for its length, and no bytes. Behind
+// the last frame there are zeros.
+func countFrames(path string, size int64) (committed uint64, err error) {
+	const header, entry, index, commit = 32, 1, 2, 3
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, inspectError("read "+path, err)
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(io.NewSectionReader(f, header, max(size-header, 0)), 64<<10)
+	for n := uint64(0); ; {
+		var h [8]byte
+		if _, err := io.ReadFull(r, h[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return committed, nil
+		} else if err != nil {
+			return 0, inspectError("read "+path, err)
+		}
+		length := int64(binary.LittleEndian.Uint32(h[4:]))
+		switch h[0] {
+		case entry:
+			n++
+		case index:
+		case commit:
+			committed, length = n, 0
+		default: // nothing more, or what a crash has left
+			return committed, nil
+		}
+		if _, err := r.Discard(int((length + 7) &^ 7)); errors.Is(err, io.EOF) {
+			return committed, nil
+		} else if err != nil {
+			return 0, inspectError("read "+path, err)
+		}
+	}
+}
+
+// lookUp returns a value of a small bucket, or nil.
+func lookUp(ctx context.Context, f *vaultdb.File, bucket, key string) ([]byte, error) {
+	entries := f.Bucket(ctx, bucket)
+	for {
+		e, err := entries.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case string(e.Key) == key:
+			return append([]byte{}, e.Value...), nil
+		}
+	}
+}
+
+// number reads a number of 8 bytes; nothing is 0.
+func number(order binary.ByteOrder, b []byte) (uint64, error) {
+	switch len(b) {
+	case 0:
+		return 0, nil
+	case 8:
+		return order.Uint64(b), nil
+	}
+	return 0, fmt.Errorf("%w: a number has %d bytes", vaultdb.ErrDamaged, len(b))
+}
+
+func fileSize(path string) (int64, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, inspectError("look at "+path, err)
+	}
+	return st.Size(), nil
+}
