@@ -54,6 +54,10 @@ type Options struct {
 	Finish func(ctx context.Context, result Result) error
 	// Events, where set, is told what goes on.
 	Events func(Event)
+	// Progress, where set, is what the status file tells. It is for the caller
+	// to pass it all events, those of the source and of the sink too; where it
+	// is nil, the file tells of the engine's own.
+	Progress *Progress
 	// Disk is what work files are written through; nil is the real one.
 	Disk *durable.Disk
 
@@ -96,10 +100,15 @@ const releaseTimeout = 15 * time.Second
 // it was. The result is valid as far as the copy came.
 func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, error) {
 	c := &copying{src: src, dst: dst, opts: opts}
-	c.opts.Events = func(e Event) {
-		c.progress.Event(e)
-		if opts.Events != nil {
-			opts.Events(e)
+	if c.opts.Events == nil {
+		c.opts.Events = func(Event) {}
+	}
+	if c.opts.Progress == nil {
+		events := c.opts.Events
+		c.opts.Progress = new(Progress)
+		c.opts.Events = func(e Event) {
+			c.opts.Progress.Event(e)
+			events(e)
 		}
 	}
 	c.result.Start = time.Now()
@@ -120,8 +129,7 @@ type copying struct {
 	journal *journal
 	digests Digests
 
-	progress Progress
-	started  bool // this process has written the setup, or found it to be its own
+	started bool // there is a setup, of this process or of one that it goes on with
 
 	phase      Phase
 	phaseStart time.Time
@@ -150,7 +158,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	// keep is what becomes of the work done, and of an earlier run's.
 	keep := true
 	defer func() {
-		c.result.Resumable = err != nil && keep && c.started && !errors.Is(err, ErrMoved)
+		c.result.Resumable = err != nil && keep && c.started && !errors.Is(err, ErrMoved) && !errors.Is(err, ErrOtherCopy)
 		if cerr := c.cleanUp(keep && err != nil); cerr != nil {
 			if c.result.Complete {
 				c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
@@ -170,6 +178,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return cause(ctx, err)
 	}
 	keep = earlier != nil
+	c.started = keep && c.opts.Resume
 	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
 		return cause(ctx, err)
 	}
@@ -184,8 +193,8 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return err
 	}
 	c.started = true
-	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: &c.progress}
-	c.progress.identify(c.result)
+	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: c.opts.Progress}
+	c.opts.Progress.identify(c.result)
 	status.start()
 	defer func() { status.end(err) }()
 

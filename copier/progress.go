@@ -47,7 +47,7 @@ type Status struct {
 	Workers int64 `json:"workers"`
 	// Left is the estimated time until the phase's end, 0 where nothing is
 	// known. Reading is estimated by the items that the table reports, a
-	// figure that may be hours old, and by the segments.
+	// figure that may be hours old.
 	Left time.Duration `json:"left_ns"`
 	// Checkpoint is the time of the last checkpoint, and Saved the entries
 	// that need not be read again.
@@ -188,8 +188,8 @@ func (s *Status) left() time.Duration {
 		// Of the items some are markers.
 		seen := float64(s.Entries + s.Markers)
 		left = max(float64(s.Source.Items)-seen, 0) * float64(s.Entries) / max(seen, 1)
-	case s.SegmentsDone > 0:
-		left = float64(s.Entries) * float64(s.Segments-s.SegmentsDone) / float64(s.SegmentsDone)
+	default:
+		return 0 // segments tell nothing: they are split while they are read
 	}
 	return time.Duration(left / s.EntryRate * float64(time.Second))
 }

@@ -189,6 +189,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		WorkDir:  cmd.String("work-dir"),
 		ReadBack: rec.check,
 		Finish:   rec.write,
+		Progress: &out.tracker,
 		Events:   out.event,
 	})
 	stopSampling()
