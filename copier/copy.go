@@ -270,7 +270,7 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 	if err != nil && c.opts.Restart {
 		// What it says can't be known; its locks are for -reset to remove.
 		c.opts.Events(Warning{Message: err.Error()})
-		return nil, c.clear(c.journal.dir)
+		return nil, c.journal.clear(c.journal.dir)
 	}
 	if err != nil || earlier == nil {
 		return nil, err
@@ -299,49 +299,11 @@ func (c *copying) discard(ctx context.Context, earlier *Setup, locker Locker) er
 		}
 	}
 	if earlier.WorkDir != c.journal.dir {
-		if err := c.clear(earlier.WorkDir); err != nil {
+		if err := c.journal.clear(earlier.WorkDir); err != nil {
 			return err
 		}
 	}
-	return c.clear(c.journal.dir)
-}
-
-// clear removes the files of a journal from a directory, and nothing else. The
-// setup goes last: without it nobody would look for the rest. A directory that
-// was made for the run goes too, once it is empty.
-func (c *copying) clear(dir string) error {
-	list, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return workError("read "+dir, err)
-	}
-	slices.SortStableFunc(list, func(a, b os.DirEntry) int {
-		return strings.Compare(strings.TrimPrefix(b.Name(), setupName), strings.TrimPrefix(a.Name(), setupName))
-	})
-	foreign := 0
-	for _, f := range list {
-		switch name := strings.TrimSuffix(f.Name(), ".tmp"); {
-		case name == setupName, name == StatusName, strings.HasPrefix(name, checkpointPrefix), strings.HasPrefix(name, runPrefix):
-			if err := c.opts.Disk.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return workError("remove "+f.Name(), err)
-			}
-		default:
-			foreign++
-		}
-	}
-	if dir == c.journal.dir || foreign > 0 {
-		return nil
-	}
-	if err := c.opts.Disk.Remove(dir); err != nil {
-		return workError("remove "+dir, err)
-	}
-	// For good, before the setup goes that says where it was.
-	if err := c.opts.Disk.Sync(filepath.Dir(dir)); err != nil {
-		return workError("sync "+filepath.Dir(dir), err)
-	}
-	return nil
+	return c.journal.clear(c.journal.dir)
 }
 
 // begin writes the setup of a new copy, or compares that of an unfinished one.
@@ -382,7 +344,7 @@ func (c *copying) begin(earlier *Setup) (err error) {
 	c.journal.setup, c.journal.work = now, now.WorkDir
 	// Where a process was stopped while it removed another run's files, the
 	// rest is there without a setup, and would be taken for this run's.
-	if err := c.clear(c.journal.dir); err != nil {
+	if err := c.journal.clear(c.journal.dir); err != nil {
 		return err
 	}
 	if err := c.opts.Disk.Sync(c.journal.dir); err != nil {
@@ -420,32 +382,20 @@ func (c *copying) makeWork() error {
 
 // compare refuses to resume a copy of something else.
 func (c *copying) compare(was, now Setup) error {
-	differs := func(what, was, now string) error {
+	differs := func(what string) error {
 		return &Error{Kind: ErrConfig, Op: "resume run " + c.result.RunID,
-			Err:  fmt.Errorf("%w: the %s is %q now, and was %q", ErrOtherCopy, what, now, was),
+			Err:  fmt.Errorf("%w: %s", ErrOtherCopy, what),
 			Hint: "go on with the configuration that the copy was begun with, or throw it away and start over: --restart"}
 	}
-	for _, x := range [][3]string{
-		{"source", was.Source.Name, now.Source.Name},
-		{"source's id", was.Source.ID, now.Source.ID},
-		{"source's incarnation", was.Source.Incarnation, now.Source.Incarnation},
-		{"start key", was.StartKey, now.StartKey},
-	} {
-		if x[1] != x[2] {
-			return differs(x[0], x[1], x[2])
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(now.Destination)) {
-		if a, b := was.Destination[name], now.Destination[name]; a != b {
-			return differs("destination's "+name, a, b)
-		}
+	if what := was.Differs(now); what != "" {
+		return differs(what)
 	}
 	if c.opts.Segments != 0 && was.Segments != 0 && c.opts.Segments != was.Segments {
-		return differs("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(c.opts.Segments))
+		return differs(changed("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(c.opts.Segments)))
 	}
 	if c.opts.WorkDir != "" {
 		if dir, err := filepath.Abs(c.opts.WorkDir); err != nil || dir != filepath.Dir(was.WorkDir) {
-			return differs("work directory", filepath.Dir(was.WorkDir), dir)
+			return differs(changed("work directory", filepath.Dir(was.WorkDir), dir))
 		}
 	}
 	return nil
@@ -634,7 +584,7 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 func (c *copying) cleanUp(keep bool) error {
 	var err error
 	if c.journal != nil && !keep && c.journal.work != "" && c.journal.work != c.journal.dir {
-		err = c.clear(c.journal.work)
+		err = c.journal.clear(c.journal.work)
 	}
 	return errors.Join(err, c.dst.Close(keep))
 }

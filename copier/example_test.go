@@ -47,7 +47,13 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	result, err := copier.Copy(ctx, source, sink, copier.Options{})
+	result, err := copier.Copy(ctx, source, sink, copier.Options{
+		Resume: true, // go on with an unfinished copy, if there is one
+		ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
+			found, err := verify.Digests(ctx, dir)
+			return found.Digests, err
+		},
+	})
 	if err != nil {
 		log.Fatal(err, "\n", copier.Hint(err))
 	}

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,6 +90,31 @@ type Setup struct {
 // An Identity tells one destination from another: names of what matters, such
 // as "path", and their values.
 type Identity map[string]string
+
+// Differs says, in words, in what a copy that is set up now is another one than
+// s: source, destination or filter. It returns nothing where they are the same.
+func (s Setup) Differs(now Setup) string {
+	for _, x := range [][3]string{
+		{"source", s.Source.Name, now.Source.Name},
+		{"source's id", s.Source.ID, now.Source.ID},
+		{"source's incarnation", s.Source.Incarnation, now.Source.Incarnation},
+		{"start key", s.StartKey, now.StartKey},
+	} {
+		if x[1] != x[2] {
+			return changed(x[0], x[1], x[2])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.Destination)) {
+		if was, now := s.Destination[name], now.Destination[name]; was != now {
+			return changed("destination's "+name, was, now)
+		}
+	}
+	return ""
+}
+
+func changed(what, was, now string) string {
+	return fmt.Sprintf("the %s is %q now, and was %q", what, now, was)
+}
 
 // A checkpoint is one addition to a journal.
 type checkpoint struct {
@@ -481,3 +507,102 @@ func (j *journal) sweep(alive []runRecord) error {
 	}
 	return nil
 }
+
+// clear removes the files of a journal from a directory, and nothing else. The
+// setup goes last: without it nobody would look for the rest. A directory that
+// was made for the run goes too, once it is empty.
+func (j *journal) clear(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return workError("read "+dir, err)
+	}
+	slices.SortStableFunc(list, func(a, b os.DirEntry) int {
+		return strings.Compare(strings.TrimPrefix(b.Name(), setupName), strings.TrimPrefix(a.Name(), setupName))
+	})
+	foreign := 0
+	for _, f := range list {
+		switch name := strings.TrimSuffix(f.Name(), ".tmp"); {
+		case name == setupName, name == StatusName, strings.HasPrefix(name, checkpointPrefix), strings.HasPrefix(name, runPrefix):
+			if err := j.disk.Remove(filepath.Join(dir, f.Name())); err != nil {
+				return workError("remove "+f.Name(), err)
+			}
+		default:
+			foreign++
+		}
+	}
+	if dir == j.dir || foreign > 0 {
+		return nil
+	}
+	if err := j.disk.Remove(dir); err != nil {
+		return workError("remove "+dir, err)
+	}
+	// For good, before the setup goes that says where it was.
+	if err := j.disk.Sync(filepath.Dir(dir)); err != nil {
+		return workError("sync "+filepath.Dir(dir), err)
+	}
+	return nil
+}
+
+// A Journal keeps what a [Scan] has read, in a directory, so that the scan of
+// another process can go on with it: with the same intervals, files and rules
+// as a copy's. A [Copy] has one of its own.
+type Journal struct {
+	j *journal
+}
+
+// OpenJournal opens the journal in an existing directory, to which nobody else
+// may write meanwhile. With resume it goes on with what is there: setup, which
+// says what will be read, must then be that of the journal, or the error wraps
+// [ErrOtherCopy] and [ErrConfig]. Otherwise, and where there is nothing, the
+// files of an earlier journal are removed, and no others, and a new one is
+// begun.
+func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
+	j := &journal{dir: dir, work: dir, next: 1, run: 1}
+	if resume {
+		was, err := readSetup(dir)
+		if err != nil {
+			return nil, err
+		}
+		if was != nil {
+			what := was.Differs(setup)
+			if what == "" && setup.Segments != 0 && was.Segments != 0 && setup.Segments != was.Segments {
+				what = changed("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(setup.Segments))
+			}
+			if what != "" {
+				return nil, &Error{Kind: ErrConfig, Op: "resume", Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
+			}
+			j.setup = *was
+			if j.saved, err = j.any(); err != nil {
+				return nil, err
+			}
+			if j.saved {
+				j.setup.Resumed++ // otherwise nothing is gone on with
+			}
+			return &Journal{j}, j.writeSetup()
+		}
+	}
+	if err := j.clear(dir); err != nil {
+		return nil, err
+	}
+	if err := j.disk.Sync(dir); err != nil {
+		return nil, workError("sync "+dir, err)
+	}
+	j.setup = setup
+	j.setup.WorkDir, j.setup.Segments = dir, 0 // the scan will know
+	return &Journal{j}, j.writeSetup()
+}
+
+// Setup is what the journal says of its scan. Segments is 0 as long as nothing
+// was read.
+func (j *Journal) Setup() Setup { return j.j.setup }
+
+// Saved tells whether there is something that a later scan need not read
+// again. It is valid before a scan and after it.
+func (j *Journal) Saved() bool { return j.j.saved }
+
+// Remove removes the journal's files, and nothing else. The stream that a scan
+// made of it must be closed.
+func (j *Journal) Remove() error { return j.j.clear(j.j.dir) }

@@ -37,6 +37,12 @@ type ScanOptions struct {
 	// shall be sorted in its place: the entry, another one, or nothing. It
 	// is called from all workers at once, and keeps neither argument.
 	Map func(e Entry, out *Batch)
+	// Journal, where set, is where what was read is saved every few seconds,
+	// and before a scan that fails or is cancelled returns. The scan reads only
+	// what is not there yet, with the segments that it was begun with; Map must
+	// be the same. Its directory takes the place of WorkDir, and its files stay until
+	// Journal.Remove.
+	Journal *Journal
 	// Events, where set, is told what goes on.
 	Events func(Event)
 
@@ -166,6 +172,13 @@ func (s *ScanStats) add(o ScanStats) {
 // opts.WorkDir. The statistics are valid as far as the scan came, also when it
 // failed.
 func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats, error) {
+	if opts.Journal != nil {
+		opts.journal, opts.WorkDir = opts.Journal.j, opts.Journal.j.work
+		if n := opts.journal.setup.Segments; n != 0 {
+			opts.Segments = n
+		}
+		opts.source = opts.journal.setup.Source
+	}
 	sorted, stats, _, err := runScan(ctx, src, opts)
 	return sorted, stats, err
 }

@@ -301,7 +301,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
-	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCommit} {
+	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit} {
 		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
 			phases = append(phases, fmt.Sprintf("%s %s", ph, round(d)))
 		}
