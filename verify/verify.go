@@ -33,15 +33,32 @@ import (
 
 // Options say how a comparison is made. The zero value is fit for use.
 type Options struct {
-	// Workers, Segments and Memory are those of [copier.ScanOptions].
-	Workers  int
+	// Workers and Memory are those of [copier.ScanOptions].
+	Workers int
+	Memory  int64
+	// Segments is the number of segments the source is asked for. 0 means one
+	// for each 6 MiB that it reports, from 61 to 4,093, and for a sample at
+	// least 1,000: not as many as a copy asks for, so that a mistake in how
+	// the source was divided is not made twice.
 	Segments int
-	Memory   int64
-	// WorkDir is where work files go that exceed Memory, about 100 bytes an
-	// entry; empty means the system's directory for temporary files.
+	// WorkDir is an existing directory for work files, about 100 bytes an
+	// entry. See [WorkPath] for where they are in it, and where they are if it
+	// is empty; the work files of a sample go to the system's directory for
+	// temporary files then.
 	WorkDir string
+	// Resume goes on with a comparison that was interrupted, killed or failed:
+	// what it has read of the source is not read again. It is refused with
+	// [ErrOtherComparison] where the source or the directory is another one
+	// now. Without Resume, and where there is nothing to go on with, a
+	// comparison begins afresh, and what an earlier one has left is removed.
+	Resume bool
+	// Sample, where set, is the share of the source to compare, above 0 and
+	// below 1, in segments that SampleSeed chooses; 0 means a seed of its own.
+	Sample     float64
+	SampleSeed uint64
 	// MaxDiffs bounds how many differing keys are named; 0 means 100, and a
-	// negative number no bound. All are counted.
+	// negative number no bound. All are counted. Each that is named takes some
+	// 400 bytes of memory.
 	MaxDiffs int
 	// FSMIndex is the Raft index that a copy leaves behind; a directory with a
 	// higher one is one that a Vault has started on. 0 means 2.
@@ -127,13 +144,33 @@ type Report struct {
 	Known int64 `json:"known"`
 	// Diffs names them, as many as Options.MaxDiffs allows, in key order.
 	Diffs []Diff `json:"diffs"`
-	// Complete is set when both sides were read to their end.
+	// Complete is set when both sides were read to their end, of the source
+	// no more than the sample if there is one.
 	Complete bool `json:"complete"`
+
+	// Sample is set when a part of the source only was compared. The prefixes
+	// count, on both sides, what was looked up; DestinationEntries counts all
+	// that the destination holds.
+	Sample *Sample `json:"sample,omitempty"`
+	// Resumed counts how often the comparison was gone on with. Nothing keeps
+	// a Vault from writing to the source meanwhile: where it is not 0, a
+	// difference may be an entry that was written between two readings.
+	Resumed int `json:"resumed"`
+	// Began is when the comparison was begun for the first time; Start and
+	// Duration are those of the last process.
+	Began time.Time `json:"began"`
+	// Kept names, beside an error, the directory with what was read, for a
+	// later call with Options.Resume. It is empty where nothing is kept.
+	Kept string `json:"kept,omitempty"`
 }
 
 // Equal tells whether both sides hold the same keys with the same values. It
-// is false as long as that is not known.
-func (r *Report) Equal() bool {
+// is false as long as that is not known, and always for a sample.
+func (r *Report) Equal() bool { return r.NoDifference() && r.Sample == nil }
+
+// NoDifference tells whether nothing differs in what was compared: in all, or
+// in the sample.
+func (r *Report) NoDifference() bool {
 	return r.Complete && r.Missing == 0 && r.Extra == 0 && r.Different == 0
 }
 
@@ -144,6 +181,10 @@ func (r *Report) Equal() bool {
 // on the directory is [ErrInUse], at once, and a file that is not sound is
 // [vaultdb.ErrDamaged]. The directory is only read, and no Vault can start on
 // it meanwhile.
+//
+// What was read of the source is saved every few seconds in the work directory.
+// When the comparison has come to its end, all of that is removed, whatever the
+// result; after an error Report.Kept tells whether a later call can go on.
 func Compare(ctx context.Context, src copier.Source, path string, opts Options) (rep *Report, err error) {
 	if opts.MaxDiffs == 0 {
 		opts.MaxDiffs = 100
@@ -152,9 +193,13 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 		opts.FSMIndex = fsmIndex
 	}
 	rep = &Report{Destination: path, Start: time.Now(), Diffs: []Diff{}, Prefixes: []Prefix{}}
+	rep.Began = rep.Start
 	defer func() { rep.Duration = time.Since(rep.Start) }()
+	if err := opts.validate(); err != nil {
+		return rep, err
+	}
 
-	dst, err := open(filepath.Join(path, "vault.db"))
+	dst, err := open(filepath.Join(path, vaultDBName))
 	if err != nil {
 		return rep, err
 	}
@@ -163,26 +208,84 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 		return rep, err
 	}
 	rep.Started = rep.Raft.Index > opts.FSMIndex
+	scan := copier.ScanOptions{Workers: opts.Workers, Segments: opts.Segments, Memory: opts.Memory, Map: digest, Events: opts.Events}
+	if opts.Sample != 0 {
+		return rep, rep.compareSample(ctx, src, dst, scan, opts)
+	}
 
+	work, err := openWork(WorkPath(opts.WorkDir, path))
+	if err != nil {
+		return rep, err
+	}
+	defer func() {
+		keep := work.worthKeeping(err)
+		if keep {
+			rep.Kept = work.path
+		}
+		err = errors.Join(err, work.close(keep))
+	}()
 	if rep.Source, err = src.Prepare(ctx); err != nil {
 		return rep, err
 	}
-	work, err := os.MkdirTemp(opts.WorkDir, "dyn2raft-verify-")
-	if err != nil {
-		return rep, &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Err: err}
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-
-	entries, stats, err := copier.Scan(ctx, src, copier.ScanOptions{
-		Workers: opts.Workers, Segments: opts.Segments, Memory: opts.Memory,
-		WorkDir: work, Map: digest, Events: opts.Events,
-	})
-	rep.Scan = stats
-	if err != nil {
+	if err := work.begin(rep.Source, path, rep.Raft.Index, opts); err != nil {
 		return rep, err
 	}
+	setup := work.journal.Setup()
+	rep.Resumed, rep.Began = setup.Resumed, setup.Start
+	if scan.Segments == 0 {
+		scan.Segments = segments(rep.Source, minSegments)
+	}
+	scan.Journal = work.journal
+	return rep, rep.compare(ctx, src, dst, scan, opts.MaxDiffs)
+}
+
+// compareSample compares a part of src, and keeps nothing if that fails.
+func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *destination, scan copier.ScanOptions, opts Options) (err error) {
+	if r.Source, err = src.Prepare(ctx); err != nil {
+		return err
+	}
+	if scan.WorkDir, err = os.MkdirTemp(opts.WorkDir, "dyn2raft-verify-"); err != nil {
+		return &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Err: err}
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scan.WorkDir)) }()
+	if scan.Segments == 0 {
+		scan.Segments = segments(r.Source, sampleSegments)
+	}
+	sampled := newSample(src, opts)
+	r.Sample = sampled.sample
+	return r.compare(ctx, sampled, dst, scan, opts.MaxDiffs)
+}
+
+// compare reads the source, and walks it and the destination side by side.
+func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, scan copier.ScanOptions, maxDiffs int) (err error) {
+	entries, stats, err := copier.Scan(ctx, src, scan)
+	r.Scan = stats
+	if err != nil {
+		return moved(err)
+	}
 	defer func() { err = errors.Join(err, entries.Close()) }()
-	return rep, rep.walk(ctx, entries, dst, opts.MaxDiffs)
+	return moved(r.walk(ctx, entries, dst, maxDiffs))
+}
+
+// moved says what to do where a source was written to, which keeps nobody from
+// comparing it: the hints of a copy are of no use then.
+func moved(err error) error {
+	if errors.Is(err, copier.ErrDuplicateKey) || errors.Is(err, copier.ErrMoved) {
+		return &copier.Error{Err: err, Hint: "somebody wrote to the source meanwhile: stop every Vault that uses it, then compare afresh, without --resume"}
+	}
+	return err
+}
+
+const (
+	segmentBytes = 6 << 20
+	minSegments  = 61
+	maxSegments  = 4093
+)
+
+// segments is the number of segments that a source is asked for, unless the
+// caller says it. See Options.Segments.
+func segments(info copier.SourceInfo, least int64) int {
+	return int(min(max(info.Bytes/segmentBytes, least), maxSegments))
 }
 
 // summary is what is kept of a value: its length and its SHA-256.
@@ -245,8 +348,10 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		default:
 			order = bytes.Compare(s.Key, d.Key)
 		}
-		if order >= 0 {
+		if order == 0 || order > 0 && r.Sample == nil {
 			dstSums.add(d)
+		}
+		if order >= 0 {
 			r.DestinationEntries++
 		}
 		if order <= 0 {
@@ -257,6 +362,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		case order < 0:
 			r.Missing++
 			add(Diff{Kind: Missing, Key: string(s.Key), Source: describe(s.Value)})
+		case order > 0 && r.Sample != nil: // not in the sample, or not in the source
 		case order > 0:
 			r.Extra++
 			add(Diff{Kind: Extra, Key: string(d.Key), Destination: describe(d.Value)})

@@ -648,6 +648,7 @@ var resumeCases = map[string]func(*env){
 			}
 			s, _ := e.source(ha)
 			e.ok(e.lock(s, "run-1").Release(e.Context(), copier.EndUnfinished))
+			time.Sleep(2 * e.timing.renew) // a renewal that was cut off may reach the table late
 			migration, leader := e.get("core/migration"), e.get("core/_lock")
 			e.held("run-1")
 			time.Sleep(3 * e.timing.renew)

@@ -119,11 +119,17 @@ type finished struct {
 // runProgram runs a program to its end, with no terminal and nothing on stdin.
 func runProgram(t *testing.T, limit time.Duration, program string, args ...string) finished {
 	t.Helper()
+	return runWith(t, limit, nil, program, args...)
+}
+
+// runWith is runProgram with more in the child's environment.
+func runWith(t *testing.T, limit time.Duration, environment []string, program string, args ...string) finished {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env, cmd.Dir = childEnvironment(t), t.TempDir()
+	cmd.Env, cmd.Dir = append(childEnvironment(t), environment...), t.TempDir()
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = dieWithParent()
 	began := time.Now()

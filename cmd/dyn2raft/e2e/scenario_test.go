@@ -362,13 +362,7 @@ func (s *scenario) wantNothingLost(n node) {
 // as ever once dyn2raft has freed it.
 func (s *scenario) lockedOut(n node) {
 	s.t.Helper()
-	s.step("the table stays locked: a real Vault refuses to start on it", func() {
-		v := launchVault(s.t, s.old, dynamoDBStorage("storage", s.table.endpoint))
-		v.waitExit(s.t, time.Minute)
-		if code := v.cmd.ProcessState.ExitCode(); code == 0 || !strings.Contains(v.output(), "migration") {
-			s.t.Fatalf("exit code %d, want a refusal that speaks of a migration:\n%s", code, lastLines(v.output(), 20))
-		}
-	})
+	s.step("the table stays locked: a real Vault refuses to start on it", s.refusesToStart)
 	s.step("dyn2raft copy -reset frees it", func() {
 		run := runProgram(s.t, 2*time.Minute, dyn2raftBin, "copy", "-config", s.migrateFile(n, ""), "-reset")
 		if run.code != 0 {
@@ -380,4 +374,14 @@ func (s *scenario) lockedOut(n node) {
 		s.contents.checkSecrets(s.t, v)
 		v.stop(s.t)
 	})
+}
+
+// refusesToStart wants the old Vault to end at once, because of the table's core/migration.
+func (s *scenario) refusesToStart() {
+	s.t.Helper()
+	v := launchVault(s.t, s.old, dynamoDBStorage("storage", s.table.endpoint))
+	v.waitExit(s.t, time.Minute)
+	if code := v.cmd.ProcessState.ExitCode(); code == 0 || !strings.Contains(v.output(), "migration") {
+		s.t.Fatalf("exit code %d, want a refusal that speaks of a migration:\n%s", code, lastLines(v.output(), 20))
+	}
 }

@@ -48,6 +48,15 @@ func text(i item, attribute string) string {
 	return s.Value
 }
 
+// binary is a binary attribute, or empty where there is none.
+func binary(i item, attribute string) string {
+	b, _ := i[attribute].(*types.AttributeValueMemberB)
+	if b == nil {
+		return ""
+	}
+	return string(b.Value)
+}
+
 func itemKey(path, key string) item {
 	return item{
 		"Path": &types.AttributeValueMemberS{Value: path},

@@ -261,6 +261,12 @@ func (v *vault) voters(t *testing.T) int {
 	return n
 }
 
+// mounts is how many secrets engines `vault secrets list` would show.
+func (v *vault) mounts(t *testing.T) int {
+	t.Helper()
+	return len(v.read(t, "sys/mounts"))
+}
+
 func writeFile(t *testing.T, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
