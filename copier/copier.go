@@ -256,8 +256,9 @@ type Result struct {
 	Scan   ScanStats  `json:"scan"`
 	Load   LoadStats  `json:"load"`
 
-	// Digests are those of the entries copied, by prefix, and ReadBack is set
-	// when they were found to be those of the result as well.
+	// Digests are those of the entries copied, by prefix, where
+	// Options.ReadBack is set, and ReadBack is set when they were found to be
+	// those of the result as well.
 	Digests  Digests `json:"digests"`
 	ReadBack bool    `json:"read_back"`
 

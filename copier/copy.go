@@ -45,7 +45,7 @@ type Options struct {
 	// checked of how it is stored, and returns the digests of its entries.
 	// Nothing is put in place unless they are those of what was read. An error
 	// wraps [ErrDestination]. Function Digests of package verify is made for
-	// it.
+	// it. Digests are computed only where it is set.
 	ReadBack func(ctx context.Context, dir string) (Digests, error)
 	// Finish, where set, is called once the result is in place, before the
 	// source is given back and the work files are removed: if the process is
@@ -75,7 +75,7 @@ func (o *Options) Validate() error {
 
 func (o *Options) scanOptions() ScanOptions {
 	out := ScanOptions{Workers: o.Workers, Segments: o.Segments, Memory: o.Memory, Events: o.Events,
-		digest: true, every: o.CheckpointInterval, tune: o.tune}
+		digest: o.ReadBack != nil, every: o.CheckpointInterval, tune: o.tune}
 	if start := []byte(o.StartKey); len(start) > 0 {
 		out.Map = func(e Entry, out *Batch) {
 			if bytes.Compare(e.Key, start) >= 0 {
@@ -332,7 +332,7 @@ func (c *copying) begin(earlier *Setup) (err error) {
 		}
 		c.result.RunID = id
 	}
-	now.RunID = c.result.RunID
+	now.RunID, now.Digest = c.result.RunID, c.opts.ReadBack != nil
 	now.WorkDir = c.journal.dir
 	if c.opts.WorkDir != "" {
 		dir, err := filepath.Abs(c.opts.WorkDir)
@@ -413,6 +413,7 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	if n := c.journal.setup.Segments; n != 0 {
 		opts.Segments = n
 	}
+	opts.digest = c.journal.setup.Digest
 	entries, stats, digests, err := runScan(ctx, c.src, opts)
 	c.result.Scan, c.digests = stats, digests
 	if err != nil {
@@ -429,11 +430,11 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	if c.result.Load, err = c.dst.Load(ctx, entries); err != nil {
 		return cause(ctx, err)
 	}
-	want, got := digests.Total(), c.result.Load
-	if got.Entries != want.Entries || got.Bytes != want.Bytes {
+	want, got := stats.Entries-stats.LeftOut, c.result.Load
+	if got.Entries != want || !c.result.Partial && got.Bytes != stats.Bytes {
 		return &Error{Kind: ErrDestination, Op: "load entries",
 			Err: fmt.Errorf("%d entries (%d bytes in all) were read, and %d (%d bytes) were written: this is a defect of dyn2raft, and nothing was put in place",
-				want.Entries, want.Bytes, got.Entries, got.Bytes)}
+				want, stats.Bytes, got.Entries, got.Bytes)}
 	}
 
 	c.result.Digests = digests
@@ -485,7 +486,7 @@ type Directory interface {
 // readBack compares what was loaded with what was read.
 func (c *copying) readBack(ctx context.Context, want Digests) error {
 	sink, ok := c.dst.(Directory)
-	if !ok || c.opts.ReadBack == nil {
+	if !ok || c.opts.ReadBack == nil || !c.journal.setup.Digest {
 		return nil
 	}
 	c.startPhase(PhaseCheck)

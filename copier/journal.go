@@ -77,6 +77,8 @@ type Setup struct {
 	WorkDir string `json:"work_dir"`
 	// Segments is the number of segments, 0 as long as it is not known.
 	Segments int `json:"segments"`
+	// Digest is set when digests are computed, of all runs or of none.
+	Digest bool `json:"digest"`
 	// Held is set from when the source was locked.
 	Held bool `json:"held"`
 	// Resumed counts how often the copy was resumed.
@@ -556,7 +558,7 @@ type Journal struct {
 // OpenJournal opens the journal in an existing directory, to which nobody else
 // may write meanwhile. With resume it goes on with what is there: setup, which
 // says what will be read, must then be that of the journal, or the error wraps
-// [ErrOtherCopy] and [ErrConfig]. Otherwise, and where there is nothing, the
+// [ErrOtherScan] and [ErrConfig]. Otherwise, and where there is nothing, the
 // files of an earlier journal are removed, and no others, and a new one is
 // begun.
 func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
@@ -572,7 +574,7 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 				what = changed("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(setup.Segments))
 			}
 			if what != "" {
-				return nil, &Error{Kind: ErrConfig, Op: "resume", Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
+				return nil, &Error{Kind: ErrConfig, Op: "go on in " + dir, Err: fmt.Errorf("%w: %s", ErrOtherScan, what)}
 			}
 			j.setup = *was
 			if j.saved, err = j.any(); err != nil {
@@ -606,3 +608,7 @@ func (j *Journal) Saved() bool { return j.j.saved }
 // Remove removes the journal's files, and nothing else. The stream that a scan
 // made of it must be closed.
 func (j *Journal) Remove() error { return j.j.clear(j.j.dir) }
+
+// ErrOtherScan is returned, together with ErrConfig, when a journal is one of
+// another scan.
+var ErrOtherScan = errors.New("what was read before is of something else")

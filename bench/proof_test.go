@@ -1,0 +1,169 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// never is a checkpoint interval that no copy here reaches.
+const never = time.Hour
+
+// copyWith copies the table once into dir.
+func copyWith(tb testing.TB, s server, dir string, opts copier.Options) (copier.Result, time.Duration, error) {
+	tb.Helper()
+	src, err := dynamodb.New(tb.Context(), dynamodb.Options{Endpoint: s.URL, AccessKey: "a", SecretKey: "b", HAEnabled: true})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dst, err := sink.New(sink.Options{Path: dir, NodeID: "n", Address: "127.0.0.1:8201", Disk: opts.Disk})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	runtime.GC()
+	start := time.Now()
+	res, err := copier.Copy(tb.Context(), src, dst, opts)
+	return res, time.Since(start), err
+}
+
+// whole copies the table once and removes the result.
+func whole(tb testing.TB, s server, opts copier.Options) (copier.Result, time.Duration) {
+	tb.Helper()
+	dir := mkdir(tb)
+	res, took, err := copyWith(tb, s, dir, opts)
+	if err == nil {
+		err = os.RemoveAll(dir)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return res, took
+}
+
+// BenchmarkProof compares a copy that proves itself, with digests and a
+// read-back, with one that does not. "check-s" is the read-back alone.
+func BenchmarkProof(b *testing.B) { proof(b, b.Loop, 1_200_000).report(b) }
+
+func TestProof(t *testing.T) { want(t, proof(t, once(), 2000), "x-copy", "with-s", "without-s", "check-s") }
+
+func proof(tb testing.TB, loop func() bool, entries int) metrics {
+	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}})
+	var with, without, check []time.Duration
+	for loop() {
+		_, took := whole(tb, s, copier.Options{CheckpointInterval: never})
+		without = append(without, took)
+		res, took := whole(tb, s, copier.Options{CheckpointInterval: never,
+			ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
+				found, err := verify.Digests(ctx, dir)
+				return found.Digests, err
+			}})
+		with, check = append(with, took), append(check, res.Phases[copier.PhaseCheck])
+		if !res.ReadBack || res.Digests.Total().Entries != int64(entries) {
+			tb.Fatalf("read back: %v, %d entries", res.ReadBack, res.Digests.Total().Entries)
+		}
+	}
+	return metrics{
+		"x-copy":    median(with).Seconds() / median(without).Seconds(),
+		"with-s":    median(with).Seconds(),
+		"without-s": median(without).Seconds(),
+		"check-s":   median(check).Seconds(),
+	}
+}
+
+// BenchmarkCheckpoints compares a copy that saves what it reads ten times with
+// one that never does, of a table larger than the memory budget.
+func BenchmarkCheckpoints(b *testing.B) { checkpoints(b, b.Loop, 1_200_000).report(b) }
+
+func TestCheckpoints(t *testing.T) {
+	want(t, checkpoints(t, once(), 20_000), "x-copy", "with-s", "without-s", "checkpoints")
+}
+
+func checkpoints(tb testing.TB, loop func() bool, entries int) metrics {
+	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}})
+	var with, without []time.Duration
+	count := 0
+	for loop() {
+		res, took := whole(tb, s, copier.Options{CheckpointInterval: never})
+		without = append(without, took)
+		res, took = whole(tb, s, copier.Options{CheckpointInterval: res.Phases[copier.PhaseScan] / 10})
+		with, count = append(with, took), res.Scan.Checkpoints
+	}
+	return metrics{
+		"x-copy":      median(with).Seconds() / median(without).Seconds(),
+		"with-s":      median(with).Seconds(),
+		"without-s":   median(without).Seconds(),
+		"checkpoints": float64(count),
+	}
+}
+
+// BenchmarkResume compares a copy that dies when half is read, and is resumed,
+// with one that is not interrupted. Both have the service's delays, and save
+// what they read more than ten times.
+func BenchmarkResume(b *testing.B) { resume(b, b.Loop, 200_000).report(b) }
+
+func TestResume(t *testing.T) {
+	want(t, resume(t, once(), 10_000), "x-copy", "resumed-s", "whole-s", "read-again")
+}
+
+var errDead = errors.New("dead")
+
+func resume(tb testing.TB, loop func() bool, entries int) metrics {
+	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}, Options: delayed})
+	var uninterrupted, resumed []time.Duration
+	again := 0.0
+	interval := 100 * time.Millisecond
+	for loop() {
+		_, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
+		uninterrupted = append(uninterrupted, took)
+
+		// A dead disk keeps nothing of what comes after: as a kill does.
+		dir := mkdir(tb)
+		var dead atomic.Bool
+		var read atomic.Int64
+		_, first, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval,
+			Disk: &durable.Disk{Before: func(durable.Op) error {
+				if dead.Load() {
+					return errDead
+				}
+				return nil
+			}},
+			Events: func(e copier.Event) {
+				if p, ok := e.(copier.PageRead); ok && read.Add(p.Entries) > int64(entries/2) {
+					dead.Store(true)
+				}
+			}})
+		if !errors.Is(err, errDead) {
+			tb.Fatalf("the copy did not die: %v", err)
+		}
+		res, second, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval, Resume: true, Events: func(e copier.Event) {
+			if p, ok := e.(copier.PageRead); ok {
+				read.Add(p.Entries)
+			}
+		}})
+		if err == nil {
+			err = os.RemoveAll(dir)
+		}
+		if err != nil || res.Load.Entries != int64(entries) || res.Resumed != 1 {
+			tb.Fatalf("%d entries, resumed %d times: %v", res.Load.Entries, res.Resumed, err)
+		}
+		resumed = append(resumed, first+second)
+		again = float64(read.Load())/float64(entries) - 1
+	}
+	return metrics{
+		"x-copy":     median(resumed).Seconds() / median(uninterrupted).Seconds(),
+		"resumed-s":  median(resumed).Seconds(),
+		"whole-s":    median(uninterrupted).Seconds(),
+		"read-again": again,
+	}
+}
