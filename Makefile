@@ -8,7 +8,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test race crash e2e vault lint bench bench-results clean
+.PHONY: help demo build test race crash browser e2e vault lint bench bench-results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ race: ## the same tests three times over in shuffled order, to look for rare rac
 
 crash: ## kill copies at every durable step and at random, go on with them, and compare; KILLS=200, SEED=
 	go test -count=1 -timeout 60m -v ./cmd/dyn2raft/crash -args -kills $(or $(KILLS),200) $(if $(SEED),-seed $(SEED))
+
+browser: ## look at the report in a headless Chromium (in PATH, or $BROWSER)
+	go test -tags browser -count=1 -v ./cmd/dyn2raft/report
 
 e2e: ## the whole move with a real Vault, three nodes, failover, and vault operator migrate to compare
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \

@@ -55,7 +55,9 @@ func whole(tb testing.TB, s server, opts copier.Options) (copier.Result, time.Du
 // read-back, with one that does not. "check-s" is the read-back alone.
 func BenchmarkProof(b *testing.B) { proof(b, b.Loop, 1_200_000).report(b) }
 
-func TestProof(t *testing.T) { want(t, proof(t, once(), 2000), "x-copy", "with-s", "without-s", "check-s") }
+func TestProof(t *testing.T) {
+	want(t, proof(t, once(), 2000), "x-copy", "with-s", "without-s", "check-s")
+}
 
 func proof(tb testing.TB, loop func() bool, entries int) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}})

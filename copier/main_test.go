@@ -24,12 +24,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // deadlock shall not wait for the test binary's own limit.
 func watch(t testing.TB) {
 	t.Helper()
-	name := t.Name()
+	t.Cleanup(watched(t.Name()))
+}
+
+// watched is watch for a part of a test, which ends with the returned function.
+func watched(name string) (end func()) {
 	timer := time.AfterFunc(30*time.Second, func() {
 		debug.SetTraceback("all")
 		panic(name + ": deadlock")
 	})
-	t.Cleanup(func() { timer.Stop() })
+	return func() { timer.Stop() }
 }
 
 // randomEntries returns n entries with different keys, in no order. Many keys

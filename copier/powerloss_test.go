@@ -76,7 +76,6 @@ func TestPowerLossAtEveryOperation(t *testing.T) {
 			t.Parallel()
 			resumed := 0
 			for at := 0; ; at++ {
-				watch(t)
 				m, opts := newPowerMachine(t, 7, 36, apart)
 				m.power.FailAt(at)
 				_, err := m.process(t.Context(), -1, opts, nil)
@@ -111,7 +110,6 @@ func TestPowerLossModel(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for round := range uint64(40) {
-		watch(t)
 		rnd := rand.New(rand.NewPCG(seed, round))
 		apart := rnd.IntN(2) == 0
 		m, opts := newPowerMachine(t, rnd.Uint64(), rnd.IntN(200), apart)

@@ -283,6 +283,7 @@ func (m *machine) all() []Entry { return sortedCopy(slices.Concat(m.lines...)) }
 // process runs a copy that is killed in front of its operation number kill,
 // never if that is negative.
 func (m *machine) process(ctx context.Context, kill int, opts Options, fail func() error) (Result, error) {
+	defer watched("a process on " + m.dir)()
 	m.dead.Store(false)
 	m.ops = nil
 	n := 0
@@ -370,7 +371,6 @@ func TestCheckpointModel(t *testing.T) {
 		m := newMachine(t.TempDir(), seed, rapid.IntRange(1, 5).Draw(rt, "segments"), rapid.IntRange(0, 300).Draw(rt, "entries"), rapid.Bool().Draw(rt, "split"))
 		resume := false
 		for process := 0; ; process++ {
-			watch(t)
 			kill := -1
 			ctx, cancel := context.WithCancel(t.Context())
 			var fail func() error
@@ -461,7 +461,6 @@ func TestCheckpointModel(t *testing.T) {
 // the disk, and resumes it.
 func TestKilledAtEveryOperation(t *testing.T) {
 	for kill := 0; ; kill++ {
-		watch(t)
 		m := newMachine(t.TempDir(), 7, 3, 80, true)
 		_, err := m.process(t.Context(), kill, Options{}, nil)
 		if !m.dead.Load() {

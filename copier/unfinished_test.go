@@ -504,7 +504,6 @@ func TestEveryOperationFails(t *testing.T) {
 			t.Parallel()
 			resumed := 0
 			for at := 0; ; at++ {
-				watch(t)
 				errno := errnos[at%len(errnos)]
 				m := newMachine(t.TempDir(), 9, 3, 40, true)
 				var mu sync.Mutex

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -38,7 +39,7 @@ func (s *Sink) takeLock() error {
 			return &copier.Error{
 				Kind: copier.ErrLocked,
 				Op:   "lock " + s.opts.Path,
-				Hint: "wait until it has ended; this shows the process: fuser -v " + shellQuote(s.opts.Path),
+				Hint: "wait until it has ended; this shows the process: fuser -v " + shellescape.Quote(s.opts.Path),
 				Err:  errors.New("another dyn2raft holds this directory"),
 			}
 		}
@@ -127,7 +128,7 @@ func (s *Sink) refuse() error {
 		return &copier.Error{
 			Kind: copier.ErrDestination,
 			Op:   "read " + s.dest(nodeIDName),
-			Hint: "remove it, and a new id is made: rm " + shellQuote(s.dest(nodeIDName)),
+			Hint: "remove it, and a new id is made: rm " + shellescape.Quote(s.dest(nodeIDName)),
 			Err:  errors.New("the file is empty"),
 		}
 	}
@@ -136,7 +137,7 @@ func (s *Sink) refuse() error {
 			Kind: copier.ErrDestination,
 			Op:   "read " + s.dest(nodeIDName),
 			Hint: "give the node the id that its server will run with; if the file is left over from another node: rm " +
-				shellQuote(s.dest(nodeIDName)),
+				shellescape.Quote(s.dest(nodeIDName)),
 			Err: fmt.Errorf("the file holds node id %q, but this copy is for node %q", id, want),
 		}
 	}
@@ -191,11 +192,11 @@ func (s *Sink) holdsData(name, runID string) error {
 		}
 	}
 	// Aside, but in the same directory: it may be a mount point.
-	old := shellQuote(s.dest("old"))
+	old := shellescape.Quote(s.dest("old"))
 	move := "mv"
 	for _, name := range []string{vaultDBName, raftName, nodeIDName} {
 		if there, err := durable.Exists(s.dest(name)); err == nil && there {
-			move += " " + shellQuote(s.dest(name))
+			move += " " + shellescape.Quote(s.dest(name))
 		}
 	}
 	return &copier.Error{
@@ -326,7 +327,7 @@ func (s *Sink) fail(op string, err error) error {
 		return err
 	}
 	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
-	path := shellQuote(s.opts.Path)
+	path := shellescape.Quote(s.opts.Path)
 	account := s.opts.Owner
 	if account == "" {
 		account = "vault:vault"
@@ -338,12 +339,12 @@ func (s *Sink) fail(op string, err error) error {
 	case errors.Is(err, unix.EROFS):
 		e.Hint = "the file system is mounted read-only; mount it writable: mount -o remount,rw <mount point of " + path + ">"
 	case errors.Is(err, unix.ENOENT) && s.lock == nil:
-		e.Hint = fmt.Sprintf("make the directory: mkdir -p %s && chown %s %s", path, shellQuote(account), path)
+		e.Hint = fmt.Sprintf("make the directory: mkdir -p %s && chown %s %s", path, shellescape.Quote(account), path)
 	case errors.Is(err, unix.ENOTDIR) && s.lock == nil:
 		e.Hint = "the path of the raft destination must be a directory"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		e.Hint = fmt.Sprintf("run as the user that Vault runs as (sudo -u %s dyn2raft ...), or give the directory to it: chown %s %s",
-			dirOwner(s.opts.Path), shellQuote(account), path)
+			dirOwner(s.opts.Path), shellescape.Quote(account), path)
 	case errors.Is(err, unix.EEXIST):
 		e.Hint = "something, perhaps a Vault, was started on " + path + " during the copy; stop it, empty the directory, and run the copy again"
 	}
@@ -377,16 +378,4 @@ func treeBytes(root string) (n uint64) {
 		}
 	}
 	return n
-}
-
-// shellQuote quotes a word for the commands in hints, where it needs it.
-func shellQuote(word string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
-			strings.ContainsRune("/._-+:@,=", r)
-	}
-	if word != "" && strings.TrimFunc(word, plain) == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -97,7 +98,7 @@ func (s *Sink) checkOwner() error {
 	case s.owner.set && have != s.owner.uid:
 		s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
 			"%s belongs to %s, but what is put there will belong to %s; if Vault runs as that user: chown %s %s",
-			s.opts.Path, userName(have), s.opts.Owner, shellQuote(s.opts.Owner), shellQuote(s.opts.Path))})
+			s.opts.Path, userName(have), s.opts.Owner, shellescape.Quote(s.opts.Owner), shellescape.Quote(s.opts.Path))})
 	case !s.owner.set && have != os.Geteuid():
 		s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
 			"%s belongs to %s, but what is put there will belong to %s, and a Vault that runs as %[2]s can't open it: use sudo -u %[2]s, or -owner %[2]s",

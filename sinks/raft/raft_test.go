@@ -1003,18 +1003,3 @@ func TestTreeBytes(t *testing.T) {
 		t.Errorf("%d bytes, want 1 MiB and a little", n)
 	}
 }
-
-func TestShellQuote(t *testing.T) {
-	for in, want := range map[string]string{
-		"/opt/vault/data": "/opt/vault/data",
-		"vault:vault":     "vault:vault",
-		"/a b":            "'/a b'",
-		"/it's":           `'/it'\''s'`,
-		"$(x)":            "'$(x)'",
-		"":                "''",
-	} {
-		if got := shellQuote(in); got != want {
-			t.Errorf("%q becomes %s, want %s", in, got, want)
-		}
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
@@ -91,7 +92,7 @@ func (s *Sink) recoverCommit() error {
 			Kind: copier.ErrDestination,
 			Op:   "read " + s.stage(recordName),
 			Hint: fmt.Sprintf("an earlier run did not end well, and what it left can't be told from Vault's; if no Vault was started here: rm -r %s %s",
-				shellQuote(s.stage("")), shellQuote(s.dest(raftName))),
+				shellescape.Quote(s.stage("")), shellescape.Quote(s.dest(raftName))),
 			Err: err,
 		}
 	}

@@ -75,7 +75,7 @@ func root(std Streams) *cli.Command {
 			"Exit status: 0 done, 1 usage, configuration or internal error, 3 differences found,\n" +
 			"10 the source failed, 11 locked by another run or a live Vault, 12 the destination failed,\n" +
 			"129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM.",
-		Commands:                   []*cli.Command{copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std)},
+		Commands:                   []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), reportCommand(std), checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std)},
 		Flags:                      []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
 		Writer:                     std.Out,
 		ErrWriter:                  std.Err,

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
@@ -90,6 +91,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
 			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
 			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
+			backupFlag(),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that the data directory's contents will belong to"},
 			&cli.StringFlag{Name: "start", Usage: "copy only the keys from this `key` on; needs -partial"},
 			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy that no Vault may be started from"},
@@ -110,6 +112,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	switch start, partial := cmd.String("start"), cmd.Bool("partial"); {
 	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked") || cmd.Bool("resume") || cmd.Bool("restart")):
 		return &usageError{"-reset copies nothing, and goes with none of -start, -partial, -resume, -restart and -keep-source-locked", "run it alone, then copy"}
+	case cmd.Bool("reset") && cmd.IsSet("backup"), cmd.Bool("resume") && cmd.IsSet("backup"):
+		return &usageError{"-backup makes a backup before the first read, and goes with neither -reset nor -resume", "leave it out: the backup of the copy's begin is what counts"}
 	case cmd.Bool("resume") && cmd.Bool("restart"):
 		return &usageError{"-resume goes on with an unfinished copy, -restart throws it away", "give one of them"}
 	case start != "" && !partial:
@@ -119,6 +123,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial out"}
 	case partial:
 		out.log = out.log.With("partial", true)
+	}
+	if cmd.IsSet("backup") {
+		if err := dynamodb.CheckBackupName(cmd.String("backup")); err != nil {
+			return err
+		}
 	}
 	readBack := cmd.String("readback")
 	if readBack != "cache" && readBack != "device" {
@@ -178,6 +187,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	defer stopMetrics()
+	if rec.backup, err = backup(ctx, cmd, src, out); err != nil {
+		return err
+	}
 	stop, stopSampling := out.progress(), rec.run()
 	res, err := copier.Copy(ctx, src, dst, copier.Options{
 		Workers:  workers(cmd, cfg),
@@ -218,10 +230,10 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 		}
 		return err
 	}
-	base := "dyn2raft copy -config " + shellQuote(cmd.String("config"))
+	base := "dyn2raft copy -config " + shellescape.Quote(cmd.String("config"))
 	more := ""
 	if start := cmd.String("start"); start != "" {
-		more = " -start " + shellQuote(start) + " -partial"
+		more = " -start " + shellescape.Quote(start) + " -partial"
 	}
 	return &unfinishedError{err, fmt.Sprintf("what was read is kept, and the table stays locked for this copy\n"+
 		"to go on:   %s --resume%s\n"+
@@ -235,17 +247,6 @@ type unfinishedError struct {
 }
 
 func (e *unfinishedError) Unwrap() error { return e.error }
-
-// shellQuote quotes a word for the commands in hints, where it needs it.
-func shellQuote(word string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@,=", r)
-	}
-	if word != "" && strings.TrimFunc(word, plain) == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}
 
 // memoryBudget is the value of -memory in bytes, which it makes the garbage
 // collector obey.

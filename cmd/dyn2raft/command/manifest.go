@@ -29,6 +29,7 @@ type manifestWriter struct {
 	cfg      *config.Config
 	dst      *sink.Sink
 	readBack string
+	backup   string // its ARN
 	src      *dynamodb.Source
 	out      *printer
 	manifest *verify.Manifest // once it is written
@@ -105,7 +106,7 @@ func (r *manifestWriter) check(ctx context.Context, dir string) (copier.Digests,
 	node := vaultdb.Server{ID: r.dst.NodeID(), Address: r.cfg.Destination.Address, Suffrage: "voter"}
 	if got.Raft.Index != sink.FSMIndex || got.Raft.Term != sink.FSMTerm || !slices.Equal(got.Raft.Servers, []vaultdb.Server{node}) {
 		return nil, &copier.Error{Kind: copier.ErrDestination, Op: "read back " + dir,
-			Err: fmt.Errorf("Raft stands at index %d, term %d, with the servers %v: this is a defect of dyn2raft, and nothing was put in place", got.Raft.Index, got.Raft.Term, got.Raft.Servers)}
+			Err: fmt.Errorf("raft stands at index %d, term %d, with the servers %v: this is a defect of dyn2raft, and nothing was put in place", got.Raft.Index, got.Raft.Term, got.Raft.Servers)}
 	}
 	return got.Digests, nil
 }
@@ -124,6 +125,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Resumed: res.Resumed,
 		Partial: res.Partial,
 		Source:  res.Source,
+		Backup:  r.backup,
 		Vault:   r.versions(ctx),
 		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: r.dst.NodeID(), Address: r.cfg.Destination.Address,
 			LogStore: logStore, Index: sink.FSMIndex, Term: sink.FSMTerm, FileBytes: res.Load.FileBytes},

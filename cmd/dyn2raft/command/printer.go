@@ -416,17 +416,34 @@ func (p *printer) verified(rep *verify.Report) error {
 	t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
 	errs := []error{t.flush()}
 	for _, d := range rep.Diffs {
-		errs = append(errs, p.line(fmt.Sprintf("%s %q%s%s", d.Kind, d.Key, describe(", table: ", d.Source), describe(", directory: ", d.Destination))))
+		why := ""
+		switch {
+		case d.Known != "":
+			why = ": " + d.Known
+		case rep.Started:
+			why = ": changed since the start, cannot be judged"
+		}
+		errs = append(errs, p.line(fmt.Sprintf("%s %q%s%s%s", d.Kind, d.Key, describe(", table: ", d.Source), describe(", directory: ", d.Destination), why)))
 	}
-	if n := rep.Missing + rep.Extra + rep.Different; n > int64(len(rep.Diffs)) {
+	n := rep.Missing + rep.Extra + rep.Different
+	if n > int64(len(rep.Diffs)) {
 		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-int64(len(rep.Diffs))))))
 	}
-	if result == nil {
+	counts := fmt.Sprintf("%s missing, %s extra, %s with another value",
+		humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
+	switch {
+	case result == nil:
 		errs = append(errs, p.line(fmt.Sprintf("Equal: all %s entries of table %s are in %s, and nothing else, in %s.",
 			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, round(rep.Duration))))
-	} else {
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s missing, %s extra, %s with another value. Do not use this copy, unless a Vault ran on either side since it was made.",
-			humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))))
+	case rep.Started:
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. But a Vault has run on the directory since the copy (Raft is at index %d), and a Vault writes as soon as it starts:\n"+
+			"%s of these it makes by itself at each start, the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
+			"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", counts, rep.Raft.Index, humanize.Comma(rep.Known))))
+	default:
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts)))
+	}
+	if rep.Resumed > 0 && n > 0 {
+		errs = append(errs, p.line(fmt.Sprintf("This comparison was resumed %d times since %s: what differs may have been written to the table meanwhile.", rep.Resumed, rep.Began.Format(time.DateTime))))
 	}
 	return errors.Join(append(errs, result)...)
 }

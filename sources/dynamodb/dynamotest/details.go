@@ -17,7 +17,6 @@ type TableDetails struct {
 	Stream             types.StreamViewType // "" is no stream
 	Replicas           []string             // other regions
 	Recovery           bool                 // point-in-time recovery is on
-	DecreasesToday     int64                // of the provisioned capacity
 }
 
 // SetTableDetails sets what is said of a table.
@@ -64,7 +63,6 @@ type (
 // describe adds the details to a description.
 func (d *TableDetails) describe(out *tableDescription) {
 	out.DeletionProtectionEnabled = d.DeletionProtection
-	out.ProvisionedThroughput.NumberOfDecreasesToday = d.DecreasesToday
 	if d.Stream != "" {
 		out.StreamSpecification = &streamSpecification{true, d.Stream}
 	}

@@ -1,0 +1,260 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/term"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+)
+
+// errNotReady is returned when a check of the plan has failed and the report
+// says which.
+var errNotReady = fmt.Errorf("a copy would fail: %w", errDifferent)
+
+func planCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "plan",
+		Usage:     "check everything a copy depends on, and estimate how long it takes",
+		UsageText: "dyn2raft plan -config migrate.hcl [flags]",
+		Description: "plan changes nothing, neither in the table nor in the destination. It checks credentials\n" +
+			"and IAM actions, the table and what hangs on it, locks, the seal, the destination, this\n" +
+			"machine, and with -vault-config the configuration of the server that will start on the\n" +
+			"copy. Then it reads a sample for some seconds, eventually consistent, with at most a tenth\n" +
+			"of a provisioned table's read units and until the table throttles, and estimates the copy.\n" +
+			"Run it on the node that gets the copy, as the user who runs Vault, with the flags that\n" +
+			"copy will get: days before, and again in the window with -source-stopped.\n\n" +
+			"Exit status 0: no check failed, warnings or not; 3: a check failed; 10: the table can't be\n" +
+			"reached.",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "vault-config", Usage: "compare with the server's configuration, a `file` or a directory"},
+			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
+			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
+			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
+			backupFlag(),
+			parallelFlag(), memoryFlag(), capacityFlag(), retryFlag(),
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
+			strictFlag(), levelFlag(), formatFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runPlan(ctx, cmd, std)
+		},
+	}
+}
+
+func backupFlag() cli.Flag {
+	return &cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it"}
+}
+
+// backup makes the backup that -backup asks for, and returns its ARN; nothing
+// where it asks for none. The source must not be used before.
+func backup(ctx context.Context, cmd *cli.Command, src *dynamodb.Source, out *printer) (arn string, err error) {
+	name := cmd.String("backup")
+	if name == "" {
+		return "", nil
+	}
+	out.log.Info("making a backup of the table", "name", name)
+	if arn, err = src.Backup(ctx, name); err != nil {
+		return "", err
+	}
+	out.log.Info("the backup is available", "arn", arn)
+	return arn, nil
+}
+
+func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	if d := cmd.Duration("sample"); d < time.Second || d > 5*time.Minute {
+		return &usageError{fmt.Sprintf("-sample is %s", d), "it takes a time from 1s to 5m"}
+	}
+	if cmd.IsSet("backup") {
+		if err := dynamodb.CheckBackupName(cmd.String("backup")); err != nil {
+			return err
+		}
+	}
+	memory, err := memoryBudget(cmd)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfig(cmd, std, out)
+	if err != nil {
+		return err
+	}
+	src, err := newSource(ctx, cmd, std, cfg, out)
+	if err != nil {
+		return err
+	}
+	arn, err := backup(ctx, cmd, src, out)
+	if err != nil {
+		return err
+	}
+	if !cmd.Bool("no-sample") {
+		out.log.Info("making checks, and reading a sample", "for", cmd.Duration("sample"))
+	}
+	rep, err := plan.Run(ctx, plan.Options{
+		Config:       cfg,
+		Source:       src,
+		Workers:      workers(cmd, cfg),
+		ReadCapacity: cmd.Float("read-capacity"),
+		Memory:       memory,
+		Owner:        cmd.String("owner"),
+		Stopped:      cmd.Bool("source-stopped"),
+		VaultConfig:  cmd.String("vault-config"),
+		NoSample:     cmd.Bool("no-sample"),
+		SampleTime:   cmd.Duration("sample"),
+	})
+	if err != nil {
+		return err
+	}
+	return out.planned(rep, arn)
+}
+
+// planned writes a report of plan.
+func (p *printer) planned(rep *plan.Report, backup string) error {
+	var result error
+	if !rep.Ready() {
+		result = errNotReady
+	}
+	if p.json {
+		return errors.Join(p.encode(struct {
+			*plan.Report
+			Ready  bool   `json:"ready"`
+			Backup string `json:"backup,omitempty"`
+		}{rep, rep.Ready(), backup}), result)
+	}
+	names := 0
+	for _, c := range rep.Checks {
+		names = max(names, len(c.Check))
+	}
+	var errs []error
+	say := func(status, name, text string) {
+		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), printable(strings.Join(strings.Fields(text), " ")), p.columns())))
+	}
+	for _, c := range rep.Checks {
+		status := string(c.Status)
+		if c.Status != plan.Pass {
+			status = strings.ToUpper(status)
+		}
+		say(status, c.Check, c.Message)
+		if c.Hint != "" {
+			say("", "", "hint: "+c.Hint)
+		}
+	}
+	if e := rep.Estimate; e != nil {
+		errs = append(errs, p.line("\nEstimate"))
+		for _, row := range estimateRows(e) {
+			say("", row[0], row[1])
+		}
+		errs = append(errs, p.line(""))
+	}
+	if backup != "" {
+		errs = append(errs, p.line("Backup: "+backup))
+	}
+	verdict := "Ready"
+	if result != nil {
+		verdict = "NOT READY"
+	}
+	errs = append(errs, p.line(fmt.Sprintf("%s: %d passed, %d with a warning, %d failed.", verdict, rep.Count(plan.Pass), rep.Count(plan.Warning), rep.Count(plan.Failure))))
+	return errors.Join(append(errs, result)...)
+}
+
+// estimateRows are the lines of an estimate.
+func estimateRows(e *plan.Estimate) [][2]string {
+	rows := [][2]string{
+		{"size", fmt.Sprintf("%s entries, %s of keys and values; vault.db will have about %s", humanize.Comma(e.Entries), size(e.Bytes), size(e.FileBytes))},
+	}
+	var mix []string
+	for _, c := range e.Sizes {
+		if c.Share == 0 {
+			continue
+		}
+		share := fmt.Sprintf("%.0f%%", 100*c.Share)
+		if c.Share < 0.01 {
+			share = "under 1%"
+		}
+		if c.UpTo == 0 {
+			mix = append(mix, share+" above")
+		} else {
+			mix = append(mix, share+" up to "+size(c.UpTo))
+		}
+	}
+	if len(mix) > 0 {
+		rows = append(rows, [2]string{"entries", strings.Join(mix, ", ") + "; largest seen " + size(e.Largest)})
+	}
+	rows = append(rows, [2]string{"cost", humanize.Comma(int64(e.Units)) + " read units, strongly consistent"},
+		[2]string{"time", fmt.Sprintf("%s, from %s to %s; reading takes %s of it", duration(e.Seconds), duration(e.Low), duration(e.High), duration(e.Reading))})
+	for _, o := range e.Others {
+		rows = append(rows, [2]string{"", o.Setting + ": " + duration(o.Seconds)})
+	}
+	by := "the table's own figures and common speeds: no sample was read"
+	if s := e.Sample; s != nil {
+		by = fmt.Sprintf("a sample of %s entries, %s, read in %s for %s units", humanize.Comma(s.Entries), size(s.Bytes), duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
+		if s.Complete {
+			by += ": the whole table"
+		} else if s.Throttled {
+			by += ", until the table throttled"
+		}
+	}
+	return append(rows, [2]string{"made from", by})
+}
+
+// duration says seconds as a person does.
+func duration(seconds float64) string {
+	switch {
+	case seconds >= 48*3600:
+		return fmt.Sprintf("%.1f days", seconds/24/3600)
+	case seconds >= 100*60:
+		return fmt.Sprintf("%.1f h", seconds/3600)
+	case seconds >= 100:
+		return fmt.Sprintf("%.0f min", seconds/60)
+	case seconds >= 10:
+		return fmt.Sprintf("%.0f s", seconds)
+	default:
+		return fmt.Sprintf("%.1f s", seconds)
+	}
+}
+
+// columns is the width of standard output: the terminal's, else that of the
+// usual page.
+func (p *printer) columns() int {
+	if f, ok := p.stdout.(interface{ Fd() uintptr }); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return max(w, 60)
+		}
+	}
+	return 80
+}
+
+// hanging is a text in lines of at most so many columns, those behind the first
+// indented as far as head is long. A word is never cut: it may be a command.
+func hanging(head, text string, columns int) string {
+	var b strings.Builder
+	b.WriteString(head)
+	at, room := 0, max(columns-len(head), 20)
+	for i, word := range strings.Fields(text) {
+		n := len([]rune(word))
+		switch {
+		case i == 0:
+		case at+1+n > room:
+			b.WriteString("\n" + strings.Repeat(" ", len(head)))
+			at = 0
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	return strings.TrimRight(b.String(), " ")
+}

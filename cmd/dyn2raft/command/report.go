@@ -1,0 +1,118 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func reportCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "report",
+		Usage:     "make a page that shows what a copy did, for those who were not there",
+		UsageText: "dyn2raft report -manifest FILE -o report.html [flags]",
+		Description: "report reads the manifest that copy has written and makes one HTML file of it: the verdict,\n" +
+			"phases, throughput, what was copied and skipped, verification, settings and digests. The file\n" +
+			"opens without a network, runs no script, and prints on A4 paper. It has names of keys in it,\n" +
+			"and no value and no credential.\n\n" +
+			"Exit status 0: the report is made, whatever it says; 12: the manifest can't be read, or the\n" +
+			"report not be written.",
+		Flags: []cli.Flag{
+			manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
+			&cli.StringFlag{Name: "verify", Usage: "`file` with what `dyn2raft verify -format json` has printed, to show it too"},
+			&cli.StringFlag{Name: "o", Usage: "`file` to write, or to replace; - is standard output"},
+		},
+		OnUsageError: onUsageError,
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			return runReport(cmd, std)
+		},
+	}
+}
+
+func runReport(cmd *cli.Command, std Streams) error {
+	if err := noArguments(cmd); err != nil {
+		return err
+	}
+	manifest, compared, to := cmd.String("manifest"), cmd.String("verify"), cmd.String("o")
+	for _, f := range []string{"manifest", "o"} {
+		if cmd.String(f) == "" {
+			return &usageError{fmt.Sprintf("-%s is missing", f), "as in: dyn2raft report -manifest /opt/vault/data.dyn2raft.json -o report.html"}
+		}
+	}
+	if to != "-" {
+		var err error
+		if to, err = reportFile(to, manifest, compared); err != nil {
+			return err
+		}
+	}
+	in, err := reportInput(manifest, compared)
+	if err != nil {
+		return err
+	}
+	var page bytes.Buffer
+	if err := report.Write(&page, in); err != nil {
+		return err
+	}
+	if to == "-" {
+		_, err := std.Out.Write(page.Bytes())
+		return err
+	}
+	var disk *durable.Disk
+	if err := disk.Replace(to, page.Bytes()); err != nil {
+		return reportError(to, err)
+	}
+	out := &printer{stdout: std.Out}
+	return out.line(fmt.Sprintf("Wrote %s: the copy of %s entries of table %s.", printable(to), humanize.Comma(in.Manifest.Total.Entries), printable(in.Manifest.Source.Name)))
+}
+
+func reportInput(manifest, compared string) (in report.Input, err error) {
+	if in.Manifest, err = verify.ReadManifest(manifest); err != nil {
+		return in, err
+	}
+	if compared != "" {
+		in.Verification, err = report.ReadVerification(compared)
+	}
+	return in, err
+}
+
+// reportFile is where the report goes: to the file at path, or the one that a
+// link there leads to. It is none that the report is made of, and no device.
+func reportFile(path string, inputs ...string) (string, error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	for _, p := range []string{path, path + ".tmp"} { // both are replaced
+		st, err := os.Stat(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", reportError(p, err)
+		}
+		if !st.Mode().IsRegular() {
+			return "", reportError(p, errors.New("it is not a regular file"))
+		}
+		for _, in := range inputs {
+			if other, err := os.Stat(in); err == nil && os.SameFile(st, other) {
+				return "", &usageError{fmt.Sprintf("-o would replace %s, which the report is made of", in), "name another file"}
+			}
+		}
+	}
+	return path, nil
+}
+
+func reportError(file string, err error) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: "write report " + file, Err: err, Hint: "name a place that can be written, or - for standard output: -o FILE"}
+}

@@ -1,0 +1,256 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+)
+
+// What a copy needs, in multiples of the data: the work files and vault.db at
+// the same time, and each node that joins later, which loads a snapshot at half
+// fill.
+const (
+	copyFactor     = 2.2
+	followerFactor = 3
+)
+
+func (p *planner) destination() {
+	path := p.Config.Destination.Path
+	state, err := sink.Look(path)
+	if err != nil {
+		p.fail("destination", err.Error(), copier.Hint(err))
+		return
+	}
+	switch state {
+	case sink.StateRunning:
+		p.fail("destination", "a dyn2raft is at work on "+path, "let it end; dyn2raft status tells how far it is")
+	case sink.StateComplete:
+		p.fail("destination", path+" holds a vault.db already", "nothing overwrites it: put it aside if it is not needed, or name another path")
+	case sink.StateUnfinished:
+		p.warn("destination", path+" holds an unfinished copy", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
+	default:
+		p.empty(path)
+	}
+	p.owner(path)
+	p.space(path)
+}
+
+// empty looks at what stops a copy into a directory without a vault.db.
+func (p *planner) empty(path string) {
+	if _, err := os.Lstat(filepath.Join(path, "raft")); err == nil {
+		p.fail("destination", path+" holds a directory raft already, so a Vault was started there", "put its contents aside, or name another path")
+		return
+	}
+	id, err := os.ReadFile(filepath.Join(path, "node-id"))
+	want := p.Config.Destination.NodeID
+	switch {
+	case err == nil && want != "" && string(id) != want:
+		p.fail("destination", fmt.Sprintf("%s holds node id %q, but the configuration says %q", filepath.Join(path, "node-id"), id, want),
+			"give the node the id that its server will run with; if the file is left over, remove it")
+		return
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		p.fail("destination", err.Error(), "run as the user that Vault runs as")
+		return
+	}
+	p.pass("destination", "%s is there, and holds no Vault's data", path)
+}
+
+func (p *planner) owner(path string) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		p.fail("owner", err.Error(), "run as the user that Vault runs as")
+		return
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return
+	}
+	have, here := userName(int(st.Uid)), userName(os.Geteuid())
+	will := here // whose the files will be
+	if p.Owner != "" {
+		will, _, _ = strings.Cut(p.Owner, ":")
+	}
+	mode := fi.Mode().Perm()
+	switch {
+	case unix.Access(path, unix.W_OK|unix.X_OK) != nil:
+		p.fail("owner", fmt.Sprintf("%s belongs to %s, mode %04o, and %s can't write there", path, have, mode, here),
+			fmt.Sprintf("run as the user that Vault runs as: sudo -u %s dyn2raft …", have))
+	case p.Owner != "" && os.Geteuid() != 0 && will != here:
+		p.fail("owner", fmt.Sprintf("%s can't give files to %s", here, p.Owner), "only root may do that: run with sudo, or as that user and without -owner")
+	case have != will && strconv.Itoa(int(st.Uid)) != will:
+		p.warn("owner", fmt.Sprintf("%s belongs to %s, but what is put there will belong to %s", path, have, will),
+			fmt.Sprintf("run as the user that Vault runs as (sudo -u %s), or add -owner %[1]s", have))
+	case mode&0o027 != 0:
+		p.warn("owner", fmt.Sprintf("%s, mode %04o: others may look into or write to it", have, mode), "chmod 0700 "+path)
+	default:
+		p.pass("owner", "%s, mode %04o", have, mode)
+	}
+}
+
+// space compares what is free with what is needed.
+func (p *planner) space(path string) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		p.warn("file system", "could not be looked at: "+err.Error(), "make sure that it is a local disk with room for 3 times the data")
+		return
+	}
+	switch kind, unfit := fileSystem(&st); {
+	case unfit != "":
+		p.warn("file system", kind+": "+unfit, "put the data directory on a local disk with ext4 or xfs")
+	default:
+		p.pass("file system", "%s", kind)
+	}
+	data := p.data()
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // other systems have other types
+	need, later := int64(float64(data)*copyFactor), data*followerFactor
+	switch {
+	case data == 0:
+		p.warn("free space", size(free)+"; how much is needed is not known", "plan 3 times the table's size")
+	case free < need:
+		p.fail("free space", fmt.Sprintf("%s; the copy of %s needs %s while it runs", size(free), size(data), size(need)),
+			"make the file system larger, or put the work files elsewhere with -work-dir and have room for vault.db here")
+	case free < later:
+		p.warn("free space", fmt.Sprintf("%s: enough for the copy of %s, and less than the %s that a node needs later", size(free), size(data), size(later)),
+			"make the file system larger before Vault goes into use")
+	default:
+		p.pass("free space", "%s; the copy of %s needs %s while it runs", size(free), size(data), size(need))
+	}
+	if data == 0 {
+		return
+	}
+	p.pass("other nodes", "give each node that joins %s of disk, 3 times the data", size(later))
+	total, available, err := memory()
+	file := int64(float64(data) * fileFactor)
+	if e := p.report.Estimate; e != nil {
+		file = max(file, e.FileBytes)
+	}
+	switch {
+	case err != nil:
+		p.warn("memory", "could not be looked at: "+err.Error(), "Vault maps vault.db: have more memory than its "+size(file))
+	case total < file:
+		p.warn("memory", fmt.Sprintf("%s, less than vault.db with about %s, which Vault maps", size(total), size(file)),
+			"reads will wait for the disk: take a larger machine, 3 times the data for those that join")
+	case available < p.memoryBudget():
+		p.warn("memory", fmt.Sprintf("%s are available, less than the %s that the copy may use (-memory)", size(available), size(p.memoryBudget())),
+			"end other programs, or lower -memory")
+	default:
+		p.pass("memory", "%s, %s available; vault.db, which Vault maps, will have about %s", size(total), size(available), size(file))
+	}
+}
+
+// fileFactor is vault.db's size as a multiple of keys and values, where no
+// sample tells.
+const fileFactor = 1.1
+
+func (p *planner) memoryBudget() int64 {
+	if p.Memory > 0 {
+		return p.Memory
+	}
+	return copier.DefaultMemory
+}
+
+// data is the size of all keys and values, as far as it is known.
+func (p *planner) data() int64 {
+	var n int64
+	if p.survey != nil {
+		n = p.survey.Bytes
+	}
+	if e := p.report.Estimate; e != nil {
+		n = max(n, e.Bytes)
+	}
+	return n
+}
+
+// machine makes the checks of this machine and its network.
+func (p *planner) machine(ctx context.Context) {
+	p.address(ctx)
+	p.files()
+}
+
+func (p *planner) address(ctx context.Context) {
+	host, _, err := net.SplitHostPort(p.Config.Destination.Address)
+	if err != nil {
+		p.fail("cluster_addr", err.Error(), `write cluster_addr = "https://HOST:8201"`)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	is := func(addrs string) string {
+		if net.ParseIP(host) != nil {
+			return host
+		}
+		return host + " is " + addrs
+	}
+	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		p.fail("cluster_addr", fmt.Sprintf("%s can't be resolved here: %v", host, err),
+			"other nodes reach this one by that name, and it becomes a part of the copy: enter it in the DNS, or write one that resolves")
+		return
+	}
+	for _, a := range addrs {
+		if ip := net.ParseIP(a); ip != nil && ip.IsLoopback() {
+			p.warn("cluster_addr", is(a)+": no other machine reaches this node there",
+				"write the name or IP under which the other nodes reach this one, unless it stays alone")
+			return
+		}
+	}
+	p.pass("cluster_addr", "%s", is(strings.Join(addrs, ", ")))
+}
+
+// enoughFiles is how many files a process should be allowed to have open: a
+// connection for each worker, the sorted runs that are merged, and some.
+const enoughFiles = 1024
+
+func (p *planner) files() {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		p.warn("open files", "the limit could not be looked at: "+err.Error(), "ulimit -n should say at least 1024")
+		return
+	}
+	p.fileLimit(lim.Cur)
+}
+
+func (p *planner) fileLimit(most uint64) {
+	least := uint64(p.workers() + 64)
+	switch {
+	case most < least:
+		p.fail("open files", fmt.Sprintf("at most %d, and the copy needs %d", most, least), "raise the limit: ulimit -n 65536, or LimitNOFILE in the unit")
+	case most < enoughFiles:
+		p.warn("open files", fmt.Sprintf("at most %d", most), "raise the limit: ulimit -n 65536, or LimitNOFILE in the unit")
+	default:
+		p.pass("open files", "at most %s", humanize.Comma(int64(min(most, 1<<62))))
+	}
+}
+
+// workers is how many pages the copy reads at the same time, at the most.
+func (p *planner) workers() int {
+	const perWorker = 16 << 20 // copier.ScanOptions.Workers
+	most := p.Workers
+	if most == 0 {
+		most = 64
+	}
+	return max(min(most, int(p.memoryBudget()/perWorker)), 1)
+}
+
+func userName(uid int) string {
+	id := strconv.Itoa(uid)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
+}

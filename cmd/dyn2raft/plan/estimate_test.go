@@ -1,0 +1,308 @@
+package plan
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+// TestEstimateOfRealCopy compares the estimate with the copy itself, under
+// three limits and two ways to be held back by the table: 25% at the most. On a
+// machine that others use too, both are measurements: of five tries one must
+// do.
+func TestEstimateOfRealCopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	for _, c := range []struct {
+		name    string
+		entries int
+		server  dynamotest.Options
+		read    int64 // provisioned units, 0 is on demand
+		cap     float64
+		workers int
+		limit   copier.Limit
+		one     bool // of the processors
+	}{
+		{name: "server", entries: 50_000, server: dynamotest.Options{Latency: 10 * time.Millisecond, Throughput: 2e6}, workers: 8, limit: copier.LimitNetwork},
+		{name: "read capacity", entries: 30_000, read: 2500, cap: 2000, limit: copier.LimitTable},
+		{name: "throttling", entries: 40_000, server: dynamotest.Options{Provisioned: true}, read: 2000, limit: copier.LimitTable},
+		// One processor: the others of this machine are left to whoever uses it.
+		{name: "processor", entries: 200_000, limit: copier.LimitProcessor, one: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.one {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+			}
+			srv := dynamotest.NewServer(c.server)
+			defer srv.Close()
+			e := &env{T: t, srv: srv}
+			e.ok(srv.CreateVaultTable(dynamotest.VaultTable))
+			if _, err := (dynamotest.VaultShape{Entries: c.entries, Seed: 7}).Load(srv, dynamotest.VaultTable); err != nil {
+				t.Fatal(err)
+			}
+			if c.read > 0 {
+				e.ok(srv.SetCapacity(dynamotest.VaultTable, c.read, 100))
+			}
+			for try := 1; ; try++ {
+				opts := e.options()
+				opts.Workers, opts.ReadCapacity = c.workers, c.cap
+				opts.SampleTime = 1500 * time.Millisecond
+				rep, err := Run(t.Context(), opts)
+				e.ok(err)
+				got := rep.Estimate
+				if got == nil {
+					t.Fatalf("no estimate: %+v", rep.Checks)
+				}
+				if got.Sample == nil || got.Sample.Complete || got.Sample.Bytes > got.Bytes/2 {
+					t.Fatalf("the sample is most of the table: %+v of %+v", got.Sample, got)
+				}
+				took, entries, units := e.copy(c.workers, c.cap)
+				ratio := got.Seconds / took.Seconds()
+				t.Logf("try %d: estimated %.2f s (%.2f to %.2f, %s), took %.2f s: ratio %.2f; units %.0f of %.0f, entries %d of %d, sample %+v",
+					try, got.Seconds, got.Low, got.High, got.Limit, took.Seconds(), ratio, got.Units, units, got.Entries, entries, got.Sample)
+				if math.Abs(ratio-1) <= 0.25 && got.Limit == c.limit {
+					if off := got.Units/units - 1; math.Abs(off) > 0.1 {
+						t.Errorf("estimated %.0f units, consumed %.0f", got.Units, units)
+					}
+					if off := float64(got.Entries)/float64(entries) - 1; math.Abs(off) > 0.4 { // sizes differ much, and the sample is small
+						t.Errorf("estimated %d entries, there are %d", got.Entries, entries)
+					}
+					return
+				}
+				if try == 5 {
+					t.Fatalf("five estimates were all off, or named another limit than %s", c.limit)
+				}
+			}
+		})
+	}
+}
+
+// copy makes the real copy, and returns how long it took.
+func (e *env) copy(workers int, read float64) (time.Duration, int64, float64) {
+	e.Helper()
+	src, err := dynamodb.New(e.Context(), dynamodb.Options{Table: dynamotest.VaultTable, Endpoint: e.srv.URL,
+		AccessKey: "a", SecretKey: "b", ReadCapacity: read,
+		Stopped: func(context.Context, string) (bool, error) { return true, nil }})
+	e.ok(err)
+	dst, err := sink.New(sink.Options{Path: e.TempDir(), NodeID: "n", Address: "127.0.0.1:8201"})
+	e.ok(err)
+	res, err := copier.Copy(e.Context(), src, dst, copier.Options{Workers: workers})
+	e.ok(err)
+	e.Logf("phases %v", res.Phases)
+	return res.Duration, res.Load.Entries, res.Scan.Units
+}
+
+// gigabyte is a planner of a table with 1 GiB in a million items.
+func gigabyte(readUnits int64) *planner {
+	return &planner{
+		Options: Options{Config: &config.Config{}, NoSample: true},
+		report:  &Report{},
+		survey: &dynamodb.Survey{SourceInfo: copier.SourceInfo{Name: "vault", Items: 1_000_000, Bytes: 1 << 30},
+			OnDemand: readUnits == 0, ReadUnits: readUnits},
+	}
+}
+
+// Vault creates tables with 5 read units: 1 GiB takes 14 hours and a half, by
+// 262,144 units of 4 KiB.
+func TestVaultsDefaultCapacity(t *testing.T) {
+	t.Parallel()
+	p := gigabyte(5)
+	if err := p.estimate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e := p.report.Estimate
+	if hours := e.Seconds / 3600; hours < 14 || hours > 15 || e.Limit != copier.LimitTable || e.Units < 262144 || e.Units > 263000 {
+		t.Errorf("%+v", e)
+	}
+	got := find(t, p.report, "duration")
+	if got.Status != Warning || !strings.Contains(got.Message, "14.6 h") || !strings.Contains(got.Hint, "500 read units") || !strings.Contains(got.Hint, "PAY_PER_REQUEST") {
+		t.Errorf("%+v", got)
+	}
+	var others []string
+	for _, o := range e.Others {
+		others = append(others, fmt.Sprintf("%s: %.0f", o.Setting, o.Seconds))
+	}
+	if len(e.Others) != 3 || e.Others[0].Setting != "10 read units" || math.Abs(e.Others[0].Seconds*2/e.Seconds-1) > 0.05 || e.Others[2].Seconds > 120 {
+		t.Errorf("%q", others)
+	}
+	// What was not used before is served at once, at the best.
+	if most := (e.Units - 5*300) / 5; e.Low > most*1.01 || e.Low < most*0.9 || e.High <= e.Seconds {
+		t.Errorf("from %f to %f", e.Low, e.High)
+	}
+}
+
+func TestCapacityInOtherWords(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		read   int64
+		cap    float64
+		limit  copier.Limit
+		status Status
+		want   string
+	}{
+		"enough":          {read: 200, limit: copier.LimitTable, status: Pass, want: "22 min"},
+		"on demand":       {limit: copier.LimitProcessor, status: Pass, want: "processor"},
+		"the flag":        {read: 40_000, cap: 20, limit: copier.LimitTable, status: Warning, want: "-read-capacity 20"},
+		"flag, on demand": {cap: 20, limit: copier.LimitTable, status: Warning, want: "leave -read-capacity out"},
+	} {
+		p := gigabyte(c.read)
+		p.ReadCapacity = c.cap
+		if err := p.estimate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := find(t, p.report, "duration")
+		if e := p.report.Estimate; e.Limit != c.limit || got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
+			t.Errorf("%s: %+v, %+v", name, got, e)
+		}
+	}
+	p := gigabyte(0)
+	p.Workers, p.survey.Bytes = 1, 64<<30
+	if err := p.estimate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := p.report.Estimate; e.Limit != copier.LimitNetwork || len(e.Others) != 1 || e.Others[0].Setting != "-max-parallel 2" || e.Others[0].Seconds > e.Seconds*0.7 {
+		t.Errorf("one worker: %+v", e)
+	}
+}
+
+func TestNothingTellsTheSize(t *testing.T) {
+	t.Parallel()
+	p := gigabyte(5)
+	p.survey.Items, p.survey.Bytes = 0, 0
+	if err := p.estimate(t.Context()); err != nil || p.report.Estimate != nil {
+		t.Errorf("%v, %+v", err, p.report.Estimate)
+	}
+	if got := find(t, p.report, "estimate"); got.Status != Warning {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The time that a copy watches a lock which somebody left counts.
+func TestLeftLockTakesTime(t *testing.T) {
+	t.Parallel()
+	p, locked := gigabyte(200), gigabyte(200)
+	locked.locks.Leader = &dynamodb.LockHolder{Expired: true}
+	for _, p := range []*planner{p, locked} {
+		if err := p.estimate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if more := locked.report.Estimate.Seconds - p.report.Estimate.Seconds; math.Abs(more-41) > 0.1 {
+		t.Errorf("%f s more", more)
+	}
+}
+
+// A sample reads eventually consistent and takes a tenth of what is
+// provisioned.
+func TestSampleIsModest(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{Provisioned: true})
+	if _, err := (dynamotest.VaultShape{Entries: 20_000, Seed: 7}).Load(e.srv, dynamotest.VaultTable); err != nil {
+		t.Fatal(err)
+	}
+	const units = 400
+	e.ok(e.srv.SetCapacity(dynamotest.VaultTable, units, 10))
+	var strong atomic.Int64
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Nanosecond, Operation: "Scan", Match: func(r *dynamotest.Request) bool {
+		if bytes.Contains(r.Body, []byte(`"ConsistentRead":true`)) {
+			strong.Add(1)
+		}
+		return false
+	}})
+	opts := e.options()
+	opts.SampleTime = 2 * time.Second
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	s := rep.Estimate.Sample
+	// One second's worth is there at the start, and each worker may find a page
+	// larger than it thought, for which the next ones wait.
+	if most := units * sampleShare * (s.Seconds + 1 + float64(s.Workers)); s.Units > most || s.Units < units*sampleShare || s.Throttled || s.Complete {
+		t.Errorf("%+v, expected at most %f units", s, most)
+	}
+	if strong.Load() != 0 {
+		t.Errorf("%d requests were strongly consistent", strong.Load())
+	}
+}
+
+// A sample of a few entries tells less than the table.
+func TestTinySample(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	if _, err := (dynamotest.VaultShape{Entries: 20_000, Seed: 7}).Load(e.srv, dynamotest.VaultTable); err != nil {
+		t.Fatal(err)
+	}
+	e.ok(e.srv.SetCapacity(dynamotest.VaultTable, 5, 5))
+	opts := e.options()
+	opts.SampleTime = time.Second
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	est := rep.Estimate
+	if est.Sample == nil || est.Sample.Units > 4 || est.Entries < 20_000 || est.Entries > 30_000 || len(est.Sizes) != 0 || est.Limit != copier.LimitTable {
+		t.Errorf("%+v, sample %+v", est, est.Sample)
+	}
+}
+
+// The first throttle ends it.
+func TestSampleEndsWhenThrottled(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{Latency: 20 * time.Millisecond})
+	if _, err := (dynamotest.VaultShape{Entries: 20_000, Seed: 7}).Load(e.srv, dynamotest.VaultTable); err != nil {
+		t.Fatal(err)
+	}
+	throttle := &dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "Scan", After: 12} // one is a probe
+	e.srv.SetFaults(throttle)
+	opts := e.options()
+	opts.SampleTime = time.Minute
+	began := time.Now()
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it went on for %v", took)
+	}
+	if s := rep.Estimate.Sample; s == nil || !s.Throttled || s.Entries == 0 || throttle.Fired() > s.Workers {
+		t.Errorf("%+v, throttled %d times", s, throttle.Fired())
+	}
+	if got := find(t, rep, "sample"); got.Status != Warning {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestSizeMix(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	for i, n := range []int{10, 2000, 9000, 9001, 50_000, 200_000} {
+		e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, fmt.Sprintf("x/%d", i), make([]byte, n)))
+	}
+	rep, err := Run(t.Context(), e.options())
+	e.ok(err)
+	var got []float64
+	for _, c := range rep.Estimate.Sizes {
+		got = append(got, math.Round(c.Share*11)) // 5 small ones of newEnv
+	}
+	if want := []float64{6, 1, 2, 1, 1}; !slices.Equal(got, want) || rep.Estimate.Largest != 200_003 {
+		t.Errorf("%v of %+v, expected %v", got, rep.Estimate, want)
+	}
+}
+
+func TestRoundUp(t *testing.T) {
+	t.Parallel()
+	for x, want := range map[float64]int64{0: 1, 0.4: 1, 1: 1, 7.2: 8, 437: 500, 122: 150, 1999: 2000, 3001: 4000} {
+		if got := roundUp(x); got < int64(math.Ceil(x)) || got != want {
+			t.Errorf("%f: %d, expected %d", x, got, want)
+		}
+	}
+}

@@ -1,0 +1,21 @@
+package plan
+
+import "golang.org/x/sys/unix"
+
+// fileSystem names the kind of a file system, and says why a Vault should not
+// run on it, if it should not.
+func fileSystem(st *unix.Statfs_t) (kind, unfit string) {
+	kind = unix.ByteSliceToString(st.Fstypename[:])
+	switch kind {
+	case "nfs", "smbfs":
+		unfit = "Vault needs locks and mapped files that work"
+	}
+	return kind, unfit
+}
+
+// memory returns what this machine has, in bytes; all of it counts as
+// available.
+func memory() (total, available int64, err error) {
+	n, err := unix.SysctlUint64("hw.memsize")
+	return int64(n), int64(n), err
+}

@@ -1,0 +1,61 @@
+package plan
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileSystem names the kind of a file system, and says why a Vault should not
+// run on it, if it should not. The numbers are from statfs(2).
+func fileSystem(st *unix.Statfs_t) (kind, unfit string) {
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4", ""
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs", ""
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs", ""
+	case 0x2fc12fc1:
+		return "zfs", ""
+	case unix.TMPFS_MAGIC:
+		return "tmpfs", "it is in memory, and gone after a restart"
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlay", "it is a container's own, and gone with it"
+	case unix.NFS_SUPER_MAGIC:
+		return "nfs", "Vault needs locks and mapped files that work"
+	case unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC:
+		return "cifs", "Vault needs locks and mapped files that work"
+	case unix.FUSE_SUPER_MAGIC:
+		return "fuse", "Vault needs locks and mapped files that work"
+	}
+	return "of type 0x" + strconv.FormatUint(uint64(uint32(st.Type)), 16), ""
+}
+
+// memory returns what this machine, or the container, has and what of it is
+// available, in bytes.
+func memory() (total, available int64, err error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, 0, err
+	}
+	total = int64(info.Totalram) * int64(info.Unit)
+	available = int64(info.Freeram+info.Bufferram) * int64(info.Unit)
+	if text, err := os.ReadFile("/proc/meminfo"); err == nil { // it counts the page cache too
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "MemAvailable:" {
+				if kib, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+					available = kib << 10
+				}
+			}
+		}
+	}
+	if text, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
+		if most, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && most > 0 {
+			total, available = min(total, most), min(available, most)
+		}
+	}
+	return total, available, nil
+}

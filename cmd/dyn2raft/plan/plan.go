@@ -1,0 +1,150 @@
+// Package plan looks at everything that a copy depends on, days before the
+// maintenance window or in it, and estimates how long it will take. It changes
+// nothing: not in the table, not in the destination.
+//
+// The result is a value; who prints it is not this package's business.
+package plan
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+)
+
+// A Status is the outcome of a check.
+type Status string
+
+// A Failure keeps a copy, or the Vault that starts on it, from working. A
+// Warning is what a person should look at first, and what could not be checked.
+const (
+	Pass    Status = "pass"
+	Warning Status = "warning"
+	Failure Status = "failure"
+)
+
+// A Result is what one check has found.
+type Result struct {
+	// Check names the check: "billing", "free space".
+	Check  string `json:"check"`
+	Status Status `json:"status"`
+	// Message is what was found, in one line.
+	Message string `json:"message"`
+	// Hint says what to do, and is empty after a pass.
+	Hint string `json:"hint,omitempty"`
+}
+
+// A Report holds the results in the order of the checks. A check that another
+// one makes pointless is not in it.
+type Report struct {
+	// Table and Region say what would be copied, and Destination where to.
+	Table       string   `json:"table"`
+	Region      string   `json:"region"`
+	ID          string   `json:"id,omitempty"`
+	Destination string   `json:"destination"`
+	Checks      []Result `json:"checks"`
+	// Estimate is nil where nothing could be read.
+	Estimate *Estimate `json:"estimate,omitempty"`
+}
+
+// Count is the number of checks that ended so.
+func (r *Report) Count(s Status) int {
+	n := 0
+	for _, c := range r.Checks {
+		if c.Status == s {
+			n++
+		}
+	}
+	return n
+}
+
+// Ready tells that no check failed.
+func (r *Report) Ready() bool { return r.Count(Failure) == 0 }
+
+// Options are for [Run].
+type Options struct {
+	// Config is the configuration of the copy, and Source its source; that is
+	// not prepared yet, and reads strongly consistent.
+	Config *config.Config
+	Source *dynamodb.Source
+	// Workers, ReadCapacity, Memory and Owner are those of the copy; zero
+	// values are its defaults.
+	Workers      int
+	ReadCapacity float64
+	Memory       int64
+	Owner        string
+	// Stopped says that every Vault on the table is stopped. Then one that
+	// runs is a failure; before the window it is what is expected.
+	Stopped bool
+	// VaultConfig is the server's configuration, a file or a directory of
+	// them; where it is empty nothing is compared.
+	VaultConfig string
+	// NoSample leaves the sample scan out: the estimate is then made from what
+	// the table says of its size and capacity.
+	NoSample bool
+	// SampleTime bounds the sample scan; 0 means 4 s.
+	SampleTime time.Duration
+	// TempDir is where a sample of the data is written and removed; empty
+	// means the system's directory for temporary files.
+	TempDir string
+}
+
+// Run makes the checks and the estimate. What is wrong is in the report. An
+// error says that there is none: that the table can't be reached at all
+// ([copier.ErrSource]), or the context's cause.
+//
+// [copier.ErrSource]: https://pkg.go.dev/github.com/dyn2raft/dyn2raft/copier#ErrSource
+func Run(ctx context.Context, opts Options) (*Report, error) {
+	if opts.SampleTime == 0 {
+		opts.SampleTime = defaultSample
+	}
+	p := &planner{Options: opts, report: &Report{
+		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path,
+	}}
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return p.report, nil
+}
+
+func (p *planner) run(ctx context.Context) error {
+	readable, err := p.table(ctx)
+	if err != nil {
+		return err
+	}
+	if readable {
+		p.content(ctx)
+		if err := p.estimate(ctx); err != nil {
+			return err
+		}
+	}
+	p.destination()
+	p.machine(ctx)
+	p.server()
+	return nil
+}
+
+// A planner is one run.
+type planner struct {
+	Options
+	report *Report
+	survey *dynamodb.Survey // nil where the table may not be described
+	// denied are the IAM actions that are missing.
+	denied map[string]bool
+	locks  dynamodb.Locks
+	// seal is the type of the seal in the table, or empty.
+	seal string
+}
+
+func (p *planner) add(s Status, check, hint, format string, a ...any) {
+	p.report.Checks = append(p.report.Checks, Result{check, s, fmt.Sprintf(format, a...), hint})
+}
+
+func (p *planner) pass(check, format string, a ...any) { p.add(Pass, check, "", format, a...) }
+func (p *planner) warn(check, message, hint string)    { p.add(Warning, check, hint, "%s", message) }
+func (p *planner) fail(check, message, hint string)    { p.add(Failure, check, hint, "%s", message) }

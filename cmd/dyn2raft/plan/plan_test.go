@@ -1,0 +1,430 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+// An env is a server with a table, and a destination.
+type env struct {
+	*testing.T
+	srv *dynamotest.Server
+}
+
+func (e *env) ok(err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatal(err)
+	}
+}
+
+// options are those of a plan for the table, into an empty directory.
+func (e *env) options() Options {
+	e.Helper()
+	cfg := &config.Config{ClusterAddr: "https://127.0.0.1:8201"}
+	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
+	cfg.Destination = config.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+	src, err := dynamodb.New(e.Context(), dynamodb.Options{Table: cfg.Source.Table, Endpoint: e.srv.URL, AccessKey: "a", SecretKey: "b"})
+	e.ok(err)
+	return Options{Config: cfg, Source: src, TempDir: e.TempDir()}
+}
+
+func newEnv(t *testing.T, opts dynamotest.Options) *env {
+	t.Helper()
+	srv := dynamotest.NewServer(opts)
+	t.Cleanup(srv.Close)
+	e := &env{T: t, srv: srv}
+	e.ok(srv.CreateVaultTable(dynamotest.VaultTable))
+	for key, value := range map[string]string{
+		"core/keyring":         "\x00\x00\x00\x01",
+		"core/seal-config":     `{"type":"shamir","secret_shares":5,"secret_threshold":3}`,
+		"core/versions/1.20.4": "x",
+		"core/versions/1.21.1": "x",
+		"secret/one":           strings.Repeat("x", 800),
+	} {
+		e.ok(srv.PutVaultEntry(dynamotest.VaultTable, key, []byte(value)))
+	}
+	return e
+}
+
+func (e *env) item(path, key string, more map[string]types.AttributeValue) {
+	e.Helper()
+	item := map[string]types.AttributeValue{"Path": &types.AttributeValueMemberS{Value: path}, "Key": &types.AttributeValueMemberS{Value: key}}
+	maps.Copy(item, more)
+	e.ok(e.srv.PutItem(dynamotest.VaultTable, item))
+}
+
+func (e *env) leader(expires time.Duration) {
+	e.Helper()
+	e.item("core", "_lock", map[string]types.AttributeValue{
+		"Value": &types.AttributeValueMemberB{Value: []byte("the-leader")}, "Identity": &types.AttributeValueMemberB{Value: []byte("id")},
+		"Expires": &types.AttributeValueMemberN{Value: strconv.FormatInt(time.Now().Add(expires).UnixNano(), 10)},
+	})
+}
+
+// find returns the result of a check, and fails where there is not just one.
+func find(t *testing.T, rep *Report, check string) Result {
+	t.Helper()
+	var found []Result
+	for _, c := range rep.Checks {
+		if c.Check == check {
+			found = append(found, c)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d results of check %q in %+v", len(found), check, rep.Checks)
+	}
+	return found[0]
+}
+
+// What is in order is told so: every check passes that can pass on any machine.
+func TestNothingWrong(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	e.ok(e.srv.SetTableDetails(dynamotest.VaultTable, dynamotest.TableDetails{Recovery: true, DeletionProtection: true}))
+	opts := e.options()
+	if _, err := opts.Source.Backup(t.Context(), "just-now"); err != nil {
+		t.Fatal(err)
+	}
+	opts.Stopped = true
+	e.ok(os.Chmod(opts.Config.Destination.Path, 0o700))
+	opts.VaultConfig = filepath.Join(t.TempDir(), "vault.hcl")
+	e.ok(os.WriteFile(opts.VaultConfig, []byte(fmt.Sprintf("storage \"raft\" {\n path = %q\n node_id = \"vault-1\"\n}\ncluster_addr = \"https://127.0.0.1:8201\"\n", opts.Config.Destination.Path)), 0o600))
+	before := e.srv.Items(dynamotest.VaultTable)
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	machine := []string{"file system", "free space", "memory", "open files", "cluster_addr"} // this machine's affair
+	var names []string
+	for _, c := range rep.Checks {
+		names = append(names, c.Check)
+		if c.Status != Pass && !slices.Contains(machine, c.Check) {
+			t.Errorf("%+v", c)
+		}
+		if (c.Hint == "") != (c.Status == Pass) {
+			t.Errorf("a %s with hint %q", c.Status, c.Hint)
+		}
+	}
+	for _, want := range append(machine, "table", "access", "clock", "capacity", "recovery", "backup", "deletion", "stream", "replicas",
+		"running Vault", "migration lock", "initialized", "seal", "version", "duration", "destination", "owner", "other nodes",
+		"server path", "server node_id", "server cluster_addr", "server raft_wal", "server seal") {
+		if !slices.Contains(names, want) {
+			t.Errorf("no check %q in %v", want, names)
+		}
+	}
+	if got := find(t, rep, "version"); !strings.Contains(got.Message, "1.21.1") {
+		t.Errorf("%+v", got)
+	}
+	est := rep.Estimate
+	if est == nil || est.Sample == nil || !est.Sample.Complete || est.Entries != 5 || est.Seconds <= 0 || est.Low > est.Seconds || est.High < est.Seconds {
+		t.Errorf("%+v", est)
+	}
+	if after := e.srv.Items(dynamotest.VaultTable); !reflect.DeepEqual(before, after) {
+		t.Error("the table was changed")
+	}
+	for _, dir := range []string{opts.Config.Destination.Path, opts.TempDir} {
+		if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
+			t.Errorf("%s holds %v, %v", dir, list, err)
+		}
+	}
+}
+
+// Each thing that can be wrong is found, and nothing else fails because of it.
+func TestWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	denied := func(action string) func(*env, *Options) {
+		return func(e *env, _ *Options) {
+			e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: action})
+		}
+	}
+	details := func(d dynamotest.TableDetails) func(*env, *Options) {
+		return func(e *env, _ *Options) { e.ok(e.srv.SetTableDetails(dynamotest.VaultTable, d)) }
+	}
+	file := func(name, text string) func(*env, *Options) {
+		return func(e *env, o *Options) {
+			e.ok(os.MkdirAll(filepath.Join(o.Config.Destination.Path, filepath.Dir(name)), 0o700))
+			e.ok(os.WriteFile(filepath.Join(o.Config.Destination.Path, name), []byte(text), 0o600))
+		}
+	}
+	for name, c := range map[string]struct {
+		wrong  func(*env, *Options)
+		server dynamotest.Options
+		check  string
+		status Status
+		want   string // in the message or the hint
+	}{
+		"describe denied": {wrong: denied("DescribeTable"), check: "describe table", status: Failure, want: "dynamodb:DescribeTable"},
+		"scan denied":     {wrong: denied("Scan"), check: "access", status: Failure, want: "dynamodb:Scan"},
+		"query denied":    {wrong: denied("Query"), check: "access", status: Failure, want: "dynamodb:Query"},
+		"get denied":      {wrong: denied("GetItem"), check: "access", status: Failure, want: "dynamodb:GetItem"},
+		"put denied":      {wrong: denied("PutItem"), check: "access", status: Failure, want: "dynamodb:PutItem"},
+		"update denied":   {wrong: denied("UpdateItem"), check: "access", status: Failure, want: "dynamodb:UpdateItem"},
+		"delete denied":   {wrong: denied("DeleteItem"), check: "access", status: Failure, want: "dynamodb:DeleteItem"},
+		"recovery denied": {wrong: denied("DescribeContinuousBackups"), check: "recovery", status: Warning, want: "dynamodb:DescribeContinuousBackups"},
+		"backups denied":  {wrong: denied("ListBackups"), check: "backup", status: Warning, want: "dynamodb:ListBackups"},
+		"deleting": {wrong: func(e *env, _ *Options) {
+			e.ok(e.srv.SetTableStatus(dynamotest.VaultTable, types.TableStatusDeleting))
+		}, check: "table", status: Failure, want: "DELETING"},
+		"clock far":   {server: dynamotest.Options{Clock: -6 * time.Minute}, check: "clock", status: Failure, want: "ahead of"},
+		"clock near":  {server: dynamotest.Options{Clock: 30 * time.Second}, check: "clock", status: Warning, want: "behind"},
+		"no recovery": {check: "recovery", status: Warning, want: "-backup"},
+		"no backup":   {check: "backup", status: Warning, want: "-backup"},
+		"unprotected": {check: "deletion", status: Warning, want: "update-table"},
+		"stream":      {wrong: details(dynamotest.TableDetails{Stream: types.StreamViewTypeKeysOnly}), check: "stream", status: Warning, want: "KEYS_ONLY"},
+		"replicas":    {wrong: details(dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}), check: "replicas", status: Warning, want: "eu-west-1"},
+		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running Vault", status: Warning, want: "the-leader"},
+		"running, said to be stopped": {wrong: func(e *env, o *Options) {
+			e.leader(time.Hour)
+			o.Stopped = true
+		}, check: "running Vault", status: Failure, want: "the-leader"},
+		"nobody knows":     {check: "running Vault", status: Warning, want: "-source-stopped"},
+		"ha and no leader": {wrong: func(_ *env, o *Options) { o.Config.Source.HAEnabled = true }, check: "running Vault", status: Pass, want: "nobody"},
+		"over":             {wrong: func(e *env, _ *Options) { e.leader(-time.Hour) }, check: "running Vault", status: Pass, want: "the-leader"},
+		"migration": {wrong: func(e *env, _ *Options) {
+			e.item("core", "migration", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberB{Value: []byte(`{"start":"2026-11-01T02:03:04Z"}`)}})
+		}, check: "migration lock", status: Failure, want: "vault operator migrate"},
+		"no keyring":     {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: Failure, want: "core/keyring"},
+		"no seal config": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "seal-config")) }, check: "initialized", status: Failure, want: "core/seal-config"},
+		"auto-unseal": {wrong: func(e *env, _ *Options) {
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"awskms"}`)))
+		}, check: "seal", status: Warning, want: "awskms"},
+		"unknown seal": {wrong: func(e *env, _ *Options) {
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte("\x00")))
+		}, check: "seal", status: Warning, want: "unsealed"},
+		"no version": {wrong: func(e *env, _ *Options) {
+			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.21.1"))
+			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.20.4"))
+		}, check: "version", status: Warning, want: "same version"},
+		"no directory": {wrong: func(_ *env, o *Options) { o.Config.Destination.Path += "/none" }, check: "destination", status: Failure, want: "mkdir"},
+		"vault.db":     {wrong: file("vault.db", "x"), check: "destination", status: Failure, want: "vault.db"},
+		"raft":         {wrong: file("raft/raft.db", "x"), check: "destination", status: Failure, want: "raft"},
+		"node-id":      {wrong: file("node-id", "another"), check: "destination", status: Failure, want: `"another"`},
+		"unfinished":   {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: Warning, want: "-resume"},
+		"mode":         {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: Warning, want: "0755"},
+		"owner":        {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
+		"no name": {wrong: func(_ *env, o *Options) { o.Config.Destination.Address = "no-such-host.invalid:8201" },
+			check: "cluster_addr", status: Failure, want: "resolved"},
+		"loopback":         {check: "cluster_addr", status: Warning, want: "no other machine"},
+		"no server config": {wrong: func(_ *env, o *Options) { o.VaultConfig = "/no/such.hcl" }, check: "server configuration", status: Failure, want: "no such file"},
+		"little capacity for the flag": {wrong: func(e *env, o *Options) {
+			e.ok(e.srv.SetCapacity(dynamotest.VaultTable, 50, 5))
+			o.ReadCapacity = 100
+		}, check: "capacity", status: Warning, want: "50 read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, c.server)
+			opts := e.options()
+			opts.NoSample = true
+			if c.wrong != nil {
+				c.wrong(e, &opts)
+			}
+			rep, err := Run(t.Context(), opts)
+			e.ok(err)
+			got := find(t, rep, c.check)
+			if c.status == "" && got.Status != Pass {
+				c.status = got.Status
+			}
+			if got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
+				t.Errorf("%+v, expected a %s with %q", got, c.status, c.want)
+			}
+			if rep.Ready() != (c.status != Failure) {
+				t.Errorf("ready is %v: %+v", rep.Ready(), rep.Checks)
+			}
+		})
+	}
+}
+
+// A copy's own lock, whose unfinished work lies in the destination, is no reason
+// to fail.
+func TestOwnUnfinishedCopy(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	opts := e.options()
+	opts.NoSample = true
+	ctx, cancel := context.WithCancel(t.Context())
+	dst, err := sink.New(sink.Options{Path: opts.Config.Destination.Path, NodeID: "vault-1", Address: "127.0.0.1:8201"})
+	e.ok(err)
+	src, err := dynamodb.New(ctx, dynamodb.Options{Table: dynamotest.VaultTable, Endpoint: e.srv.URL, AccessKey: "a", SecretKey: "b", HAEnabled: true})
+	e.ok(err)
+	saved := make(chan struct{})
+	var once sync.Once
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Throttling, Operation: "Scan", After: 40})
+	done := make(chan error)
+	go func() {
+		_, err := copier.Copy(ctx, src, dst, copier.Options{CheckpointInterval: 20 * time.Millisecond, Events: func(ev copier.Event) {
+			if c, ok := ev.(copier.Checkpointed); ok && c.Entries > 0 {
+				once.Do(func() { close(saved) })
+			}
+		}})
+		done <- err
+	}()
+	select {
+	case <-saved:
+	case <-time.After(20 * time.Second):
+		t.Error("no checkpoint")
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	e.srv.SetFaults()
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	if got := find(t, rep, "migration lock"); got.Status != Warning || !strings.Contains(got.Hint, "-resume") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	opts := e.options()
+	e.srv.Close()
+	if rep, err := Run(t.Context(), opts); rep != nil || !errors.Is(err, copier.ErrSource) {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	e = newEnv(t, dynamotest.Options{})
+	if rep, err := Run(ctx, e.options()); rep != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+func TestFileLimit(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[uint64]Status{64: Failure, 500: Warning, 65536: Pass, 1<<64 - 1: Pass} {
+		p := &planner{report: &Report{}}
+		p.fileLimit(most)
+		if got := p.report.Checks[0]; got.Status != want {
+			t.Errorf("%d: %+v", most, got)
+		}
+	}
+}
+
+// The data are compared with what the file system has free, and with memory.
+func TestSpace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // other systems have other types
+	total, _, err := memory()
+	if err != nil || total < 1<<20 {
+		t.Fatalf("memory %d, %v", total, err)
+	}
+	for bytes, want := range map[int64]Status{0: Warning, 1 << 10: Pass, free * 2 / 5: Warning, free: Failure} {
+		p := &planner{report: &Report{Estimate: &Estimate{Bytes: bytes}}}
+		p.space(dir)
+		if got := find(t, p.report, "free space"); got.Status != want {
+			t.Errorf("%d of %d bytes: %+v, expected a %s", bytes, free, got, want)
+		}
+	}
+	for bytes, want := range map[int64]Status{1 << 10: Pass, total: Warning} {
+		p := &planner{Options: Options{Memory: 1 << 10}, report: &Report{Estimate: &Estimate{Bytes: bytes}}}
+		p.space(dir)
+		if got := find(t, p.report, "memory"); got.Status != want {
+			t.Errorf("%d bytes: %+v, expected a %s", bytes, got, want)
+		}
+	}
+}
+
+func TestServerConfiguration(t *testing.T) {
+	t.Parallel()
+	const address = "cluster_addr = \"https://127.0.0.1:8201\"\n"
+	for name, c := range map[string]struct {
+		config string // PATH stands for the copy's
+		change func(*config.Config)
+		seal   string
+		check  string
+		status Status
+		want   string
+	}{
+		"no storage":       {config: address, check: "server storage", status: Failure, want: "no storage stanza"},
+		"dynamodb":         {config: "storage \"dynamodb\" {}\n" + address, check: "server storage", status: Failure, want: `"dynamodb"`},
+		"backend":          {config: "backend \"raft\" {\n path = \"PATH\"\n node_id = \"vault-1\"\n}\n" + address, check: "server node_id", status: Pass},
+		"path":             {config: "storage \"raft\" {\n path = \"/else\"\n}\n" + address, check: "server path", status: Failure, want: "/else"},
+		"slash":            {config: "storage \"raft\" {\n path = \"PATH/\"\n}\n" + address, check: "server path", status: Pass},
+		"node":             {config: "storage \"raft\" {\n path = \"PATH\"\n node_id = \"vault-2\"\n}\n" + address, check: "server node_id", status: Failure, want: "never returns"},
+		"no node":          {config: "storage \"raft\" {\n path = \"PATH\"\n}\n" + address, check: "server node_id", status: Failure, want: "never returns"},
+		"neither node":     {config: "storage \"raft\" {\n path = \"PATH\"\n}\n" + address, change: func(c *config.Config) { c.Destination.NodeID = "" }, check: "server node_id", status: Pass},
+		"template":         {config: "storage \"raft\" {\n node_id = \"{{ GetPrivateIP }}\"\n}\n", check: "server node_id", status: Warning, want: "template"},
+		"address":          {config: "storage \"raft\" {}\ncluster_addr = \"https://10.0.0.1:8201\"\n", check: "server cluster_addr", status: Failure, want: "10.0.0.1"},
+		"address template": {config: "storage \"raft\" {}\ncluster_addr = \"https://{{ GetPrivateIP }}:8201\"\n", check: "server cluster_addr", status: Warning, want: "template"},
+		"no address":       {config: "storage \"raft\" {}\n", check: "server cluster_addr", status: Failure, want: "neither"},
+		"api address":      {config: "storage \"raft\" {}\napi_addr = \"https://a:8200\"\n", check: "server cluster_addr", status: Warning, want: "api_addr"},
+		"wal here":         {config: "storage \"raft\" {}\n", change: func(c *config.Config) { c.Destination.WAL = true }, check: "server raft_wal", status: Failure, want: "raft/wal"},
+		"wal there":        {config: "storage \"raft\" {\n raft_wal = \"true\"\n}\n", check: "server raft_wal", status: Warning, want: "ignores"},
+		"wal in both":      {config: "storage \"raft\" {\n raft_wal = true\n}\n", change: func(c *config.Config) { c.Destination.WAL = true }, check: "server raft_wal", status: Pass},
+		"seal missing":     {config: "storage \"raft\" {}\n", seal: "awskms", check: "server seal", status: Failure, want: "awskms"},
+		"seal":             {config: "storage \"raft\" {}\nseal \"awskms\" {\n kms_key_id = \"x\"\n}\n", seal: "awskms", check: "server seal", status: Pass},
+		"seal off":         {config: "storage \"raft\" {}\nseal \"awskms\" {\n disabled = \"true\"\n}\n", seal: "awskms", check: "server seal", status: Failure},
+		"seal added":       {config: "storage \"raft\" {}\nseal \"transit\" {}\n", seal: "shamir", check: "server seal", status: Failure, want: "transit"},
+		"malformed":        {config: "storage \"raft\" {\n node_id = \"topsecret\n", check: "server configuration", status: Failure, want: "line 2"},
+		"JSON":             {config: `{"storage":{"raft":{"path":"PATH","node_id":"vault-1"}},"cluster_addr":"https://127.0.0.1:8201"}`, check: "server node_id", status: Pass},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := &config.Config{ClusterAddr: "https://127.0.0.1:8201"}
+			cfg.Destination = config.Destination{Path: t.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+			if c.change != nil {
+				c.change(cfg)
+			}
+			file := filepath.Join(t.TempDir(), "vault.hcl")
+			if err := os.WriteFile(file, []byte(strings.ReplaceAll(c.config, "PATH", cfg.Destination.Path)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range []string{file, filepath.Dir(file)} { // a directory does as well
+				p := &planner{Options: Options{Config: cfg, VaultConfig: path}, report: &Report{}, seal: c.seal}
+				p.server()
+				got := find(t, p.report, c.check)
+				if got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
+					t.Errorf("%+v, expected a %s with %q", got, c.status, c.want)
+				}
+				if strings.Contains(got.Message+got.Hint, "topsecret") {
+					t.Errorf("the configuration's text is shown: %+v", got)
+				}
+			}
+		})
+	}
+}
+
+// Files of a directory are merged, and an empty one is no configuration.
+func TestServerDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := readServer(dir); err == nil {
+		t.Error("an empty directory was taken")
+	}
+	for name, text := range map[string]string{"a.hcl": "storage \"raft\" {\n node_id = \"n\"\n}\n", "b.json": `{"cluster_addr":"https://h:1"}`, "c.txt": "{{{"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := readServer(dir)
+	if err != nil || c.storage != "raft" || c.values["node_id"] != "n" || c.clusterAddr != "https://h:1" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}

@@ -1,0 +1,372 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+)
+
+// What bounds a sample.
+const (
+	defaultSample = 4 * time.Second
+	sampleBytes   = 48 << 20 // of entries
+	keptBytes     = 4 << 20  // of these, for the trial
+	sampleStep    = 500 * time.Millisecond
+	// sampleShare is how much of a table's provisioned capacity the sample may
+	// consume: a Vault may be at work on it.
+	sampleShare = 0.1
+)
+
+// A sample is what a short scan has read, and how fast.
+type sample struct {
+	entries, bytes int64 // of keys and values
+	items          int64 // with markers and locks
+	units          float64
+	wire           int64
+	pages          int64
+	sizes          [len(sizeClasses) + 1]int64
+	largest        int64
+	throttled      bool
+	capped         bool // it was not allowed to read as fast as it could
+	complete       bool // the whole table was read
+	segments, done int  // for tables that don't tell how large they are
+	took           time.Duration
+
+	workers int // at the most
+	// perWorker is how fast one worker read, in bytes of entries a second.
+	perWorker float64
+	// most is the best rate of all workers together, in bytes of entries a
+	// second, and saturated tells that more workers brought no more.
+	most      float64
+	saturated bool
+	cpu       float64      // processor seconds a byte
+	batch     copier.Batch // some of the entries
+}
+
+// sizeClasses are the upper bounds of the size mix, in bytes of key and value.
+var sizeClasses = [...]int64{1 << 10, 4 << 10, 16 << 10, 64 << 10}
+
+// take reads a sample. An error that is not the context's is the source's.
+func (p *planner) take(ctx context.Context) (*sample, error) {
+	s := &sampler{limit: p.workers()}
+	capacity := 0.0
+	if !p.survey.OnDemand && p.survey.ReadUnits > 0 {
+		capacity = float64(p.survey.ReadUnits) * sampleShare
+	}
+	if p.ReadCapacity > 0 && (capacity == 0 || p.ReadCapacity < capacity) {
+		capacity = p.ReadCapacity
+	}
+	s.capped = capacity > 0
+	ctx, cancel := context.WithTimeoutCause(ctx, p.SampleTime, errSampleOver)
+	defer cancel()
+	ctx, s.end = context.WithCancelCause(ctx)
+	defer s.end(nil)
+	src, err := p.Source.Sampler(ctx, capacity, func(e copier.Event) {
+		if r, ok := e.(copier.Retried); ok && r.Throttled {
+			s.mu.Lock()
+			s.throttled = true
+			s.mu.Unlock()
+			s.end(errSampleOver)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	segs, err := src.Segments(ctx, 0)
+	if errors.Is(err, errSampleOver) {
+		s.took = p.SampleTime // with next to no capacity, even that takes longer
+		return &s.sample, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.src, s.segments = src, len(segs)
+	rand.Shuffle(len(segs), func(i, j int) { segs[i], segs[j] = segs[j], segs[i] })
+	s.queue = segs
+	if err := s.run(ctx); err != nil && !errors.Is(err, errSampleOver) {
+		return nil, err
+	}
+	return &s.sample, nil
+}
+
+// errSampleOver ends a sample.
+var errSampleOver = errors.New("the sample is over")
+
+// A sampler reads a sample with more and more workers.
+type sampler struct {
+	sample
+	src   copier.Source
+	limit int
+	end   context.CancelCauseFunc
+
+	mu      sync.Mutex
+	queue   []copier.Segment
+	busy    int
+	reading time.Duration // of all workers, in this step
+	step    int64         // bytes of this step
+	count   int64         // pages of this step
+	all     time.Duration // of all workers, in the steps before
+}
+
+func (s *sampler) run(ctx context.Context) error {
+	began, cpu := time.Now(), processorTime()
+	var workers sync.WaitGroup
+	var failed error
+	start := func() {
+		s.workers++
+		workers.Go(func() {
+			if err := s.work(ctx); err != nil {
+				s.mu.Lock()
+				if failed == nil && !errors.Is(err, errSampleOver) && context.Cause(ctx) == nil {
+					failed = err
+				}
+				s.mu.Unlock()
+				s.end(err)
+			}
+		})
+	}
+	for range min(2, s.limit) {
+		start()
+	}
+	over := make(chan struct{})
+	go func() {
+		workers.Wait()
+		close(over)
+	}()
+	last := time.Now()
+	growing := true
+steps:
+	for {
+		select {
+		case <-over:
+			break steps
+		case <-time.After(sampleStep):
+		}
+		done, grow := s.measure(time.Since(last), false)
+		if !done {
+			continue
+		}
+		last = time.Now()
+		growing = growing && grow
+		if growing && !s.capped {
+			for range min(s.workers, s.limit-s.workers) {
+				start()
+			}
+		}
+	}
+	s.measure(time.Since(last), true)
+	s.took = time.Since(began)
+	if s.bytes > 0 {
+		s.cpu = (processorTime() - cpu).Seconds() / float64(s.bytes)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete = s.busy == 0 && len(s.queue) == 0
+	s.done = s.segments - len(s.queue) - s.busy
+	if s.pages == 0 && failed == nil && !s.throttled && !s.complete {
+		failed = context.Cause(ctx)
+	}
+	return failed
+}
+
+// measure ends a step that took so long, once each worker has read two pages or
+// so: fewer come in bunches, and tell nothing of how fast they come. It tells
+// whether more workers are worth a try. The last step ends as it is.
+func (s *sampler) measure(took time.Duration, last bool) (done, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	enough := took >= sampleStep && s.count >= 2*int64(s.workers)
+	if s.count == 0 || !enough && !last {
+		return false, true
+	}
+	rate := float64(s.step) / took.Seconds()
+	s.all += s.reading
+	s.perWorker = float64(s.bytes) / s.all.Seconds()
+	if enough {
+		more = rate > s.most*1.2
+		s.saturated = s.saturated || !more && !s.capped
+		s.most = max(s.most, rate)
+	}
+	s.step, s.count, s.reading = 0, 0, 0
+	return true, more
+}
+
+// work reads a page of a segment after the other, so that the sample comes
+// from many places.
+func (s *sampler) work(ctx context.Context) error {
+	var page copier.Batch
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 {
+			s.mu.Unlock()
+			return nil // what others split is theirs to read
+		}
+		seg := s.queue[0]
+		s.queue = s.queue[1:]
+		s.busy++
+		s.mu.Unlock()
+		page.Reset()
+		asked := time.Now()
+		info, err := s.src.ReadPage(ctx, seg, &page)
+		took := time.Since(asked)
+		s.mu.Lock()
+		if err == nil {
+			s.busy--
+			s.queue = append(s.queue, info.Next...)
+			s.add(&page, info, took)
+		}
+		full := s.bytes >= sampleBytes
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case full:
+			return errSampleOver
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) {
+	s.pages++
+	s.units += info.Units
+	s.wire += info.WireBytes
+	s.entries += int64(page.Len())
+	s.bytes += page.Bytes()
+	s.items += int64(page.Len()) + info.Markers + int64(len(info.Locks))
+	s.reading += took
+	s.step += page.Bytes()
+	s.count++
+	for i := range page.Len() {
+		e := page.Entry(i)
+		n := int64(len(e.Key) + len(e.Value))
+		class, _ := slices.BinarySearch(sizeClasses[:], n)
+		s.sizes[class]++
+		s.largest = max(s.largest, n)
+		if s.batch.Bytes() < keptBytes {
+			s.batch.Append(e.Key, e.Value)
+		}
+	}
+}
+
+// processorTime is the processor time that this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// local is how long this machine takes for what is done with the entries once
+// they are read: a fixed time, and seconds a byte.
+type local struct {
+	fixed      time.Duration
+	sort       float64 // processor seconds a byte, while reading goes on
+	after      float64 // seconds a byte: to write vault.db and to read it back
+	fileFactor float64 // vault.db's size as a multiple of keys and values
+}
+
+// trialBytes is how much data the trial has, made from the sample.
+const trialBytes = 32 << 20
+
+// try copies entries like those of the sample, from memory into a directory
+// that is removed again, with the code of a copy.
+func (p *planner) try(ctx context.Context, s *sample) (local, error) {
+	small, err := p.trial(ctx, s, 1)
+	if err != nil {
+		return local{}, err
+	}
+	out := local{fixed: small.Duration, sort: math.Inf(1), after: math.Inf(1)}
+	for range 2 { // the first one finds memory and files cold
+		large, err := p.trial(ctx, s, trialBytes)
+		if err != nil {
+			return local{}, err
+		}
+		more := float64(max(large.Load.Bytes-small.Load.Bytes, 1))
+		rest := func(r copier.Result) float64 { return (r.Duration - r.Phases[copier.PhaseScan]).Seconds() }
+		out.after = min(out.after, max(rest(large)-rest(small), 0)/more)
+		out.sort = min(out.sort, max(large.Phases[copier.PhaseScan]-small.Phases[copier.PhaseScan], 0).Seconds()/more)
+		out.fileFactor = max(float64(large.Load.FileBytes)/float64(max(large.Load.Bytes, 1)), 1)
+	}
+	return out, nil
+}
+
+func (p *planner) trial(ctx context.Context, s *sample, bytes int64) (copier.Result, error) {
+	dir, err := os.MkdirTemp(p.TempDir, "dyn2raft-plan-")
+	if err != nil {
+		return copier.Result{}, fmt.Errorf("write a sample: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	dst, err := sink.New(sink.Options{Path: dir, NodeID: "plan", Address: "127.0.0.1:8201"})
+	if err != nil {
+		return copier.Result{}, err
+	}
+	res, err := copier.Copy(ctx, &again{batch: &s.batch, bytes: bytes}, dst, copier.Options{Workers: runtime.GOMAXPROCS(0), Memory: p.Memory})
+	if err != nil {
+		return res, fmt.Errorf("copy a sample to %s: %w", dir, err)
+	}
+	return res, nil
+}
+
+// again yields the entries of a batch under other keys, again and again.
+type again struct {
+	batch *copier.Batch
+	bytes int64
+}
+
+func (a *again) Prepare(context.Context) (copier.SourceInfo, error) {
+	return copier.SourceInfo{Name: "sample", ID: "sample"}, nil
+}
+
+func (a *again) Segments(context.Context, int) ([]copier.Segment, error) {
+	var n int64
+	if each := a.batch.Bytes(); each > 0 {
+		n = min(a.bytes/each+1, 100_000)
+	}
+	out := make([]copier.Segment, max(n, 1))
+	for i := range out {
+		out[i] = copier.Segment{Index: i, Total: len(out)}
+	}
+	return out, nil
+}
+
+// ReadPage gives about 1 MiB.
+func (a *again) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+	from := 0
+	if len(seg.Resume) > 0 {
+		if _, err := fmt.Sscan(string(seg.Resume), &from); err != nil {
+			return copier.Page{}, err
+		}
+	}
+	left := a.bytes/int64(seg.Total) + 1
+	suffix := fmt.Appendf(nil, ".%d", seg.Index)
+	var key []byte
+	for i := from; i < a.batch.Len(); i++ {
+		if b.Bytes() >= min(left, 1<<20) {
+			if a.bytes < 1<<20 {
+				break
+			}
+			seg.Resume = fmt.Append(nil, i)
+			return copier.Page{Next: []copier.Segment{seg}}, nil
+		}
+		e := a.batch.Entry(i)
+		if key = append(key[:0], e.Key...); seg.Index > 0 {
+			key = append(key, suffix...)
+		}
+		b.Append(key, e.Value)
+	}
+	return copier.Page{}, nil
+}

@@ -1,0 +1,297 @@
+package plan
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+)
+
+// table makes the checks of the table as a whole. It tells whether there is any
+// use in looking into it. An error says that the table can't be reached.
+func (p *planner) table(ctx context.Context) (readable bool, err error) {
+	survey, err := p.Source.Survey(ctx)
+	switch {
+	case dynamodb.IsDenied(err):
+		p.fail("describe table", err.Error(), copier.Hint(err))
+		p.access(ctx)
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	p.survey, p.report.ID = survey, survey.ID
+	if survey.Problem != nil {
+		p.fail("table", survey.Problem.Error(), copier.Hint(survey.Problem))
+		return false, nil
+	}
+	p.pass("table", "%s is %s: %s items, %s by its own count, which may be 6 hours old",
+		survey.Name, survey.Status, humanize.Comma(survey.Items), size(survey.Bytes))
+	p.access(ctx)
+	p.clock()
+	p.billing()
+	p.backups(ctx)
+	p.others()
+	return !p.denied["GetItem"], nil
+}
+
+// access tells which IAM actions are missing.
+func (p *planner) access(ctx context.Context) {
+	p.denied = map[string]bool{}
+	var allowed, missing []string
+	for _, a := range p.Source.Probe(ctx) {
+		switch {
+		case a.Err == nil:
+			allowed = append(allowed, a.Action)
+		case a.Denied():
+			p.denied[a.Action] = true
+			missing = append(missing, "dynamodb:"+a.Action)
+		default:
+			p.denied[a.Action] = true // could not be tried: others would fail too
+			p.fail("access", a.Err.Error(), copier.Hint(a.Err))
+		}
+	}
+	if len(missing) > 0 {
+		p.fail("access", "these IAM actions on the table are not allowed: "+strings.Join(missing, ", "),
+			"add them to the policy of these credentials; docs/iam.md has the whole policy")
+		return
+	}
+	if len(p.denied) == 0 {
+		p.pass("access", "allowed: %s (tried with conditions that never hold)", strings.Join(allowed, ", "))
+	}
+}
+
+// Clocks may differ by as much as a request's signature allows, which is 5
+// minutes by AWS's documentation of signed requests. A leader lock is good for
+// 15 s, so that a few seconds do matter when it is judged by our clock.
+const (
+	clockNear = 4 * time.Second
+	clockFar  = 5 * time.Minute
+)
+
+func (p *planner) clock() {
+	off := p.survey.Skew.Abs()
+	which := "ahead of"
+	if p.survey.Skew < 0 {
+		which = "behind"
+	}
+	said := fmt.Sprintf("this machine's clock is %s %s the table's", off.Round(time.Second), which)
+	const hint = "set the clock by NTP (timedatectl set-ntp true): locks and signatures depend on it"
+	switch {
+	case !p.survey.Clock:
+		p.warn("clock", "the service does not tell its time", hint)
+	case off >= clockFar:
+		p.fail("clock", said, hint)
+	case off >= clockNear:
+		p.warn("clock", said, hint)
+	default:
+		p.pass("clock", "within 4 s of the service's")
+	}
+}
+
+func (p *planner) billing() {
+	s := p.survey
+	switch {
+	case s.OnDemand:
+		p.pass("capacity", "on demand")
+	case p.ReadCapacity > 0 && p.ReadCapacity > float64(s.ReadUnits):
+		p.warn("capacity", fmt.Sprintf("provisioned: %s read and %s write units a second, less than -read-capacity", humanize.Comma(s.ReadUnits), humanize.Comma(s.WriteUnits)),
+			"the copy will be throttled: raise the capacity, or lower -read-capacity")
+	default:
+		p.pass("capacity", "provisioned: %s read and %s write units a second", humanize.Comma(s.ReadUnits), humanize.Comma(s.WriteUnits))
+	}
+}
+
+// recentBackup is for how long a backup counts as one made for the copy.
+const recentBackup = 24 * time.Hour
+
+func (p *planner) backups(ctx context.Context) {
+	from, until, err := p.Source.Recovery(ctx)
+	recovery := !until.IsZero()
+	switch {
+	case err != nil:
+		p.warn("recovery", "point-in-time recovery could not be looked at: "+err.Error(),
+			"allow dynamodb:DescribeContinuousBackups, or see for yourself: aws dynamodb describe-continuous-backups --table-name "+p.survey.Name)
+	case recovery:
+		p.pass("recovery", "point-in-time recovery is on, since %s", from.UTC().Format(time.RFC3339))
+	default:
+		p.warn("recovery", "point-in-time recovery is off",
+			"switch it on, or make a backup before the copy (-backup NAME)")
+	}
+	list, err := p.Source.Backups(ctx)
+	switch {
+	case err != nil:
+		p.warn("backup", "the table's backups could not be listed: "+err.Error(), "allow dynamodb:ListBackups, or see for yourself: aws dynamodb list-backups --table-name "+p.survey.Name)
+	case len(list) == 0:
+		p.warn("backup", "the table has no on-demand backup", "copy with -backup NAME makes one before the first read")
+	default:
+		last := list[len(list)-1]
+		age := time.Since(last.Created)
+		if age > recentBackup {
+			p.warn("backup", fmt.Sprintf("the last of %d backups, %s, is %s old", len(list), last.Name, longTime(age)),
+				"what Vault has written since is not in it: copy with -backup NAME makes one before the first read")
+			break
+		}
+		p.pass("backup", "%d on-demand; the last, %s, is %s old", len(list), last.Name, longTime(age))
+	}
+}
+
+// others looks at what else hangs on the table.
+func (p *planner) others() {
+	s := p.survey
+	if s.DeletionProtection {
+		p.pass("deletion", "the table is protected from being deleted")
+	} else {
+		p.warn("deletion", "the table is not protected from being deleted: it is the way back",
+			"aws dynamodb update-table --table-name "+s.Name+" --deletion-protection-enabled")
+	}
+	if s.Stream != "" {
+		p.warn("stream", "the table has a stream ("+s.Stream+"): somebody reads what is written to it",
+			"find out who: what they do ends when Vault leaves the table")
+	} else {
+		p.pass("stream", "none")
+	}
+	if len(s.Replicas) > 0 {
+		p.warn("replicas", "the table is global, with replicas in "+strings.Join(s.Replicas, ", "),
+			"stop Vaults in those regions too: what they write arrives here later, and locks don't reach them at once")
+	} else {
+		p.pass("replicas", "none: the table is in this region only")
+	}
+}
+
+// content makes the checks that look into the table.
+func (p *planner) content(ctx context.Context) {
+	var err error
+	if p.locks, err = p.Source.Locks(ctx); err != nil {
+		p.fail("locks", err.Error(), copier.Hint(err))
+		return
+	}
+	p.vault()
+	p.migration()
+	p.initialized(ctx)
+	if !p.denied["Query"] {
+		p.versions(ctx)
+	}
+}
+
+func (p *planner) vault() {
+	l := p.locks.Leader
+	ha := p.Config.Source.HAEnabled
+	switch {
+	case l == nil && ha:
+		p.pass("running Vault", "none: nobody holds the leader lock")
+	case l == nil && p.Stopped:
+		p.pass("running Vault", "nothing in the table tells; all are stopped, you say (-source-stopped)")
+	case l == nil:
+		p.warn("running Vault", "nothing in the table tells whether one is running: it has no leader lock, and storage_source does not say ha_enabled",
+			"make sure that every Vault is stopped before the copy, and say so with -source-stopped")
+	case l.Run != "" && !l.Expired:
+		p.fail("running Vault", "another copy is at work: "+l.Name, "let it end")
+	case !l.Expired && p.Stopped:
+		p.fail("running Vault", "one is running: "+l.Name, "stop every Vault that uses the table; its lock expires 15 s after the last renewal")
+	case !l.Expired:
+		p.warn("running Vault", "one is running: "+l.Name, "stop every Vault before the copy: it refuses to start while one runs")
+	default:
+		p.pass("running Vault", "probably none: the leader lock is of %s, which is over; a copy watches it before it reads", l.Name)
+	}
+}
+
+func (p *planner) migration() {
+	m := p.locks.Migration
+	if m == nil {
+		p.pass("migration lock", "none")
+		return
+	}
+	said := "core/migration is in the table, put by " + m.Name
+	if _, setup, err := copier.ReadStatus(sink.WorkDir(p.Config.Destination.Path)); err == nil && setup != nil && m.Run != "" && setup.RunID == m.Run {
+		p.warn("migration lock", said+", which has an unfinished copy in the destination", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
+		return
+	}
+	p.fail("migration lock", said+": neither a copy nor a Vault starts",
+		"if that migration is running, let it end; if it is dead, remove the lock: dyn2raft copy -config … -reset")
+}
+
+// Entries that every initialized Vault has. Their names, and that the seal's
+// configuration is JSON with a member "type", are the same from Vault 1.0 to
+// 1.21.
+const (
+	keyringKey    = "core/keyring"
+	sealConfigKey = "core/seal-config"
+)
+
+func (p *planner) initialized(ctx context.Context) {
+	_, keyring, err := p.Source.Value(ctx, keyringKey)
+	value, seal, err2 := p.Source.Value(ctx, sealConfigKey)
+	if err = errors.Join(err, err2); err != nil {
+		p.fail("initialized", err.Error(), copier.Hint(err))
+		return
+	}
+	var missing []string
+	for key, there := range map[string]bool{keyringKey: keyring, sealConfigKey: seal} {
+		if !there {
+			missing = append(missing, key)
+		}
+	}
+	if len(missing) > 0 {
+		p.fail("initialized", "no initialized Vault has used this table: it has no "+strings.Join(missing, " and no "),
+			"a Vault would start on the copy as a new one: check table and region in storage_source, and what beats them in the environment")
+		return
+	}
+	p.pass("initialized", "%s and %s are there", keyringKey, sealConfigKey)
+	var conf struct {
+		Type      string `json:"type"`
+		Shares    int    `json:"secret_shares"`
+		Threshold int    `json:"secret_threshold"`
+	}
+	if err := json.Unmarshal(value, &conf); err != nil {
+		p.warn("seal", sealConfigKey+" is not the JSON that Vault writes", "find out how this Vault is unsealed, and who has its keys, before the window")
+		return
+	}
+	p.seal = conf.Type
+	switch {
+	case conf.Type == "":
+		p.seal = "shamir" // Vaults before 1.0 wrote none
+		fallthrough
+	case conf.Type == "shamir":
+		p.pass("seal", "shamir: have %d of the %d unseal keys at hand", conf.Threshold, conf.Shares)
+	default:
+		p.warn("seal", "auto-unseal by "+conf.Type, "every new server needs the seal stanza of the old ones, and the right to use the same key; try that before the window")
+	}
+}
+
+func (p *planner) versions(ctx context.Context) {
+	list, err := p.Source.Versions(ctx)
+	switch {
+	case err != nil:
+		p.warn("version", err.Error(), copier.Hint(err))
+	case len(list) == 0:
+		p.warn("version", "the table does not tell which Vault has run on it (those before 1.9 did not)", "start the same version on the copy; upgrade before or after, not at once")
+	default:
+		p.pass("version", "the newest Vault on this table was %s: start the same on the copy", list[len(list)-1])
+	}
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// longTime is a duration as people say it.
+func longTime(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	case d >= 100*time.Minute:
+		return fmt.Sprintf("%.1f h", d.Hours())
+	case d >= 100*time.Second:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d >= 10*time.Second:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	default:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+}

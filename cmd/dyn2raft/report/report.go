@@ -1,0 +1,95 @@
+// Package report writes what a copy did as one HTML page for people who were
+// not there. The page needs nothing beside itself: no network, no script, no
+// file. It prints on A4 paper, and is readable in the dark and on a phone.
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// An Input is what a report tells of.
+type Input struct {
+	// Manifest is the record of the copy.
+	Manifest *verify.Manifest
+	// Verification is a comparison that was made after the copy; nil if none
+	// was.
+	Verification *verify.Report
+}
+
+// ErrNotVerification is returned when a file is not what
+// `dyn2raft verify -format json` prints.
+var ErrNotVerification = errors.New("not a result of dyn2raft verify -format json")
+
+// ErrOtherSource is returned when the verification read another table than the
+// copy.
+var ErrOtherSource = errors.New("it compared another table")
+
+//go:embed page.html
+var page string
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"show": show, "name": name, "count": count, "size": size, "took": took, "at": at, "kind": diffKind, "lock": whyLock,
+}).Parse(page))
+
+// Write writes the page. An error wraps [copier.ErrConfig] and ErrOtherSource
+// where the verification is of another table; others are of w. Nothing is
+// written before the whole page is made.
+func Write(w io.Writer, in Input) error {
+	if v := in.Verification; v != nil && v.Source.ID != in.Manifest.Source.ID {
+		return &copier.Error{Kind: copier.ErrConfig, Op: "use verification", Err: fmt.Errorf("%w: %s, and the copy is of %s", ErrOtherSource, show(v.Source.ID), show(in.Manifest.Source.ID)),
+			Hint: "run verify with the configuration that the copy was made with"}
+	}
+	v, err := newView(in)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := pageTemplate.Execute(&b, v); err != nil {
+		return fmt.Errorf("make report: %w", err)
+	}
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+// ReadVerification reads the JSON that `dyn2raft verify -format json` prints.
+// An error wraps [copier.ErrConfig], and ErrNotVerification where the file is
+// something else.
+func ReadVerification(file string) (*verify.Report, error) {
+	const hint = "give a file that was made with: dyn2raft verify -config migrate.hcl -format json > verify.json"
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, readError("read verification", err, hint)
+	}
+	if err != nil {
+		return nil, readError("read verification", err, "")
+	}
+	var v struct {
+		verify.Report
+		// A comparison always has these, whatever it found.
+		Complete *bool            `json:"complete"`
+		Prefixes *[]verify.Prefix `json:"prefixes"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return nil, readError("read verification "+file, fmt.Errorf("%w: %w", ErrNotVerification, err), hint)
+	}
+	if v.Complete == nil || v.Prefixes == nil || v.Source.ID == "" {
+		return nil, readError("read verification "+file, ErrNotVerification, hint)
+	}
+	v.Report.Complete, v.Report.Prefixes = *v.Complete, *v.Prefixes
+	return &v.Report, nil
+}
+
+func readError(op string, err error, hint string) error {
+	return &copier.Error{Kind: copier.ErrConfig, Op: op, Err: err, Hint: hint}
+}

@@ -1,0 +1,592 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/net/html"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hostile are names as nobody should have chosen them.
+var hostile = []string{
+	`<script>alert(1)</script>/`, `"><img src=x onerror=alert(2)>/`, `</style><b>/`, `</svg></title></desc>/`,
+	"{{.M}}/", "]]>&amp;&lt;/", "javascript:alert(3)/", "new\nline/", "turn\u202earound/", "nul\x00/", "名前のとても長い接頭辞とても長い接頭辞/", "😀👩‍👩‍👧/",
+	strings.Repeat("long", 300) + "/", "",
+}
+
+var began = time.Date(2026, 11, 24, 1, 2, 3, 0, time.UTC)
+
+// record is the manifest of a copy of some prefixes, with n samples a second.
+func record(n int, prefixes ...string) *verify.Manifest {
+	m := &verify.Manifest{
+		Format: 1, RunID: "3f0c9a52-6a7e-4f0e-9a53-1d9d6f0d7d11", Start: began, End: began.Add(time.Duration(n+1) * time.Second),
+		Tool:   verify.Tool{Name: "dyn2raft", Version: "1.2.3", Go: "go1.26", OS: "linux", Arch: "amd64"},
+		Source: copier.SourceInfo{Name: "vault-table", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table", Incarnation: "9d1c/2021-03-04"},
+		Vault:  verify.VaultVersions{Newest: "1.21.1", All: []string{"1.15.0", "1.21.1"}},
+		Backup: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table/backup/01700000000000-abcdef",
+		Destination: verify.ManifestDestination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "https://vault-1.example:8201", LogStore: "raft.db",
+			Index: 2, Term: 1, FileBytes: 3 << 30},
+		Prefixes: copier.Digests{}, ReadBack: "device",
+		Skipped:  verify.Skipped{Markers: 1234, Locks: []string{"core/lock", "core/migration"}},
+		Phases:   map[copier.Phase]time.Duration{},
+		Settings: map[string]any{"max_parallel": 10.0, "memory_bytes": float64(512 << 20), "work_dir": "", "ha_enabled": true, "retry_for": "10m0s"},
+	}
+	for i, p := range prefixes {
+		// Sums as hexadecimal as real ones are.
+		h := uint64(i+1) * 0x9e3779b97f4a7c15
+		m.Prefixes[p] = copier.Digest{Entries: int64(1000*(i+1)) + 7, Bytes: int64(i+1) * 987654, Hash: copier.Sum{h, h * 3, h * 5, h * 7}}
+	}
+	m.Total = m.Prefixes.Total()
+	m.Load = copier.LoadStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, FileBytes: 3 << 30, LargestKey: "sys/policy/largest", LargestBytes: 300_000}
+	m.Scan = copier.ScanStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, Pages: 321, WireBytes: 2 << 30, Units: 54321.5, Segments: 16, Workers: 10, Limit: copier.LimitNetwork}
+	scan := max(n*7/10, 1)
+	for i := range n {
+		s := verify.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan, Workers: int64(4 + i%7)}
+		read := min(float64(i+1)/float64(scan), 1)
+		read += 0.03 * math.Sin(float64(i)/3) * read * (1 - read)
+		s.Entries, s.Bytes = int64(read*float64(m.Total.Entries)), int64(read*float64(m.Total.Bytes))
+		s.Units = read * m.Scan.Units
+		s.Throttles = int64(i / 20)
+		if i >= scan {
+			s.Phase = copier.PhaseLoad
+			s.Loaded = m.Total.Entries * int64(i+1-scan) / int64(max(n-scan, 1))
+		}
+		m.Samples = append(m.Samples, s)
+		m.Scan.Throttles, m.Scan.Retries = s.Throttles, s.Throttles+2
+	}
+	second := float64(time.Second)
+	for p, share := range map[copier.Phase]float64{copier.PhasePrepare: 0.002, copier.PhaseLock: 0.01, copier.PhaseScan: 0.7, copier.PhaseLoad: 0.2, copier.PhaseCheck: 0.08, copier.PhaseCommit: 0.0001} {
+		m.Phases[p] = time.Duration(share * float64(n+1) * second)
+	}
+	return m
+}
+
+func contents() *verify.Contents {
+	c := &verify.Contents{Largest: []verify.Sized{{Key: "sys/policy/largest", Bytes: 300_000}, {Key: "logical/next", Bytes: 2}}, Groups: []verify.Group{
+		{Name: "core/", Role: "Vault's own state", Entries: 40, Bytes: 80_000},
+		{Name: "logical/0d8d0b7e-93c4-5c5e-2d8f-3b1b7d7f9a10/", Role: "secrets engine", Entries: 700_000, Bytes: 900 << 20},
+		{Name: "auth/9b1c2d3e-0000-4c5e-2d8f-3b1b7d7f9a10/", Role: "auth method", Entries: 1200, Bytes: 3 << 20},
+		{Name: "sys/expire/", Role: "leases", Entries: 300_000, Bytes: 400 << 20},
+	}}
+	for i := 5; i < 19; i++ {
+		if i != 16 {
+			c.Sizes = append(c.Sizes, verify.Bin{From: 1 << i, To: 2 << i, Entries: int64(100_000 / (1 + (i-9)*(i-9))), Bytes: 1 << 25})
+		}
+	}
+	return c
+}
+
+func comparisonOf(m *verify.Manifest) *verify.Report {
+	c := &verify.Report{Source: m.Source, Destination: m.Destination.Path, Start: m.End.Add(time.Minute), Duration: 5 * time.Minute,
+		SourceEntries: m.Total.Entries, DestinationEntries: m.Total.Entries, Complete: true}
+	for p, d := range m.Prefixes {
+		s := verify.Side{Entries: d.Entries, Bytes: d.Bytes, SHA256: strings.Repeat("ab", 32)}
+		c.Prefixes = append(c.Prefixes, verify.Prefix{Prefix: p, Source: s, Destination: s})
+	}
+	return c
+}
+
+// cases are copies that a report can be made of. The browser looks at the same
+// ones.
+func cases() map[string]Input {
+	typical := record(120, "core/", "sys/", "logical/", "auth/", "audit/", "wal/")
+	many := make([]string, 200)
+	for i := range many {
+		many[i] = fmt.Sprintf("prefix-%03d/", i)
+	}
+	evil := record(5, hostile...)
+	evil.Partial, evil.StartKey = true, hostile[0]
+	evil.Skipped.Locks = hostile
+	evil.Source.Name, evil.Destination.Path, evil.Destination.NodeID, evil.RunID = hostile[0], hostile[1], hostile[2], hostile[3]
+	evil.Backup, evil.Tool.Version, evil.Load.LargestKey, evil.Vault.All = hostile[4], hostile[5], hostile[6], hostile
+	evil.Settings = map[string]any{hostile[0]: hostile[1], "nested": map[string]any{hostile[2]: hostile[3]}, "nothing": nil}
+	evil.Phases[copier.Phase(hostile[0])] = time.Second
+	evil.Samples[2].Phase = copier.Phase(hostile[1])
+	evilCompared := comparisonOf(evil)
+	evilCompared.Extra = int64(len(hostile)) + 3
+	for _, h := range hostile {
+		evilCompared.Diffs = append(evilCompared.Diffs, verify.Diff{Kind: verify.DiffKind(h), Key: h, Known: h})
+	}
+	evil.Contents = &verify.Contents{Sizes: []verify.Bin{{From: -5, To: 0, Entries: 1}, {From: 1, To: math.MaxInt64, Entries: 1}, {From: math.MaxInt64, To: 0, Entries: 5}}}
+	for i, h := range hostile {
+		evil.Contents.Groups = append(evil.Contents.Groups, verify.Group{Name: h, Role: h, Entries: 1, Bytes: int64(i)})
+		evil.Contents.Largest = append(evil.Contents.Largest, verify.Sized{Key: h, Bytes: 9})
+	}
+	empty := record(0)
+	empty.Skipped, empty.Samples, empty.Phases, empty.Settings = verify.Skipped{}, nil, nil, nil
+	unsampled := record(120, "core/", "sys/")
+	unsampled.Samples = nil
+	partial := record(60, "sys/", "logical/")
+	partial.Partial, partial.StartKey, partial.ReadBack = true, "logical/1234", "cache"
+	partial.Skipped.LeftOut = 4321
+	huge := record(600, many...)
+	for i := range huge.Samples {
+		huge.Samples[i].At *= 97 // sixteen hours
+	}
+	huge.Resumed = 3
+	typical.Contents, huge.Contents, empty.Contents = contents(), contents(), &verify.Contents{}
+	return map[string]Input{
+		"typical":   {typical, comparisonOf(typical)},
+		"empty":     {empty, nil},
+		"unsampled": {unsampled, nil},
+		"partial":   {partial, nil},
+		"huge":      {huge, comparisonOf(huge)},
+		"hostile":   {evil, evilCompared},
+	}
+}
+
+func write(t *testing.T, in Input) (string, *html.Node) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Write(&b, in); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := html.Parse(bytes.NewReader(b.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String(), doc
+}
+
+func elements(n *html.Node, ok func(*html.Node) bool) (out []*html.Node) {
+	for d := range n.Descendants() {
+		if d.Type == html.ElementNode && ok(d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func attr(n *html.Node, name string) string {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+func byID(t *testing.T, doc *html.Node, id string) *html.Node {
+	t.Helper()
+	found := elements(doc, func(n *html.Node) bool { return attr(n, "id") == id })
+	if len(found) != 1 {
+		t.Fatalf("%d elements have the id %q, want 1", len(found), id)
+	}
+	return found[0]
+}
+
+func tagged(tag string) func(*html.Node) bool {
+	return func(n *html.Node) bool { return n.Data == tag }
+}
+
+func words(n *html.Node) string {
+	var b strings.Builder
+	for d := range n.Descendants() {
+		if d.Type == html.TextNode {
+			b.WriteString(d.Data)
+		}
+	}
+	return b.String()
+}
+
+// allowed are the elements and the attributes that the page is made of. None
+// of the attributes takes an address, but for the icon's.
+var (
+	allowed = strings.Fields("html head div meta link title style body main section strong p ul li table thead tbody tr th td code small h1 h2 h3 figure figcaption svg desc g path text pre sup")
+	plain   = strings.Fields("lang charset name content http-equiv rel class id aria-label aria-labelledby role scope colspan viewbox viewBox style d transform x y text-anchor")
+)
+
+// selfContained tells what of a page would leave it, or run.
+func selfContained(doc *html.Node) error {
+	var errs []error
+	for _, n := range elements(doc, func(*html.Node) bool { return true }) {
+		if !slices.Contains(allowed, n.Data) {
+			errs = append(errs, fmt.Errorf("there is an element %s", n.Data))
+		}
+		for _, a := range n.Attr {
+			icon := n.Data == "link" && a.Key == "href" && a.Val == "data:,"
+			if !slices.Contains(plain, a.Key) && !icon || a.Key == "style" && strings.Contains(a.Val, "url(") {
+				errs = append(errs, fmt.Errorf("%s has an attribute %s=%q", n.Data, a.Key, a.Val))
+			}
+		}
+		if n.Data == "style" && strings.Contains(words(n), "url(") {
+			errs = append(errs, errors.New("the style sheet names an address"))
+		}
+		if n.Data == "style" && strings.Contains(words(n), "@import") {
+			errs = append(errs, errors.New("the style sheet imports another one"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func TestSelfContained(t *testing.T) {
+	for name, in := range cases() {
+		t.Run(name, func(t *testing.T) {
+			text, doc := write(t, in)
+			if err := selfContained(doc); err != nil {
+				t.Error(err)
+			}
+			if strings.Contains(text, "ZgotmplZ") {
+				t.Error("the template refused a value")
+			}
+			for _, bad := range []string{"NaN", "Inf", "#010", "<nil>", "%!"} {
+				if strings.Contains(text, bad) {
+					t.Errorf("the page has a %q in it", bad)
+				}
+			}
+			seen := map[string]bool{}
+			for _, n := range elements(doc, func(n *html.Node) bool { return attr(n, "id") != "" }) {
+				if id := attr(n, "id"); seen[id] {
+					t.Errorf("the id %q is there twice", id)
+				} else {
+					seen[id] = true
+				}
+			}
+			for _, svg := range elements(doc, tagged("svg")) {
+				for _, id := range strings.Fields(attr(svg, "aria-labelledby")) {
+					if words(byID(t, doc, id)) == "" {
+						t.Errorf("a plot's %s is empty", id)
+					}
+				}
+				if attr(svg, "role") != "img" || len(strings.Fields(attr(svg, "aria-labelledby"))) != 2 {
+					t.Error("a plot does not say what it is")
+				}
+			}
+		})
+	}
+}
+
+// TestSelfContainedOracle shows that the check above finds what it looks for.
+func TestSelfContainedOracle(t *testing.T) {
+	for _, bad := range []string{`<script>1</script>`, `<img src="x">`, `<a href="https://example.com">x</a>`, `<p onclick="x">`,
+		`<p style="background:url(x)">`, `<style>@import "x"</style>`, `<style>p{background:url(x)}</style>`, `<svg><use href="#x"/></svg>`, `<link rel="stylesheet" href="x">`} {
+		doc, err := html.Parse(strings.NewReader(bad))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if selfContained(doc) == nil {
+			t.Errorf("%s is called self-contained", bad)
+		}
+	}
+}
+
+func TestVerdictAndTables(t *testing.T) {
+	for name, in := range cases() {
+		t.Run(name, func(t *testing.T) {
+			_, doc := write(t, in)
+			m := in.Manifest
+			v := words(byID(t, doc, "verdict"))
+			for _, want := range []string{show(m.Source.Name), show(m.Destination.Path), count(m.Total.Entries) + " entries", m.Total.Hash.String()[:16]} {
+				if !strings.Contains(v, want) {
+					t.Errorf("the verdict lacks %q:\n%s", want, v)
+				}
+			}
+			if h1 := elements(doc, tagged("h1")); len(h1) != 1 {
+				t.Errorf("%d h1", len(h1))
+			}
+			rows := map[string]string{}
+			for _, r := range elements(doc, tagged("tr")) {
+				if th := elements(r, tagged("code")); len(th) > 0 {
+					rows[words(th[0])] += words(r)
+				}
+			}
+			all := words(byID(t, doc, "digests"))
+			for p, d := range m.Prefixes {
+				if p == "" {
+					p = "(no slash)"
+				} else {
+					p = show(p)
+				}
+				if !strings.Contains(rows[p], count(d.Entries)) || !strings.Contains(rows[p], size(d.Bytes)) {
+					t.Errorf("the tables lack %q with %d entries: %s", p, d.Entries, rows[p])
+				}
+				if !strings.Contains(all, d.Hash.String()) {
+					t.Errorf("the appendix lacks the digest of %q", p)
+				}
+			}
+			if !strings.Contains(all, m.Total.Hash.String()) {
+				t.Error("the appendix lacks the digest of all")
+			}
+			for _, l := range m.Skipped.Locks {
+				if !strings.Contains(words(byID(t, doc, "skipped")), show(l)) {
+					t.Errorf("the lock %q is not named", l)
+				}
+			}
+			if c := m.Contents; c != nil && len(c.Groups) > 0 {
+				groups, largest := words(byID(t, doc, "groups-table")), words(byID(t, doc, "largest"))
+				for _, e := range c.Largest {
+					if !strings.Contains(largest, show(e.Key)) {
+						t.Errorf("the largest entries lack %q", e.Key)
+					}
+				}
+				for _, g := range c.Groups {
+					if !strings.Contains(groups, show(g.Name)) || !strings.Contains(groups, show(g.Role)) {
+						t.Errorf("the groups lack %q", g.Name)
+					}
+				}
+			}
+			if in.Verification != nil {
+				compared := words(byID(t, doc, "compared"))
+				for _, p := range in.Verification.Prefixes {
+					if !strings.Contains(compared, show(p.Prefix)) {
+						t.Errorf("the comparison lacks %q", p.Prefix)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestHostileNamesAreShown says that what was escaped can still be read.
+func TestHostileNamesAreShown(t *testing.T) {
+	in := cases()["hostile"]
+	_, doc := write(t, in)
+	text := words(elements(doc, tagged("body"))[0])
+	for _, h := range hostile {
+		if !strings.Contains(text, show(h)) {
+			t.Errorf("%q is not on the page", h)
+		}
+	}
+	for _, r := range "\u202e\x00" {
+		if strings.ContainsRune(text, r) {
+			t.Errorf("%q is on the page as it is", r)
+		}
+	}
+	// In plots as well.
+	var plots string
+	for _, n := range elements(doc, tagged("text")) {
+		plots += words(n) + "\n"
+	}
+	if !strings.Contains(plots, "<script>alert") {
+		t.Errorf("no plot names the script:\n%s", plots)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Input)
+		level  string
+		says   string
+	}{
+		"proven twice":       {func(*Input) {}, "good", "all 6,042 are equal"},
+		"not compared":       {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
+		"from the device":    {func(in *Input) { in.Manifest.ReadBack = "device" }, "good", "read back from the device and has the same digest"},
+		"by way of a cache":  {func(in *Input) { in.Manifest.ReadBack = "cache" }, "good", "operating system's cache"},
+		"not read back":      {func(in *Input) { in.Manifest.ReadBack, in.Verification = "", nil }, "warn", "NOT read back"},
+		"compared instead":   {func(in *Input) { in.Manifest.ReadBack = "" }, "good", "NOT read back"},
+		"partial":            {func(in *Input) { in.Manifest.Partial, in.Manifest.StartKey = true, "m" }, "warn", "Do not start a Vault"},
+		"different":          {func(in *Input) { in.Verification.Different = 1 }, "bad", "Do not use this copy"},
+		"missing":            {func(in *Input) { in.Verification.Missing = 1 }, "bad", "1 missing in the copy"},
+		"a Vault has run":    {func(in *Input) { in.Verification.Extra, in.Verification.Started = 2, true }, "warn", "A Vault had run"},
+		"comparison cut off": {func(in *Input) { in.Verification.Complete = false }, "warn", "did not end"},
+		"older comparison": {func(in *Input) {
+			in.Verification.Start = in.Manifest.Start
+		}, "warn", "proves nothing of this copy"},
+		"another directory": {func(in *Input) { in.Verification.Destination = "/elsewhere" }, "good", "only if it was moved"},
+		"partial, missing": {func(in *Input) {
+			in.Manifest.Partial, in.Verification.Missing = true, 5
+		}, "warn", "missing on purpose"},
+		"partial, different": {func(in *Input) {
+			in.Manifest.Partial, in.Verification.Different = true, 5
+		}, "bad", "Do not use this copy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := record(3, "core/", "sys/", "auth/")
+			m.Total.Entries = 6042
+			in := Input{m, comparisonOf(m)}
+			in.Verification.SourceEntries = 6042
+			c.change(&in)
+			_, doc := write(t, in)
+			v := byID(t, doc, "verdict")
+			if got := attr(v, "class"); got != "verdict "+c.level {
+				t.Errorf("it is %q, want %s", got, c.level)
+			}
+			if !strings.Contains(words(v), c.says) {
+				t.Errorf("%q is not said:\n%s", c.says, words(v))
+			}
+		})
+	}
+}
+
+func TestPlots(t *testing.T) {
+	all := cases()
+	for name, want := range map[string]string{
+		"typical":   "timeline read bytes written units throttles prefixes groups sizes",
+		"empty":     "",
+		"unsampled": "timeline prefixes",
+		"partial":   "timeline read bytes written units throttles prefixes",
+	} {
+		_, doc := write(t, all[name])
+		var got []string
+		for _, svg := range elements(doc, tagged("svg")) {
+			if id, _, _ := strings.Cut(attr(svg, "aria-labelledby"), "-t "); attr(svg, "class") == "wide" {
+				got = append(got, id)
+			}
+			if len(elements(svg, tagged("path"))) < 3 {
+				t.Errorf("%s: a plot is empty", name)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s has the plots %v, want %s", name, got, want)
+		}
+	}
+	text, _ := write(t, all["huge"])
+	if n := len(text); n > 1<<20 {
+		t.Errorf("a huge copy's page has %d bytes", n)
+	}
+}
+
+// TestResumedIsNoThroughput says that what an earlier process has read is not
+// taken for the speed of this one.
+func TestResumedIsNoThroughput(t *testing.T) {
+	m := record(0)
+	m.Resumed = 1
+	for i := range 10 {
+		m.Samples = append(m.Samples, verify.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan})
+		if i > 2 {
+			m.Samples[i].Entries = 1_000_000 + int64(i)*10
+		}
+	}
+	for _, i := range intervals(m) {
+		if i.entries > 10 {
+			t.Errorf("%d entries from %s to %s", i.entries, i.from, i.to)
+		}
+	}
+	m.Resumed = 0
+	if got := intervals(m)[3].entries; got < 1_000_000 {
+		t.Errorf("%d entries were read", got)
+	}
+}
+
+func TestRateRowsAddUp(t *testing.T) {
+	for name, in := range cases() {
+		if in.Manifest.Resumed > 0 || len(in.Manifest.Samples) == 0 {
+			continue
+		}
+		rows := rateRows(intervals(in.Manifest))
+		var entries, loaded, throttles int64
+		for _, r := range rows {
+			entries, loaded, throttles = entries+r.entries, loaded+r.loaded, throttles+r.throttle
+		}
+		last := in.Manifest.Samples[len(in.Manifest.Samples)-1]
+		if entries != last.Entries || loaded != last.Loaded || throttles != last.Throttles {
+			t.Errorf("%s: the rows have %d read, %d written, %d throttled; the samples %d, %d, %d", name, entries, loaded, throttles, last.Entries, last.Loaded, last.Throttles)
+		}
+		if len(rows) > mostRates+1 {
+			t.Errorf("%s: %d rows", name, len(rows))
+		}
+	}
+}
+
+func TestOtherTable(t *testing.T) {
+	in := cases()["typical"]
+	in.Verification.Source.ID = "arn:other"
+	var b bytes.Buffer
+	err := Write(&b, in)
+	if !errors.Is(err, ErrOtherSource) || !errors.Is(err, copier.ErrConfig) || b.Len() > 0 {
+		t.Errorf("error %v, and %d bytes were written", err, b.Len())
+	}
+}
+
+func TestSettings(t *testing.T) {
+	for want, v := range map[string]any{"536,870,912": float64(512 << 20), "0.25": 0.25, "1e+300": 1e300, "not set": "", "no": false, "10m0s": "10m0s", `{"a":[1]}`: map[string]any{"a": []int{1}}} {
+		if got := setting(v); got != want {
+			t.Errorf("%v is %q, want %q", v, got, want)
+		}
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func TestWriteError(t *testing.T) {
+	if err := Write(brokenWriter{}, cases()["typical"]); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestReadVerification(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "verify.json")
+	m := record(1, "sys/")
+	want := comparisonOf(m)
+	data, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadVerification(file)
+	if err != nil || !got.Equal() || got.SourceEntries != want.SourceEntries || !got.Start.Equal(want.Start) {
+		t.Errorf("read %+v, error %v", got, err)
+	}
+	for _, bad := range []string{"", "{}", "[]", "no json", `{"complete":true}`, `{"complete":"yes","prefixes":[],"source":{"id":"x"}}`, `{"complete":true,"prefixes":[],"source":{}}`} {
+		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadVerification(file); !errors.Is(err, ErrNotVerification) || !errors.Is(err, copier.ErrConfig) {
+			t.Errorf("%q: error %v", bad, err)
+		}
+	}
+	if _, err := ReadVerification(file + "x"); !errors.Is(err, copier.ErrConfig) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAxes(t *testing.T) {
+	for _, end := range []time.Duration{0, 1, time.Millisecond, time.Second, 90 * time.Second, 5 * time.Hour, 40 * 24 * time.Hour, math.MaxInt64} {
+		for _, narrow := range []bool{false, true} {
+			d := newDrawing()
+			d.timeAxis(end, narrow)
+			if n := len(d.plot.X.Tick.Marker.Ticks(0, 0)); n < 2 || n > 9 {
+				t.Errorf("%s has %d marks", end, n)
+			}
+		}
+	}
+	for _, top := range []float64{-1, 0, 1e-9, 0.3, 1, 7, 99, 101, 123456, 1e18} {
+		d := newDrawing()
+		d.valueAxis(&d.plot.Y, top, 5)
+		if n := len(d.plot.Y.Tick.Marker.Ticks(0, 0)); n < 2 || n > 6 || d.plot.Y.Max < top {
+			t.Errorf("%g has %d marks up to %g", top, n, d.plot.Y.Max)
+		}
+	}
+	for in, want := range map[string]string{"short": "short", "exactly ten": "exactly t…", "名前のとても長い": "名前のと…", "": ""} {
+		if got := shorten(in, 10); got != want {
+			t.Errorf("shorten(%q) is %q, want %q", in, got, want)
+		}
+	}
+	for in, want := range map[time.Duration]string{0: "0:00", 250 * time.Millisecond: "0.25 s", 15 * time.Second: "0:15", time.Hour + time.Second: "1:00:01"} {
+		if got := clock(in); got != want {
+			t.Errorf("clock(%s) is %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestRestyleRefuses says that what the library has never drawn is an error,
+// and not a part of the page.
+func TestRestyleRefuses(t *testing.T) {
+	for _, bad := range []string{`<svg><script>1</script></svg>`, `<svg><path style="fill:#FF0000"/></svg>`, `<svg><path style="stroke-width:x"/></svg>`,
+		`<svg><image/></svg>`, `<svg><text x="a">b</text></svg>`, `<svg><path`} {
+		var b strings.Builder
+		if err := newDrawing().restyle(&b, strings.NewReader(bad)); err == nil {
+			t.Errorf("%s became %s", bad, b.String())
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// show is a text that a table or an operator has a part in, with escapes for
+// what can't be seen or would turn the direction of what follows.
+func show(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}
+
+// name is a prefix or a group as a person reads it.
+func name(prefix string) string {
+	if prefix == "" {
+		return "(no slash)"
+	}
+	return show(prefix)
+}
+
+func count(n int64) string { return humanize.Comma(n) }
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// took is a duration with three digits or so.
+func took(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d >= 10*time.Millisecond:
+		return d.Round(time.Millisecond).String()
+	default:
+		return d.Round(10 * time.Microsecond).String()
+	}
+}
+
+// at is a moment.
+func at(t time.Time) string {
+	if t.IsZero() {
+		return "unknown"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// fraction is a percentage of two numbers.
+func fraction(part, whole int64) string {
+	if whole <= 0 {
+		return "–"
+	}
+	p := 100 * float64(part) / float64(whole)
+	if p > 0 && p < 0.1 {
+		return "< 0.1%"
+	}
+	return fmt.Sprintf("%.1f%%", p)
+}
+
+// perSecond is a rate as text.
+func perSecond(v float64) string {
+	if v > 0 && v < 10 {
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return humanize.Comma(int64(v + 0.5))
+}
+
+// setting is the value of a setting.
+func setting(v any) string {
+	switch v := v.(type) {
+	case string:
+		if v == "" {
+			return "not set"
+		}
+		return show(v)
+	case bool:
+		if v {
+			return "yes"
+		}
+		return "no"
+	case float64:
+		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+			return humanize.Comma(int64(v))
+		}
+		return strconv.FormatFloat(v, 'g', 6, 64)
+	case nil:
+		return "not set"
+	default:
+		text, err := json.Marshal(v)
+		if err != nil {
+			return show(fmt.Sprint(v))
+		}
+		return show(string(text))
+	}
+}
+
+// phases says what each phase does.
+var phases = map[copier.Phase]string{
+	copier.PhasePrepare: "both ends are checked",
+	copier.PhaseLock:    "the table is locked against Vault and other copies",
+	copier.PhaseScan:    "the table is read and sorted",
+	copier.PhaseLoad:    "vault.db is written, aside",
+	copier.PhaseCheck:   "what was written is read back",
+	copier.PhaseCommit:  "the result is put in place",
+}
+
+// limits says what bounded the reading.
+var limits = map[copier.Limit]string{
+	copier.LimitTable:     "The table bounded the reading: it throttled, or a cap on what is asked of it held. More read capacity makes a copy faster.",
+	copier.LimitNetwork:   "The network bounded the reading, or how fast the table answers. The processor and the disk had time to spare.",
+	copier.LimitProcessor: "This machine's processor bounded the reading. One with more cores makes a copy faster.",
+	copier.LimitDisk:      "The disk with the work files bounded the reading. A faster one, or more memory, makes a copy faster.",
+}
+
+// diffKind is a difference in words.
+func diffKind(k verify.DiffKind) string {
+	switch k {
+	case "missing":
+		return "missing in the copy"
+	case "extra":
+		return "not in the table"
+	default:
+		return show(string(k))
+	}
+}
+
+// whyLock says why the lock with a key was not copied.
+func whyLock(key string) string {
+	switch key {
+	case "core/migration":
+		return "The lock of a migration, such as this copy’s own. A Vault that finds it refuses to start."
+	case "core/lock", "core/_lock":
+		return "The leader lock: it says which Vault is active on the table. Raft elects its leader without it."
+	default:
+		return "A lock: it says who held something on the table, and means nothing on another storage."
+	}
+}

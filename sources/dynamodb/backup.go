@@ -1,0 +1,140 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// ErrBackup is returned when an on-demand backup of the table can't be made.
+var ErrBackup = errors.New("no backup")
+
+// backupName follows the naming rules of the DynamoDB API reference.
+var backupName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
+
+// CheckBackupName returns an error that wraps [copier.ErrConfig] for a name that
+// no backup can have.
+func CheckBackupName(name string) error {
+	if backupName.MatchString(name) {
+		return nil
+	}
+	return &copier.Error{Kind: copier.ErrConfig, Op: "name the backup",
+		Err:  fmt.Errorf("%q is no name of a backup", name),
+		Hint: "it takes 3 to 255 letters, digits, _ . or -"}
+}
+
+// How long Backup waits before it asks again whether the backup is there: at
+// first, and at the most.
+const (
+	backupPoll    = 200 * time.Millisecond
+	backupLongest = 5 * time.Second
+)
+
+// Backup makes an on-demand backup of the table under the given name, waits
+// until it is available, and returns its ARN. That is also returned with an
+// error where the backup was begun. It reads nothing of the table and consumes
+// none of its capacity. The service makes a backup within seconds, whatever the
+// table's size. An error wraps ErrBackup and [copier.ErrSource], or
+// [copier.ErrConfig] for a bad name.
+func (s *Source) Backup(ctx context.Context, name string) (arn string, err error) {
+	if err := CheckBackupName(name); err != nil {
+		return "", err
+	}
+	out, err := s.client.CreateBackup(few(ctx), &dynamodb.CreateBackupInput{TableName: &s.opts.Table, BackupName: &name})
+	if err != nil {
+		return "", s.backupFailed(ctx, "CreateBackup", name, err)
+	}
+	if out.BackupDetails == nil || aws.ToString(out.BackupDetails.BackupArn) == "" {
+		return "", s.backupFailed(ctx, "CreateBackup", name, errors.New("the response names no backup"))
+	}
+	arn = *out.BackupDetails.BackupArn
+	status := out.BackupDetails.BackupStatus
+	for wait := backupPoll; status != types.BackupStatusAvailable; wait = min(wait*2, backupLongest) {
+		if status != types.BackupStatusCreating {
+			return arn, s.backupFailed(ctx, "DescribeBackup", name, fmt.Errorf("its status is %s, expected AVAILABLE", status))
+		}
+		s.opts.Events(copier.Waiting{For: "the backup " + name + " to become available", Until: time.Now().Add(wait)})
+		if err := sleep(ctx, wait); err != nil {
+			return arn, err
+		}
+		out, err := s.client.DescribeBackup(few(ctx), &dynamodb.DescribeBackupInput{BackupArn: &arn})
+		if err != nil {
+			return arn, s.backupFailed(ctx, "DescribeBackup", name, err)
+		}
+		if out.BackupDescription == nil || out.BackupDescription.BackupDetails == nil {
+			return arn, s.backupFailed(ctx, "DescribeBackup", name, errors.New("the response describes no backup"))
+		}
+		status = out.BackupDescription.BackupDetails.BackupStatus
+	}
+	return arn, nil
+}
+
+// backupFailed is fail for a backup: nothing has been read or locked yet.
+func (s *Source) backupFailed(ctx context.Context, action, name string, err error) error {
+	failed := s.fail(ctx, action, err)
+	e, ok := errors.AsType[*copier.Error](failed)
+	if !ok {
+		return failed // the context's
+	}
+	out := &copier.Error{Kind: copier.ErrSource, Op: "back up table " + s.opts.Table + " as " + name,
+		Err: fmt.Errorf("%w: %w", ErrBackup, e), Hint: e.Hint}
+	var api smithy.APIError
+	switch {
+	case IsDenied(err):
+		out.Hint = "allow the IAM action " + deniedAction(action, apiMessage(err)) + " to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups (arn:…:table/" + s.opts.Table + "/backup/*). Or leave -backup out and make the backup yourself. Nothing was read or locked"
+	case errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException":
+		out.Hint = "this endpoint makes no backups: leave -backup out"
+	case out.Hint == "":
+		out.Hint = "cure the cause, or leave -backup out and make the backup yourself. Nothing was read or locked"
+	}
+	return out
+}
+
+func apiMessage(err error) string {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return ""
+	}
+	return api.ErrorMessage()
+}
+
+// A BackupInfo is one on-demand backup of the table.
+type BackupInfo struct {
+	Name    string    `json:"name"`
+	ARN     string    `json:"arn"`
+	Created time.Time `json:"created"`
+}
+
+// Backups returns the table's on-demand backups that can be restored, the
+// oldest first.
+func (s *Source) Backups(ctx context.Context) ([]BackupInfo, error) {
+	var out []BackupInfo
+	in := &dynamodb.ListBackupsInput{TableName: &s.opts.Table}
+	for {
+		page, err := s.client.ListBackups(few(ctx), in)
+		if err != nil {
+			return nil, s.fail(ctx, "ListBackups", err)
+		}
+		for _, b := range page.BackupSummaries {
+			if b.BackupStatus == types.BackupStatusAvailable {
+				out = append(out, BackupInfo{aws.ToString(b.BackupName), aws.ToString(b.BackupArn), aws.ToTime(b.BackupCreationDateTime)})
+			}
+		}
+		last := aws.ToString(page.LastEvaluatedBackupArn)
+		if last == "" || last == aws.ToString(in.ExclusiveStartBackupArn) {
+			slices.SortFunc(out, func(a, b BackupInfo) int { return a.Created.Compare(b.Created) })
+			return out, nil
+		}
+		in.ExclusiveStartBackupArn = &last
+	}
+}

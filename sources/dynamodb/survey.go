@@ -1,0 +1,254 @@
+package dynamodb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// A Survey is what the service tells about a table, beyond what a copy needs.
+type Survey struct {
+	copier.SourceInfo
+	// Problem is why [Source.Prepare] would refuse the table: its status or
+	// its schema. Nil is a table that can be copied.
+	Problem error
+	Status  string
+	// OnDemand tells that the table has no provisioned capacity. Otherwise
+	// ReadUnits and WriteUnits are what it has, in units a second.
+	OnDemand              bool
+	ReadUnits, WriteUnits int64
+	DeletionProtection    bool
+	// Stream is what the table's stream holds, as "NEW_AND_OLD_IMAGES"; empty
+	// where there is none.
+	Stream string
+	// Replicas are the other regions of a global table.
+	Replicas []string
+	// Skew is by how much our clock is ahead of the service's, and Clock tells
+	// that the service sent its time. That has whole seconds.
+	Skew  time.Duration
+	Clock bool
+}
+
+// Survey asks what the service tells about the table. It changes nothing. An
+// error says that the table can't be reached or may not be described; of a
+// table that can't be copied the Problem tells. Like Prepare it comes before
+// all else.
+func (s *Source) Survey(ctx context.Context) (*Survey, error) {
+	_, problem := s.Prepare(ctx)
+	if e, ok := errors.AsType[*copier.Error](problem); problem != nil && (!ok || e.Op != "read table "+s.opts.Table) {
+		return nil, problem
+	}
+	out, err := s.client.DescribeTable(few(ctx), &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
+	if err != nil {
+		return nil, s.fail(ctx, "DescribeTable", err)
+	}
+	if out.Table == nil {
+		return nil, s.fail(ctx, "DescribeTable", errors.New("the response describes no table: is the endpoint DynamoDB's?"))
+	}
+	t := out.Table
+	v := &Survey{
+		SourceInfo: copier.SourceInfo{Name: s.opts.Table, ID: aws.ToString(t.TableArn), Items: aws.ToInt64(t.ItemCount),
+			Bytes: aws.ToInt64(t.TableSizeBytes), Incarnation: incarnation(t)},
+		Problem:            problem,
+		Status:             string(t.TableStatus),
+		DeletionProtection: aws.ToBool(t.DeletionProtectionEnabled),
+	}
+	if b := t.BillingModeSummary; b != nil {
+		v.OnDemand = b.BillingMode == types.BillingModePayPerRequest
+	}
+	if p := t.ProvisionedThroughput; p != nil && !v.OnDemand {
+		v.ReadUnits, v.WriteUnits = aws.ToInt64(p.ReadCapacityUnits), aws.ToInt64(p.WriteCapacityUnits)
+	}
+	if t.StreamSpecification != nil && aws.ToBool(t.StreamSpecification.StreamEnabled) {
+		v.Stream = string(t.StreamSpecification.StreamViewType)
+	}
+	for _, r := range t.Replicas {
+		v.Replicas = append(v.Replicas, aws.ToString(r.RegionName))
+	}
+	slices.Sort(v.Replicas)
+	if at, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok {
+		if here, ok := awsmiddleware.GetResponseAt(out.ResultMetadata); ok {
+			v.Skew, v.Clock = here.Sub(at), true
+		}
+	}
+	return v, nil
+}
+
+// few lets a request be tried for seconds only.
+func few(ctx context.Context) context.Context { return context.WithValue(ctx, fewTriesKey{}, true) }
+
+// Recovery returns since when, and until when, the table can be restored to any
+// point in time; zero times where that is switched off.
+func (s *Source) Recovery(ctx context.Context) (from, until time.Time, err error) {
+	out, err := s.client.DescribeContinuousBackups(few(ctx), &dynamodb.DescribeContinuousBackupsInput{TableName: &s.opts.Table})
+	if err != nil {
+		return from, until, s.fail(ctx, "DescribeContinuousBackups", err)
+	}
+	d := out.ContinuousBackupsDescription
+	if d == nil || d.PointInTimeRecoveryDescription == nil ||
+		d.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus != types.PointInTimeRecoveryStatusEnabled {
+		return from, until, nil
+	}
+	p := d.PointInTimeRecoveryDescription
+	return aws.ToTime(p.EarliestRestorableDateTime), aws.ToTime(p.LatestRestorableDateTime), nil
+}
+
+// An Access is whether the credentials may do what a copy does.
+type Access struct {
+	// Action is an IAM action without its prefix, such as "Scan".
+	Action string
+	// Err is nil where it is allowed.
+	Err error
+}
+
+// Denied tells that the action is not allowed, and not that something else
+// went wrong.
+func (a Access) Denied() bool { return IsDenied(a.Err) }
+
+// IsDenied tells whether an error says that an IAM action is not allowed.
+func IsDenied(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && api.ErrorCode() == "AccessDeniedException"
+}
+
+// Probe tries each action that a copy needs besides DescribeTable, and changes
+// nothing: what it writes has the condition that the entry core/migration both
+// is there and is not. Each request costs a unit or less.
+func (s *Source) Probe(ctx context.Context) []Access {
+	path, key := KeyItem(migrationLockKey)
+	item := itemKey(path, key)
+	never := aws.String("attribute_exists(#path) AND attribute_not_exists(#path)")
+	names := map[string]string{"#path": attrPath}
+	ctx = few(ctx)
+	probes := []struct {
+		action string
+		try    func() error
+	}{
+		{"Scan", func() error {
+			_, err := s.client.Scan(ctx, &dynamodb.ScanInput{TableName: &s.opts.Table, Limit: aws.Int32(1)})
+			return err
+		}},
+		{"Query", func() error {
+			_, err := s.client.Query(ctx, &dynamodb.QueryInput{TableName: &s.opts.Table, Limit: aws.Int32(1),
+				KeyConditionExpression: aws.String("#path = :path"), ExpressionAttributeNames: names,
+				ExpressionAttributeValues: map[string]types.AttributeValue{":path": item[attrPath]}})
+			return err
+		}},
+		{"GetItem", func() error {
+			_, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.opts.Table, Key: item})
+			return err
+		}},
+		{"PutItem", func() error {
+			_, err := s.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &s.opts.Table, Item: item,
+				ConditionExpression: never, ExpressionAttributeNames: names})
+			return err
+		}},
+		{"UpdateItem", func() error {
+			_, err := s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: &s.opts.Table, Key: item,
+				UpdateExpression: aws.String("REMOVE #found"), ConditionExpression: never,
+				ExpressionAttributeNames: map[string]string{"#path": attrPath, "#found": attrFound}})
+			return err
+		}},
+		{"DeleteItem", func() error {
+			_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: &s.opts.Table, Key: item,
+				ConditionExpression: never, ExpressionAttributeNames: names})
+			return err
+		}},
+	}
+	var out []Access
+	for _, p := range probes {
+		err := p.try()
+		if _, refused := conditionFailed(err); err != nil && !refused {
+			out = append(out, Access{p.action, s.fail(ctx, p.action, err)})
+			continue
+		}
+		out = append(out, Access{Action: p.action})
+	}
+	return out
+}
+
+// Locks are the locks in a table, each nil where there is none.
+type Locks struct {
+	// Leader is Vault's leader lock, and Migration the entry core/migration.
+	Leader, Migration *LockHolder
+}
+
+// A LockHolder is whose a lock is.
+type LockHolder struct {
+	// Name says who holds the lock, as far as the lock tells.
+	Name string
+	// Run is the id of the dyn2raft run that holds it, else empty.
+	Run string
+	// Expires is when a leader lock expires, or has expired, by its own word;
+	// Expired compares that with our clock. That it has expired does not prove
+	// that its holder has stopped.
+	Expires time.Time
+	Expired bool
+}
+
+// Locks reads the locks and changes nothing.
+func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
+	leader, err := s.readLeader(few(ctx))
+	if err != nil {
+		return out, err
+	}
+	if leader != nil {
+		out.Leader = &LockHolder{Name: leader.holder(), Expired: leader.expired()}
+		if run, ours := leader.run(); ours {
+			out.Leader.Run = run
+		}
+		out.Leader.Expires, _ = leader.expiry()
+	}
+	item, err := s.getItem(few(ctx), migrationLockKey)
+	if err != nil || item == nil {
+		return out, err
+	}
+	out.Migration = &LockHolder{Name: migratorOf(item), Run: migrationRun(item)}
+	return out, nil
+}
+
+// Value returns what is stored under a Vault key, and false where nothing is.
+func (s *Source) Value(ctx context.Context, vaultKey string) ([]byte, bool, error) {
+	item, err := s.getItem(few(ctx), vaultKey)
+	if err != nil || item == nil {
+		return nil, false, err
+	}
+	return binaryOf(item[attrValue]), true, nil
+}
+
+// Sampler returns a source of the same table for reading a sample of it: it
+// reads eventually consistent, consumes at most the given read capacity units
+// a second, 0 being no cap, and tells its own events. It is prepared.
+func (s *Source) Sampler(ctx context.Context, readCapacity float64, events func(copier.Event)) (*Source, error) {
+	opts := s.opts
+	opts.EventuallyConsistent, opts.ReadCapacity, opts.Events = true, readCapacity, events
+	out, err := New(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := out.Prepare(ctx); err != nil {
+		return nil, fmt.Errorf("prepare the sample: %w", err)
+	}
+	return out, nil
+}
+
+// migrationRun is the id of the dyn2raft run that put a migration lock, if one
+// did.
+func migrationRun(item map[string]types.AttributeValue) string {
+	var m migration
+	if json.Unmarshal(binaryOf(item[attrValue]), &m) != nil {
+		return ""
+	}
+	return m.Run
+}
