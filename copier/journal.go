@@ -359,7 +359,8 @@ func (j *journal) any() (bool, error) {
 func replay(all []checkpoint) (alive, lost []runRecord) {
 	for _, c := range all {
 		alive = append(alive, c.Runs...)
-		alive = slices.DeleteFunc(alive, func(r runRecord) bool { return slices.Contains(c.Dropped, r.File) })
+		dropped := func(r runRecord) bool { return slices.Contains(c.Dropped, r.File) }
+		alive, lost = slices.DeleteFunc(alive, dropped), slices.DeleteFunc(lost, dropped)
 		alive = slices.DeleteFunc(alive, func(r runRecord) bool {
 			gone := slices.Contains(c.Lost, r.File)
 			if gone {
@@ -389,8 +390,14 @@ func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orpha
 				}
 			}
 		}
+		// A lost page from whose place an alive one was read is none of this
+		// scan's any more: the checkpoint that said so is damaged.
+		read := maps.Clone(taken)
 		for _, r := range *lost {
 			for _, p := range r.Pages {
+				if read[p.From.key()] {
+					continue
+				}
 				for _, n := range p.Next {
 					reached[n.key()] = n
 				}

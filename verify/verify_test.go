@@ -370,9 +370,7 @@ func TestCancelled(t *testing.T) {
 		if !errors.Is(err, why) || rep.Equal() {
 			t.Errorf("at page %d: %v, equal %v", moment, err, rep.Equal())
 		}
-		if left, err := os.ReadDir(work); err != nil || len(left) > 0 {
-			t.Errorf("left behind: %v, %v", left, err)
-		}
+		leftBehind(t, work, rep)
 		cancel(nil)
 	}
 }

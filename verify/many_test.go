@@ -1,0 +1,107 @@
+package verify
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// TestMany compares many entries, of which one, a thousand, and all differ.
+func TestMany(t *testing.T) {
+	order := bigOrder(manyEntries)
+	dir := bigDirectoryOf(t, order)
+	for _, c := range []struct {
+		name  string
+		every int
+	}{{"one", manyEntries}, {"a thousand", manyEntries / 1000}, {"all", 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			changed := func(i int) bool { return i%c.every == 0 }
+			src := &bigSource{count: manyEntries, perPage: 1000, changed: changed}
+			work := t.TempDir()
+			peak := watch(work)
+			rep, err := Compare(context.Background(), src, dir, Options{Memory: copier.MinMemory, WorkDir: work, MaxDiffs: -1})
+			heap, files := peak()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, i := range order {
+				if !changed(i) {
+					continue
+				}
+				key, value := bigEntry(i)
+				if n == len(rep.Diffs) {
+					t.Fatalf("%q is not named, nor what follows", key)
+				}
+				if d := rep.Diffs[n]; d.Kind != Different || d.Key != key || d.Source.Bytes != int64(len("changed "+value)) || d.Destination.Bytes != int64(len(value)) {
+					t.Fatalf("difference %d is %+v, want %q", n, d, key)
+				}
+				n++
+			}
+			if n != len(rep.Diffs) || rep.Different != int64(n) || rep.Missing+rep.Extra != 0 || rep.SourceEntries != manyEntries || !rep.Complete {
+				t.Errorf("%d of %d differences are named; %d missing, %d extra, %d different", len(rep.Diffs), n, rep.Missing, rep.Extra, rep.Different)
+			}
+			t.Logf("%d entries, %d different: %s, heap %d MiB, work files %d MiB (%d bytes an entry)", manyEntries, n,
+				rep.Duration.Round(10*time.Millisecond), heap>>20, files>>20, files/manyEntries)
+			// The budget is of what the scan uses; the collector lets as much
+			// again pile up before it runs.
+			if limit := uint64(2*copier.MinMemory + 2*400*len(rep.Diffs)); heap > limit {
+				t.Errorf("a heap of %d bytes, more than %d", heap, limit)
+			}
+			if files > 100*manyEntries {
+				t.Errorf("work files of %d bytes", files)
+			}
+			leftBehind(t, work, rep)
+		})
+	}
+}
+
+// watch measures, until the returned function is called, by how much the heap
+// in use grows, and how large the files below a directory become.
+func watch(dir string) (stop func() (heap uint64, files int64)) {
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var heap uint64
+	var files int64
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+			}
+			var now runtime.MemStats
+			runtime.ReadMemStats(&now)
+			heap = max(heap, now.HeapInuse-min(now.HeapInuse, before.HeapInuse))
+			var size int64
+			// A file that goes meanwhile counts nothing.
+			_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() && !strings.HasSuffix(path, ".tmp") {
+					if info, err := os.Lstat(path); err == nil {
+						size += info.Size()
+					}
+				}
+				return nil
+			})
+			files = max(files, size)
+		}
+	})
+	return func() (uint64, int64) {
+		close(done)
+		wg.Wait()
+		return heap, files
+	}
+}
