@@ -121,29 +121,34 @@ type sampler struct {
 
 func (s *sampler) run(ctx context.Context) error {
 	began, cpu := time.Now(), processorTime()
-	var workers sync.WaitGroup
 	var failed error
+	live, over := 0, make(chan struct{}) // closed when the last worker has ended
 	start := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.workers > 0 && live == 0 {
+			return // all have ended already
+		}
 		s.workers++
-		workers.Go(func() {
-			if err := s.work(ctx); err != nil {
-				s.mu.Lock()
+		live++
+		go func() {
+			err := s.work(ctx)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if err != nil {
 				if failed == nil && !errors.Is(err, errSampleOver) && context.Cause(ctx) == nil {
 					failed = err
 				}
-				s.mu.Unlock()
 				s.end(err)
 			}
-		})
+			if live--; live == 0 {
+				close(over)
+			}
+		}()
 	}
 	for range min(2, s.limit) {
 		start()
 	}
-	over := make(chan struct{})
-	go func() {
-		workers.Wait()
-		close(over)
-	}()
 	last := time.Now()
 	growing := true
 steps:
