@@ -111,8 +111,9 @@ func checkpoints(tb testing.TB, loop func() bool, entries int) metrics {
 
 // BenchmarkResume compares a copy that dies when half is read, and is resumed,
 // with one that is not interrupted. Both have the service's delays, and save
-// what they read more than ten times.
-func BenchmarkResume(b *testing.B) { resume(b, b.Loop, 200_000).report(b) }
+// what they read more than ten times. The table is large next to the pages that
+// are in flight at any time, which are lost too.
+func BenchmarkResume(b *testing.B) { resume(b, b.Loop, 1_000_000).report(b) }
 
 func TestResume(t *testing.T) {
 	want(t, resume(t, once(), 10_000), "x-copy", "resumed-s", "whole-s", "read-again")
@@ -124,16 +125,19 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}, Options: delayed})
 	var uninterrupted, resumed []time.Duration
 	again := 0.0
-	interval := 100 * time.Millisecond
+	first, _ := whole(tb, s, copier.Options{CheckpointInterval: never})
+	interval := first.Phases[copier.PhaseScan] / 12
 	for loop() {
 		_, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
 		uninterrupted = append(uninterrupted, took)
 
 		// A dead disk keeps nothing of what comes after: as a kill does.
 		dir := mkdir(tb)
+		// At another part of an interval each time.
+		at := int64(entries/2 + len(resumed)%4*entries/12/4)
 		var dead atomic.Bool
 		var read atomic.Int64
-		_, first, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval,
+		_, died, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval,
 			Disk: &durable.Disk{Before: func(durable.Op) error {
 				if dead.Load() {
 					return errDead
@@ -141,7 +145,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 				return nil
 			}},
 			Events: func(e copier.Event) {
-				if p, ok := e.(copier.PageRead); ok && read.Add(p.Entries) > int64(entries/2) {
+				if p, ok := e.(copier.PageRead); ok && read.Add(p.Entries) > at {
 					dead.Store(true)
 				}
 			}})
@@ -159,7 +163,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 		if err != nil || res.Load.Entries != int64(entries) || res.Resumed != 1 {
 			tb.Fatalf("%d entries, resumed %d times: %v", res.Load.Entries, res.Resumed, err)
 		}
-		resumed = append(resumed, first+second)
+		resumed = append(resumed, died+second)
 		again = float64(read.Load())/float64(entries) - 1
 	}
 	return metrics{

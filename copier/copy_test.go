@@ -300,7 +300,7 @@ func TestCopyEveryFailingCall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &copyCase{t: t, fail: map[string]error{name: &Error{Kind: kind, Op: name, Hint: "hint of " + name}}}
-			_, err := c.run(context.Background())
+			result, err := c.run(context.Background())
 			if !errors.Is(err, c.fail[name]) || !errors.Is(err, kind) || Hint(err) != "hint of "+name {
 				t.Errorf("got %v", err)
 			}
@@ -309,7 +309,9 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				t.Errorf("got %s, want %s …", c.String(), want)
 			}
 			rest := strings.TrimPrefix(c.String(), want+" ")
-			if rest != "dst.Close" && rest != "lease.Release(0) dst.Close" {
+			// Another worker may have read a page before: then that is kept.
+			kept := name == "src.ReadPage" && result.Resumable && rest == "lease.Release(1) dst.Close"
+			if rest != "dst.Close" && rest != "lease.Release(0) dst.Close" && !kept {
 				t.Errorf("after %s: %s", name, rest)
 			}
 		})

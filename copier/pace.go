@@ -21,7 +21,13 @@ type pace struct {
 	peak    int // the most workers that were let in at once
 	events  func(Event)
 
-	bytes, throttles int64 // since the last tick
+	since     time.Time // the last tick
+	throttles int64     // since then
+	// Of the pages that were asked for since then: how many came, with how many
+	// bytes, and how long workers waited for them.
+	pages int
+	bytes int64
+	took  time.Duration
 }
 
 func newPace(start, most int, events func(Event)) *pace {
@@ -46,12 +52,16 @@ func (p *pace) enter() bool {
 	return true
 }
 
-// leave says what a worker has read.
-func (p *pace) leave(page Page) {
+// leave says what a worker has read, and when it asked for it.
+func (p *pace) leave(page Page, asked time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active--
-	p.bytes += page.WireBytes
+	if asked.After(p.since) {
+		p.pages++
+		p.bytes += page.WireBytes
+		p.took += time.Since(asked)
+	}
 	p.throttles += page.Throttles
 	p.wake.Signal()
 }
@@ -68,6 +78,9 @@ func (p *pace) run(ctx context.Context) {
 	t := time.NewTicker(paceInterval)
 	defer t.Stop()
 	told := 0
+	p.mu.Lock()
+	p.since = time.Now()
+	p.mu.Unlock()
 	for {
 		p.mu.Lock()
 		limit := p.control.limit
@@ -82,11 +95,30 @@ func (p *pace) run(ctx context.Context) {
 		case <-t.C:
 		}
 		p.mu.Lock()
-		p.control.tick(p.bytes, p.throttles)
-		p.bytes, p.throttles = 0, 0
-		p.wake.Broadcast()
+		if p.ripe() {
+			p.control.tick(p.rate(), p.throttles)
+			p.since, p.throttles, p.pages, p.bytes, p.took = time.Now(), 0, 0, 0, 0
+			p.wake.Broadcast()
+		}
 		p.mu.Unlock()
 	}
+}
+
+// rate is how many bytes a second all workers together read, by how long each
+// waited for its pages: pages that take seconds come in bunches, so that what
+// has come within some seconds tells little. The caller holds p.mu.
+func (p *pace) rate() int64 {
+	if p.took <= 0 {
+		return 0
+	}
+	return int64(float64(p.bytes) / p.took.Seconds() * float64(p.control.limit))
+}
+
+// ripe tells whether enough is known of the source as it is with the workers
+// of now: a page for each, asked for since they are that many. The caller holds
+// p.mu.
+func (p *pace) ripe() bool {
+	return p.throttles > 0 || p.control.throttled || p.pages >= p.control.limit
 }
 
 // A control decides, at each tick, how many may read.

@@ -38,10 +38,11 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// A serviceSource takes 100 ms for a page, and throttles those beyond a number.
+// A serviceSource takes 100 ms for a page, or as long as it says, and throttles those beyond a number.
 type serviceSource struct {
 	allowed int // at the same time, without being throttled; 0 is any number
 	pages   int // of each segment
+	takes   func(seg Segment) time.Duration
 
 	mu           sync.Mutex
 	active, peak int
@@ -66,7 +67,11 @@ func (s *serviceSource) ReadPage(_ context.Context, seg Segment, b *Batch) (Page
 		page.Throttles = 1
 	}
 	s.mu.Unlock()
-	time.Sleep(100 * time.Millisecond)
+	takes := 100 * time.Millisecond
+	if s.takes != nil {
+		takes = s.takes(seg)
+	}
+	time.Sleep(takes)
 	s.mu.Lock()
 	s.active--
 	s.mu.Unlock()
@@ -104,6 +109,16 @@ func TestScanPace(t *testing.T) {
 		// 5,000 pages, 600 a second once it is at its most.
 		if took > 15*time.Second {
 			t.Errorf("took %s", took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// Pages that take seconds, and come in bunches: one second tells
+		// nothing of them.
+		src := &serviceSource{pages: 20, takes: func(seg Segment) time.Duration {
+			return 500*time.Millisecond + time.Duration((seg.Index*1379+len(seg.Resume)*811)%3000)*time.Millisecond
+		}}
+		if _, took := scan(t, src, 60); src.peak != 60 || took > 3*time.Minute {
+			t.Errorf("at most %d read at the same time, expected 60; took %s", src.peak, took)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {

@@ -429,7 +429,7 @@ func (s *scan) work(ctx context.Context) error {
 			asked := time.Now()
 			info, err := s.src.ReadPage(ctx, seg, &page)
 			s.reading.Add(int64(time.Since(asked)))
-			s.pace.leave(info)
+			s.pace.leave(info, asked)
 			if err != nil {
 				return err
 			}

@@ -42,7 +42,7 @@ func (c *checker) unchecked(check, message, hint string, expected bool) {
 	if expected {
 		status = Failure
 	}
-	c.report.Checks = append(c.report.Checks, Result{check, status, message, hint, true})
+	c.report.Checks = append(c.report.Checks, Result{Check: check, Status: status, Message: message, Hint: hint, Unchecked: true})
 }
 
 // A request is what a check asks for.

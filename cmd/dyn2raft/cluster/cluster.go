@@ -11,33 +11,23 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 )
 
-// A Status is the outcome of a check.
-type Status string
+// Status and Result are those of package check.
+type (
+	Status = check.Status
+	Result = check.Result
+)
 
 // A Warning is what a person should look at and the cluster can live with, and
 // what could not be checked. A Failure is a cluster that is not as it should be.
 const (
-	Pass    Status = "pass"
-	Warning Status = "warning"
-	Failure Status = "failure"
+	Pass    = check.Pass
+	Warning = check.Warning
+	Failure = check.Failure
 )
-
-// A Result is what one check has found.
-type Result struct {
-	// Check names the check: "unsealed", "peers", "server vault-2".
-	Check  string `json:"check"`
-	Status Status `json:"status"`
-	// Message is what was found, in one line.
-	Message string `json:"message"`
-	// Hint says what to do, and is empty after a pass.
-	Hint string `json:"hint,omitempty"`
-	// Unchecked says that the check could not be made: the token may not ask,
-	// or the server has no answer to it. That is a warning, and a failure
-	// where something was expected.
-	Unchecked bool `json:"unchecked,omitempty"`
-}
 
 // A Report holds the results in the order of the checks. A check that another
 // one makes pointless, as a sealed Vault does, is not in it.
@@ -52,15 +42,7 @@ type Report struct {
 }
 
 // Count is the number of checks that ended so.
-func (r *Report) Count(s Status) int {
-	n := 0
-	for _, c := range r.Checks {
-		if c.Status == s {
-			n++
-		}
-	}
-	return n
-}
+func (r *Report) Count(s Status) int { return check.Count(r.Checks, s) }
 
 // Healthy tells that no check failed. Look at Unchecked too.
 func (r *Report) Healthy() bool { return r.Count(Failure) == 0 }

@@ -166,7 +166,7 @@ func serve(t *testing.T, v http.Handler) string {
 	return s.URL
 }
 
-func check(t *testing.T, v *vault, opts Options) *Report {
+func checked(t *testing.T, v *vault, opts Options) *Report {
 	t.Helper()
 	clean(t)
 	t.Setenv(api.EnvVaultToken, token)
@@ -200,7 +200,7 @@ func found(r *Report) (out []string) {
 
 func TestHealthy(t *testing.T) {
 	v := newVault()
-	r := check(t, v, Options{Expect: Expect{Version: "1.21.1", Peers: 3, Voters: 3, NodeID: "vault-2", Address: "10.0.0.1:8201",
+	r := checked(t, v, Options{Expect: Expect{Version: "1.21.1", Peers: 3, Voters: 3, NodeID: "vault-2", Address: "10.0.0.1:8201",
 		Mounts: 4, Auth: 2, Audit: 1, MountIDs: []string{"m4", "m2"}, AuthIDs: []string{"a2"}}})
 	if f := found(r); len(f) > 0 {
 		t.Errorf("not healthy: %q", f)
@@ -223,7 +223,7 @@ func TestHealthy(t *testing.T) {
 		}
 	}
 	// Nothing expected, nothing missed.
-	if f := found(check(t, newVault(), Options{})); len(f) > 0 {
+	if f := found(checked(t, newVault(), Options{})); len(f) > 0 {
 		t.Errorf("without expectations: %q", f)
 	}
 }
@@ -330,7 +330,7 @@ func TestFindings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := newVault()
 			c.change(v)
-			r := check(t, v, Options{Expect: c.expect})
+			r := checked(t, v, Options{Expect: c.expect})
 			got := found(r)
 			ok := len(got) == len(c.want)
 			for i := range c.want {
@@ -363,7 +363,7 @@ func hintOf(r *Report, check string) string {
 func TestPolicyHints(t *testing.T) {
 	v := newVault()
 	v.status["sys/audit"], v.status["sys/ha-status"] = 403, 403
-	r := check(t, v, Options{})
+	r := checked(t, v, Options{})
 	for check, want := range map[string]string{
 		"audit devices": `path "sys/audit" { capabilities = ["read", "sudo"] }`,
 		"nodes":         `path "sys/ha-status" { capabilities = ["read"] }`,
@@ -379,7 +379,7 @@ func TestPolicyHints(t *testing.T) {
 func TestUninitializedHint(t *testing.T) {
 	v := newVault()
 	v.answers["sys/seal-status"]["initialized"] = false
-	if h := hintOf(check(t, v, Options{}), "initialized"); !strings.Contains(h, "do NOT run vault operator init") {
+	if h := hintOf(checked(t, v, Options{}), "initialized"); !strings.Contains(h, "do NOT run vault operator init") {
 		t.Errorf("hint %q", h)
 	}
 }
@@ -418,7 +418,7 @@ func TestStandby(t *testing.T) {
 		standby.answers["sys/leader"]["is_self"] = false
 		standby.answers["sys/health"]["standby"] = true
 		standby.answers["sys/health"]["performance_standby"] = status == 473
-		r := check(t, standby, Options{Expect: Expect{Peers: 3}})
+		r := checked(t, standby, Options{Expect: Expect{Peers: 3}})
 		if got := found(r); len(got) > 0 {
 			t.Errorf("%d: %q", status, got)
 		}
@@ -437,7 +437,7 @@ func TestStandby(t *testing.T) {
 	gone.Close()
 	standby := newVault()
 	standby.to = gone.URL
-	r := check(t, standby, Options{})
+	r := checked(t, standby, Options{})
 	if got := found(r); len(got) != 1 || !strings.HasPrefix(got[0], "failure peers: sys/storage/raft/configuration got no answer") {
 		t.Errorf("%q", got)
 	}

@@ -299,7 +299,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
 			start, rec.path(), message})
 	}
-	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
+	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit} {
 		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {

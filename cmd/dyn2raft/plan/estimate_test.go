@@ -24,9 +24,6 @@ import (
 // machine that others use too, both are measurements: of five tries one must
 // do.
 func TestEstimateOfRealCopy(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	for _, c := range []struct {
 		name    string
 		entries int

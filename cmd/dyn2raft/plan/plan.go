@@ -10,31 +10,24 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// A Status is the outcome of a check.
-type Status string
+// Status and Result are those of package check.
+type (
+	Status = check.Status
+	Result = check.Result
+)
 
 // A Failure keeps a copy, or the Vault that starts on it, from working. A
 // Warning is what a person should look at first, and what could not be checked.
 const (
-	Pass    Status = "pass"
-	Warning Status = "warning"
-	Failure Status = "failure"
+	Pass    = check.Pass
+	Warning = check.Warning
+	Failure = check.Failure
 )
-
-// A Result is what one check has found.
-type Result struct {
-	// Check names the check: "billing", "free space".
-	Check  string `json:"check"`
-	Status Status `json:"status"`
-	// Message is what was found, in one line.
-	Message string `json:"message"`
-	// Hint says what to do, and is empty after a pass.
-	Hint string `json:"hint,omitempty"`
-}
 
 // A Report holds the results in the order of the checks. A check that another
 // one makes pointless is not in it.
@@ -50,15 +43,7 @@ type Report struct {
 }
 
 // Count is the number of checks that ended so.
-func (r *Report) Count(s Status) int {
-	n := 0
-	for _, c := range r.Checks {
-		if c.Status == s {
-			n++
-		}
-	}
-	return n
-}
+func (r *Report) Count(s Status) int { return check.Count(r.Checks, s) }
 
 // Ready tells that no check failed.
 func (r *Report) Ready() bool { return r.Count(Failure) == 0 }
@@ -142,7 +127,7 @@ type planner struct {
 }
 
 func (p *planner) add(s Status, check, hint, format string, a ...any) {
-	p.report.Checks = append(p.report.Checks, Result{check, s, fmt.Sprintf(format, a...), hint})
+	p.report.Checks = append(p.report.Checks, Result{Check: check, Status: s, Message: fmt.Sprintf(format, a...), Hint: hint})
 }
 
 func (p *planner) pass(check, format string, a ...any) { p.add(Pass, check, "", format, a...) }
