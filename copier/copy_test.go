@@ -500,3 +500,38 @@ func TestCopyCountsItems(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyCompleteWithoutRecord: of a complete copy whose record is gone, what
+// is there is told, and that it is no proof.
+func TestCopyCompleteWithoutRecord(t *testing.T) {
+	there := Digests{"a/": {Entries: 7, Bytes: 70, Hash: Sum{1}}}
+	complete := &CompleteError{RunID: "run 1", Err: &Error{Kind: ErrDestination, Op: "prepare", Err: errors.New("it is complete")}}
+	for name, unsound := range map[string]error{"sound": nil, "unsound": errFake} {
+		t.Run(name, func(t *testing.T) {
+			c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{"dst.Prepare": complete}}
+			c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
+			c.dst = &fakeSink{c: c, dir: t.TempDir()}
+			var finished []Result
+			result, err := Copy(t.Context(), &lockedSource{c.src, c}, c.dst, Options{Resume: true,
+				ReadBack: func(context.Context, string) (Digests, error) { return there, unsound },
+				Finish: func(_ context.Context, r Result) error {
+					finished = append(finished, r)
+					return nil
+				},
+				Events: func(e Event) { c.events = append(c.events, e) }})
+			if unsound != nil {
+				if !errors.Is(err, errFake) || result.Complete || len(finished) > 0 || strings.Contains(c.String(), "src.Unlock") {
+					t.Errorf("%v, %+v after %s", err, result, c.String())
+				}
+				return
+			}
+			if err != nil || !result.Complete || result.ReadBack || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != 70 ||
+				len(finished) != 1 || !finished[0].Digests.Equal(there) || !strings.Contains(c.String(), "src.Unlock(2)") {
+				t.Errorf("%v, %+v after %s", err, result, c.String())
+			}
+			if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "not for being all that was read") {
+				t.Errorf("warnings %q", w)
+			}
+		})
+	}
+}
