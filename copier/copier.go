@@ -57,7 +57,8 @@ type Segment struct {
 	Total int `json:"total"`
 	// Resume is the source's own token for the place where the next page
 	// starts; empty at the start of the segment. It is opaque to the engine
-	// and stays valid as long as Total does not change.
+	// and stays valid as long as Total does not change. Segments share tokens:
+	// nobody changes one.
 	Resume []byte `json:"resume,omitempty"`
 	// Until, where set, is a resume token behind Resume: what begins there is
 	// not a part of the segment. Such a segment was read before, and what was

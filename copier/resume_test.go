@@ -68,7 +68,7 @@ func place(token []byte, end int) (int, int, error) {
 		return 0, end, nil
 	}
 	if !bytes.Contains(token, []byte(":")) {
-		token = fmt.Appendf(token, ":%d", end)
+		token = fmt.Appendf(slices.Clip(token), ":%d", end) // others hold it too
 	}
 	var from, to int
 	_, err := fmt.Sscanf(string(token), "%d:%d", &from, &to)
