@@ -1,7 +1,6 @@
 package copier
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"math/big"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/minio/highwayhash"
 )
 
 // sumByDefinition computes a digest as docs/digest.md says, with big numbers.
@@ -19,7 +20,7 @@ func sumByDefinition(entries []Entry) string {
 	for _, e := range entries {
 		data := binary.BigEndian.AppendUint64(nil, uint64(len(e.Key)))
 		data = append(append(data, e.Key...), e.Value...)
-		h := sha256.Sum256(data)
+		h := highwayhash.Sum(data, digestKey[:])
 		total.Add(total, new(big.Int).SetBytes(h[:]))
 	}
 	total.Mod(total, new(big.Int).Lsh(big.NewInt(1), 256))
@@ -37,14 +38,30 @@ func digestsOf(entries []Entry) Digests {
 
 func TestDigestKnownAnswers(t *testing.T) {
 	one := Entry{Key: []byte("core/a"), Value: []byte("value")}
-	// printf '\0\0\0\0\0\0\0\6core/avalue' | sha256sum
-	const want = "59504ee2c9bc542ab18e8991b2225282fd650d90813cf006ab78f57675153670"
+	// As docs/digest.md has it, and docs/digest.py computes it.
+	const want = "329f9b8c74b3e3b64f55e96a98bad817d7c9a7fc32ee7b7b5d04d6375d298a91"
 	got := digestsOf([]Entry{one})
 	if sum := got.Total(); sum.Entries != 1 || sum.Bytes != 11 || sum.Hash.String() != want || sumByDefinition([]Entry{one}) != want {
 		t.Errorf("%+v", sum)
 	}
 	if sum := (Digests{}).Total(); sum.Hash.String() != strings.Repeat("0", 64) {
 		t.Error(sum.Hash)
+	}
+}
+
+// TestHash has the first test vectors of HighwayHash's authors, for this key and
+// 0 and 1 bytes of input: words of 64 bits, little-endian.
+func TestHash(t *testing.T) {
+	for n, want := range [][4]uint64{
+		{0xDD44482AC2C874F5, 0xD946017313C7351F, 0xB3AEBECCB98714FF, 0x41DA233145751DF4},
+		{0xEDB941BCE45F8254, 0xE20D44EF3DCAC60F, 0x72651B9BCB324A47, 0x2073624CB275E484},
+	} {
+		got := highwayhash.Sum(make([]byte, n), digestKey[:])
+		for i, w := range want {
+			if binary.LittleEndian.Uint64(got[8*i:]) != w {
+				t.Errorf("%d bytes, word %d: %x", n, i, got)
+			}
+		}
 	}
 }
 

@@ -3,12 +3,8 @@ package verify
 import (
 	"context"
 	"errors"
-	"io"
 	"path/filepath"
 	"runtime"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
@@ -20,9 +16,6 @@ type Reading struct {
 	Raft    vaultdb.State  `json:"raft"`
 	Pages   vaultdb.Stats  `json:"pages"`
 }
-
-// digestBatch is how many bytes of entries a goroutine takes at a time.
-const digestBatch = 128 << 10
 
 // Digests reads the whole vault.db of the data directory at path, checks that
 // it is sound, and computes the digests of its entries with as many goroutines
@@ -37,35 +30,15 @@ func Digests(ctx context.Context, path string) (r Reading, err error) {
 	if r.Raft, err = file.State(); err != nil {
 		return r, err
 	}
-	var group errgroup.Group // an error of the stream ends them all
-	in := &sharedStream{entries: file.Entries(ctx)}
-	var mu sync.Mutex
+	digesters := make([]*copier.Digester, runtime.GOMAXPROCS(0))
+	for i := range digesters {
+		digesters[i] = new(copier.Digester)
+	}
+	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(digesters), func(i int, e copier.Entry) { digesters[i].Add(e) })
 	r.Digests = copier.Digests{}
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error {
-			var digester copier.Digester
-			var batch copier.Batch
-			for {
-				err := in.take(&batch)
-				for i := range batch.Len() {
-					digester.Add(batch.Entry(i))
-				}
-				if errors.Is(err, io.EOF) {
-					mu.Lock()
-					defer mu.Unlock()
-					r.Digests.Add(digester.Take())
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-			}
-		})
+	for _, d := range digesters {
+		r.Digests.Add(d.Take())
 	}
-	if err := group.Wait(); err != nil {
-		return r, err
-	}
-	r.Pages, err = in.entries.Check()
 	return r, err
 }
 
@@ -75,28 +48,6 @@ func Digests(ctx context.Context, path string) (r Reading, err error) {
 func DropCache(path string) error {
 	if err := dropCache(filepath.Join(path, vaultDBName)); err != nil {
 		return &copier.Error{Kind: copier.ErrDestination, Op: "read " + vaultDBName + " from the device", Err: err}
-	}
-	return nil
-}
-
-// A sharedStream hands entries to several goroutines. Whoever needs some reads
-// them: reading is fast next to hashing, so that nobody waits for long.
-type sharedStream struct {
-	mu      sync.Mutex
-	entries *vaultdb.Entries
-}
-
-// take fills a batch. It may return entries and [io.EOF], or another error.
-func (s *sharedStream) take(b *copier.Batch) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b.Reset()
-	for b.Bytes() < digestBatch {
-		e, err := s.entries.Next()
-		if err != nil {
-			return err
-		}
-		b.Append(e.Key, e.Value)
 	}
 	return nil
 }

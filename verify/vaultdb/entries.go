@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -148,25 +149,48 @@ func (e *Entries) nextLeaf() error {
 			e.branches = e.branches[:len(e.branches)-1]
 			continue
 		}
-		h := b.data[pageHeaderSize+elemSize*b.next:]
-		end := b.at + int(binary.NativeEndian.Uint32(h[4:]))
-		key := b.data[b.at:end:end]
-		child, err := e.load(binary.NativeEndian.Uint64(h[8:]), b)
+		child, err := e.child(b)
 		if err != nil {
 			return err
-		}
-		b.next, b.at = b.next+1, end
-		if child.count == 0 {
-			return e.f.damaged(child.id, "it is empty, and not the root")
-		}
-		if first := child.firstKey(); !bytes.Equal(first, key) {
-			return e.f.damaged(child.id, "its first key is %.100q, and in branch page %d it is %.100q", first, b.id, key)
 		}
 		if leaf, err := e.enter(child); leaf || err != nil {
 			return err
 		}
 	}
 	return io.EOF
+}
+
+// child loads the next child of a branch.
+func (e *Entries) child(b *branch) (page, error) {
+	key := b.nextKey()
+	child, err := e.load(b.nextID(), b)
+	if err != nil {
+		return child, err
+	}
+	b.pass()
+	if child.count == 0 {
+		return child, e.f.damaged(child.id, "it is empty, and not the root")
+	}
+	if first := child.firstKey(); !bytes.Equal(first, key) {
+		return child, e.f.damaged(child.id, "its first key is %.100q, and in branch page %d it is %.100q", first, b.id, key)
+	}
+	return child, nil
+}
+
+// nextKey is the key of the next child, and nextID its page.
+func (b *branch) nextKey() []byte {
+	end := b.at + int(binary.NativeEndian.Uint32(b.data[pageHeaderSize+elemSize*b.next+4:]))
+	return b.data[b.at:end:end]
+}
+
+func (b *branch) nextID() uint64 {
+	return binary.NativeEndian.Uint64(b.data[pageHeaderSize+elemSize*b.next+8:])
+}
+
+// pass leaves the next child behind.
+func (b *branch) pass() {
+	b.at += len(b.nextKey())
+	b.next++
 }
 
 // begin goes to the root.
@@ -418,14 +442,14 @@ type pageSet []uint64
 
 func newPageSet(pages uint64) pageSet { return make(pageSet, (pages+63)/64) }
 
-// add adds n pages and tells whether none of them was there.
+// add adds n pages and tells whether none of them was there. It is safe for
+// concurrent use.
 func (s pageSet) add(id, n uint64) bool {
 	for ; n > 0; id, n = id+1, n-1 {
 		bit := uint64(1) << (id % 64)
-		if s[id/64]&bit != 0 {
+		if atomic.OrUint64(&s[id/64], bit)&bit != 0 {
 			return false
 		}
-		s[id/64] |= bit
 	}
 	return true
 }
@@ -450,8 +474,8 @@ func (f *File) Ends(ctx context.Context, name string) (first, last []byte, err e
 			continue // it is on its last child
 		}
 		// Leave its children out up to the last, and all that is below it.
-		for ; b.next < b.count-1; b.next++ {
-			b.at += int(binary.NativeEndian.Uint32(b.data[pageHeaderSize+elemSize*b.next+4:]))
+		for b.next < b.count-1 {
+			b.pass()
 		}
 		e.branches = e.branches[:i+1]
 		if err := e.nextLeaf(); err != nil {

@@ -124,6 +124,42 @@ func read(f *File) (map[string]string, Stats, error) {
 	}
 }
 
+// alike reads a file with several goroutines: what comes of it must be what one
+// of them finds alone, be it entries or damage.
+func alike(t testing.TB, f *File, want map[string]string, wantStats Stats, wantErr error) {
+	t.Helper()
+	for _, n := range []int{1, 2, 5} {
+		parts := make([]map[string]string, n)
+		for i := range parts {
+			parts[i] = map[string]string{}
+		}
+		var last = make([]string, n)
+		stats, err := f.ReadAll(context.Background(), DataBucket, n, func(i int, e copier.Entry) {
+			if wantErr == nil && last[i] >= string(e.Key) {
+				t.Errorf("%d goroutines: key %.20q behind %.20q", n, e.Key, last[i])
+			}
+			last[i] = string(e.Key)
+			parts[i][last[i]] = string(e.Value)
+		})
+		if wantErr != nil {
+			for _, kind := range []error{ErrDamaged, ErrNoBucket, copier.ErrDestination} {
+				if errors.Is(err, kind) != errors.Is(wantErr, kind) {
+					t.Errorf("%d goroutines find %v, one alone %v", n, err, wantErr)
+				}
+			}
+			continue
+		}
+		got, sum := map[string]string{}, 0
+		for _, part := range parts {
+			maps.Copy(got, part)
+			sum += len(part)
+		}
+		if err != nil || sum != len(want) || !maps.Equal(got, want) || stats != wantStats {
+			t.Fatalf("%d goroutines: %d entries of %d, %+v, want %+v, %v", n, sum, len(want), stats, wantStats, err)
+		}
+	}
+}
+
 // boltSays returns what bbolt reads, and what its Check says.
 func boltSays(t testing.TB, path string) (out map[string]string, free int, err error) {
 	t.Helper()
@@ -163,6 +199,7 @@ func TestAgainstBbolt(t *testing.T) {
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
+		alike(t, f, got, stats, nil)
 		there, free, err := boltSays(t, path)
 		check(t, err)
 		if !maps.Equal(got, want) || !maps.Equal(there, want) {
@@ -210,6 +247,7 @@ func TestAgainstWriter(t *testing.T) {
 			if err != nil || !maps.Equal(got, want) || stats.FreePages != 0 || stats.TxID != 1 {
 				t.Fatalf("%d entries, %d a page: %d, %+v, %v", n, size, len(got), stats, err)
 			}
+			alike(t, f, want, stats, nil)
 			whole, err := f.Check(t.Context())
 			if err != nil || whole != stats {
 				t.Errorf("Check found %+v, reading %+v, %v", whole, stats, err)
@@ -266,6 +304,9 @@ func TestCancelled(t *testing.T) {
 	if _, err := f.Check(ctx); err != why {
 		t.Errorf("Check: %v", err)
 	}
+	if _, err := f.ReadAll(ctx, DataBucket, 2, func(int, copier.Entry) {}); err != why {
+		t.Errorf("ReadAll: %v", err)
+	}
 }
 
 func TestOpen(t *testing.T) {
@@ -300,6 +341,9 @@ func TestOpen(t *testing.T) {
 					t.Error(err)
 				}
 				if _, err := f.Entries(t.Context()).Next(); !errors.Is(err, ErrNoBucket) {
+					t.Errorf("got %v", err)
+				}
+				if _, err := f.ReadAll(t.Context(), DataBucket, 2, nil); !errors.Is(err, ErrNoBucket) {
 					t.Errorf("got %v", err)
 				}
 				check(t, f.Close())
@@ -474,6 +518,7 @@ func TestDamage(t *testing.T) {
 			f, err := NewFile("file", bytes.NewReader(bad), int64(len(bad)))
 			if err == nil {
 				_, err = f.Check(t.Context())
+				alike(t, f, nil, Stats{}, err)
 			}
 			if !errors.Is(err, ErrDamaged) || !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %q", err, c.says)
@@ -747,7 +792,8 @@ func FuzzFile(f *testing.F) {
 		}
 		_, _ = file.State()
 		_, _, _ = file.Ends(t.Context(), DataBucket)
-		got, _, err := read(file)
+		got, stats, err := read(file)
+		alike(t, file, got, stats, err)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNoBucket) {
 				t.Fatal(err)

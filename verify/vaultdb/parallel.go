@@ -1,0 +1,176 @@
+package vaultdb
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// partsEach is how many parts of a bucket there are for each goroutine that
+// reads, at the least, so that all of them end at about the same time.
+const partsEach = 8
+
+// ReadAll reads a bucket with n goroutines, and checks the whole file as
+// [Entries.Next] and [Entries.Check] together do. It calls each for every
+// entry, which is valid until each returns, with the number of the goroutine,
+// from 0 to n-1; a call for one number ends before the next for it begins.
+func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker int, e copier.Entry)) (Stats, error) {
+	group, gctx := errgroup.WithContext(ctx)
+	whole := f.Bucket(gctx, name)
+	parts, err := whole.split(n * partsEach)
+	if err != nil {
+		whole.err = err
+		return whole.Check()
+	}
+	var taken atomic.Int64
+	for worker := range n {
+		group.Go(func() error {
+			var memory window // of the part before
+			for {
+				i := int(taken.Add(1)) - 1
+				if i >= len(parts) {
+					return nil
+				}
+				e := parts[i].entries
+				e.window.buf = memory.buf[:0]
+				for {
+					entry, err := e.Next()
+					if errors.Is(err, io.EOF) {
+						break
+					}
+					if err != nil {
+						return err
+					}
+					each(worker, entry)
+				}
+				memory = e.window
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return Stats{}, err
+	}
+	if err := whole.join(parts); err != nil {
+		return Stats{}, err
+	}
+	whole.ctx = ctx // the group's has ended with it
+	return whole.Check()
+}
+
+// A part of a bucket is what lies below one child of a branch page, or all of
+// it.
+type part struct {
+	entries *Entries
+	page    uint64 // the child, 0 for all of the bucket
+	first   []byte // its key in the branch
+}
+
+// split makes parts of a bucket of which nothing was read, in the order of
+// their keys: n or more, if it has so many pages. It reads the branches above
+// them.
+func (e *Entries) split(n int) ([]part, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
+	if e.bucket.root == 0 {
+		return []part{{entries: e}}, nil
+	}
+	e.begun, e.seen = true, newPageSet(e.f.meta.highWater)
+	root, err := e.load(e.bucket.root, nil)
+	if err != nil {
+		return nil, err
+	}
+	if leaf, err := e.enter(root); err != nil {
+		return nil, err
+	} else if leaf {
+		return []part{{entries: e}}, nil
+	}
+	level, children := e.branches, e.branches[0].count
+	above := make([]branch, 0, maxDepth) // stand for what is above level
+	for children < n {
+		if leaf, err := e.isLeaf(level[0].nextID()); err != nil {
+			return nil, err
+		} else if leaf {
+			break
+		}
+		above = append(above, branch{})
+		var below []branch
+		children = 0
+		for i := range level {
+			for b := &level[i]; b.next < b.count; {
+				child, err := e.child(b)
+				if err != nil {
+					return nil, err
+				}
+				if child.leaf {
+					return nil, e.f.damaged(child.id, "a leaf on level %d, where others are branches", len(above)+1)
+				}
+				e.branches = above
+				if _, err := e.enter(child); err != nil {
+					return nil, err
+				}
+				below = append(below, e.branches[len(above)])
+				children += child.count
+			}
+		}
+		level = below
+	}
+	parts := make([]part, 0, children)
+	for _, b := range level {
+		for b.next < b.count {
+			child := b
+			child.count = b.next + 1
+			child.data = bytes.Clone(b.data) // its memory is used again once it is read
+			p := part{page: b.nextID(), first: b.nextKey(), entries: e.f.newWalk(e.ctx, e.bucket, e.flags)}
+			p.entries.begun, p.entries.seen = true, e.seen
+			p.entries.branches = append(append(p.entries.branches, above...), child)
+			parts = append(parts, p)
+			b.pass()
+		}
+	}
+	return parts, nil
+}
+
+// isLeaf tells whether a page says that it is a leaf. Nothing else of it is
+// checked; whoever loads it does that.
+func (e *Entries) isLeaf(id uint64) (bool, error) {
+	if id >= e.f.meta.highWater {
+		return true, nil // it is not there, which is found where it is read
+	}
+	var h [pageHeaderSize]byte
+	if err := e.f.readAt(h[:], int64(id)*e.f.pageSize); err != nil {
+		return false, err
+	}
+	return binary.NativeEndian.Uint16(h[8:]) == leafFlag, nil
+}
+
+// join checks what holds between parts that were read to their ends, and makes
+// theirs what was found in them.
+func (e *Entries) join(parts []part) error {
+	e.err = io.EOF
+	if parts[0].page == 0 {
+		return nil // it is e itself
+	}
+	var last []byte
+	for _, p := range parts {
+		if bytes.Compare(last, p.first) >= 0 {
+			return e.f.damaged(p.page, "key %.100q stands behind key %.100q", p.first, last)
+		}
+		last = p.entries.last
+		if e.depth == 0 {
+			e.depth = p.entries.depth
+		}
+		if p.entries.depth != e.depth {
+			return e.f.damaged(p.page, "a leaf on level %d, where others are on level %d", p.entries.depth, e.depth)
+		}
+		e.stats.add(p.entries.stats)
+	}
+	return nil
+}
