@@ -111,9 +111,10 @@ func checkpoints(tb testing.TB, loop func() bool, entries int) metrics {
 
 // BenchmarkResume compares a copy that dies when half is read, and is resumed,
 // with one that is not interrupted. Both have the service's delays, and save
-// what they read more than ten times. The table is large next to the pages that
-// are in flight at any time, which are lost too.
-func BenchmarkResume(b *testing.B) { resume(b, b.Loop, 1_000_000).report(b) }
+// what they read twenty times: a copy of a minute and a half by default. The
+// table is large next to the pages that are in flight at any time, which are
+// lost too.
+func BenchmarkResume(b *testing.B) { resume(b, b.Loop, 2_000_000).report(b) }
 
 func TestResume(t *testing.T) {
 	want(t, resume(t, once(), 10_000), "x-copy", "resumed-s", "whole-s", "read-again")
@@ -126,7 +127,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 	var uninterrupted, resumed []time.Duration
 	again := 0.0
 	first, _ := whole(tb, s, copier.Options{CheckpointInterval: never})
-	interval := first.Phases[copier.PhaseScan] / 12
+	interval := first.Phases[copier.PhaseScan] / 20
 	for loop() {
 		_, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
 		uninterrupted = append(uninterrupted, took)
@@ -134,7 +135,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 		// A dead disk keeps nothing of what comes after: as a kill does.
 		dir := mkdir(tb)
 		// At another part of an interval each time.
-		at := int64(entries/2 + len(resumed)%4*entries/12/4)
+		at := int64(entries/2 + len(resumed)%4*entries/20/4)
 		var dead atomic.Bool
 		var read atomic.Int64
 		_, died, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval,

@@ -2,6 +2,7 @@ package copier
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +51,8 @@ type journal struct {
 	next  int        // number of the next checkpoint
 	run   int        // number of the next run
 	saved bool       // there is something that need not be read again
+
+	workers atomic.Int64 // that read now
 }
 
 const (
@@ -128,6 +132,8 @@ type checkpoint struct {
 	// Lost names runs that were found damaged. Their pages are to be read
 	// once more, each alone.
 	Lost []string `json:"lost,omitempty"`
+	// Workers read at that time; who goes on begins with as many.
+	Workers int `json:"workers,omitempty"`
 }
 
 // A runRecord describes a synced run.
@@ -212,7 +218,7 @@ func (j *journal) write(c checkpoint) error {
 			return workError("sync "+j.work, err)
 		}
 	}
-	c.Time = time.Now().UTC()
+	c.Time, c.Workers = time.Now().UTC(), int(j.workers.Load())
 	if err := j.writeSealed(fmt.Sprintf("%s%06d%s", checkpointPrefix, j.next, checkpointSuffix), c); err != nil {
 		return workError("write checkpoint", err)
 	}
@@ -262,6 +268,7 @@ type restored struct {
 	pending []Segment // what is left to read
 	total   coverage  // of the runs, without their pages
 	saved   time.Time // of the last checkpoint
+	workers int       // that read then, 0 if it is not known
 }
 
 // restore reads the journal of a scan that began with the given segments. It
@@ -306,7 +313,7 @@ func (j *journal) restore(ctx context.Context, initial []Segment, warn func(stri
 	}
 	out.runs = alive
 	for _, c := range all {
-		out.saved = c.Time
+		out.saved, out.workers = c.Time, cmp.Or(c.Workers, out.workers)
 	}
 	for _, r := range alive {
 		out.total.Stats.add(r.Stats)

@@ -77,6 +77,48 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// TestJournalWorkers has a scan begin with as many workers as the one before
+// read with when it was saved: it need not find out once more.
+func TestJournalWorkers(t *testing.T) {
+	watch(t)
+	dir := t.TempDir()
+	entries := randomEntries(rand.New(rand.NewPCG(6, 0)), 2000)
+	begun := func(workers int, allowed int) (first int) {
+		src := newFakeSource(rand.New(rand.NewPCG(6, 1)), entries, 60, 4)
+		src.before = func(_ context.Context, id int) error {
+			if id == 40 {
+				return errFake
+			}
+			return nil
+		}
+		j, err := OpenJournal(dir, Setup{Source: SourceInfo{Name: "fake"}}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = Scan(context.Background(), src, ScanOptions{Workers: allowed, Journal: j, Events: func(e Event) {
+			if w, ok := e.(WorkersChanged); ok && first == 0 {
+				first = w.Workers
+				if workers != 0 {
+					j.j.workers.Store(int64(workers)) // as if the source had shown that it bears so many
+				}
+			}
+		}})
+		if !errors.Is(err, errFake) {
+			t.Fatal(err)
+		}
+		return first
+	}
+	if n := begun(19, 0); n != startWorkers() {
+		t.Errorf("at first %d", n)
+	}
+	if n := begun(0, 0); n != 19 {
+		t.Errorf("afterwards %d", n)
+	}
+	if n := begun(0, 5); n != 5 {
+		t.Errorf("of at most 5, %d", n)
+	}
+}
+
 // TestJournalAfresh opens a journal without going on with what is there.
 func TestJournalAfresh(t *testing.T) {
 	dir := t.TempDir()

@@ -6,8 +6,16 @@ import (
 	"time"
 )
 
-// paceInterval is how often the number of workers that read is thought over.
-const paceInterval = time.Second
+const (
+	// paceInterval is how often the number of workers that read is thought over.
+	paceInterval = time.Second
+	// paceStep is how often it is while more are let in and that pays, once
+	// paceSample pages for each worker have come: a copy of a minute should not
+	// spend seconds of it on finding out that the source bears more. That it
+	// does not is only believed of a whole interval.
+	paceStep   = paceInterval / 4
+	paceSample = 4
+)
 
 // A pace lets a number of workers read pages at the same time. It begins with
 // a few, adds more while that makes the source deliver more, and halves them
@@ -19,7 +27,7 @@ type pace struct {
 	active  int
 	stopped bool
 	peak    int // the most workers that were let in at once
-	events  func(Event)
+	told    func(workers int)
 
 	since     time.Time // the last tick
 	throttles int64     // since then
@@ -30,8 +38,8 @@ type pace struct {
 	took  time.Duration
 }
 
-func newPace(start, most int, events func(Event)) *pace {
-	p := &pace{control: control{limit: min(start, most), most: most, growing: true}, events: events}
+func newPace(start, most int, told func(workers int)) *pace {
+	p := &pace{control: control{limit: min(start, most), most: most, growing: true}, told: told}
 	p.wake.L = &p.mu
 	return p
 }
@@ -75,7 +83,7 @@ func (p *pace) stop() {
 
 // run adapts the pace until ctx ends.
 func (p *pace) run(ctx context.Context) {
-	t := time.NewTicker(paceInterval)
+	t := time.NewTicker(paceStep)
 	defer t.Stop()
 	told := 0
 	p.mu.Lock()
@@ -87,7 +95,7 @@ func (p *pace) run(ctx context.Context) {
 		p.mu.Unlock()
 		if limit != told {
 			told = limit
-			p.events(WorkersChanged{Workers: limit})
+			p.told(limit)
 		}
 		select {
 		case <-ctx.Done():
@@ -118,7 +126,11 @@ func (p *pace) rate() int64 {
 // of now: a page for each, asked for since they are that many. The caller holds
 // p.mu.
 func (p *pace) ripe() bool {
-	return p.throttles > 0 || p.control.throttled || p.pages >= p.control.limit
+	c := &p.control
+	if c.growing && p.throttles == 0 && p.pages >= paceSample*c.limit && c.pays(p.rate()) {
+		return true
+	}
+	return time.Since(p.since) > paceInterval-paceStep/2 && (p.throttles > 0 || c.throttled || p.pages >= c.limit)
 }
 
 // A control decides, at each tick, how many may read.
@@ -146,10 +158,10 @@ func (c *control) tick(bytes, throttles int64) {
 		c.throttled, c.growing = true, false
 	case c.throttled:
 		c.limit = min(c.limit+1, c.most)
-	case c.growing && c.before > 0 && bytes*100 < c.last*(100+worthwhile):
-		c.limit, c.growing = c.before, false
-	case c.growing:
+	case c.growing && c.pays(bytes):
 		c.grow()
+	case c.growing:
+		c.limit, c.growing = c.before, false
 	default:
 		// One bad second proves little: look again now and then.
 		if c.calm++; c.calm == probeEvery {
@@ -158,6 +170,11 @@ func (c *control) tick(bytes, throttles int64) {
 		}
 	}
 	c.last = bytes
+}
+
+// pays tells whether those that were let in last have brought enough.
+func (c *control) pays(bytes int64) bool {
+	return c.before == 0 || bytes*100 >= c.last*(100+worthwhile)
 }
 
 func (c *control) grow() {

@@ -196,7 +196,8 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	if err != nil {
 		return fail(ScanStats{}, err)
 	}
-	s := &scan{src: src, opts: opts, pace: newPace(startWorkers(), opts.Workers, opts.Events), digests: Digests{}}
+	s := &scan{src: src, opts: opts, digests: Digests{}}
+	s.pace = newPace(startWorkers(), opts.Workers, s.paced)
 	s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.journal, s.event)
 	if opts.tune != nil {
 		opts.tune(s.sorter)
@@ -252,6 +253,9 @@ func (s *scan) restore(ctx context.Context, segs []Segment) ([]Segment, error) {
 	s.stats.add(was.total.Stats)
 	s.digests.Add(was.total.Digests)
 	j.saved = len(was.runs) > 0
+	if was.workers > 0 {
+		s.pace.control.limit = min(was.workers, s.opts.Workers)
+	}
 	s.opts.Events(Resuming{Entries: was.total.Stats.Entries, Bytes: was.total.Stats.Bytes, Markers: was.total.Stats.Markers, Pending: len(was.pending), Saved: was.saved})
 	return was.pending, nil
 }
@@ -408,6 +412,14 @@ func cpuTime() time.Duration {
 }
 
 func (s *scan) event(e Event) { s.opts.Events(e) }
+
+// paced is told how many workers read now.
+func (s *scan) paced(workers int) {
+	if j := s.opts.journal; j != nil {
+		j.workers.Store(int64(workers))
+	}
+	s.opts.Events(WorkersChanged{Workers: workers})
+}
 
 // work is one worker: it takes segments from the queue until none is left.
 func (s *scan) work(ctx context.Context) error {
