@@ -481,7 +481,7 @@ func checkRun(path string, r runRecord) error {
 	if !fi.Mode().IsRegular() || fi.Size() != r.Size {
 		return errRunDamaged
 	}
-	in, err := openRun(path)
+	in, err := openRun(path, false)
 	if err != nil {
 		return err
 	}

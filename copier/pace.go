@@ -44,34 +44,55 @@ func newPace(start, most int, told func(workers int)) *pace {
 	return p
 }
 
-// enter waits until one more worker may read. It returns false when the pace
-// was stopped.
-func (p *pace) enter() bool {
+// A slot is the leave to read one page.
+type slot struct {
+	p     *pace
+	asked time.Time
+	took  time.Duration // until the page had come
+	free  bool
+}
+
+// enter waits until one more worker may read. It returns nil when the pace was
+// stopped.
+func (p *pace) enter() *slot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.active >= p.control.limit && !p.stopped {
 		p.wake.Wait()
 	}
 	if p.stopped {
-		return false
+		return nil
 	}
 	p.active++
 	p.peak = max(p.peak, p.active)
-	return true
+	return &slot{p: p, asked: time.Now()}
 }
 
-// leave says what a worker has read, and when it asked for it.
-func (p *pace) leave(page Page, asked time.Time) {
+// arrived lets another worker read while this one decodes. It may be called
+// more than once.
+func (s *slot) arrived() {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	if s.free {
+		return
+	}
+	s.free, s.took = true, time.Since(s.asked)
+	s.p.active--
+	s.p.wake.Signal()
+}
+
+// leave says what was read.
+func (s *slot) leave(page Page) {
+	s.arrived()
+	p := s.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.active--
-	if asked.After(p.since) {
+	if s.asked.After(p.since) {
 		p.pages++
 		p.bytes += page.WireBytes
-		p.took += time.Since(asked)
+		p.took += s.took
 	}
 	p.throttles += page.Throttles
-	p.wake.Signal()
 }
 
 func (p *pace) stop() {

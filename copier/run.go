@@ -127,15 +127,28 @@ type runReader struct {
 	entries uint64 // read so far
 	block   []byte // what is left of the current block
 	buf     []byte
+
+	once      *os.File // set where nobody will read the file again soon
+	at        int64    // bytes read
+	forgotten int64    // up to where the kernel was told that they are
 }
 
-// openRun opens a run.
-func openRun(path string) (*runReader, error) {
+// forgetSize is how much of a run is read between two hints that the kernel
+// needs not keep it. Without them, the first part of a large vault.db would
+// push those parts of the runs out of memory that are still to be read.
+const forgetSize = 1 << 20
+
+// openRun opens a run. If it is read once, what was read is let go of.
+func openRun(path string, once bool) (*runReader, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, workError("open work file", err)
 	}
-	return &runReader{name: filepath.Base(path), r: f}, nil
+	r := &runReader{name: filepath.Base(path), r: f}
+	if once {
+		r.once = f
+	}
+	return r, nil
 }
 
 // Next returns the run's next entry, valid until the following call.
@@ -191,6 +204,10 @@ func (r *runReader) nextBlock() error {
 	}
 	if crc32.Update(crc32.Checksum(h[4:], castagnoli), castagnoli, b) != sum {
 		return errRunDamaged
+	}
+	if r.at += int64(len(h)) + n; r.once != nil && r.at-r.forgotten >= forgetSize {
+		forget(r.once, r.forgotten, r.at-r.forgotten)
+		r.forgotten = r.at
 	}
 	if !last {
 		r.block = b

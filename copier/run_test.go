@@ -46,7 +46,7 @@ func TestRunRoundTrip(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		want := sortedCopy(withLarge(rnd, randomEntries(rnd, rapid.IntRange(0, 500).Draw(t, "n"))))
 		run := writeEntries(t, dir, want)
-		in, err := openRun(run.path)
+		in, err := openRun(run.path, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,4 +313,33 @@ func FuzzRunReader(f *testing.F) {
 		binary.LittleEndian.PutUint32(end, crc32.Checksum(end[4:], castagnoli))
 		check(append(sealed(b), end...))
 	})
+}
+
+// TestRunForgotten reads a run once, letting go of it on the way, and again.
+func TestRunForgotten(t *testing.T) {
+	entries := sortedCopy(randomEntries(rand.New(rand.NewPCG(8, 8)), 3000))
+	for i := range entries {
+		entries[i].Value = bytes.Repeat([]byte{byte(i)}, 1000)
+	}
+	create := func() (runFile, error) { return os.CreateTemp(t.TempDir(), "run-*") }
+	run, err := writeRun(t.Context(), create, &batchStream{b: batchOf(entries...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		in, err := openRun(run.path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := drain(in)
+		if d := differ(got, entries); d != "" || err != nil {
+			t.Errorf("%s, %v", d, err)
+		}
+		if in.at != run.size || in.at-in.forgotten >= forgetSize || in.forgotten == 0 {
+			t.Errorf("%d bytes read of %d, %d let go of", in.at, run.size, in.forgotten)
+		}
+		if err := in.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

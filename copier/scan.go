@@ -46,6 +46,9 @@ type ScanOptions struct {
 	// Events, where set, is told what goes on.
 	Events func(Event)
 
+	// goroutines read, at most Workers of them at the same time: the others
+	// deal with what they have read.
+	goroutines int
 	// digest computes the digests of what is sorted.
 	digest  bool
 	journal *journal      // where it is saved
@@ -101,6 +104,7 @@ func (o *ScanOptions) validate() error {
 		o.Workers = defaultWorkers
 	}
 	o.Workers = min(o.Workers, allowed)
+	o.goroutines = min(o.Workers+runtime.GOMAXPROCS(0), allowed)
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}
@@ -328,7 +332,7 @@ func (s *scan) read(ctx, sctx context.Context) error {
 			}
 		})
 	}
-	for range s.opts.Workers {
+	for range s.opts.goroutines {
 		readers.Go(func() error { return s.work(rctx) })
 	}
 	err := readers.Wait()
@@ -432,16 +436,16 @@ func (s *scan) work(ctx context.Context) error {
 		}
 		for {
 			page.Reset()
-			if !s.pace.enter() {
+			slot := s.pace.enter()
+			if slot == nil {
 				return context.Cause(ctx)
 			}
 			if page.arena == nil {
 				page.arena = make([]byte, 0, pageArena)
 			}
-			asked := time.Now()
-			info, err := s.src.ReadPage(ctx, seg, &page)
-			s.reading.Add(int64(time.Since(asked)))
-			s.pace.leave(info, asked)
+			info, err := s.src.ReadPage(context.WithValue(ctx, slotKey{}, slot), seg, &page)
+			s.reading.Add(int64(time.Since(slot.asked)))
+			slot.leave(info)
 			if err != nil {
 				return err
 			}
@@ -478,6 +482,17 @@ func (s *scan) work(ctx context.Context) error {
 			s.queue.put(info.Next[1:])
 		}
 		s.queue.done()
+	}
+}
+
+type slotKey struct{}
+
+// PageArrived may be called by a [Source] within ReadPage, with the context
+// that this was called with or one made from it: all of the page is here, and
+// the source could send another one while this one is decoded.
+func PageArrived(ctx context.Context) {
+	if s, ok := ctx.Value(slotKey{}).(*slot); ok {
+		s.arrived()
 	}
 }
 

@@ -489,7 +489,7 @@ func merge(batches []*Batch, runs []sortedRun) (*Sorted, error) {
 		out.want += int64(b.Len())
 	}
 	for _, r := range runs {
-		in, err := openRun(r.path)
+		in, err := openRun(r.path, true)
 		if err != nil {
 			return nil, errors.Join(err, out.closeFiles())
 		}

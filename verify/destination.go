@@ -2,9 +2,15 @@ package verify
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
+	"os"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
@@ -20,39 +26,155 @@ const vaultDBName = "vault.db"
 // fsmIndex is the Raft index that a copy leaves in a directory.
 const fsmIndex = 2
 
-// A destination is the data bucket of a vault.db, read in key order.
+// A destination is the data bucket of a vault.db in key order, each key with the
+// summary of its value. These are made by all processors, while the source is
+// being read, and wait in a work file for their turn.
 type destination struct {
-	file    *vaultdb.File
-	entries *vaultdb.Entries
-	sum     [summaryBytes]byte
+	file *vaultdb.File
+	work *os.File
+	size int64 // of work
+
+	mu    sync.Mutex // guards size and parts, while it is being summarised
+	parts [][]chunk  // of all parts of the bucket, in order
+
+	in    []byte // what is left of the current chunk
+	buf   []byte
+	chunk int // the next one, of parts[0]
 }
 
+// A chunk is a piece of the work file: keys, each with its length before it
+// (uvarint) and its value's summary behind it.
+type chunk struct {
+	at  int64
+	n   int
+	sum uint32 // its CRC-32C
+}
+
+// chunkSize is how large a chunk is at the least, but for the last of a part.
+const chunkSize = 256 << 10
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// open opens a vault.db. The caller closes the result.
 func open(file string) (*destination, error) {
 	f, err := vaultdb.Open(file)
 	if err != nil {
 		return nil, err
 	}
-	return &destination{file: f, entries: f.Entries(context.Background())}, nil
+	return &destination{file: f}, nil
+}
+
+// summarise reads the whole file, which must be sound, and writes what next
+// returns to a file in dir. Nobody but this process sees that file.
+func (d *destination) summarise(ctx context.Context, dir string) (err error) {
+	if d.work, err = os.CreateTemp(dir, "destination-*"); err == nil {
+		err = os.Remove(d.work.Name())
+	}
+	if err != nil {
+		return workError("make work file", err)
+	}
+	type worker struct {
+		part int
+		buf  []byte
+	}
+	workers := make([]*worker, runtime.GOMAXPROCS(0))
+	for i := range workers {
+		workers[i] = &worker{buf: make([]byte, 0, chunkSize+1<<10)}
+	}
+	flush := func(w *worker) error {
+		err := d.write(w.part, w.buf)
+		w.buf = w.buf[:0]
+		return err
+	}
+	_, err = d.file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, part int, e copier.Entry) error {
+		w := workers[i]
+		if part != w.part || len(w.buf) >= chunkSize {
+			if err := flush(w); err != nil {
+				return err
+			}
+			w.part = part
+		}
+		sum := summarise(e.Value)
+		w.buf = binary.AppendUvarint(w.buf, uint64(len(e.Key)))
+		w.buf = append(append(w.buf, e.Key...), sum[:]...)
+		return nil
+	})
+	for _, w := range workers {
+		if err == nil {
+			err = flush(w)
+		}
+	}
+	return err
+}
+
+// write adds a chunk to a part.
+func (d *destination) write(part int, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	for len(d.parts) <= part {
+		d.parts = append(d.parts, nil)
+	}
+	c := chunk{at: d.size, n: len(b), sum: crc32.Checksum(b, castagnoli)}
+	d.size += int64(len(b))
+	d.parts[part] = append(d.parts[part], c)
+	d.mu.Unlock()
+	if _, err := d.work.WriteAt(b, c.at); err != nil {
+		return workError("write work file", err)
+	}
+	return nil
 }
 
 // next returns the next key with the summary of its value, or [io.EOF] after
-// the last if the file is sound. They are valid until the following call.
+// the last. They are valid until the following call.
 func (d *destination) next() (copier.Entry, error) {
-	e, err := d.entries.Next()
-	if errors.Is(err, io.EOF) {
-		if _, err := d.entries.Check(); err != nil {
+	for len(d.in) == 0 {
+		if err := d.read(); err != nil {
 			return copier.Entry{}, err
 		}
-		return copier.Entry{}, io.EOF
 	}
-	if err != nil {
-		return copier.Entry{}, err
-	}
-	d.sum = summarise(e.Value)
-	return copier.Entry{Key: e.Key, Value: d.sum[:]}, nil
+	n, head := binary.Uvarint(d.in)
+	key := d.in[head:][:n]
+	summary := d.in[head+int(n):][:summaryBytes]
+	d.in = d.in[head+int(n)+summaryBytes:]
+	return copier.Entry{Key: key, Value: summary}, nil
 }
 
-func (d *destination) close() error { return d.file.Close() }
+// read reads the next chunk.
+func (d *destination) read() error {
+	for len(d.parts) > 0 && d.chunk == len(d.parts[0]) {
+		d.parts, d.chunk = d.parts[1:], 0
+	}
+	if len(d.parts) == 0 {
+		return io.EOF
+	}
+	c := d.parts[0][d.chunk]
+	d.chunk++
+	d.buf = slices.Grow(d.buf[:0], c.n)[:c.n]
+	if _, err := d.work.ReadAt(d.buf, c.at); err != nil {
+		return workError("read work file", err)
+	}
+	if crc32.Checksum(d.buf, castagnoli) != c.sum {
+		return workError("read work file", errors.New("it does not hold what was written to it: check the disk and the memory of this machine"))
+	}
+	d.in = d.buf
+	return nil
+}
+
+func (d *destination) close() error {
+	err := d.file.Close()
+	if d.work != nil {
+		err = errors.Join(err, d.work.Close())
+	}
+	return err
+}
+
+// workError is an error of the work files.
+func workError(op string, err error) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err,
+		Hint: "the work files of a comparison need about 200 bytes an entry; make room, or name another place with -work-dir"}
+}
 
 // known says why a Vault changes a key without being asked to, or returns
 // nothing where it may be anything. It names a likely cause and proves none: a

@@ -34,7 +34,10 @@ func Digests(ctx context.Context, path string) (r Reading, err error) {
 	for i := range digesters {
 		digesters[i] = new(copier.Digester)
 	}
-	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(digesters), func(i int, e copier.Entry) { digesters[i].Add(e) })
+	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(digesters), func(worker, _ int, e copier.Entry) error {
+		digesters[worker].Add(e)
+		return nil
+	})
 	r.Digests = copier.Digests{}
 	for _, d := range digesters {
 		r.Digests.Add(d.Take())

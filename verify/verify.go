@@ -41,7 +41,7 @@ type Options struct {
 	// least 1,000: a third more than a copy of a table asks for, so that a
 	// mistake in how the source was divided is not made twice.
 	Segments int
-	// WorkDir is an existing directory for work files, about 100 bytes an
+	// WorkDir is an existing directory for work files, about 200 bytes an
 	// entry. See [WorkPath] for where they are in it, and where they are if it
 	// is empty; the work files of a sample go to the system's directory for
 	// temporary files then.
@@ -236,7 +236,7 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 		scan.Segments = segments(rep.Source, minSegments)
 	}
 	scan.Journal = work.journal
-	return rep, rep.compare(ctx, src, dst, scan, opts.MaxDiffs)
+	return rep, rep.compare(ctx, src, dst, work.path, scan, opts.MaxDiffs)
 }
 
 // compareSample compares a part of src, and keeps nothing if that fails.
@@ -253,17 +253,33 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 	}
 	sampled := newSample(src, opts)
 	r.Sample = sampled.sample
-	return r.compare(ctx, sampled, dst, scan, opts.MaxDiffs)
+	return r.compare(ctx, sampled, dst, scan.WorkDir, scan, opts.MaxDiffs)
 }
 
-// compare reads the source, and walks it and the destination side by side.
-func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, scan copier.ScanOptions, maxDiffs int) (err error) {
-	entries, stats, err := copier.Scan(ctx, src, scan)
+// compare reads the source and the destination at the same time, and then walks
+// them side by side. Work files are in dir.
+func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, dir string, scan copier.ScanOptions, maxDiffs int) (err error) {
+	rctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	summarised := make(chan error, 1)
+	go func() {
+		err := dst.summarise(rctx, dir)
+		if err != nil {
+			stop(err)
+		}
+		summarised <- err
+	}()
+	entries, stats, err := copier.Scan(rctx, src, scan)
 	r.Scan = stats
 	if err != nil {
+		stop(err)
+		_ = <-summarised // it failed because of that, or err is its own
 		return moved(err)
 	}
 	defer func() { err = errors.Join(err, entries.Close()) }()
+	if err := <-summarised; err != nil {
+		return err
+	}
 	return moved(r.walk(ctx, entries, dst, maxDiffs))
 }
 
@@ -322,7 +338,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 			r.Diffs = append(r.Diffs, d)
 		}
 	}
-	srcSums, dstSums := sums{}, sums{}
+	both := sums{}
 	s, serr := src.Next()
 	d, derr := dst.next()
 	for n := 0; ; n++ {
@@ -340,7 +356,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		order := 0
 		switch {
 		case serr == io.EOF && derr == io.EOF:
-			r.Prefixes = join(srcSums, dstSums)
+			r.Prefixes = both.prefixes()
 			r.Complete = true
 			return nil
 		case serr == io.EOF:
@@ -350,14 +366,21 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		default:
 			order = bytes.Compare(s.Key, d.Key)
 		}
-		if order == 0 || order > 0 && r.Sample == nil {
-			dstSums.add(d)
+		same := order == 0 && bytes.Equal(s.Value, d.Value)
+		if same {
+			both.add(s)
+		} else {
+			if order <= 0 {
+				both.apart(s.Key).src.add(s)
+			}
+			if order == 0 || order > 0 && r.Sample == nil {
+				both.apart(d.Key).dst.add(d)
+			}
 		}
 		if order >= 0 {
 			r.DestinationEntries++
 		}
 		if order <= 0 {
-			srcSums.add(s)
 			r.SourceEntries++
 		}
 		switch {
@@ -368,7 +391,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		case order > 0:
 			r.Extra++
 			add(Diff{Kind: Extra, Key: string(d.Key), Destination: describe(d.Value)})
-		case !bytes.Equal(s.Value, d.Value):
+		case !same:
 			r.Different++
 			add(Diff{Kind: Different, Key: string(d.Key), Source: describe(s.Value), Destination: describe(d.Value)})
 		}
@@ -381,53 +404,76 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 	}
 }
 
-// sums adds up the entries of one side by prefix.
-type sums map[string]*sum
+// sums adds up the entries of both sides by prefix.
+type sums map[string]*pair
+
+// A pair is both sides' sums of what is under a prefix: the same one as long as
+// they have had the same entries, which is nearly always and saves half of the
+// time.
+type pair struct{ src, dst *sum }
 
 type sum struct {
 	side Side
-	hash hash.Hash
+	hash hash.Cloner
+	size [8]byte
+}
+
+func newSum() *sum { return &sum{hash: sha256.New().(hash.Cloner)} }
+
+// of returns the pair of the prefix of a key.
+func (s sums) of(key []byte) *pair {
+	prefix := copier.Prefix(key)
+	p := s[string(prefix)]
+	if p == nil {
+		both := newSum()
+		p = &pair{both, both}
+		s[string(prefix)] = p
+	}
+	return p
+}
+
+// add takes an entry that both sides have.
+func (s sums) add(e copier.Entry) {
+	p := s.of(e.Key)
+	if p.src.add(e); p.dst != p.src {
+		p.dst.add(e)
+	}
+}
+
+// apart returns the pair for a key that is not the same on both sides.
+func (s sums) apart(key []byte) *pair {
+	p := s.of(key)
+	if p.dst == p.src {
+		twin, err := p.src.hash.Clone()
+		if err != nil {
+			panic("a SHA-256 can't be cloned: " + err.Error()) // Go's own can, see hash.Cloner
+		}
+		p.dst = &sum{side: p.src.side, hash: twin}
+	}
+	return p
 }
 
 // add takes an entry whose value is a summary.
-func (s sums) add(e copier.Entry) {
-	key, summary := e.Key, e.Value
-	prefix := key[:bytes.IndexByte(key, '/')+1]
-	p := s[string(prefix)]
-	if p == nil {
-		p = &sum{hash: sha256.New()}
-		s[string(prefix)] = p
-	}
-	p.side.Entries++
-	p.side.Bytes += int64(len(key)) + int64(binary.BigEndian.Uint64(summary))
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(key)))
-	p.hash.Write(n[:])
-	p.hash.Write(key)
-	p.hash.Write(summary)
+func (s *sum) add(e copier.Entry) {
+	s.side.Entries++
+	s.side.Bytes += int64(len(e.Key)) + int64(binary.BigEndian.Uint64(e.Value))
+	binary.BigEndian.PutUint64(s.size[:], uint64(len(e.Key)))
+	s.hash.Write(s.size[:])
+	s.hash.Write(e.Key)
+	s.hash.Write(e.Value)
 }
 
-func (s sums) side(prefix string) Side {
-	p := s[prefix]
-	if p == nil {
-		p = &sum{hash: sha256.New()}
-	}
-	p.side.SHA256 = hex.EncodeToString(p.hash.Sum(nil))
-	return p.side
+func (s *sum) total() Side {
+	side := s.side
+	side.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
+	return side
 }
 
-// join puts both sides' prefixes side by side, in order.
-func join(src, dst sums) []Prefix {
-	names := map[string]bool{}
-	for p := range src {
-		names[p] = true
-	}
-	for p := range dst {
-		names[p] = true
-	}
+// prefixes puts both sides' prefixes side by side, in order.
+func (s sums) prefixes() []Prefix {
 	out := []Prefix{}
-	for _, p := range slices.Sorted(maps.Keys(names)) {
-		out = append(out, Prefix{Prefix: p, Source: src.side(p), Destination: dst.side(p)})
+	for _, p := range slices.Sorted(maps.Keys(s)) {
+		out = append(out, Prefix{Prefix: p, Source: s[p].src.total(), Destination: s[p].dst.total()})
 	}
 	return out
 }

@@ -383,6 +383,7 @@ func TestCancelledWhileWalking(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dst.close()
+	check(t, dst.summarise(t.Context(), t.TempDir()))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("why")
 	in := &cancellingStream{keys: slices.Sorted(maps.Keys(e)), cancel: func() { cancel(why) }}
@@ -416,6 +417,7 @@ func TestSourceStreamFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		check(t, dst.summarise(t.Context(), t.TempDir()))
 		rep := &Report{}
 		if err := rep.walk(context.Background(), &failingStream{err: broken}, dst, 0); err != broken || rep.Equal() {
 			t.Errorf("%v, equal %v", err, rep.Equal())

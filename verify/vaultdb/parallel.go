@@ -18,10 +18,12 @@ import (
 const partsEach = 8
 
 // ReadAll reads a bucket with n goroutines, and checks the whole file as
-// [Entries.Next] and [Entries.Check] together do. It calls each for every
-// entry, which is valid until each returns, with the number of the goroutine,
-// from 0 to n-1; a call for one number ends before the next for it begins.
-func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker int, e copier.Entry)) (Stats, error) {
+// [Entries.Next] and [Entries.Check] together do. The bucket is cut into parts
+// that are numbered in the order of their keys, and each goroutine, numbered
+// from 0 to n-1, reads one part after the other. For every entry each is called
+// by the goroutine that has read it; the entry is valid until each returns, and
+// an error of each ends the reading.
+func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker, part int, e copier.Entry) error) (Stats, error) {
 	group, gctx := errgroup.WithContext(ctx)
 	whole := f.Bucket(gctx, name)
 	parts, err := whole.split(n * partsEach)
@@ -48,7 +50,9 @@ func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker
 					if err != nil {
 						return err
 					}
-					each(worker, entry)
+					if err := each(worker, i, entry); err != nil {
+						return err
+					}
 				}
 				memory = e.window
 			}

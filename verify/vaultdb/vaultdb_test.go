@@ -133,13 +133,14 @@ func alike(t testing.TB, f *File, want map[string]string, wantStats Stats, wantE
 		for i := range parts {
 			parts[i] = map[string]string{}
 		}
-		var last = make([]string, n)
-		stats, err := f.ReadAll(context.Background(), DataBucket, n, func(i int, e copier.Entry) {
-			if wantErr == nil && last[i] >= string(e.Key) {
-				t.Errorf("%d goroutines: key %.20q behind %.20q", n, e.Key, last[i])
+		last, in := make([]string, n), make([]int, n)
+		stats, err := f.ReadAll(context.Background(), DataBucket, n, func(i, part int, e copier.Entry) error {
+			if wantErr == nil && (last[i] >= string(e.Key) || in[i] > part) {
+				t.Errorf("%d goroutines: key %.20q of part %d behind %.20q of part %d", n, e.Key, part, last[i], in[i])
 			}
-			last[i] = string(e.Key)
+			last[i], in[i] = string(e.Key), part
 			parts[i][last[i]] = string(e.Value)
+			return nil
 		})
 		if wantErr != nil {
 			for _, kind := range []error{ErrDamaged, ErrNoBucket, copier.ErrDestination} {
@@ -304,7 +305,10 @@ func TestCancelled(t *testing.T) {
 	if _, err := f.Check(ctx); err != why {
 		t.Errorf("Check: %v", err)
 	}
-	if _, err := f.ReadAll(ctx, DataBucket, 2, func(int, copier.Entry) {}); err != why {
+	if _, err := f.ReadAll(ctx, DataBucket, 2, func(int, int, copier.Entry) error { return nil }); err != why {
+		t.Errorf("ReadAll: %v", err)
+	}
+	if _, err := f.ReadAll(t.Context(), DataBucket, 2, func(int, int, copier.Entry) error { return why }); err != why {
 		t.Errorf("ReadAll: %v", err)
 	}
 }
