@@ -3,12 +3,18 @@ SHELL      := bash
 TESTFLAGS  ?=
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 E2E        := ./cmd/dyn2raft/e2e
+GORELEASER ?= CGO_ENABLED=0 go tool -modfile=testdata/dist/go.mod goreleaser
+COMMAND    := github.com/dyn2raft/dyn2raft/cmd/dyn2raft/command
+# What .goreleaser.yaml gives to bin/extra and `make cross` builds with.
+VERSION    := 0.0.0-dev
+COMMIT     := none
+DATE       := 2000-01-01T00:00:00Z
 # In CI a real part that is missing is a failure; elsewhere it is said and left out.
 REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test race crash browser e2e vault lint bench bench-results clean
+.PHONY: help demo build test race crash browser e2e rehearsal vault lint docs cross dist bin/extra bench bench-results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -35,6 +41,11 @@ e2e: ## the whole move with a real Vault, three nodes, failover, and vault opera
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
 	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 15m -v $(TESTFLAGS) $(E2E)
 
+rehearsal: build ## the whole runbook on this machine: a real Vault from DynamoDB to three nodes and back
+	@vault=$$(testdata/vault/build) || exit 1; \
+	[ -n "$$DYNAMODB_ENDPOINT" ] || dynamodb=$$(testdata/dynamodb-local/fetch) || echo "so dyn2raft demo -serve takes its place" >&2; \
+	VAULT_BIN=$$vault DYN2RAFT_BIN=$(CURDIR)/bin/dyn2raft DYNAMODB_LOCAL=$$dynamodb docs/rehearsal.sh
+
 vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 minutes, once)
 	@testdata/vault/build
 
@@ -43,7 +54,7 @@ lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the script
 	go vet ./... && go vet -tags e2e $(E2E)
 	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E)
 	$(LINT) run ./...
-	@for script in .ci/run testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
+	@for script in .ci/run .ci/check-dist docs/*.sh testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
 
 bench: ## measure everything that has a goal, and fail where it is slower than bench/RESULTS.md
 	@set -o pipefail; $(measure) | tee /dev/stderr | go run ./bench/results $(BENCH_WRITE:1=-write)
@@ -51,8 +62,36 @@ bench: ## measure everything that has a goal, and fail where it is slower than b
 bench-results: ## the same, and write bench/RESULTS.md; with VAULT_BIN and BENCH_GROWTH=10000000 all of it (25 minutes)
 	@$(MAKE) --no-print-directory bench BENCH_WRITE=1
 
-clean: ## remove bin/; what was fetched or built for tests stays in ~/.cache/dyn2raft
-	rm -rf bin
+docs: ## write docs/commands.md from the commands themselves
+	@mkdir -p bin
+	go run ./cmd/dyn2raft docs markdown >bin/commands.md && mv bin/commands.md docs/
+
+cross: bin/extra ## build static programs for Linux and macOS, amd64 and arm64, into bin/cross
+	@for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
+		echo "$$target"; export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		go build -trimpath -ldflags='$(release_ldflags)' -o bin/cross/dyn2raft_$${GOOS}_$$GOARCH ./cmd/dyn2raft || exit 1; \
+	done
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go vet -trimpath ./...
+	@.ci/check-dist cross '$(release_ldflags)'
+
+dist: ## build the packages of a release into dist/ and look at them; goreleaser is built first (8 minutes, once)
+	$(if $(shell git remote 2>/dev/null),,$(as_if_cloned)) $(GORELEASER) release --snapshot --clean --parallelism 2
+	@.ci/check-dist dist
+
+# The manual page and the completion scripts, as packages have them.
+bin/extra:
+	@rm -rf bin/extra && mkdir -p bin/extra/completions
+	@CGO_ENABLED=0 go build -trimpath -ldflags='$(release_ldflags)' -o bin/extra/dyn2raft ./cmd/dyn2raft
+	@cd bin/extra && ./dyn2raft docs man >dyn2raft.1 && ./dyn2raft completion bash >completions/dyn2raft.bash && \
+	./dyn2raft completion zsh >completions/_dyn2raft && ./dyn2raft completion fish >completions/dyn2raft.fish
+
+clean: ## remove bin/ and dist/; what was fetched or built for tests stays in ~/.cache/dyn2raft
+	rm -rf bin dist
+
+release_ldflags = -s -w -X $(COMMAND).version=$(VERSION) -X $(COMMAND).commit=$(COMMIT) -X $(COMMAND).date=$(DATE)
+
+# Without a remote goreleaser would take neither commit nor date from git.
+as_if_cloned = GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=https://github.com/dyn2raft/dyn2raft.git
 
 # The benchmarks that bench/results knows. With VAULT_BIN set vault operator migrate is
 # measured too (15 minutes), with BENCH_GROWTH=10000000 a table of so many entries (5 minutes).

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // errUnhealthy is returned when a check of the cluster has failed and the
@@ -25,18 +26,21 @@ func checkClusterCommand(std Streams) *cli.Command {
 		UsageText: "dyn2raft check-cluster [flags]",
 		Description: "check-cluster asks Vault's public API what matters after a migration: unsealed, Raft\n" +
 			"storage, leader, peers and voters, autopilot, applied index, secrets engines, auth methods.\n" +
+			"With -manifest it compares with the copy: version, node_id, cluster_addr, and that every\n" +
+			"mount that the copy has data of is there.\n" +
 			"It changes nothing, and reads no secret. It takes the environment of the vault command:\n" +
 			"VAULT_ADDR, VAULT_TOKEN or what `vault login` has stored, VAULT_NAMESPACE, VAULT_CACERT,\n" +
 			"VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY, VAULT_TLS_SERVER_NAME, VAULT_SKIP_VERIFY.\n" +
 			"The token needs read on sys/storage/raft/configuration, sys/storage/raft/autopilot/state,\n" +
 			"sys/ha-status, sys/mounts and sys/auth, and read and sudo on sys/audit; what it may not read\n" +
-			"is a warning, or a failure if an -expect flag is about it. Without a token only what Vault\n" +
-			"tells everybody is checked.\n\n" +
+			"is a warning, or a failure if the manifest or an -expect flag is about it. Without a token\n" +
+			"only what Vault tells everybody is checked.\n\n" +
 			"Exit status 0: no check failed, warnings or not; 3: a check failed; 12: the address does not\n" +
 			"answer as a Vault does.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
 			&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
+			manifestFlag("the copy's manifest, a `file`: what it tells of the copy is expected; instead of -config"),
 			expectFlag("peers", "servers in the Raft configuration, which should all vote"),
 			expectFlag("voters", "voters, where not all peers are"),
 			expectFlag("mounts", "secrets engines, as 'vault secrets list' showed on the old cluster, system ones included"),
@@ -96,7 +100,12 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 	if o.Sample = cmd.Duration("sample"); o.Sample <= 0 || o.Sample > time.Hour {
 		return o, &usageError{fmt.Sprintf("-sample is %s", o.Sample), "it takes a time such as 5s, of at most an hour"}
 	}
-	if !cmd.IsSet("config") {
+	switch {
+	case cmd.IsSet("config") && cmd.IsSet("manifest"):
+		return o, &usageError{"-config and -manifest both tell of the copy", "give -manifest, which tells more"}
+	case cmd.IsSet("manifest"):
+		return o, expectManifest(&o.Expect, cmd.String("manifest"), out)
+	case !cmd.IsSet("config"):
 		return o, nil
 	}
 	cfg, err := config.Load(cmd.String("config"), std.Env)
@@ -111,6 +120,35 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 	}
 	o.Expect.NodeID, o.Expect.Address = cfg.Destination.NodeID, cfg.Destination.Address
 	return o, nil
+}
+
+// expectManifest expects what a copy's manifest tells, besides what flags say.
+func expectManifest(e *cluster.Expect, file string, out *printer) error {
+	m, err := verify.ReadManifest(file)
+	if err != nil {
+		return err
+	}
+	if m.Partial {
+		return &usageError{"the manifest is a partial copy's, which no Vault may be started from", "give that of the whole copy"}
+	}
+	e.NodeID, e.Address = m.Destination.NodeID, m.Destination.Address
+	if e.Version == "" {
+		e.Version = m.Vault.Newest
+	}
+	if m.Contents == nil {
+		out.log.Warn("the manifest does not tell the contents by mount: whether the copied mounts are there is not checked")
+		return nil
+	}
+	for _, g := range m.Contents.Groups {
+		switch kind, id, _ := strings.Cut(strings.TrimSuffix(g.Name, "/"), "/"); {
+		case id == "": // not below a mount
+		case kind == "logical":
+			e.MountIDs = append(e.MountIDs, id)
+		case kind == "auth":
+			e.AuthIDs = append(e.AuthIDs, id)
+		}
+	}
+	return nil
 }
 
 // clusterChecked writes a report of check-cluster.

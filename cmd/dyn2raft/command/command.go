@@ -31,6 +31,19 @@ const (
 	// An interrupted run exits with 128 and the signal's number: 129, 130, 143.
 )
 
+// An exitMeaning is what the command reference says of a status.
+type exitMeaning struct{ Status, Meaning string }
+
+var exitMeanings = []exitMeaning{
+	{"0", "done"},
+	{"1", "usage, configuration or internal error"},
+	{"3", "differences found"},
+	{"10", "the source failed"},
+	{"11", "locked by another run or a live Vault"},
+	{"12", "the destination failed"},
+	{"129, 130 and 143", "interrupted by SIGHUP, SIGINT and SIGTERM"},
+}
+
 // Streams are what a command talks to. Results go to Out, all else to Err.
 type Streams struct {
 	In       *os.File
@@ -64,6 +77,11 @@ func Main(args []string, std Streams) int {
 }
 
 func root(std Streams) *cli.Command {
+	commands := []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), reportCommand(std),
+		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std)}
+	for _, c := range commands {
+		c.ShellComplete = complete
+	}
 	return &cli.Command{
 		Name:      "dyn2raft",
 		Usage:     "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
@@ -75,15 +93,17 @@ func root(std Streams) *cli.Command {
 			"Exit status: 0 done, 1 usage, configuration or internal error, 3 differences found,\n" +
 			"10 the source failed, 11 locked by another run or a live Vault, 12 the destination failed,\n" +
 			"129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM.",
-		Commands:                   []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), reportCommand(std), checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std)},
-		Flags:                      []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
-		Writer:                     std.Out,
-		ErrWriter:                  std.Err,
-		HideVersion:                true,                                          // the flag above takes one dash and no alias
-		ExitErrHandler:             func(context.Context, *cli.Command, error) {}, // Main does that, once
-		OnUsageError:               onUsageError,
-		EnableShellCompletion:      true,
-		ShellCompletionCommandName: "completion",
+		Commands:                        commands,
+		Flags:                           []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
+		Writer:                          std.Out,
+		ErrWriter:                       std.Err,
+		HideVersion:                     true,                                          // the flag above takes one dash and no alias
+		ExitErrHandler:                  func(context.Context, *cli.Command, error) {}, // Main does that, once
+		OnUsageError:                    onUsageError,
+		EnableShellCompletion:           true,
+		ShellCompletionCommandName:      "completion",
+		ConfigureShellCompletionCommand: configureCompletion,
+		ShellComplete:                   complete,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			name := cmd.Args().First()
 			switch {

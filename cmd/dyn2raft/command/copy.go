@@ -235,6 +235,15 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 	if start := cmd.String("start"); start != "" {
 		more = " -start " + shellescape.Quote(start) + " -partial"
 	}
+	// What decides about the result, and is not kept with what was read.
+	if cmd.Bool("keep-source-locked") {
+		more += " -keep-source-locked"
+	}
+	for _, flag := range []string{"owner", "manifest", "work-dir"} {
+		if cmd.IsSet(flag) {
+			more += " -" + flag + " " + shellescape.Quote(cmd.String(flag))
+		}
+	}
 	return &unfinishedError{err, fmt.Sprintf("what was read is kept, and the table stays locked for this copy\n"+
 		"to go on:   %s --resume%s\n"+
 		"to give up: %s -reset   (until then no Vault starts on the table)", base, more, base)}

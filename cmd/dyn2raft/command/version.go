@@ -9,8 +9,9 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// version is set by the linker in releases.
-var version = ""
+// In releases the linker sets these; date is the commit's, in the form of
+// RFC 3339.
+var version, commit, date string
 
 // versionString is the release, or what the module's build information says.
 func versionString() string {
@@ -39,6 +40,10 @@ func versionCommand(std Streams) *cli.Command {
 }
 
 func printVersion(std Streams) error {
-	_, err := fmt.Fprintf(std.Out, "dyn2raft %s (%s %s/%s)\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	origin := ""
+	if commit != "" {
+		origin = fmt.Sprintf("commit %s of %s, ", commit, date)
+	}
+	_, err := fmt.Fprintf(std.Out, "dyn2raft %s (%s%s %s/%s)\n", versionString(), origin, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }

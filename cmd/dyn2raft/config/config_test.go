@@ -745,3 +745,30 @@ func FuzzParse(f *testing.F) {
 		check(Parse("m.hcl", src, vars{name: fromEnv}.lookup))
 	})
 }
+
+// TestEnvironment: the variables of the command reference, in its order.
+func TestEnvironment(t *testing.T) {
+	var got []string
+	for _, v := range Environment() {
+		got = append(got, v.Name+" "+v.Key)
+	}
+	want := []string{
+		"AWS_DYNAMODB_MAX_RETRIES storage_source.dynamodb_max_retries",
+		"AWS_DYNAMODB_ENDPOINT storage_source.endpoint",
+		"DYNAMODB_HA_ENABLED storage_source.ha_enabled",
+		"AWS_DYNAMODB_REGION storage_source.region",
+		"AWS_REGION storage_source.region",
+		"AWS_DEFAULT_REGION storage_source.region",
+		"AWS_DYNAMODB_TABLE storage_source.table",
+		"VAULT_RAFT_NODE_ID storage_destination.node_id",
+		"VAULT_RAFT_PATH storage_destination.path",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, expected %q", got, want)
+	}
+	for name := range creation {
+		if _, known := dynamodbKeys[name]; !known {
+			t.Errorf("%s is no key", name)
+		}
+	}
+}

@@ -249,3 +249,32 @@ func splitClusterAddr(s string) (hostPort, want, hint string) {
 	}
 	return u.Host, "", ""
 }
+
+// A Variable is an environment variable that beats a stanza's key.
+type Variable struct {
+	Name string
+	Key  string // as in "storage_source.table"
+}
+
+// Environment is what beats the file, in the order of stanzas and keys, and of
+// one key's variables the strongest first. Those that only matter to a Vault
+// that creates the table are left out.
+func Environment() []Variable {
+	var all []Variable
+	for _, stanza := range []struct {
+		name string
+		keys map[string]key
+	}{{sourceBlock, dynamodbKeys}, {destinationBlock, raftKeys}} {
+		for _, name := range slices.Sorted(maps.Keys(stanza.keys)) {
+			for _, variable := range stanza.keys[name].env {
+				if !creation[name] {
+					all = append(all, Variable{variable, stanza.name + "." + name})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// creation are the keys that only matter to a Vault that makes or changes the table.
+var creation = set("read_capacity write_capacity billing_mode dynamodb_allow_updates")
