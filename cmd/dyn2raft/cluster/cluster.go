@@ -61,7 +61,8 @@ func (r *Report) Unchecked() int {
 // Expect is what the cluster is compared with. Nothing is compared with a
 // field's zero value.
 type Expect struct {
-	// Version is the one that should run, such as "1.21.1".
+	// Version is the one that should run, such as "1.21.1", which is also that
+	// of "1.21.1+ent".
 	Version string
 	// Peers is the number of servers in the Raft configuration, and Voters
 	// how many of them vote. Without Voters all Peers should vote.
@@ -73,7 +74,9 @@ type Expect struct {
 	// list` and `vault audit list` showed on the cluster that was copied.
 	Mounts, Auth, Audit int
 	// MountIDs and AuthIDs are the UUIDs in the copied keys that begin with
-	// logical/UUID/ and auth/UUID/. Each should belong to a mount. This is
+	// logical/UUID/ and auth/UUID/. Each should belong to a mount of the root
+	// namespace: those that do not are a warning, since a mount that was
+	// disabled can leave data behind, and a failure if they are all. This is
 	// what a copy's keys tell of its mounts: those without data of their own
 	// have no key, so that a number of UUIDs is not a number of mounts.
 	MountIDs, AuthIDs []string

@@ -210,11 +210,11 @@ func TestHealthy(t *testing.T) {
 		names = append(names, c.Check)
 	}
 	const want = "reachable,version,storage,initialized,unsealed,node,leader,peers,voters,copied node,autopilot," +
-		"server vault-1,server vault-2,server vault-3,nodes,secrets engines,auth methods,audit devices,applied index"
+		"server vault-1,server vault-2,server vault-3,nodes,secrets engines,auth methods,copied mounts,audit devices,applied index"
 	if got := strings.Join(names, ","); got != want {
 		t.Errorf("checks %s\nexpected %s", got, want)
 	}
-	if !r.Healthy() || r.Count(Pass) != 19 || r.Version != "1.21.1" || r.ClusterID != "id" || r.ClusterName != "c" {
+	if !r.Healthy() || r.Count(Pass) != 20 || r.Version != "1.21.1" || r.ClusterID != "id" || r.ClusterName != "c" {
 		t.Errorf("report %+v", r)
 	}
 	for _, a := range v.asked {
@@ -298,25 +298,33 @@ func TestFindings(t *testing.T) {
 		"audit":             {func(v *vault) {}, Expect{Audit: 2}, []string{"failure audit devices: 1, expected 2"}},
 		"no audit":          {func(v *vault) { v.answers["sys/audit"] = object{"data": object{}} }, Expect{}, []string{"warning audit devices: none"}},
 		"no audit expected": {func(v *vault) { v.answers["sys/audit"] = object{"data": object{}} }, Expect{Audit: 1}, []string{"failure audit devices: 0, expected 1"}},
-		"mount of the copy": {func(v *vault) {}, Expect{MountIDs: []string{"m4", "m9"}}, []string{"failure secrets engines: 4, and the copy has data of 1 that are not among them: m9"}},
-		"auth of the copy":  {func(v *vault) {}, Expect{AuthIDs: []string{"m4"}}, []string{"failure auth methods: 2, and the copy has data of 1"}},
-		"idle":              {func(v *vault) { v.applied = []float64{100} }, Expect{}, []string{"warning applied index: 100, nothing was written"}},
-		"idle with gap":     {func(v *vault) { v.applied, v.last = []float64{100}, 102 }, Expect{}, []string{"warning applied index: 100, nothing was written"}},
-		"stuck":             {func(v *vault) { v.applied, v.last = []float64{100}, 2000 }, Expect{}, []string{"failure applied index: stays at 100 for "}},
-		"backwards":         {func(v *vault) { v.applied = []float64{100, 90} }, Expect{}, []string{"warning applied index: 100, then 90"}},
-		"no index":          {func(v *vault) { v.applied = []float64{0} }, Expect{}, []string{"warning applied index: the server does not tell"}},
-		"denied peers":      {deny("sys/storage/raft/configuration"), Expect{}, []string{"warning peers: not checked: the token may not read sys/storage/raft/configuration"}},
-		"denied autopilot":  {deny("sys/storage/raft/autopilot/state"), Expect{}, []string{"warning autopilot: not checked"}},
-		"denied nodes":      {deny("sys/ha-status"), Expect{}, []string{"warning nodes: not checked"}},
-		"denied mounts":     {deny("sys/mounts"), Expect{}, []string{"warning secrets engines: not checked"}},
-		"denied auth":       {deny("sys/auth"), Expect{}, []string{"warning auth methods: not checked"}},
-		"denied audit":      {deny("sys/audit"), Expect{}, []string{"warning audit devices: not checked"}},
-		"expected peers":    {deny("sys/storage/raft/configuration"), Expect{Peers: 3}, []string{"failure peers: not checked"}},
-		"expected node":     {deny("sys/storage/raft/configuration"), Expect{NodeID: "vault-1"}, []string{"failure peers: not checked"}},
-		"expected mounts":   {deny("sys/mounts"), Expect{Mounts: 4}, []string{"failure secrets engines: not checked"}},
-		"expected auth":     {deny("sys/auth"), Expect{AuthIDs: []string{"a1"}}, []string{"failure auth methods: not checked"}},
-		"expected audit":    {deny("sys/audit"), Expect{Audit: 1}, []string{"failure audit devices: not checked"}},
-		"no such path":      {func(v *vault) { delete(v.answers, "sys/ha-status") }, Expect{}, []string{"warning nodes: not checked: this server has no sys/ha-status"}},
+		"mount of the copy": {func(v *vault) {}, Expect{MountIDs: []string{"m4", "m9"}}, []string{"warning copied mounts: 1 of 2: the copy has data of 1 that are not mounted: logical/m9"}},
+		"auth of the copy":  {func(v *vault) {}, Expect{MountIDs: []string{"m4"}, AuthIDs: []string{"m4", "a2"}}, []string{"warning copied mounts: 2 of 3: the copy has data of 1 that are not mounted: auth/m4"}},
+		"many of the copy": {func(v *vault) {}, Expect{MountIDs: []string{"m4", "m5", "m6"}, AuthIDs: []string{"a5", "a6"}},
+			[]string{"warning copied mounts: 1 of 5: the copy has data of 4 that are not mounted: logical/m5, logical/m6, auth/a5, …"}},
+		"none of the copy": {func(v *vault) {}, Expect{MountIDs: []string{"a1"}, AuthIDs: []string{"m4"}},
+			[]string{"failure copied mounts: none of the 2 that the copy has data of is mounted, such as logical/a1, auth/m4"}},
+		"edition":            {func(v *vault) { v.answers["sys/seal-status"]["version"] = "1.21.1+ent" }, Expect{Version: "1.21.1"}, nil},
+		"other edition":      {func(v *vault) {}, Expect{Version: "1.21.1+ent"}, []string{"failure version: 1.21.1, expected 1.21.1+ent"}},
+		"expected mount ids": {deny("sys/mounts"), Expect{MountIDs: []string{"m4"}}, []string{"warning secrets engines: not checked", "failure copied mounts: not checked"}},
+		"idle":               {func(v *vault) { v.applied = []float64{100} }, Expect{}, []string{"warning applied index: 100, nothing was written"}},
+		"idle with gap":      {func(v *vault) { v.applied, v.last = []float64{100}, 102 }, Expect{}, []string{"warning applied index: 100, nothing was written"}},
+		"stuck":              {func(v *vault) { v.applied, v.last = []float64{100}, 2000 }, Expect{}, []string{"failure applied index: stays at 100 for "}},
+		"backwards":          {func(v *vault) { v.applied = []float64{100, 90} }, Expect{}, []string{"warning applied index: 100, then 90"}},
+		"no index":           {func(v *vault) { v.applied = []float64{0} }, Expect{}, []string{"warning applied index: the server does not tell"}},
+		"denied peers":       {deny("sys/storage/raft/configuration"), Expect{}, []string{"warning peers: not checked: the token may not read sys/storage/raft/configuration"}},
+		"denied autopilot":   {deny("sys/storage/raft/autopilot/state"), Expect{}, []string{"warning autopilot: not checked"}},
+		"denied nodes":       {deny("sys/ha-status"), Expect{}, []string{"warning nodes: not checked"}},
+		"denied mounts":      {deny("sys/mounts"), Expect{}, []string{"warning secrets engines: not checked"}},
+		"denied auth":        {deny("sys/auth"), Expect{}, []string{"warning auth methods: not checked"}},
+		"denied audit":       {deny("sys/audit"), Expect{}, []string{"warning audit devices: not checked"}},
+		"expected peers":     {deny("sys/storage/raft/configuration"), Expect{Peers: 3}, []string{"failure peers: not checked"}},
+		"expected node":      {deny("sys/storage/raft/configuration"), Expect{NodeID: "vault-1"}, []string{"failure peers: not checked"}},
+		"expected mounts":    {deny("sys/mounts"), Expect{Mounts: 4}, []string{"failure secrets engines: not checked"}},
+		"expected auth":      {deny("sys/auth"), Expect{Auth: 2}, []string{"failure auth methods: not checked"}},
+		"expected auth ids":  {deny("sys/auth"), Expect{AuthIDs: []string{"a1"}}, []string{"warning auth methods: not checked", "failure copied mounts: not checked"}},
+		"expected audit":     {deny("sys/audit"), Expect{Audit: 1}, []string{"failure audit devices: not checked"}},
+		"no such path":       {func(v *vault) { delete(v.answers, "sys/ha-status") }, Expect{}, []string{"warning nodes: not checked: this server has no sys/ha-status"}},
 		"no active node answers": {func(v *vault) {
 			v.answers["sys/leader"] = object{"ha_enabled": true, "is_self": false}
 			v.status["sys/storage/raft/configuration"], v.status["sys/mounts"] = 500, 500
@@ -475,20 +483,30 @@ func TestLeaderChanges(t *testing.T) {
 	}
 }
 
-// The namespace is for mounts only: the others are not served in one.
+// The namespace is for mounts only: the others are not served in one. What is
+// below logical/ and auth/ belongs to mounts of the root namespace.
 func TestNamespace(t *testing.T) {
-	clean(t)
-	t.Setenv(api.EnvVaultToken, token)
-	t.Setenv(api.EnvVaultNamespace, "team")
-	v := newVault()
-	if _, err := Check(t.Context(), connect(t, serve(t, v)), Options{Sample: time.Millisecond}); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range v.asked {
-		f := strings.Fields(a)
-		in := len(f) == 3 && f[2] == "team"
-		if want := f[1] == "sys/mounts" || f[1] == "sys/auth"; in != want {
-			t.Errorf("asked %q", a)
+	for _, expect := range []Expect{{}, {MountIDs: []string{"m4"}}} {
+		clean(t)
+		t.Setenv(api.EnvVaultToken, token)
+		t.Setenv(api.EnvVaultNamespace, "team")
+		v := newVault()
+		if _, err := Check(t.Context(), connect(t, serve(t, v)), Options{Expect: expect, Sample: time.Millisecond}); err != nil {
+			t.Fatal(err)
+		}
+		asked := map[bool]int{}
+		for _, a := range v.asked {
+			f := strings.Fields(a)
+			in, mounts := len(f) == 3 && f[2] == "team", f[1] == "sys/mounts" || f[1] == "sys/auth"
+			if in && !mounts {
+				t.Errorf("asked %q", a)
+			}
+			if mounts {
+				asked[in]++
+			}
+		}
+		if want := 2 * min(1, len(expect.MountIDs)); asked[true] != 2 || asked[false] != want {
+			t.Errorf("asked for mounts %v times in the namespace (true) and not, expected 2 and %d", asked, want)
 		}
 	}
 }
