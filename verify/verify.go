@@ -273,12 +273,14 @@ func (r *Report) compare(ctx context.Context, src copier.Source, dst *destinatio
 	r.Scan = stats
 	if err != nil {
 		stop(err)
-		_ = <-summarised // it failed because of that, or err is its own
-		return moved(err)
+	}
+	derr := <-summarised
+	if err != nil {
+		return moved(err) // derr is a consequence of it, or the same
 	}
 	defer func() { err = errors.Join(err, entries.Close()) }()
-	if err := <-summarised; err != nil {
-		return err
+	if derr != nil {
+		return derr
 	}
 	return moved(r.walk(ctx, entries, dst, maxDiffs))
 }
