@@ -122,7 +122,7 @@ type Source interface {
 	// segment twice yields the same entries as long as nobody writes to the
 	// source; where a source notices that it does not, because it does not
 	// come to the segment's Until, the error wraps [ErrMoved]. It is called
-	// from many goroutines, with a batch each, and may call [PageArrived].
+	// from many goroutines, with a batch each.
 	ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error)
 }
 

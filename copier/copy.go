@@ -154,6 +154,11 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if err := c.opts.Validate(); err != nil {
 		return err
 	}
+	if c.opts.ReadBack != nil {
+		if err := CheckDigest(); err != nil {
+			return &Error{Op: "compute digests", Err: err}
+		}
+	}
 	c.startPhase(PhasePrepare)
 	// keep is what becomes of the work done, and of an earlier run's.
 	keep := true

@@ -6,8 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forget tells the kernel that a part of f will not be read again, in pages of
-// 4 KiB that lie wholly within it. What was not written to disk yet stays.
+// forget tells the kernel that a part of a synced file will not be read again.
 func forget(f *os.File, off, n int64) {
 	// It is only a hint.
 	_ = unix.Fadvise(int(f.Fd()), off, n, unix.FADV_DONTNEED)

@@ -56,7 +56,7 @@ type journal struct {
 }
 
 const (
-	journalFormat    = 1
+	journalFormat    = 2
 	setupName        = "copy.json"
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"

@@ -85,22 +85,22 @@ func TestJournalWorkers(t *testing.T) {
 	entries := randomEntries(rand.New(rand.NewPCG(6, 0)), 2000)
 	begun := func(workers int, allowed int) (first int) {
 		src := newFakeSource(rand.New(rand.NewPCG(6, 1)), entries, 60, 4)
-		src.before = func(_ context.Context, id int) error {
-			if id == 40 {
-				return errFake
-			}
-			return nil
-		}
 		j, err := OpenJournal(dir, Setup{Source: SourceInfo{Name: "fake"}}, true)
 		if err != nil {
 			t.Fatal(err)
 		}
+		src.before = func(_ context.Context, id int) error {
+			if id != 40 {
+				return nil
+			}
+			if workers != 0 {
+				j.j.workers.Store(int64(workers)) // as if the source had shown that it bears so many
+			}
+			return errFake
+		}
 		_, _, err = Scan(context.Background(), src, ScanOptions{Workers: allowed, Journal: j, Events: func(e Event) {
 			if w, ok := e.(WorkersChanged); ok && first == 0 {
 				first = w.Workers
-				if workers != 0 {
-					j.j.workers.Store(int64(workers)) // as if the source had shown that it bears so many
-				}
 			}
 		}})
 		if !errors.Is(err, errFake) {
@@ -108,7 +108,7 @@ func TestJournalWorkers(t *testing.T) {
 		}
 		return first
 	}
-	if n := begun(19, 0); n != startWorkers() {
+	if n := begun(19, 0); n != min(startWorkers(), DefaultMemory/pageShare/pageMemory) {
 		t.Errorf("at first %d", n)
 	}
 	if n := begun(0, 0); n != 19 {

@@ -36,6 +36,8 @@ type pace struct {
 	pages int
 	bytes int64
 	took  time.Duration
+	busy  time.Duration // of all workers together, up to noted
+	noted time.Time
 }
 
 func newPace(start, most int, told func(workers int)) *pace {
@@ -44,55 +46,44 @@ func newPace(start, most int, told func(workers int)) *pace {
 	return p
 }
 
-// A slot is the leave to read one page.
-type slot struct {
-	p     *pace
-	asked time.Time
-	took  time.Duration // until the page had come
-	free  bool
-}
-
-// enter waits until one more worker may read. It returns nil when the pace was
-// stopped.
-func (p *pace) enter() *slot {
+// enter waits until one more worker may read. It returns false when the pace
+// was stopped.
+func (p *pace) enter() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.active >= p.control.limit && !p.stopped {
 		p.wake.Wait()
 	}
 	if p.stopped {
-		return nil
+		return false
 	}
+	p.note()
 	p.active++
 	p.peak = max(p.peak, p.active)
-	return &slot{p: p, asked: time.Now()}
+	return true
 }
 
-// arrived lets another worker read while this one decodes. It may be called
-// more than once.
-func (s *slot) arrived() {
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	if s.free {
-		return
-	}
-	s.free, s.took = true, time.Since(s.asked)
-	s.p.active--
-	s.p.wake.Signal()
-}
-
-// leave says what was read.
-func (s *slot) leave(page Page) {
-	s.arrived()
-	p := s.p
+// leave says what a worker has read, and when it asked for it.
+func (p *pace) leave(page Page, asked time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.asked.After(p.since) {
+	p.note()
+	p.active--
+	if asked.After(p.since) {
 		p.pages++
 		p.bytes += page.WireBytes
-		p.took += s.took
+		p.took += time.Since(asked)
 	}
 	p.throttles += page.Throttles
+	p.wake.Signal()
+}
+
+// note adds the time for which as many have read as do now. The caller holds
+// p.mu.
+func (p *pace) note() {
+	now := time.Now()
+	p.busy += now.Sub(p.noted) * time.Duration(p.active)
+	p.noted = now
 }
 
 func (p *pace) stop() {
@@ -108,7 +99,7 @@ func (p *pace) run(ctx context.Context) {
 	defer t.Stop()
 	told := 0
 	p.mu.Lock()
-	p.since = time.Now()
+	p.begin()
 	p.mu.Unlock()
 	for {
 		p.mu.Lock()
@@ -126,21 +117,31 @@ func (p *pace) run(ctx context.Context) {
 		p.mu.Lock()
 		if p.ripe() {
 			p.control.tick(p.rate(), p.throttles)
-			p.since, p.throttles, p.pages, p.bytes, p.took = time.Now(), 0, 0, 0, 0
+			p.begin()
 			p.wake.Broadcast()
 		}
 		p.mu.Unlock()
 	}
 }
 
+// begin forgets what was seen so far. The caller holds p.mu.
+func (p *pace) begin() {
+	p.since = time.Now()
+	p.noted, p.busy = p.since, 0
+	p.throttles, p.pages, p.bytes, p.took = 0, 0, 0, 0
+}
+
 // rate is how many bytes a second all workers together read, by how long each
-// waited for its pages: pages that take seconds come in bunches, so that what
-// has come within some seconds tells little. The caller holds p.mu.
+// waited for its pages, and how many read at the same time: pages that take
+// seconds come in bunches, so that what has come within some seconds tells
+// little. The caller holds p.mu.
 func (p *pace) rate() int64 {
-	if p.took <= 0 {
+	p.note()
+	if p.took <= 0 || !p.noted.After(p.since) {
 		return 0
 	}
-	return int64(float64(p.bytes) / p.took.Seconds() * float64(p.control.limit))
+	readers := p.busy.Seconds() / p.noted.Sub(p.since).Seconds()
+	return int64(float64(p.bytes) / p.took.Seconds() * readers)
 }
 
 // ripe tells whether enough is known of the source as it is with the workers

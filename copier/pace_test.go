@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,51 +81,6 @@ func (s *serviceSource) ReadPage(_ context.Context, seg Segment, b *Batch) (Page
 		page.Next = []Segment{{Index: seg.Index, Total: seg.Total, Resume: make([]byte, n+1)}}
 	}
 	return page, nil
-}
-
-// TestPageArrived has a source say when a page has come: from then on another
-// one is asked for, so that one reader's time is spent on nothing but reading.
-func TestPageArrived(t *testing.T) {
-	for tells, want := range map[bool]time.Duration{false: 20 * 2 * time.Second, true: 20*time.Second + time.Second} {
-		synctest.Test(t, func(t *testing.T) {
-			src := &arrivingSource{tells: tells}
-			start := time.Now()
-			sorted, stats, err := Scan(t.Context(), src, ScanOptions{WorkDir: t.TempDir(), Workers: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if took := time.Since(start); took != want || src.peak.Load() != 1 || stats.Workers != 1 || stats.Entries != 20 {
-				t.Errorf("tells: %v, took %s, at most %d at the same time, %+v", tells, took, src.peak.Load(), stats)
-			}
-			if err := sorted.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// An arrivingSource takes a second to send a page, and another to decode it.
-type arrivingSource struct {
-	serviceSource
-	tells        bool
-	active, peak atomic.Int64
-}
-
-func (s *arrivingSource) Segments(context.Context, int) ([]Segment, error) {
-	return make([]Segment, 20), nil
-}
-
-func (s *arrivingSource) ReadPage(ctx context.Context, _ Segment, b *Batch) (Page, error) {
-	s.peak.Store(max(s.peak.Load(), s.active.Add(1)))
-	time.Sleep(time.Second)
-	s.active.Add(-1)
-	if s.tells {
-		PageArrived(ctx)
-		PageArrived(ctx) // a page that was damaged, and sent once more
-	}
-	time.Sleep(time.Second)
-	b.Append(fmt.Appendf(nil, "%d", time.Now().UnixNano()), nil)
-	return Page{}, nil
 }
 
 // TestScanPace lets a scan find out how many workers a source bears.

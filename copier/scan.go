@@ -46,8 +46,8 @@ type ScanOptions struct {
 	// Events, where set, is told what goes on.
 	Events func(Event)
 
-	// goroutines read, at most Workers of them at the same time: the others
-	// deal with what they have read.
+	// goroutines read, at most Workers of them at the same time. Where memory
+	// allows more, the others deal with what they have read.
 	goroutines int
 	// digest computes the digests of what is sorted.
 	digest  bool
@@ -436,16 +436,16 @@ func (s *scan) work(ctx context.Context) error {
 		}
 		for {
 			page.Reset()
-			slot := s.pace.enter()
-			if slot == nil {
+			if !s.pace.enter() {
 				return context.Cause(ctx)
 			}
 			if page.arena == nil {
 				page.arena = make([]byte, 0, pageArena)
 			}
-			info, err := s.src.ReadPage(context.WithValue(ctx, slotKey{}, slot), seg, &page)
-			s.reading.Add(int64(time.Since(slot.asked)))
-			slot.leave(info)
+			asked := time.Now()
+			info, err := s.src.ReadPage(ctx, seg, &page)
+			s.reading.Add(int64(time.Since(asked)))
+			s.pace.leave(info, asked)
 			if err != nil {
 				return err
 			}
@@ -482,17 +482,6 @@ func (s *scan) work(ctx context.Context) error {
 			s.queue.put(info.Next[1:])
 		}
 		s.queue.done()
-	}
-}
-
-type slotKey struct{}
-
-// PageArrived may be called by a [Source] within ReadPage, with the context
-// that this was called with or one made from it: all of the page is here, and
-// the source could send another one while this one is decoded.
-func PageArrived(ctx context.Context) {
-	if s, ok := ctx.Value(slotKey{}).(*slot); ok {
-		s.arrived()
 	}
 }
 

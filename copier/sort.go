@@ -353,7 +353,7 @@ func (s *sorter) sorted(ctx context.Context) (*Sorted, error) {
 	for i, b := range s.held {
 		held[i] = &b.Batch
 	}
-	out, err := merge(held, s.runs)
+	out, err := merge(held, s.runs, s.saving)
 	if err != nil {
 		return nil, err
 	}
@@ -377,7 +377,7 @@ func (s *sorter) reduce(ctx context.Context) error {
 		}
 		// No more than what makes the rest fit: those n become one.
 		n = max(min(n, len(s.runs)-n+1), 2)
-		in, err := merge(nil, s.runs[:n])
+		in, err := merge(nil, s.runs[:n], s.saving)
 		if err != nil {
 			return err
 		}
@@ -481,15 +481,16 @@ type head struct {
 
 // merge makes one stream of sorted batches and runs. The runs' files are
 // removed when it is closed, unless it is told to keep them, and left as they
-// are when merge fails.
-func merge(batches []*Batch, runs []sortedRun) (*Sorted, error) {
+// are when merge fails. Where they are synced the kernel is told that it needs
+// not keep what was read of them; of others it would begin to write it to disk.
+func merge(batches []*Batch, runs []sortedRun, synced bool) (*Sorted, error) {
 	out := &Sorted{runs: slices.Clone(runs)}
 	for _, b := range batches {
 		out.heads = append(out.heads, head{in: &batchStream{b: b}})
 		out.want += int64(b.Len())
 	}
 	for _, r := range runs {
-		in, err := openRun(r.path, true)
+		in, err := openRun(r.path, synced)
 		if err != nil {
 			return nil, errors.Join(err, out.closeFiles())
 		}

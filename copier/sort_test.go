@@ -126,7 +126,7 @@ func TestDuplicateIsFoundWhereverItLies(t *testing.T) {
 			for _, r := range c.runs {
 				runs = append(runs, writeEntries(t, dir, r))
 			}
-			s, err := merge(batches, runs)
+			s, err := merge(batches, runs, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -283,7 +283,7 @@ func TestFanInAndMergeMemory(t *testing.T) {
 
 func TestSortedChecksItself(t *testing.T) {
 	a, b := Entry{Key: []byte("a")}, Entry{Key: []byte("b")}
-	s, err := merge([]*Batch{batchOf(b, a)}, nil)
+	s, err := merge([]*Batch{batchOf(b, a)}, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestSortedChecksItself(t *testing.T) {
 		t.Errorf("wrong order: %v", err)
 	}
 	for _, want := range []int64{1, 3} {
-		if s, err = merge([]*Batch{batchOf(a, b)}, nil); err != nil {
+		if s, err = merge([]*Batch{batchOf(a, b)}, nil, false); err != nil {
 			t.Fatal(err)
 		}
 		s.want = want
@@ -304,7 +304,7 @@ func TestSortedChecksItself(t *testing.T) {
 func TestSortedAfterClose(t *testing.T) {
 	dir := t.TempDir()
 	run := writeEntries(t, dir, []Entry{{Key: []byte("a")}})
-	s, err := merge([]*Batch{batchOf(Entry{Key: []byte("b")})}, []sortedRun{run})
+	s, err := merge([]*Batch{batchOf(Entry{Key: []byte("b")})}, []sortedRun{run}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,10 +7,12 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
@@ -27,17 +29,23 @@ const vaultDBName = "vault.db"
 const fsmIndex = 2
 
 // A destination is the data bucket of a vault.db in key order, each key with the
-// summary of its value. These are made by all processors, while the source is
-// being read, and wait in a work file for their turn.
+// summary of its value. For a whole comparison these are made by all
+// processors, while the source is being read, and wait in a work file for their
+// turn. For a sample, which needs few of them, they are made when they are asked
+// for.
 type destination struct {
-	file *vaultdb.File
+	file    *vaultdb.File
+	entries *vaultdb.Entries // for a sample, else nil
+	value   []byte           // of the current entry of a sample
+	sum     [summaryBytes]byte
+
 	work *os.File
 	size int64 // of work
 
 	mu    sync.Mutex // guards size and parts, while it is being summarised
 	parts [][]chunk  // of all parts of the bucket, in order
 
-	in    []byte // what is left of the current chunk
+	in    []byte // what is left of the current chunk, from the current entry's summary on
 	buf   []byte
 	chunk int // the next one, of parts[0]
 }
@@ -64,13 +72,16 @@ func open(file string) (*destination, error) {
 	return &destination{file: f}, nil
 }
 
+// stream has next read the file as it goes.
+func (d *destination) stream(ctx context.Context) { d.entries = d.file.Entries(ctx) }
+
+// summariesName is the work file's name.
+const summariesName = "destination"
+
 // summarise reads the whole file, which must be sound, and writes what next
-// returns to a file in dir. Nobody but this process sees that file.
+// returns to a file in dir, over one that a killed process has left.
 func (d *destination) summarise(ctx context.Context, dir string) (err error) {
-	if d.work, err = os.CreateTemp(dir, "destination-*"); err == nil {
-		err = os.Remove(d.work.Name())
-	}
-	if err != nil {
+	if d.work, err = os.OpenFile(filepath.Join(dir, summariesName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
 		return workError("make work file", err)
 	}
 	type worker struct {
@@ -112,11 +123,12 @@ func (d *destination) write(part int, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
+	c := chunk{n: len(b), sum: crc32.Checksum(b, castagnoli)}
 	d.mu.Lock()
 	for len(d.parts) <= part {
 		d.parts = append(d.parts, nil)
 	}
-	c := chunk{at: d.size, n: len(b), sum: crc32.Checksum(b, castagnoli)}
+	c.at = d.size
 	d.size += int64(len(b))
 	d.parts[part] = append(d.parts[part], c)
 	d.mu.Unlock()
@@ -126,19 +138,40 @@ func (d *destination) write(part int, b []byte) error {
 	return nil
 }
 
-// next returns the next key with the summary of its value, or [io.EOF] after
-// the last. They are valid until the following call.
-func (d *destination) next() (copier.Entry, error) {
+// next returns the next key, valid until the following call, or [io.EOF] after
+// the last if the file is sound.
+func (d *destination) next() ([]byte, error) {
+	if d.entries != nil {
+		e, err := d.entries.Next()
+		d.value = e.Value
+		if errors.Is(err, io.EOF) {
+			if _, err := d.entries.Check(); err != nil {
+				return nil, err
+			}
+		}
+		return e.Key, err
+	}
+	if len(d.in) > 0 {
+		d.in = d.in[summaryBytes:]
+	}
 	for len(d.in) == 0 {
 		if err := d.read(); err != nil {
-			return copier.Entry{}, err
+			return nil, err
 		}
 	}
 	n, head := binary.Uvarint(d.in)
 	key := d.in[head:][:n]
-	summary := d.in[head+int(n):][:summaryBytes]
-	d.in = d.in[head+int(n)+summaryBytes:]
-	return copier.Entry{Key: key, Value: summary}, nil
+	d.in = d.in[head+int(n):]
+	return key, nil
+}
+
+// summary is that of the value of the key that next has returned.
+func (d *destination) summary() []byte {
+	if d.entries != nil {
+		d.sum = summarise(d.value)
+		return d.sum[:]
+	}
+	return d.in[:summaryBytes]
 }
 
 // read reads the next chunk.
@@ -162,18 +195,28 @@ func (d *destination) read() error {
 	return nil
 }
 
-func (d *destination) close() error {
-	err := d.file.Close()
-	if d.work != nil {
-		err = errors.Join(err, d.work.Close())
+// discard removes the work file, if there is one.
+func (d *destination) discard() error {
+	if d.work == nil {
+		return nil
 	}
-	return err
+	err := errors.Join(d.work.Close(), os.Remove(d.work.Name()))
+	d.work = nil
+	if err != nil {
+		return workError("remove work file", err)
+	}
+	return nil
 }
+
+func (d *destination) close() error { return d.file.Close() }
 
 // workError is an error of the work files.
 func workError(op string, err error) error {
-	return &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err,
-		Hint: "the work files of a comparison need about 200 bytes an entry; make room, or name another place with -work-dir"}
+	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		e.Hint = "the work files of a comparison need about 200 bytes an entry; make room, or name another place with -work-dir"
+	}
+	return e
 }
 
 // known says why a Vault changes a key without being asked to, or returns

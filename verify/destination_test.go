@@ -3,6 +3,7 @@ package verify
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 func TestNoDestination(t *testing.T) {
@@ -266,7 +268,7 @@ func TestEveryFlippedBit(t *testing.T) {
 				src.reset()
 				err = rep.walk(t.Context(), src, dst, 0)
 			}
-			err = errors.Join(err, dst.close())
+			err = errors.Join(err, dst.discard(), dst.close())
 		}
 		switch {
 		case err != nil && !errors.Is(err, copier.ErrDestination):
@@ -359,4 +361,58 @@ func hold(file string) {
 	defer db.Close()
 	fmt.Println("holding")
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until it is closed
+}
+
+// TestWorkFileDamaged has what waits in the work file changed, or cut off.
+func TestWorkFileDamaged(t *testing.T) {
+	e := some(500)
+	file := filepath.Join(directory(t, e), "vault.db")
+	for name, damage := range map[string]func(f *os.File, size int64) error{
+		"nothing": func(*os.File, int64) error { return nil },
+		"a bit": func(f *os.File, size int64) error {
+			var b [1]byte
+			_, err := f.ReadAt(b[:], size/2)
+			b[0] ^= 4
+			_, werr := f.WriteAt(b[:], size/2)
+			return errors.Join(err, werr)
+		},
+		"its end": func(f *os.File, size int64) error { return f.Truncate(size - 1) },
+	} {
+		dst, err := open(file)
+		check(t, err)
+		check(t, dst.summarise(t.Context(), t.TempDir()))
+		check(t, damage(dst.work, dst.size))
+		rep := &Report{}
+		src := &sortedStream{e: e}
+		src.reset()
+		err = rep.walk(t.Context(), src, dst, 0)
+		if name == "nothing" {
+			if err != nil || !rep.Equal() {
+				t.Errorf("undamaged: %v", err)
+			}
+		} else if !errors.Is(err, copier.ErrDestination) || rep.Equal() {
+			t.Errorf("%s: %v", name, err)
+		}
+		check(t, errors.Join(dst.discard(), dst.close()))
+	}
+}
+
+// TestBothFail has the source fail while the destination is found damaged: both
+// are said, whichever is first.
+func TestBothFail(t *testing.T) {
+	e := some(3000)
+	dir := directory(t, e)
+	file := filepath.Join(dir, "vault.db")
+	b, err := os.ReadFile(file)
+	check(t, err)
+	b[4*os.Getpagesize()+20] ^= 1
+	check(t, os.WriteFile(file, b, 0o600))
+	src := &fakeSource{entries: e, readPage: func(context.Context) error {
+		time.Sleep(200 * time.Millisecond) // the file is read by then
+		return errors.New("the table is gone")
+	}}
+	rep, err := compare(t, src, dir, Options{})
+	if !errors.Is(err, vaultdb.ErrDamaged) || rep.Equal() || rep.Kept != "" {
+		t.Errorf("%v, kept %q", err, rep.Kept)
+	}
 }

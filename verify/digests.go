@@ -22,6 +22,9 @@ type Reading struct {
 // as there are processors. Errors are those of [vaultdb.Open] and
 // [vaultdb.File.Check], or the context's.
 func Digests(ctx context.Context, path string) (r Reading, err error) {
+	if err := copier.CheckDigest(); err != nil {
+		return r, &copier.Error{Op: "compute digests", Err: err}
+	}
 	file, err := vaultdb.Open(filepath.Join(path, vaultDBName))
 	if err != nil {
 		return r, err

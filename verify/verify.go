@@ -253,7 +253,14 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 	}
 	sampled := newSample(src, opts)
 	r.Sample = sampled.sample
-	return r.compare(ctx, sampled, dst, scan.WorkDir, scan, opts.MaxDiffs)
+	entries, stats, err := copier.Scan(ctx, sampled, scan)
+	r.Scan = stats
+	if err != nil {
+		return moved(err)
+	}
+	defer func() { err = errors.Join(err, entries.Close()) }()
+	dst.stream(ctx)
+	return moved(r.walk(ctx, entries, dst, opts.MaxDiffs))
 }
 
 // compare reads the source and the destination at the same time, and then walks
@@ -261,6 +268,7 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, dir string, scan copier.ScanOptions, maxDiffs int) (err error) {
 	rctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	defer func() { err = errors.Join(err, dst.discard()) }()
 	summarised := make(chan error, 1)
 	go func() {
 		err := dst.summarise(rctx, dir)
@@ -276,7 +284,10 @@ func (r *Report) compare(ctx context.Context, src copier.Source, dst *destinatio
 	}
 	derr := <-summarised
 	if err != nil {
-		return moved(err) // derr is a consequence of it, or the same
+		if derr != nil && !errors.Is(derr, context.Cause(rctx)) {
+			err = errors.Join(err, derr) // both have failed by themselves
+		}
+		return moved(err)
 	}
 	defer func() { err = errors.Join(err, entries.Close()) }()
 	if derr != nil {
@@ -342,7 +353,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 	}
 	both := sums{}
 	s, serr := src.Next()
-	d, derr := dst.next()
+	key, derr := dst.next()
 	for n := 0; ; n++ {
 		if n%1024 == 0 {
 			if err := context.Cause(ctx); err != nil {
@@ -366,7 +377,11 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		case derr == io.EOF:
 			order = -1
 		default:
-			order = bytes.Compare(s.Key, d.Key)
+			order = bytes.Compare(s.Key, key)
+		}
+		d := copier.Entry{Key: key}
+		if order == 0 || order > 0 && r.Sample == nil { // else it is not in the sample
+			d.Value = dst.summary()
 		}
 		same := order == 0 && bytes.Equal(s.Value, d.Value)
 		if same {
@@ -375,7 +390,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 			if order <= 0 {
 				both.apart(s.Key).src.add(s)
 			}
-			if order == 0 || order > 0 && r.Sample == nil {
+			if d.Value != nil {
 				both.apart(d.Key).dst.add(d)
 			}
 		}
@@ -389,7 +404,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		case order < 0:
 			r.Missing++
 			add(Diff{Kind: Missing, Key: string(s.Key), Source: describe(s.Value)})
-		case order > 0 && r.Sample != nil: // not in the sample, or not in the source
+		case order > 0 && d.Value == nil: // or not in the source
 		case order > 0:
 			r.Extra++
 			add(Diff{Kind: Extra, Key: string(d.Key), Destination: describe(d.Value)})
@@ -401,7 +416,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 			s, serr = src.Next()
 		}
 		if order >= 0 {
-			d, derr = dst.next()
+			key, derr = dst.next()
 		}
 	}
 }

@@ -384,6 +384,7 @@ func TestCancelledWhileWalking(t *testing.T) {
 	}
 	defer dst.close()
 	check(t, dst.summarise(t.Context(), t.TempDir()))
+	defer func() { check(t, dst.discard()) }()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("why")
 	in := &cancellingStream{keys: slices.Sorted(maps.Keys(e)), cancel: func() { cancel(why) }}
@@ -422,7 +423,7 @@ func TestSourceStreamFails(t *testing.T) {
 		if err := rep.walk(context.Background(), &failingStream{err: broken}, dst, 0); err != broken || rep.Equal() {
 			t.Errorf("%v, equal %v", err, rep.Equal())
 		}
-		if err := dst.close(); err != nil {
+		if err := errors.Join(dst.discard(), dst.close()); err != nil {
 			t.Error(err)
 		}
 	}

@@ -157,6 +157,10 @@ func (w *workDir) close(keep bool) error {
 	var errs []error
 	if w.journal != nil && !keep {
 		errs = append(errs, w.journal.Remove())
+		// A killed process may have left it.
+		if err := os.Remove(filepath.Join(w.path, summariesName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, workError("remove work file", err))
+		}
 	}
 	if err := unix.Rmdir(w.path); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
 		errs = append(errs, &copier.Error{Kind: copier.ErrDestination, Op: "remove " + w.path, Err: err})

@@ -21,6 +21,7 @@ func writeVaultDB(path string, config []pair, data copier.Stream) (err error) {
 	if err != nil {
 		return err
 	}
+	defer w.Stop()
 	if err := w.Bucket([]byte(configBucketName)); err != nil {
 		return err
 	}

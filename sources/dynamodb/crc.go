@@ -57,7 +57,6 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 		return out, meta, err
 	}
 	if t, ok := ctx.Value(scanTargetKey{}).(*scanTarget); ok && resp.StatusCode == http.StatusOK {
-		copier.PageArrived(ctx)
 		decoded, err := t.fast(buf.Bytes())
 		if err != nil {
 			return out, meta, &badResponseError{err}

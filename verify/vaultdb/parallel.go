@@ -28,8 +28,8 @@ func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker
 	whole := f.Bucket(gctx, name)
 	parts, err := whole.split(n * partsEach)
 	if err != nil {
-		whole.err = err
-		return whole.Check()
+		group.Go(func() error { return err })
+		return Stats{}, group.Wait()
 	}
 	var taken atomic.Int64
 	for worker := range n {
@@ -40,7 +40,7 @@ func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker
 				if i >= len(parts) {
 					return nil
 				}
-				e := parts[i].entries
+				e := whole.part(&parts[i])
 				e.window.buf = memory.buf[:0]
 				for {
 					entry, err := e.Next()
@@ -55,6 +55,7 @@ func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker
 					}
 				}
 				memory = e.window
+				parts[i].found = found{bytes.Clone(e.last), e.depth, e.stats}
 			}
 		})
 	}
@@ -69,11 +70,33 @@ func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker
 }
 
 // A part of a bucket is what lies below one child of a branch page, or all of
-// it.
+// it. There can be many, so that it holds little.
 type part struct {
-	entries *Entries
-	page    uint64 // the child, 0 for all of the bucket
-	first   []byte // its key in the branch
+	in    branch // with next being the child; without data for all of the bucket
+	above int    // branches above that one
+	page  uint64 // the child
+	found
+}
+
+// found is what was found in a part that was read to its end.
+type found struct {
+	last  []byte // key
+	depth int    // of the leaves
+	stats Stats
+}
+
+// part returns the entries of a part of e, of which none is read yet.
+func (e *Entries) part(p *part) *Entries {
+	if p.in.data == nil {
+		return e
+	}
+	in := p.in
+	in.count = in.next + 1
+	in.data = bytes.Clone(in.data) // its memory is used again once it is read
+	out := e.f.newWalk(e.ctx, e.bucket, e.flags)
+	out.begun, out.seen = true, e.seen
+	out.branches = append(make([]branch, p.above, p.above+2), in)
+	return out
 }
 
 // split makes parts of a bucket of which nothing was read, in the order of
@@ -84,7 +107,7 @@ func (e *Entries) split(n int) ([]part, error) {
 		return nil, e.err
 	}
 	if e.bucket.root == 0 {
-		return []part{{entries: e}}, nil
+		return []part{{}}, nil
 	}
 	e.begun, e.seen = true, newPageSet(e.f.meta.highWater)
 	root, err := e.load(e.bucket.root, nil)
@@ -94,7 +117,7 @@ func (e *Entries) split(n int) ([]part, error) {
 	if leaf, err := e.enter(root); err != nil {
 		return nil, err
 	} else if leaf {
-		return []part{{entries: e}}, nil
+		return []part{{}}, nil
 	}
 	level, children := e.branches, e.branches[0].count
 	above := make([]branch, 0, maxDepth) // stand for what is above level
@@ -129,13 +152,7 @@ func (e *Entries) split(n int) ([]part, error) {
 	parts := make([]part, 0, children)
 	for _, b := range level {
 		for b.next < b.count {
-			child := b
-			child.count = b.next + 1
-			child.data = bytes.Clone(b.data) // its memory is used again once it is read
-			p := part{page: b.nextID(), first: b.nextKey(), entries: e.f.newWalk(e.ctx, e.bucket, e.flags)}
-			p.entries.begun, p.entries.seen = true, e.seen
-			p.entries.branches = append(append(p.entries.branches, above...), child)
-			parts = append(parts, p)
+			parts = append(parts, part{in: b, above: len(above), page: b.nextID()})
 			b.pass()
 		}
 	}
@@ -159,22 +176,22 @@ func (e *Entries) isLeaf(id uint64) (bool, error) {
 // theirs what was found in them.
 func (e *Entries) join(parts []part) error {
 	e.err = io.EOF
-	if parts[0].page == 0 {
+	if parts[0].in.data == nil {
 		return nil // it is e itself
 	}
 	var last []byte
 	for _, p := range parts {
-		if bytes.Compare(last, p.first) >= 0 {
-			return e.f.damaged(p.page, "key %.100q stands behind key %.100q", p.first, last)
+		if first := p.in.nextKey(); bytes.Compare(last, first) >= 0 {
+			return e.f.damaged(p.page, "key %.100q stands behind key %.100q", first, last)
 		}
-		last = p.entries.last
+		last = p.last
 		if e.depth == 0 {
-			e.depth = p.entries.depth
+			e.depth = p.depth
 		}
-		if p.entries.depth != e.depth {
-			return e.f.damaged(p.page, "a leaf on level %d, where others are on level %d", p.entries.depth, e.depth)
+		if p.depth != e.depth {
+			return e.f.damaged(p.page, "a leaf on level %d, where others are on level %d", p.depth, e.depth)
 		}
-		e.stats.add(p.entries.stats)
+		e.stats.add(p.stats)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -728,6 +729,35 @@ func TestMemory(t *testing.T) {
 	if !errors.Is(err, ErrDamaged) || cap(e.window.buf) > 4<<20 {
 		t.Errorf("%v, with %d bytes of memory", err, cap(e.window.buf))
 	}
+
+	// A branch with as many children as its count can say.
+	const children = 0xFFFF
+	root := len(b)
+	big := append(bytes.Clone(b), make([]byte, 2<<20)...)
+	element := int(f.meta.root)*4096 + 16 + 16 // of the bucket "data", behind "config"
+	ne.PutUint64(big[element+int(ne.Uint32(big[element+4:]))+len(DataBucket):], uint64(root/4096))
+	ne.PutUint64(big[root:], uint64(root/4096))
+	ne.PutUint16(big[root+8:], branchFlag)
+	ne.PutUint16(big[root+10:], children)
+	for i := range children {
+		h := big[root+16+16*i:]
+		ne.PutUint32(h, uint32(16*(children-i)+2*i))
+		ne.PutUint32(h[4:], 2)
+		ne.PutUint64(h[8:], uint64(root/4096+1000+i))
+		key := big[root+16+16*children+2*i:]
+		key[0], key[1] = byte(i>>8), byte(i)
+	}
+	size := 16 + 18*children
+	ne.PutUint32(big[root+12:], uint32((size-1)/4096))
+	f, err = NewFile("file", sparse{big}, pages*4096)
+	check(t, err)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = f.ReadAll(t.Context(), DataBucket, 4, func(int, int, copier.Entry) error { return nil })
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "it says that it is page 0") || used > 64<<20 {
+		t.Errorf("%v, with %d bytes of memory", err, used)
+	}
 }
 
 // A sparse file goes on with zeros.
@@ -749,7 +779,8 @@ type bounded struct {
 
 func (r bounded) ReadAt(b []byte, at int64) (int, error) {
 	if at < 0 || at > int64(len(r.b)) {
-		r.t.Fatalf("%d bytes at %d are read of a file of %d", len(b), at, len(r.b))
+		r.t.Errorf("%d bytes at %d are read of a file of %d", len(b), at, len(r.b)) // from any goroutine
+		return 0, io.EOF
 	}
 	n := copy(b, r.b[at:])
 	if n < len(b) {

@@ -47,6 +47,7 @@ func (p *planner) destination() {
 		p.empty(path)
 	}
 	p.owner(path)
+	p.beside(path)
 	p.space(path)
 }
 
@@ -100,6 +101,23 @@ func (p *planner) owner(path string) {
 	default:
 		p.pass("owner", "%s, mode %04o", have, mode)
 	}
+}
+
+// beside looks at the directory that the data directory lies in: a copy writes
+// its manifest there, and a comparison its work files.
+func (p *planner) beside(path string) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		p.warn("manifest", err.Error(), "name the data directory with its whole path")
+		return
+	}
+	dir := filepath.Dir(abs)
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		p.warn("manifest", fmt.Sprintf("%s can't write to %s (%v), where copy writes its manifest and verify its work files", userName(os.Geteuid()), dir, err),
+			"sudo chown it, or give copy another place with -manifest, and verify with -work-dir")
+		return
+	}
+	p.pass("manifest", "%s can be written to", dir)
 }
 
 // space compares what is free with what is needed.

@@ -125,7 +125,7 @@ func TestNothingWrong(t *testing.T) {
 		}
 	}
 	for _, want := range append(machine, "table", "access", "clock", "capacity", "recovery", "backup", "deletion", "stream", "replicas",
-		"running Vault", "migration lock", "initialized", "seal", "version", "duration", "destination", "owner", "other nodes",
+		"running Vault", "migration lock", "initialized", "seal", "version", "duration", "destination", "owner", "manifest", "other nodes",
 		"server path", "server node_id", "server cluster_addr", "server raft_wal", "server seal") {
 		if !slices.Contains(names, want) {
 			t.Errorf("no check %q in %v", want, names)

@@ -59,8 +59,9 @@ type Options struct {
 	Fill float64
 }
 
-// A File is what a [Writer] needs of an *os.File. WriteAt is called with
-// offsets that only grow, but for the meta pages at the end.
+// A File is what a [Writer] needs of an *os.File. WriteAt is called by one
+// goroutine at a time, not always the caller's, with offsets that only grow, but
+// for the meta pages at the end.
 type File interface {
 	io.WriterAt
 	Stat() (os.FileInfo, error)
@@ -250,6 +251,9 @@ func (w *Writer) writeMetas(rootPage uint64) error {
 	if err := p.flush(); err != nil {
 		return err
 	}
+	if err := p.wait(); err != nil {
+		return err
+	}
 	if err := p.file.Sync(); err != nil {
 		return fmt.Errorf("sync data pages: %w", err)
 	}
@@ -275,8 +279,18 @@ func (w *Writer) writeMetas(rootPage uint64) error {
 
 // fail makes err final.
 func (w *Writer) fail(err error) error {
+	w.Stop()
 	w.failed = err
 	return err
+}
+
+// Stop ends a Writer that is not to be finished: when it returns, nothing more
+// is written to the file. Behind an error, or Finish, it does nothing.
+func (w *Writer) Stop() {
+	_ = w.pages.wait() // the file is of no use, whatever became of it
+	if w.failed == nil {
+		w.failed = ErrFinished
+	}
 }
 
 // putMeta writes the meta page of the given id, which is also its transaction

@@ -47,7 +47,12 @@ type pager struct {
 	off  int64  // where buf will be written; the file's length once it is empty
 	buf  []byte
 
-	started int64 // up to where the kernel was asked to write to disk
+	// One buffer is written while the next one is being filled.
+	spare   []byte     // of the two, the one that is not buf
+	writing bool       // spare is under way
+	written chan error // what became of it
+
+	started int64 // up to where the kernel was asked to write to disk; the goroutine's that writes
 }
 
 func newPager(f File, pageSize int) *pager {
@@ -58,6 +63,9 @@ func newPager(f File, pageSize int) *pager {
 		next: 2,
 		off:  2 * int64(pageSize),
 		buf:  make([]byte, 0, bufferSize),
+
+		spare:   make([]byte, 0, bufferSize),
+		written: make(chan error, 1),
 	}
 }
 
@@ -115,16 +123,37 @@ func (p *pager) flushIfFull() error {
 	return p.flush()
 }
 
-// flush writes what is buffered.
+// flush begins to write what is buffered, once what was begun before has ended.
+// An error may be that one's.
 func (p *pager) flush() error {
-	if err := p.writeAt(p.buf, p.off); err != nil {
+	if err := p.wait(); err != nil {
 		return err
 	}
-	p.off += int64(len(p.buf))
-	p.buf = p.buf[:0]
-	if n := p.off - p.started; n >= writebackSize {
-		startWriteback(p.file, p.started, n)
-		p.started = p.off
+	full, off := p.buf, p.off
+	p.off += int64(len(full))
+	p.buf, p.spare = p.spare[:0], full
+	p.writing = true
+	go func() { p.written <- p.writeOut(full, off) }()
+	return nil
+}
+
+// wait waits for the write that is under way, if there is one.
+func (p *pager) wait() error {
+	if !p.writing {
+		return nil
+	}
+	p.writing = false
+	return <-p.written
+}
+
+// writeOut writes, and has the kernel move what was written to disk.
+func (p *pager) writeOut(b []byte, off int64) error {
+	if err := p.writeAt(b, off); err != nil {
+		return err
+	}
+	if end := off + int64(len(b)); end-p.started >= writebackSize {
+		startWriteback(p.file, p.started, end-p.started)
+		p.started = end
 	}
 	return nil
 }
