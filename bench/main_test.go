@@ -74,6 +74,7 @@ type tableSpec struct {
 type server struct {
 	URL    string
 	Loaded dynamotest.Loaded
+	stop   func() // ends it before the test does
 }
 
 // delayed are the delays of the real service.
@@ -105,13 +106,14 @@ func startServer(tb testing.TB, spec tableSpec) server {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		_ = stdin.Close() // which ends it, as this process's own end does
 		if err := cmd.Wait(); err != nil {
 			tb.Errorf("the server's end: %v", err)
 		}
 	})
-	var s server
+	tb.Cleanup(stop)
+	s := server{stop: stop}
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, &s)

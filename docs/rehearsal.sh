@@ -27,6 +27,10 @@ VAULT_BIN=$(absolute "$VAULT_BIN") && DYN2RAFT_BIN=$(absolute "$DYN2RAFT_BIN") |
 left_out='aws *
 vault-benchmark *'
 
+case ${TMPDIR:-} in *[!A-Za-z0-9/._-]*)
+	echo "TMPDIR is $TMPDIR: the runbook's commands are run as they are printed, without quotes round paths; name a directory without blanks and signs" >&2
+	exit 1 ;;
+esac
 work=$(mktemp -d "${TMPDIR:-/tmp}/dyn2raft-rehearsal-XXXXXX")
 current=start
 exec 3>&2 # where finish tells what went wrong, whatever is redirected then
@@ -76,7 +80,11 @@ begin() {
 	echo $! >"$dir/pid"
 }
 
-running() { [ -e "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null; }
+# A process that has ended can stay a zombie, where nobody waits for it.
+running() {
+	[ -e "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null &&
+		! grep -q '^State:.Z' "/proc/$(cat "$1/pid")/status" 2>/dev/null
+}
 
 # end DIR ends that server in order, or by force where it takes 30 s.
 end() {
@@ -139,7 +147,13 @@ vault() { "$VAULT_BIN" "$@"; }
 dyn2raft() { ${EXEC:-} "$DYN2RAFT_BIN" "$@"; }
 
 sudo() {
-	[ "$1" != -u ] || shift 2
+	while :; do
+		case $1 in
+		--preserve-env=*) shift ;;
+		-u) shift 2 ;;
+		*) break ;;
+		esac
+	done
 	"$@"
 }
 

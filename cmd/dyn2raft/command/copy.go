@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
@@ -232,16 +233,16 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 	}
 	base := "dyn2raft copy -config " + shellescape.Quote(cmd.String("config"))
 	more := ""
-	if start := cmd.String("start"); start != "" {
-		more = " -start " + shellescape.Quote(start) + " -partial"
-	}
-	// What decides about the result, and is not kept with what was read.
-	if cmd.Bool("keep-source-locked") {
-		more += " -keep-source-locked"
-	}
-	for _, flag := range []string{"owner", "manifest", "work-dir"} {
-		if cmd.IsSet(flag) {
-			more += " -" + flag + " " + shellescape.Quote(cmd.String(flag))
+	for _, flag := range cmd.Flags {
+		name := flag.Names()[0]
+		switch {
+		case !cmd.IsSet(name):
+		case slices.Contains([]string{"config", "resume", "restart", "reset", "source-stopped", "backup"}, name):
+			// said already, the contrary of going on, or done
+		case cmd.Value(name) == true:
+			more += " -" + name
+		default:
+			more += " -" + name + " " + shellescape.Quote(fmt.Sprint(cmd.Value(name)))
 		}
 	}
 	return &unfinishedError{err, fmt.Sprintf("what was read is kept, and the table stays locked for this copy\n"+

@@ -72,8 +72,11 @@ func TestReferenceIsComplete(t *testing.T) {
 			}
 		}
 	}
-	home, _ := os.UserHomeDir()
-	for _, local := range []string{version, "2026", runtime.Version(), home + "/", os.TempDir()} {
+	locals := []string{version, "2026", runtime.Version(), os.TempDir()}
+	if home, err := os.UserHomeDir(); err == nil && len(home) > 1 { // in a container it can be "/"
+		locals = append(locals, home+"/")
+	}
+	for _, local := range locals {
 		if bytes.Contains(md, []byte(local)) {
 			t.Errorf("docs/commands.md would have %q in it", local)
 		}
