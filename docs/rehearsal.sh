@@ -31,7 +31,7 @@ case ${TMPDIR:-} in *[!A-Za-z0-9/._-]*)
 	echo "TMPDIR is $TMPDIR: the runbook's commands are run as they are printed, without quotes round paths; name a directory without blanks and signs" >&2
 	exit 1 ;;
 esac
-work=$(mktemp -d "${TMPDIR:-/tmp}/dyn2raft-rehearsal-XXXXXX")
+work=$(mktemp -d "${TMPDIR:-/tmp}/dyn2raft-rehearsal-XXXXXX") || exit 1
 current=start
 exec 3>&2 # where finish tells what went wrong, whatever is redirected then
 
@@ -146,13 +146,19 @@ vault() { "$VAULT_BIN" "$@"; }
 # Where EXEC is set dyn2raft takes this shell's place, so that a signal to it arrives.
 dyn2raft() { ${EXEC:-} "$DYN2RAFT_BIN" "$@"; }
 
+# As with the real one, Vault's settings get through only where they are preserved. AWS's
+# do always, in place of an instance role.
 sudo() {
+	local name preserved=
 	while :; do
 		case $1 in
-		--preserve-env=*) shift ;;
+		--preserve-env=*) preserved=,${1#*=}, && shift ;;
 		-u) shift 2 ;;
 		*) break ;;
 		esac
+	done
+	for name in VAULT_ADDR VAULT_TOKEN; do
+		case $preserved in *,$name,*) ;; *) local "$name=" ;; esac
 	done
 	"$@"
 }
@@ -451,7 +457,7 @@ must 'vault policy list'
 must 'vault kv get …' kv/known
 must 'vault token lookup …' "$token" >"$work/out" || exit 1
 must 'vault login -method=…' userpass username=ann password=a-password >"$work/out" || exit 1
-must 'dyn2raft check-cluster -manifest /opt/vault/data.dyn2raft.json -expect-peers 3' -sample 1s
+must 'sudo --preserve-env=VAULT_ADDR,VAULT_TOKEN,VAULT_CACERT -u vault dyn2raft check-cluster -manifest /opt/vault/data.dyn2raft.json -expect-peers 3' -sample 1s
 
 step "4.5 stop the leader: another takes over"
 on vault_1

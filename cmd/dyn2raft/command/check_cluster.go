@@ -36,7 +36,7 @@ func checkClusterCommand(std Streams) *cli.Command {
 			"is a warning, or a failure if the manifest or an -expect flag is about it. Without a token\n" +
 			"only what Vault tells everybody is checked.\n\n" +
 			"Exit status 0: no check failed, warnings or not; 3: a check failed; 12: the address does not\n" +
-			"answer as a Vault does, or the manifest can't be read.",
+			"answer as a Vault does, or the manifest can't be read or is none of a copy.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
 			&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},

@@ -223,7 +223,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 }
 
 // howToGoOn adds to the error of a copy what became of the work done, and what
-// to do now.
+// to do now: the same command, with every flag that was given and still means
+// something.
 func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 	if !res.Resumable {
 		if sig, ok := errors.AsType[*signalError](err); ok {
@@ -236,7 +237,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 	for _, flag := range cmd.Flags {
 		name := flag.Names()[0]
 		switch {
-		case !cmd.IsSet(name):
+		case !cmd.IsSet(name), cmd.Value(name) == false: // -strict=false is no -strict
 		case slices.Contains([]string{"config", "resume", "restart", "reset", "source-stopped", "backup"}, name):
 			// said already, the contrary of going on, or done
 		case cmd.Value(name) == true:
