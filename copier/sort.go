@@ -132,6 +132,7 @@ func (s *sorter) add(ctx context.Context, b *Batch, from coverage) error {
 			if buf == nil {
 				// Of fresh memory the system hands out only what is touched.
 				buf = &buffer{Batch: Batch{arena: make([]byte, 0, s.limit)}}
+				hugePages(buf.arena)
 			}
 			s.cur = buf
 		case <-ctx.Done():

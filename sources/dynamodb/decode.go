@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/segmentio/asm/ascii"
 	"github.com/segmentio/asm/base64"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -67,6 +68,17 @@ func (d *pageDecoder) space() {
 
 // next takes the byte c, after white space.
 func (d *pageDecoder) next(c byte) bool {
+	if d.pos < len(d.body) && d.body[d.pos] > ' ' { // DynamoDB sends no white space
+		if d.body[d.pos] != c {
+			return false
+		}
+		d.pos++
+		return true
+	}
+	return d.nextSpaced(c)
+}
+
+func (d *pageDecoder) nextSpaced(c byte) bool {
 	d.space()
 	if d.pos < len(d.body) && d.body[d.pos] == c {
 		d.pos++
@@ -85,17 +97,17 @@ func (d *pageDecoder) word(w string) bool {
 	return false
 }
 
-// raw takes a string and returns what is between its quotes, which must be
-// free of control characters. escaped tells whether it has a backslash.
-func (d *pageDecoder) raw() (s []byte, escaped, ok bool) {
+// raw takes a string and returns what is between its quotes, as it stands
+// there.
+func (d *pageDecoder) raw() (s []byte, ok bool) {
 	if !d.next('"') {
-		return nil, false, false
+		return nil, false
 	}
 	start := d.pos
 	for {
 		i := bytes.IndexByte(d.body[d.pos:], '"')
 		if i < 0 {
-			return nil, false, false
+			return nil, false
 		}
 		end := d.pos + i
 		d.pos = end + 1
@@ -105,21 +117,32 @@ func (d *pageDecoder) raw() (s []byte, escaped, ok bool) {
 			n++
 		}
 		if n%2 == 0 {
-			s = d.body[start:end]
-			return s, escaped || bytes.IndexByte(s, '\\') >= 0, true
+			return d.body[start:end], true
 		}
-		escaped = true
 	}
 }
+
+// name takes the name of a member and the colon behind it. A name that is not
+// printable ASCII, or is escaped, is left to the SDK.
+func (d *pageDecoder) name() (s []byte, ok bool) {
+	s, ok = d.raw()
+	return s, ok && verbatim(s) && d.next(':')
+}
+
+// verbatim tells whether what stands between quotes means itself.
+func verbatim(s []byte) bool { return ascii.ValidPrint(s) && bytes.IndexByte(s, '\\') < 0 }
 
 // text takes a string and returns it decoded. What has no escapes aliases the
 // body.
 func (d *pageDecoder) text() ([]byte, bool) {
-	s, escaped, ok := d.raw()
+	s, ok := d.raw()
 	if !ok {
 		return nil, false
 	}
-	if escaped {
+	if verbatim(s) {
+		return s, true
+	}
+	if bytes.IndexByte(s, '\\') >= 0 {
 		var out string
 		if json.Unmarshal(d.body[d.pos-len(s)-2:d.pos], &out) != nil {
 			return nil, false
@@ -132,16 +155,12 @@ func (d *pageDecoder) text() ([]byte, bool) {
 		}
 		return s, true
 	}
-	ascii := true
 	for _, c := range s {
 		if c < 0x20 {
 			return nil, false
 		}
-		if c >= utf8.RuneSelf {
-			ascii = false
-		}
 	}
-	return s, ascii || utf8.Valid(s)
+	return s, utf8.Valid(s)
 }
 
 // members calls member for each name of an object, which takes its value.
@@ -153,8 +172,8 @@ func (d *pageDecoder) members(member func(name []byte) error) error {
 		return nil
 	}
 	for {
-		name, escaped, ok := d.raw()
-		if !ok || escaped || !d.next(':') {
+		name, ok := d.name()
+		if !ok {
 			return errOtherShape
 		}
 		if err := member(name); err != nil {
@@ -338,11 +357,23 @@ func (d *pageDecoder) item(it *item) error {
 
 // typed takes {"T": and returns T.
 func (d *pageDecoder) typed() (string, error) {
+	if b := d.body[d.pos:]; len(b) >= 5 && b[0] == '{' && b[1] == '"' && b[3] == '"' && b[4] == ':' {
+		d.pos += 5
+		switch b[2] {
+		case 'S':
+			return "S", nil
+		case 'B':
+			return "B", nil
+		case 'N':
+			return "N", nil
+		}
+		return "", errOtherShape
+	}
 	if !d.next('{') {
 		return "", errOtherShape
 	}
-	name, escaped, ok := d.raw()
-	if !ok || escaped || !d.next(':') {
+	name, ok := d.name()
+	if !ok {
 		return "", errOtherShape
 	}
 	switch string(name) {
@@ -388,8 +419,8 @@ func (d *pageDecoder) val() (valueType, []byte, error) {
 	case t == "NULL" && d.word("true"):
 		return valueNull, nil, d.close()
 	case t == "B":
-		s, escaped, ok := d.raw()
-		if !ok || escaped {
+		s, ok := d.raw() // what is no base64 is found out when it is decoded
+		if !ok {
 			return 0, nil, errOtherShape
 		}
 		return valueBinary, s, d.close()
@@ -469,8 +500,8 @@ func (d *pageDecoder) take(it *item) error {
 			d.prefix = append(append(d.prefix, it.path...), '/')
 		}
 	}
-	if !clean(it.key) {
-		return errOtherShape
+	if string(it.key) == "." || string(it.key) == ".." {
+		return errOtherShape // all else that is unclean has a slash, or is nothing
 	}
 	e := d.b.Extend(len(d.prefix)+len(it.key), vlen)
 	copy(e.Key, d.prefix)
