@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -145,6 +146,8 @@ func serve(text string) error {
 	if err != nil {
 		return err
 	}
+	// What loading left behind would take memory from the copy's files.
+	debug.FreeOSMemory()
 	if err := json.NewEncoder(os.Stdout).Encode(s); err != nil {
 		return err
 	}
