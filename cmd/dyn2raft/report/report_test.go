@@ -135,6 +135,7 @@ func cases() map[string]Input {
 	partial := record(60, "sys/", "logical/")
 	partial.Partial, partial.StartKey, partial.ReadBack = true, "logical/1234", "cache"
 	partial.Skipped.LeftOut = 4321
+	sampled := record(60, "sys/", "logical/")
 	huge := record(600, many...)
 	for i := range huge.Samples {
 		huge.Samples[i].At *= 97 // sixteen hours
@@ -146,9 +147,23 @@ func cases() map[string]Input {
 		"empty":     {empty, nil},
 		"unsampled": {unsampled, nil},
 		"partial":   {partial, nil},
+		"sampled":   {sampled, sampleOf(sampled)},
 		"huge":      {huge, comparisonOf(huge)},
 		"hostile":   {evil, evilCompared},
 	}
+}
+
+// sampleOf is a comparison of a part of the table that found no difference.
+func sampleOf(m *verify.Manifest) *verify.Report {
+	c := comparisonOf(m)
+	c.Sample = &verify.Part{Share: 0.05, Seed: 4711, Segments: 1000, SegmentsRead: 50, Undetected: 58}
+	for i := range c.Prefixes {
+		p := &c.Prefixes[i]
+		p.Source.Entries, p.Source.Bytes = p.Source.Entries/20, p.Source.Bytes/20
+		p.Destination = p.Source
+	}
+	c.SourceEntries = m.Total.Entries / 20
+	return c
 }
 
 func write(t *testing.T, in Input) (string, *html.Node) {
@@ -384,7 +399,7 @@ func TestVerdicts(t *testing.T) {
 		level  string
 		says   string
 	}{
-		"proven twice":       {func(*Input) {}, "good", "all 6,042 are equal"},
+		"proven twice":       {func(*Input) {}, "good", "all 6,021 are equal"},
 		"not compared":       {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
 		"from the device":    {func(in *Input) { in.Manifest.ReadBack = "device" }, "good", "read back from the device and has the same digest"},
 		"by way of a cache":  {func(in *Input) { in.Manifest.ReadBack = "cache" }, "good", "operating system's cache"},
@@ -405,17 +420,48 @@ func TestVerdicts(t *testing.T) {
 		"partial, different": {func(in *Input) {
 			in.Manifest.Partial, in.Verification.Different = true, 5
 		}, "bad", "Do not use this copy"},
+		"sample": {func(in *Input) {
+			in.Verification = sampleOf(in.Manifest)
+		}, "good", "A sample of 5% of the table, 301 entries, was compared"},
+		"sample, not read back": {func(in *Input) {
+			in.Manifest.ReadBack, in.Verification = "", sampleOf(in.Manifest)
+		}, "warn", "no more than 58 of all are missing or different (95% certain)"},
+		"sample, different": {func(in *Input) {
+			in.Verification = sampleOf(in.Manifest)
+			in.Verification.Missing, in.Verification.Different = 1, 2
+		}, "bad", "A comparison of a sample, 5% of the table, on 2026-11-24 01:03:07 UTC found 3 keys that differ: 1 missing in the copy, 2 with another value. How many differ outside"},
+		"sample of another copy": {func(in *Input) {
+			in.Verification = sampleOf(in.Manifest)
+			in.Verification.DestinationEntries--
+		}, "bad", "6,020 entries in the directory, and the copy has 6,021"},
+		"one entry fewer": {func(in *Input) {
+			in.Verification.SourceEntries--
+			in.Verification.DestinationEntries--
+			in.Verification.Prefixes[0].Source.Entries--
+			in.Verification.Prefixes[0].Destination.Entries--
+		}, "bad", "6,020 entries in the directory, and the copy has 6,021"},
+		"other bytes": {func(in *Input) {
+			p := in.Verification.Prefixes
+			i := slices.IndexFunc(p, func(p verify.Prefix) bool { return p.Prefix == "sys/" })
+			p[i].Source.Bytes++
+			p[i].Destination.Bytes++
+		}, "bad", "2,007 entries of 1,975,309 bytes under sys/, and the copy has 2,007 of 1,975,308 bytes"},
+		"other entries, not read back": {func(in *Input) {
+			in.Manifest.ReadBack = ""
+			in.Verification.DestinationEntries++
+		}, "bad", "not read back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := record(3, "core/", "sys/", "auth/")
-			m.Total.Entries = 6042
 			in := Input{m, comparisonOf(m)}
-			in.Verification.SourceEntries = 6042
 			c.change(&in)
 			_, doc := write(t, in)
 			v := byID(t, doc, "verdict")
 			if got := attr(v, "class"); got != "verdict "+c.level {
 				t.Errorf("it is %q, want %s", got, c.level)
+			}
+			if c.level != "bad" && strings.Contains(words(v), "DIFFERENT") {
+				t.Errorf("it is %s, and DIFFERENT:\n%s", c.level, words(v))
 			}
 			if !strings.Contains(words(v), c.says) {
 				t.Errorf("%q is not said:\n%s", c.says, words(v))

@@ -127,7 +127,34 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 
 // proven tells whether the comparison shows that the copy is the table.
 func proven(m *verify.Manifest, c *verify.Report) bool {
-	return c != nil && c.Equal() && !c.Start.Before(m.End)
+	return c != nil && c.Equal() && !c.Start.Before(m.End) && otherTotals(m, c) == ""
+}
+
+// otherTotals says, in words, in what a comparison that found no difference
+// counted otherwise than the copy: then it is none of this copy as it was put
+// in place. It returns nothing where both agree.
+func otherTotals(m *verify.Manifest, c *verify.Report) string {
+	if !c.NoDifference() || c.Started {
+		return ""
+	}
+	if c.DestinationEntries != m.Total.Entries {
+		return fmt.Sprintf("%s entries in the directory, and the copy has %s", count(c.DestinationEntries), count(m.Total.Entries))
+	}
+	if c.Sample != nil { // its prefixes count what was looked up
+		return ""
+	}
+	found := copier.Digests{}
+	for _, p := range c.Prefixes {
+		found[p.Prefix] = copier.Digest{Entries: p.Destination.Entries, Bytes: p.Destination.Bytes}
+	}
+	for _, p := range slices.Sorted(maps.Keys(m.Prefixes)) {
+		want, got := m.Prefixes[p], found[p]
+		if got.Entries != want.Entries || got.Bytes != want.Bytes {
+			return fmt.Sprintf("%s entries of %s bytes under %s, and the copy has %s of %s bytes",
+				count(got.Entries), count(got.Bytes), name(p), count(want.Entries), count(want.Bytes))
+		}
+	}
+	return ""
 }
 
 // compare adds what a comparison with the table has found.
@@ -145,6 +172,12 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 	case !c.Complete:
 		worse("warn", "comparison unfinished")
 		v.Points = append(v.Points, "A comparison with the table was begun and did not end: it says nothing of the entries it did not come to.")
+	case otherTotals(m, c) != "":
+		worse("bad", "but the comparison counts OTHER ENTRIES")
+		v.Points = append(v.Points, fmt.Sprintf("A comparison with the table on %s found no difference, but not what this copy has written: %s. Table and directory are not as they were when the copy was made, or the comparison is of another copy. Find out which before you use this copy: dyn2raft verify -manifest compares the directory with this copy's record.",
+			at(c.Start), otherTotals(m, c)))
+	case c.Sample != nil && c.NoDifference():
+		v.Points = append(v.Points, sampled(c))
 	case c.Equal():
 		v.Points = append(v.Points, fmt.Sprintf("The table was read a second time on %s and compared with the data directory, entry by entry: all %s are equal, and there is nothing else.",
 			at(c.Start), count(c.SourceEntries)))
@@ -152,6 +185,10 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 		n := c.Missing + c.Extra + c.Different
 		text := fmt.Sprintf("A comparison with the table on %s found %s keys that differ: %s missing in the copy, %s not in the table, %s with another value.",
 			at(c.Start), count(n), count(c.Missing), count(c.Extra), count(c.Different))
+		if c.Sample != nil {
+			text = fmt.Sprintf("A comparison of a sample, %s of the table, on %s found %s keys that differ: %s missing in the copy, %s with another value. How many differ outside of the sample is not known.",
+				percent(c.Sample.Share), at(c.Start), count(n), count(c.Missing), count(c.Different))
+		}
 		switch {
 		case c.Started:
 			worse("warn", "compared after Vault had run")
@@ -171,6 +208,12 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 	if c.Destination != m.Destination.Path {
 		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", show(c.Destination), show(m.Destination.Path)))
 	}
+}
+
+// sampled says what a sample without a difference shows, and what it does not.
+func sampled(c *verify.Report) string {
+	return fmt.Sprintf("A sample of %s of the table, %s entries, was compared with the data directory on %s: no difference. If damage hits entries at random, no more than %s of all are missing or different (95%% certain). What lies outside of the sample, and entries that only the directory has, it can't show.",
+		percent(c.Sample.Share), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
 func quoted(key string) string { return "“" + show(key) + "”" }
@@ -488,6 +531,7 @@ func (v *view) contents(c *verify.Contents) (err error) {
 
 // A comparison is a result of verify.
 type comparison struct {
+	Title string
 	Facts []fact
 	Rows  []compareRow
 	Diffs []verify.Diff
@@ -503,12 +547,17 @@ func compared(c *verify.Report) *comparison {
 	if c == nil {
 		return nil
 	}
-	out := &comparison{Diffs: c.Diffs, More: c.Missing + c.Extra + c.Different - int64(len(c.Diffs))}
+	out := &comparison{Title: "Comparison with the table, after the copy", Diffs: c.Diffs, More: c.Missing + c.Extra + c.Different - int64(len(c.Diffs))}
 	out.Facts = []fact{
 		{"Made", at(c.Start) + ", in " + took(c.Duration)},
 		{"Table", show(c.Source.Name) + " (" + show(c.Source.ID) + "), " + count(c.SourceEntries) + " entries"},
 		{"Directory", show(c.Destination) + ", " + count(c.DestinationEntries) + " entries"},
 		{"Missing, extra, different", count(c.Missing) + ", " + count(c.Extra) + ", " + count(c.Different)},
+	}
+	if s := c.Sample; s != nil {
+		out.Facts = append(out.Facts, fact{"Sample", fmt.Sprintf("%s of the table, in %s of %s segments chosen at random (seed %d)",
+			percent(s.Share), count(int64(s.SegmentsRead)), count(int64(s.Segments)), s.Seed)})
+		out.Title = "Comparison of a sample of the table, after the copy"
 	}
 	for _, p := range c.Prefixes {
 		same := "equal"

@@ -76,6 +76,9 @@ func fraction(part, whole int64) string {
 	return fmt.Sprintf("%.1f%%", p)
 }
 
+// percent is a share, from 0 to 1, of something.
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 4, 64) + "%" }
+
 // perSecond is a rate as text.
 func perSecond(v float64) string {
 	if v > 0 && v < 10 {
