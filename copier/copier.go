@@ -272,6 +272,11 @@ type Result struct {
 	Resumed int `json:"resumed"`
 	// Began is when the copy was begun for the first time.
 	Began time.Time `json:"began"`
+	// Earlier are the processes that ended without completing the copy, as far
+	// as they are known, and Samples tells how the last one got on. Both are for
+	// Options.Finish, and only set from then on.
+	Earlier []Process `json:"-"`
+	Samples []Sample  `json:"-"`
 	// Resumable is set when the copy failed, and can be gone on with.
 	Resumable bool `json:"resumable"`
 }

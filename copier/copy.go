@@ -127,6 +127,7 @@ type copying struct {
 	opts    Options
 	result  Result
 	journal *journal
+	history *history
 	digests Digests
 
 	started bool // there is a setup, of this process or of one that it goes on with
@@ -198,7 +199,8 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return err
 	}
 	c.started = true
-	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: c.opts.Progress}
+	c.history.begin(c.result.Start)
+	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: c.opts.Progress, history: c.history}
 	c.opts.Progress.identify(c.result)
 	status.start()
 	defer func() { status.end(err) }()
@@ -313,6 +315,7 @@ func (c *copying) discard(ctx context.Context, earlier *Setup, locker Locker) er
 
 // begin writes the setup of a new copy, or compares that of an unfinished one.
 func (c *copying) begin(earlier *Setup) (err error) {
+	c.history = &history{path: filepath.Join(c.journal.dir, historyName), progress: c.opts.Progress}
 	now := Setup{Start: c.result.Start.UTC(), Source: c.result.Source, Destination: c.dst.Identity(), StartKey: c.opts.StartKey}
 	if earlier != nil {
 		if err := c.compare(*earlier, now); err != nil {
@@ -320,6 +323,7 @@ func (c *copying) begin(earlier *Setup) (err error) {
 		}
 		c.journal.setup, c.journal.work = *earlier, earlier.WorkDir
 		c.journal.setup.Resumed++
+		c.history.processes = readHistory(c.journal.dir)
 		if c.journal.saved, err = c.journal.any(); err != nil {
 			return err
 		}
@@ -474,6 +478,9 @@ func (c *copying) completed(ctx context.Context) {
 		return
 	}
 	c.endPhase() // for the result to tell
+	if c.history != nil {
+		c.result.Earlier, c.result.Samples = c.history.now()
+	}
 	r := c.result
 	r.Duration = time.Since(r.Start)
 	if err := c.opts.Finish(context.WithoutCancel(ctx), r); err != nil {
@@ -566,6 +573,7 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 		c.journal.setup, c.journal.work = *was, was.WorkDir
 		c.digests = was.Digests
 		c.result.Resumed, c.result.Began = was.Resumed+1, was.Start
+		c.result.Earlier = readHistory(dir)
 		if was.Scan != nil && was.Load != nil {
 			c.result.Scan, c.result.Load = *was.Scan, *was.Load
 		}

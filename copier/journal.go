@@ -28,6 +28,8 @@ import (
 // A journal is the state of a scan on disk. It consists of
 //
 //   - copy.json, the setup: what is copied, from where to where;
+//   - history.json, what the processes of a copy did, which nothing but its
+//     manifest depends on;
 //   - run-000001 and so on: sorted entries, see run.go;
 //   - checkpoint-000001.json and so on, each written once: which runs were
 //     synced since the checkpoint before, and of each run, the pages that are
@@ -541,7 +543,7 @@ func (j *journal) clear(dir string) error {
 	foreign := 0
 	for _, f := range list {
 		switch name := strings.TrimSuffix(f.Name(), ".tmp"); {
-		case name == setupName, name == StatusName, strings.HasPrefix(name, checkpointPrefix), strings.HasPrefix(name, runPrefix):
+		case name == setupName, name == StatusName, name == historyName, strings.HasPrefix(name, checkpointPrefix), strings.HasPrefix(name, runPrefix):
 			if err := j.disk.Remove(filepath.Join(dir, f.Name())); err != nil {
 				return workError("remove "+f.Name(), err)
 			}

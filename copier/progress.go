@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -67,6 +68,8 @@ type Progress struct {
 	status Status
 	rate   [rateWindow]sample
 	next   int
+	took   map[Phase]time.Duration // of phases that have ended
+	since  time.Time               // when the current one began
 }
 
 // rateWindow is over how many samples, taken at most once a second, a rate is
@@ -88,6 +91,8 @@ func (p *Progress) Event(e Event) {
 	}
 	switch e := e.(type) {
 	case PhaseStarted:
+		now := time.Now()
+		p.took, p.since = p.phasesAt(now), now
 		s.Phase = e.Phase
 		if e.Source.Name != "" {
 			s.Source = e.Source
@@ -126,6 +131,22 @@ func (p *Progress) Event(e Event) {
 	case Warning:
 		s.LastError = e.Message
 	}
+}
+
+// phases is how long each phase took until now.
+func (p *Progress) phases(now time.Time) map[Phase]time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phasesAt(now)
+}
+
+func (p *Progress) phasesAt(now time.Time) map[Phase]time.Duration {
+	out := map[Phase]time.Duration{}
+	maps.Copy(out, p.took)
+	if p.status.Phase != "" {
+		out[p.status.Phase] += max(now.Sub(p.since), 0)
+	}
+	return out
 }
 
 // identify says whose progress it is.
@@ -203,6 +224,7 @@ const statusInterval = time.Second
 type statusFile struct {
 	path     string
 	progress *Progress
+	history  *history
 	stop     chan struct{}
 	done     sync.WaitGroup
 }
@@ -212,13 +234,16 @@ func (f *statusFile) start() {
 	f.done.Go(func() {
 		t := time.NewTicker(statusInterval)
 		defer t.Stop()
+		f.write(f.progress.Status())
 		for {
-			f.write(f.progress.Status())
 			select {
 			case <-f.stop:
 				return
 			case <-t.C:
 			}
+			s := f.progress.Status()
+			f.write(s)
+			f.history.sample(s)
 		}
 	})
 }
@@ -231,6 +256,7 @@ func (f *statusFile) end(err error) {
 		s := f.progress.Status()
 		s.Ended, s.Error = s.Updated, err.Error()
 		f.write(s)
+		f.history.end(err)
 	}
 }
 

@@ -53,8 +53,13 @@ type Manifest struct {
 	Phases map[copier.Phase]time.Duration `json:"phases_ns"`
 	Scan   copier.ScanStats               `json:"scan"`
 	Load   copier.LoadStats               `json:"load"`
-	// Samples tells how the last process got on.
-	Samples  []Sample       `json:"samples"`
+	// Samples tells how the last process got on, which began at ProcessStart.
+	Samples      []Sample  `json:"samples"`
+	ProcessStart time.Time `json:"process_start,omitzero"`
+	// Earlier are the processes before it, of a copy that was resumed: when and
+	// why they ended, and how they got on.
+	Earlier []copier.Process `json:"earlier,omitempty"`
+
 	Settings map[string]any `json:"settings"`
 	// Contents is what vault.db holds.
 	Contents *Contents `json:"contents,omitempty"`
@@ -108,19 +113,7 @@ type Skipped struct {
 }
 
 // A Sample is how far a copy was at one time.
-type Sample struct {
-	// At is the time since the process began.
-	At      time.Duration `json:"at_ns"`
-	Phase   copier.Phase  `json:"phase"`
-	Entries int64         `json:"entries"`
-	Bytes   int64         `json:"bytes"`
-	Loaded  int64         `json:"loaded"`
-	// Units is the read capacity units consumed, Throttles the requests
-	// throttled, and Workers the pages read at the same time.
-	Units     float64 `json:"read_capacity_units"`
-	Throttles int64   `json:"throttles"`
-	Workers   int64   `json:"workers"`
-}
+type Sample = copier.Sample
 
 // ManifestPath is where the manifest of a copy into the data directory at path
 // is by default: beside it, so that the directory holds what is Vault's only.

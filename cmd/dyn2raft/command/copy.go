@@ -191,7 +191,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if rec.backup, err = backup(ctx, cmd, src, out); err != nil {
 		return err
 	}
-	stop, stopSampling := out.progress(), rec.run()
+	stop := out.progress()
 	res, err := copier.Copy(ctx, src, dst, copier.Options{
 		Workers:  workers(cmd, cfg),
 		Segments: cmd.Int("segments"),
@@ -205,7 +205,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Progress: &out.tracker,
 		Events:   out.event,
 	})
-	stopSampling()
 	stop()
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -33,63 +32,6 @@ type manifestWriter struct {
 	src      *dynamodb.Source
 	out      *printer
 	manifest *verify.Manifest // once it is written
-
-	mu      sync.Mutex
-	start   time.Time
-	every   int // of the seconds that a sample is kept for
-	seconds int
-	samples []verify.Sample
-}
-
-// maxSamples bounds how many samples a manifest has: enough for a plot.
-const maxSamples = 600
-
-// sample is called every second.
-func (r *manifestWriter) sample() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seconds++
-	if r.seconds%max(r.every, 1) != 0 {
-		return
-	}
-	r.samples = append(r.samples, r.take())
-	if len(r.samples) >= maxSamples {
-		// Half as many, and from now on half as often.
-		for i := range maxSamples / 2 {
-			r.samples[i] = r.samples[2*i+1]
-		}
-		r.samples = r.samples[:maxSamples/2]
-		r.every = 2 * max(r.every, 1)
-	}
-}
-
-func (r *manifestWriter) take() verify.Sample {
-	s := r.out.tracker.Status()
-	return verify.Sample{At: time.Since(r.start), Phase: s.Phase, Entries: s.Entries, Bytes: s.Bytes, Loaded: s.Loaded,
-		Units: s.Units, Throttles: s.Throttles, Workers: s.Workers}
-}
-
-// run takes samples until the returned function is called.
-func (r *manifestWriter) run() (stop func()) {
-	r.start = time.Now()
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		t := time.NewTicker(time.Second)
-		defer t.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-t.C:
-				r.sample()
-			}
-		}
-	})
-	return func() {
-		close(done)
-		wg.Wait()
-	}
 }
 
 // check reads back what a copy has written, before it is put in place.
@@ -118,21 +60,24 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		logStore = "wal"
 	}
 	m := &verify.Manifest{
-		Tool:    verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},
-		RunID:   res.RunID,
-		Start:   res.Began.UTC(),
-		End:     time.Now().UTC(),
-		Resumed: res.Resumed,
-		Partial: res.Partial,
-		Source:  res.Source,
-		Backup:  r.backup,
-		Vault:   r.versions(ctx),
+		Tool:         verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},
+		RunID:        res.RunID,
+		Start:        res.Began.UTC(),
+		End:          time.Now().UTC(),
+		Resumed:      res.Resumed,
+		ProcessStart: res.Start.UTC(),
+		Partial:      res.Partial,
+		Source:       res.Source,
+		Backup:       r.backup,
+		Vault:        r.versions(ctx),
 		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: r.dst.NodeID(), Address: r.cfg.Destination.Address,
 			LogStore: logStore, Index: sink.FSMIndex, Term: sink.FSMTerm, FileBytes: res.Load.FileBytes},
 		Total:    res.Digests.Total(),
 		Prefixes: res.Digests,
 		Skipped:  verify.Skipped{Markers: res.Scan.Markers, Locks: res.Scan.Locks, LeftOut: res.Scan.LeftOut},
 		Phases:   res.Phases,
+		Samples:  append([]verify.Sample{}, res.Samples...),
+		Earlier:  res.Earlier,
 		Scan:     res.Scan,
 		Load:     res.Load,
 		Settings: r.settings,
@@ -148,9 +93,6 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 	if res.ReadBack {
 		m.ReadBack = r.readBack
 	}
-	r.mu.Lock()
-	m.Samples = append(r.samples, r.take())
-	r.mu.Unlock()
 	if err := m.Write(r.file); err != nil {
 		return fmt.Errorf("its manifest is not written: %w", err)
 	}

@@ -1,0 +1,160 @@
+package copier
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// A Sample is how far a copy was at one time.
+type Sample struct {
+	// At is the time since the process began.
+	At      time.Duration `json:"at_ns"`
+	Phase   Phase         `json:"phase"`
+	Entries int64         `json:"entries"`
+	Bytes   int64         `json:"bytes"`
+	Loaded  int64         `json:"loaded"`
+	// Units is the read capacity units consumed, Throttles the requests
+	// throttled, and Workers the pages read at the same time.
+	Units     float64 `json:"read_capacity_units"`
+	Throttles int64   `json:"throttles"`
+	Workers   int64   `json:"workers"`
+}
+
+// A Process is what one process did for a copy before it ended without being
+// complete. A copy that was resumed has such processes behind it.
+type Process struct {
+	Start time.Time `json:"start"`
+	// End is when it ended, or, where Reason is empty, when it was last heard
+	// of.
+	End time.Time `json:"end"`
+	// Reason is the error that it ended with. It is empty where the process had
+	// no time to tell: it was killed, or the machine stopped.
+	Reason string `json:"reason,omitempty"`
+	// Phases is how long its phases took, and Samples how it got on.
+	Phases  map[Phase]time.Duration `json:"phases_ns"`
+	Samples []Sample                `json:"samples"`
+}
+
+const (
+	historyName = "history.json"
+	// maxSamples bounds the samples of a process, and those of all earlier ones
+	// together: enough for a plot.
+	maxSamples = 600
+	// maxProcesses bounds the processes that are told of: the last ones.
+	maxProcesses = 50
+	// maxReason bounds a reason, in bytes.
+	maxReason = 500
+)
+
+// A history keeps, in a file beside the journal, what the processes of a copy
+// did. Like the status it is not synced: nothing but a report depends on it.
+type history struct {
+	path     string
+	progress *Progress
+
+	mu        sync.Mutex
+	processes []Process // the last is this one
+	every     int       // of the seconds that a sample is kept for
+	seconds   int
+}
+
+// readHistory reads what earlier processes did. What can't be read is not
+// known, and no reason not to go on.
+func readHistory(dir string) []Process {
+	var all []Process
+	data, err := os.ReadFile(filepath.Join(dir, historyName))
+	if err != nil || json.Unmarshal(data, &all) != nil || len(all) == 0 {
+		return nil
+	}
+	if last := &all[len(all)-1]; last.Reason == "" {
+		// A process that was killed may have told of itself since.
+		if s, _, err := ReadStatus(dir); err == nil && s != nil && s.Updated.After(last.End) {
+			last.End = s.Updated.UTC()
+		}
+	}
+	all = all[max(0, len(all)-maxProcesses):]
+	for total := maxSamples + 1; total > maxSamples; {
+		total = 0
+		most := 0
+		for i, p := range all {
+			if total += len(p.Samples); len(p.Samples) > len(all[most].Samples) {
+				most = i
+			}
+		}
+		if total > maxSamples {
+			all[most].Samples = thin(all[most].Samples)
+		}
+	}
+	return all
+}
+
+// thin leaves every second sample, the last among them.
+func thin(all []Sample) []Sample {
+	var out []Sample
+	for i := (len(all) + 1) % 2; i < len(all); i += 2 {
+		out = append(out, all[i])
+	}
+	return out
+}
+
+// begin adds this process.
+func (h *history) begin(start time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.processes = append(h.processes, Process{Start: start.UTC(), End: start.UTC()})
+	h.write()
+}
+
+// sample is called every second.
+func (h *history) sample(s Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.seconds++; h.seconds%max(h.every, 1) != 0 {
+		return
+	}
+	p := h.take(s)
+	if len(p.Samples) >= maxSamples {
+		p.Samples, h.every = thin(p.Samples), 2*max(h.every, 1) // half as many, and from now on half as often
+	}
+	h.write()
+}
+
+// take adds a sample to this process. The caller holds the lock.
+func (h *history) take(s Status) *Process {
+	p := &h.processes[len(h.processes)-1]
+	p.End, p.Phases = s.Updated.UTC(), h.progress.phases(s.Updated)
+	p.Samples = append(p.Samples, Sample{At: s.Updated.Sub(p.Start), Phase: s.Phase, Entries: s.Entries, Bytes: s.Bytes, Loaded: s.Loaded,
+		Units: s.Units, Throttles: s.Throttles, Workers: s.Workers})
+	return p
+}
+
+// end says with which error this process ended.
+func (h *history) end(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.take(h.progress.Status())
+	if p.Reason = err.Error(); len(p.Reason) > maxReason {
+		p.Reason = p.Reason[:maxReason] + "…"
+	}
+	h.write()
+}
+
+// now returns what earlier processes did, and the samples of this one.
+func (h *history) now() (earlier []Process, samples []Sample) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last := len(h.processes) - 1
+	samples = append(samples, h.take(h.progress.Status()).Samples...)
+	return h.processes[:last:last], samples
+}
+
+// write writes the file as far as that is possible. The caller holds the lock.
+func (h *history) write() {
+	data, err := json.Marshal(h.processes)
+	if err == nil && os.WriteFile(h.path+".tmp", append(data, '\n'), 0o600) == nil {
+		_ = os.Rename(h.path+".tmp", h.path)
+	}
+}
