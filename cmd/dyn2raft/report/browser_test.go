@@ -78,7 +78,7 @@ func (s *site) run(t *testing.T, args ...string) (stdout, stderr string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, browser(t), append([]string{
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run", "--disable-sync",
-		"--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-domain-reliability",
+		"--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-default-apps", "--disable-domain-reliability",
 		"--user-data-dir=" + t.TempDir(), "--enable-logging=stderr",
 		"--proxy-server=" + s.URL, "--proxy-bypass-list=<-loopback>",
 	}, args...)...)
@@ -248,10 +248,21 @@ func TestBrowserFile(t *testing.T) {
 	take("typical", "light.png", "--screenshot=FILE", "--window-size=1280,5200", light)
 	take("typical", "dark.png", "--screenshot=FILE", "--window-size=1280,5200", dark)
 	take("typical", "printed.pdf", "--print-to-pdf=FILE", "--no-pdf-header-footer", dark)
+	pdf, err := os.ReadFile(filepath.Join(dir, "typical-printed.pdf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A whole report on few pages: the tables that plots show are not printed.
+	if n := bytes.Count(pdf, []byte("/Type /Page\n")); n < 4 || n > 7 {
+		t.Errorf("it takes %d pages", n)
+	}
 	if os.Getenv("SCREENSHOTS") != "" {
 		take("typical", "phone.png", "--screenshot=FILE", "--window-size=375,6500", dark)
 		take("hostile", "light.png", "--screenshot=FILE", "--window-size=1280,6000", light)
 		take("huge", "dark.png", "--screenshot=FILE", "--window-size=1280,4000", dark)
+		take("resumed", "light.png", "--screenshot=FILE", "--window-size=1280,4200", light)
+		take("resumed", "phone.png", "--screenshot=FILE", "--window-size=375,5200", light)
+		take("resumed", "printed.pdf", "--print-to-pdf=FILE", "--no-pdf-header-footer", light)
 		take("partial", "light.png", "--screenshot=FILE", "--window-size=1280,3000", light)
 		take("empty", "light.png", "--screenshot=FILE", "--window-size=1280,2500", light)
 	}

@@ -93,20 +93,22 @@ func (d *drawing) grid(vertical, horizontal bool) {
 	d.plot.Add(g)
 }
 
-// line plots values over time, which is in seconds.
-func (d *drawing) line(points plotter.XYs, end time.Duration, narrow bool) error {
+// lines plots values over time, which is in seconds: a line for each process.
+func (d *drawing) lines(each []plotter.XYs, t timeline, narrow bool) error {
 	d.grid(true, true)
-	l, err := plotter.NewLine(points)
-	if err != nil {
-		return err
-	}
-	l.Color, l.Width = data, 1.5
-	d.plot.Add(l)
 	top := 0.0
-	for _, p := range points {
-		top = max(top, p.Y)
+	for _, points := range each {
+		l, err := plotter.NewLine(points)
+		if err != nil {
+			return err
+		}
+		l.Color, l.Width = data, 1.5
+		d.plot.Add(l)
+		for _, p := range points {
+			top = max(top, p.Y)
+		}
 	}
-	d.timeAxis(end, narrow)
+	d.timeAxis(t, narrow)
 	d.valueAxis(&d.plot.Y, top, 5)
 	for _, t := range d.plot.Y.Tick.Marker.Ticks(0, 0) {
 		d.right[t.Label] = true
@@ -117,9 +119,12 @@ func (d *drawing) line(points plotter.XYs, end time.Duration, narrow bool) error
 // A bar is one of the bars of a plot.
 type bar struct {
 	label string
-	// from and to are where it begins and ends.
-	from, to float64
+	// parts are where it begins and ends, as often as it does.
+	parts [][2]float64
 }
+
+// upTo is a bar from 0 on.
+func upTo(label string, n int64) bar { return bar{label, [][2]float64{{0, float64(n)}}} }
 
 // across draws bars from left to right, the first at the top.
 func (d *drawing) across(bars []bar, narrow bool) error {
@@ -134,8 +139,10 @@ func (d *drawing) across(bars []bar, narrow bool) error {
 		label := shorten(b.label, columns)
 		d.right[label] = true
 		ticks = append(ticks, plot.Tick{Value: at, Label: label})
-		if err := d.rectangle(b.from, b.to, at-0.32, at+0.32); err != nil {
-			return err
+		for _, p := range b.parts {
+			if err := d.rectangle(p[0], p[1], at-0.32, at+0.32); err != nil {
+				return err
+			}
 		}
 	}
 	p := d.plot
@@ -160,10 +167,12 @@ func (d *drawing) up(bars []bar, narrow bool) error {
 		if i%each == 0 {
 			ticks = append(ticks, plot.Tick{Value: at, Label: b.label})
 		}
-		if err := d.rectangle(at-0.4, at+0.4, b.from, b.to); err != nil {
-			return err
+		for _, p := range b.parts {
+			if err := d.rectangle(at-0.4, at+0.4, p[0], p[1]); err != nil {
+				return err
+			}
+			top = max(top, p[1])
 		}
-		top = max(top, b.to)
 	}
 	p := d.plot
 	p.X.Tick.Marker, p.X.Tick.Length = plot.ConstantTicks(ticks), 0
@@ -234,9 +243,9 @@ var timeSteps = []time.Duration{
 	10 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
-// timeAxis is a horizontal axis from 0 to end, with marks at round times.
-func (d *drawing) timeAxis(end time.Duration, narrow bool) {
-	end = max(end, time.Millisecond)
+// timeAxis is a horizontal axis with marks at round times.
+func (d *drawing) timeAxis(t timeline, narrow bool) {
+	end := max(t.end, time.Millisecond)
 	n := time.Duration(7)
 	if narrow {
 		n = 4
@@ -249,8 +258,23 @@ func (d *drawing) timeAxis(end time.Duration, narrow bool) {
 		}
 	}
 	var ticks []plot.Tick
-	for at := time.Duration(0); at <= end && at >= 0; at += step {
-		ticks = append(ticks, plot.Tick{Value: at.Seconds(), Label: clock(at)})
+	mark := func(at, place time.Duration) {
+		ticks = append(ticks, plot.Tick{Value: place.Seconds(), Label: clock(at)})
+	}
+	if !t.cut {
+		for at := time.Duration(0); at <= end && at >= 0; at += step {
+			mark(at, at)
+		}
+	} else {
+		last := -step
+		for _, p := range t.parts {
+			for at := (p.from + step - 1) / step * step; at <= p.to; at += step {
+				if place := t.place(at); place-last >= step*4/5 { // room for the text
+					mark(at, place)
+					last = place
+				}
+			}
+		}
 	}
 	axis := &d.plot.X
 	axis.Tick.Marker = plot.ConstantTicks(ticks)

@@ -147,10 +147,36 @@ func cases() map[string]Input {
 		"empty":     {empty, nil},
 		"unsampled": {unsampled, nil},
 		"partial":   {partial, nil},
+		"resumed":   {resumed(), nil},
 		"sampled":   {sampled, sampleOf(sampled)},
 		"huge":      {huge, comparisonOf(huge)},
 		"hostile":   {evil, evilCompared},
 	}
+}
+
+// resumed is a copy of three processes: one was killed after 40 s, one
+// interrupted ten hours later, and the last began at once.
+func resumed() *verify.Manifest {
+	m := record(60, "sys/", "logical/")
+	m.Resumed = 2
+	part := func(start time.Time, from, to int, reason string) copier.Process {
+		p := copier.Process{Start: start, End: start.Add(time.Duration(to-from) * time.Second), Reason: reason,
+			Phases: map[copier.Phase]time.Duration{copier.PhasePrepare: 100 * time.Millisecond, copier.PhaseScan: time.Duration(to-from)*time.Second - 100*time.Millisecond}}
+		for i, s := range m.Samples[from:to] {
+			s.At = time.Duration(i+1) * time.Second
+			if from > 0 { // these a process counts by itself
+				s.Units, s.Throttles = s.Units-m.Samples[from-1].Units, s.Throttles-m.Samples[from-1].Throttles
+			}
+			p.Samples = append(p.Samples, s)
+		}
+		return p
+	}
+	m.Earlier = []copier.Process{part(began, 0, 25, ""), part(began.Add(10*time.Hour), 25, 35, "interrupted by SIGINT")}
+	m.ProcessStart = m.Earlier[1].End.Add(time.Second)
+	last := part(m.ProcessStart, 35, 60, "")
+	m.Samples, m.End = last.Samples, last.End
+	m.Phases[copier.PhaseScan], m.Phases[copier.PhaseLoad] = 6*time.Second, 17*time.Second
+	return m
 }
 
 // sampleOf is a comparison of a part of the table that found no difference.
@@ -492,6 +518,12 @@ func TestPlots(t *testing.T) {
 			t.Errorf("%s has the plots %v, want %s", name, got, want)
 		}
 	}
+	_, doc := write(t, all["resumed"])
+	drawn := byID(t, doc, "read-t").Parent
+	lines := elements(drawn, func(n *html.Node) bool { return n.Data == "path" && strings.Contains(attr(n, "style"), "var(--data)") })
+	if len(lines) != 3 {
+		t.Errorf("what was read has %d lines, want one for each process", len(lines))
+	}
 	text, _ := write(t, all["huge"])
 	if n := len(text); n > 1<<20 {
 		t.Errorf("a huge copy's page has %d bytes", n)
@@ -520,12 +552,86 @@ func TestResumedIsNoThroughput(t *testing.T) {
 	}
 }
 
+// TestAllProcessesAreShown says that what was before an interruption is not
+// left out.
+func TestAllProcessesAreShown(t *testing.T) {
+	m := resumed()
+	_, doc := write(t, Input{m, nil})
+	text := words(byID(t, doc, "interruptions"))
+	for _, want := range []string{"2026-11-24 01:02:28 UTC", "killed, or the machine stopped", "9h59m35s", "2026-11-24 11:02:13 UTC", "interrupted by SIGINT", "1s"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the interruptions lack %q:\n%s", want, text)
+		}
+	}
+	text = words(byID(t, doc, "phases"))
+	for _, want := range []string{"Process 1 of 3", "Process 2 of 3", "Process 3 of 3", "10h0m0s"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the phases lack %q:\n%s", want, text)
+		}
+	}
+	var read, loaded int64
+	for _, i := range intervals(m) {
+		read, loaded = read+i.entries, loaded+i.loaded
+	}
+	// What a process finds counts once, when it was read; of what was read in
+	// the second before its first sample nobody knows more.
+	lost := m.Earlier[1].Samples[0].Entries - m.Earlier[0].Samples[24].Entries + m.Samples[0].Entries - m.Earlier[1].Samples[9].Entries
+	if read != m.Total.Entries-lost || loaded != m.Total.Entries {
+		t.Errorf("%d entries were read and %d written, want %d and %d", read, loaded, m.Total.Entries-lost, m.Total.Entries)
+	}
+
+	line := newTimeline(processes(m))
+	if !line.cut || line.end > 75*time.Second || line.end < 60*time.Second {
+		t.Errorf("the axis has %s, cut: %v", line.end, line.cut)
+	}
+	for at, want := range map[time.Duration]time.Duration{0: 0, 10 * time.Second: 10 * time.Second, time.Hour: 25 * time.Second,
+		10*time.Hour + 5*time.Second: line.parts[1].at + 5*time.Second, 100 * time.Hour: line.end} {
+		if got := line.place(at); got != want {
+			t.Errorf("%s is at %s, want %s", at, got, want)
+		}
+	}
+	for _, narrow := range []bool{false, true} {
+		d := newDrawing()
+		d.timeAxis(line, narrow)
+		var labels []string
+		for _, tick := range d.plot.X.Tick.Marker.Ticks(0, 0) {
+			labels = append(labels, tick.Label)
+		}
+		if n := len(labels); n < 2 || n > 9 || !strings.HasPrefix(labels[n-1], "10:00:") {
+			t.Errorf("the marks are %v", labels)
+		}
+	}
+
+	// Of a record of another time what is missing is said.
+	m.Resumed = 4
+	_, doc = write(t, Input{m, nil})
+	if text := words(doc); !strings.Contains(text, "lacks the first 2 of its processes") || !strings.Contains(text, "Process 5 of 5") {
+		t.Error("that processes are missing is not said")
+	}
+	m.Earlier, m.ProcessStart = nil, time.Time{}
+	_, doc = write(t, Input{m, nil})
+	if !strings.Contains(words(doc), "those of the last process alone") {
+		t.Error("that there is the last process only is not said")
+	}
+}
+
+// TestRowsNameAllPhases says that a row of the last sample, between which and
+// the one before several phases were, names them all.
+func TestRowsNameAllPhases(t *testing.T) {
+	m := record(0)
+	m.Samples = []verify.Sample{{At: time.Second, Phase: copier.PhaseScan, Entries: 1}, {At: 10 * time.Second, Phase: copier.PhaseCommit, Entries: 1, Loaded: 1}}
+	rows := rateRows(intervals(m), newTimeline(processes(m)))
+	if len(rows) != 2 || rows[0].Phase != "prepare, lock, scan" || rows[1].Phase != "scan, load, check, commit" {
+		t.Errorf("the rows are %+v", rows)
+	}
+}
+
 func TestRateRowsAddUp(t *testing.T) {
 	for name, in := range cases() {
 		if in.Manifest.Resumed > 0 || len(in.Manifest.Samples) == 0 {
 			continue
 		}
-		rows := rateRows(intervals(in.Manifest))
+		rows := rateRows(intervals(in.Manifest), newTimeline(processes(in.Manifest)))
 		var entries, loaded, throttles int64
 		for _, r := range rows {
 			entries, loaded, throttles = entries+r.entries, loaded+r.loaded, throttles+r.throttle
@@ -551,9 +657,19 @@ func TestOtherTable(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	for want, v := range map[string]any{"536,870,912": float64(512 << 20), "0.25": 0.25, "1e+300": 1e300, "not set": "", "no": false, "10m0s": "10m0s", `{"a":[1]}`: map[string]any{"a": []int{1}}} {
-		if got := setting(v); got != want {
-			t.Errorf("%v is %q, want %q", v, got, want)
+	for _, x := range []struct {
+		name string
+		v    any
+		want string
+	}{
+		{"memory_bytes", float64(512 << 20), "512 MiB"}, {"max_parallel", 0.0, "default (64, or as many as the memory allows)"}, {"max_parallel", 10.0, "10"},
+		{"segments", 0.0, "default (by the size of the table)"}, {"segments", 4096.0, "4,096"}, {"read_capacity", 0.0, "no limit"}, {"read_capacity", 5000.5, "5000.5 units a second"},
+		{"work_dir", "", "default (in the data directory)"}, {"work_dir", "/work", "/work"}, {"start", "", "not set (all keys)"}, {"start", "m", "m"},
+		{"other", 0.0, "0"}, {"other", 0.25, "0.25"}, {"other", 1e300, "1e+300"}, {"other", "", "not set"}, {"other", false, "no"}, {"retry_for", "10m0s", "10m0s"},
+		{"other", nil, "not set"}, {"other", map[string]any{"a": []int{1}}, `{"a":[1]}`},
+	} {
+		if got := setting(x.name, x.v); got != x.want {
+			t.Errorf("%s = %v is %q, want %q", x.name, x.v, got, x.want)
 		}
 	}
 }
@@ -600,7 +716,7 @@ func TestAxes(t *testing.T) {
 	for _, end := range []time.Duration{0, 1, time.Millisecond, time.Second, 90 * time.Second, 5 * time.Hour, 40 * 24 * time.Hour, math.MaxInt64} {
 		for _, narrow := range []bool{false, true} {
 			d := newDrawing()
-			d.timeAxis(end, narrow)
+			d.timeAxis(newTimeline([]process{{to: end}}), narrow)
 			if n := len(d.plot.X.Tick.Marker.Ticks(0, 0)); n < 2 || n > 9 {
 				t.Errorf("%s has %d marks", end, n)
 			}

@@ -21,18 +21,21 @@ type view struct {
 	M *verify.Manifest
 	V *verify.Report
 
-	Verdict  verdict
-	Facts    []fact
-	Phases   []phaseRow
-	Timeline *figure
-	Rates    []*figure
-	Requests []*figure
-	RateRows []rateRow
-	Throttle []string
-	Prefixes []share
-	Groups   []share
-	Sizes    []share
-	Largest  []fact
+	Verdict verdict
+	Facts   []fact
+	// History tells of a copy that was resumed.
+	History       string
+	Interruptions []interruption
+	Phases        []processRows
+	Timeline      *figure
+	Rates         []*figure
+	Requests      []*figure
+	RateRows      []rateRow
+	Throttle      []string
+	Prefixes      []share
+	Groups        []share
+	Sizes         []share
+	Largest       []fact
 	// PrefixPlot, GroupPlot and SizePlot are nil where there is nothing to plot.
 	PrefixPlot, GroupPlot, SizePlot *figure
 	Compared                        *comparison
@@ -48,6 +51,16 @@ type verdict struct {
 }
 
 type fact struct{ Name, Value string }
+
+// An interruption is the end of a process before the copy was complete.
+type interruption struct{ At, Why, Pause string }
+
+// A processRows has the phases of one process; Title is empty where it is the
+// only one.
+type processRows struct {
+	Title string
+	Rows  []phaseRow
+}
 
 type phaseRow struct {
 	Phase, What string
@@ -80,6 +93,7 @@ func newView(in Input) (*view, error) {
 	m := in.Manifest
 	v := &view{M: m, V: in.Verification, Verdict: judge(m, in.Verification), Facts: facts(m), Throttle: throttling(m),
 		Settings: settings(m), Versions: versions(m), Digests: digests(m), Compared: compared(in.Verification)}
+	v.history(m)
 	plots := []func() error{
 		func() error { return v.phases(m) },
 		func() error { return v.rates(m) },
@@ -221,7 +235,7 @@ func quoted(key string) string { return "“" + show(key) + "”" }
 func facts(m *verify.Manifest) []fact {
 	took := took(m.End.Sub(m.Start))
 	if m.Resumed > 0 {
-		took += fmt.Sprintf(", with %d interruptions", m.Resumed)
+		took += ", interrupted " + times(m.Resumed)
 	}
 	f := []fact{
 		{"From", "DynamoDB table " + show(m.Source.Name) + " (" + show(m.Source.ID) + ")"},
@@ -243,50 +257,193 @@ func facts(m *verify.Manifest) []fact {
 	return append(f, fact{"Backup of the table", backup}, fact{"Run", show(m.RunID)})
 }
 
-const timeCaption = "Time since the process began, in hours, minutes and seconds."
-
 // phaseOrder is the order of the phases that are known.
 var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit}
 
-// phases lays the phases of the last process one behind the other.
+// ordered are the phases of a process in their order, those that nobody knows
+// last.
+func ordered(took map[copier.Phase]time.Duration) []copier.Phase {
+	var out []copier.Phase
+	for _, p := range phaseOrder {
+		if _, ok := took[p]; ok {
+			out = append(out, p)
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(took)) {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// A process is one of those that a copy took.
+type process struct {
+	from, to time.Duration // since the copy was begun
+	first    bool          // it found nothing that an earlier one had read
+	phases   map[copier.Phase]time.Duration
+	samples  []verify.Sample
+}
+
+// processes are those that the manifest tells of. One of an older dyn2raft
+// tells of the last alone, and not when it began.
+func processes(m *verify.Manifest) []process {
+	var out []process
+	var end time.Duration
+	add := func(start time.Time, took time.Duration, phases map[copier.Phase]time.Duration, samples []verify.Sample) {
+		p := process{phases: phases, samples: samples}
+		if m.ProcessStart.IsZero() {
+			start = m.Start
+		}
+		p.from = max(start.Sub(m.Start), end) // clocks can be set back
+		var sum time.Duration
+		for _, d := range phases {
+			sum += max(d, 0)
+		}
+		if n := len(samples); n > 0 {
+			took = max(took, samples[n-1].At)
+		}
+		p.to = p.from + max(took, sum)
+		end = p.to
+		out = append(out, p)
+	}
+	for _, e := range m.Earlier {
+		add(e.Start, e.End.Sub(e.Start), e.Phases, e.Samples)
+	}
+	add(m.ProcessStart, 0, m.Phases, m.Samples)
+	out[0].first = m.Resumed == len(m.Earlier)
+	return out
+}
+
+// A timeline is the time since a copy was begun, as an axis shows it: long
+// pauses between processes are drawn shorter than they were.
+type timeline struct {
+	parts []part
+	end   time.Duration // of the axis
+	cut   bool          // a pause is drawn shorter
+}
+
+// A part is a process. at is the place of its beginning on the axis.
+type part struct{ from, to, at time.Duration }
+
+func newTimeline(all []process) timeline {
+	var t timeline
+	var work, last time.Duration
+	for _, p := range all {
+		work += p.to - p.from
+	}
+	most := max(work/8, time.Second)
+	for _, p := range all {
+		pause := p.from - last
+		if pause > most {
+			pause, t.cut = most, true
+		}
+		at := t.end + pause
+		t.parts = append(t.parts, part{p.from, p.to, at})
+		last, t.end = p.to, at+p.to-p.from
+	}
+	return t
+}
+
+// place is where a time is on the axis.
+func (t timeline) place(at time.Duration) time.Duration {
+	var out time.Duration
+	for _, p := range t.parts {
+		if at >= p.from {
+			out = p.at + min(at, p.to) - p.from
+		}
+	}
+	return out
+}
+
+func (t timeline) caption(m *verify.Manifest) string {
+	switch {
+	case m.ProcessStart.IsZero():
+		return "Time since the process began, in hours, minutes and seconds."
+	case t.cut:
+		return "Time since the copy was begun, in hours, minutes and seconds. Where it was interrupted there is a gap, drawn shorter than it lasted."
+	case len(t.parts) > 1:
+		return "Time since the copy was begun, in hours, minutes and seconds. Where it was interrupted there is a gap."
+	default:
+		return "Time since the copy was begun, in hours, minutes and seconds."
+	}
+}
+
+// history says what is known of a copy's processes, and lists those that ended
+// before it was complete.
+func (v *view) history(m *verify.Manifest) {
+	if m.Resumed == 0 {
+		return
+	}
+	v.History = fmt.Sprintf("The copy was interrupted and gone on with %s, between %s and %s.", times(m.Resumed), at(m.Start), at(m.End))
+	switch n := m.Resumed - len(m.Earlier); {
+	case m.ProcessStart.IsZero():
+		v.History += " The phases and rates that follow are those of the last process alone."
+	case n > 0:
+		v.History += fmt.Sprintf(" What follows lacks the first %d of its processes: nothing is recorded of them.", n)
+	}
+	for i, p := range m.Earlier {
+		next := m.ProcessStart
+		if i+1 < len(m.Earlier) {
+			next = m.Earlier[i+1].Start
+		}
+		why := show(p.Reason)
+		if why == "" {
+			why = "killed, or the machine stopped: it had no time to say why"
+		}
+		v.Interruptions = append(v.Interruptions, interruption{at(p.End), why, took(max(next.Sub(p.End), 0))})
+	}
+}
+
+// phases lays the phases of all processes one behind the other.
 func (v *view) phases(m *verify.Manifest) error {
-	order := slices.Clone(phaseOrder)
-	for _, p := range slices.Sorted(maps.Keys(m.Phases)) {
-		if !slices.Contains(order, p) {
-			order = append(order, p)
-		}
-	}
-	var from time.Duration
+	all := processes(m)
+	line := newTimeline(all)
 	var bars []bar
-	for _, p := range order {
-		d, ok := m.Phases[p]
-		if d = max(d, 0); !ok {
-			continue
+	for i, p := range all {
+		from := p.from
+		rows := processRows{}
+		if len(all) > 1 {
+			rows.Title = fmt.Sprintf("Process %d of %d", m.Resumed-len(m.Earlier)+i+1, m.Resumed+1)
 		}
-		v.Phases = append(v.Phases, phaseRow{show(string(p)), phases[p], took(from), took(d)})
-		bars = append(bars, bar{show(string(p)), from.Seconds(), (from + d).Seconds()})
-		from += d
+		for _, phase := range ordered(p.phases) {
+			d := max(p.phases[phase], 0)
+			rows.Rows = append(rows.Rows, phaseRow{show(string(phase)), phases[phase], took(from), took(d)})
+			b := slices.IndexFunc(bars, func(b bar) bool { return b.label == show(string(phase)) })
+			if b < 0 {
+				b, bars = len(bars), append(bars, bar{label: show(string(phase))})
+			}
+			bars[b].parts = append(bars[b].parts, [2]float64{line.place(from).Seconds(), line.place(from + d).Seconds()})
+			from += d
+		}
+		if len(rows.Rows) > 0 {
+			v.Phases = append(v.Phases, rows)
+		}
 	}
-	if from <= 0 {
+	slices.SortStableFunc(bars, func(a, b bar) int { // a later process may have begun with another phase
+		return cmp.Compare(uint(slices.Index(phaseOrder, copier.Phase(a.label))), uint(slices.Index(phaseOrder, copier.Phase(b.label)))) // unknown ones last
+	})
+	if line.end <= 0 || len(bars) == 0 {
 		return nil
 	}
 	var err error
 	v.Timeline, err = frame{
 		id: "timeline", title: "Phases of the copy", height: 40 + 26*len(bars),
 		desc:    "One bar a phase, from its beginning to its end. The table that follows has the numbers.",
-		caption: timeCaption,
+		caption: line.caption(m),
 		fill: func(d *drawing, narrow bool) error {
-			d.timeAxis(from, narrow)
+			d.timeAxis(line, narrow)
 			return d.across(bars, narrow)
 		},
 	}.draw()
 	return err
 }
 
-// An interval is what happened between two samples.
+// An interval is what happened between two samples of a process.
 type interval struct {
-	from, to               time.Duration
-	phase                  copier.Phase
+	process                int
+	from, to               time.Duration // since the copy was begun
+	phases                 []string
 	entries, bytes, loaded int64
 	units                  float64
 	throttles              int64
@@ -296,19 +453,35 @@ type interval struct {
 // from no table at that time: its first sample with entries is a beginning.
 func intervals(m *verify.Manifest) []interval {
 	var out []interval
-	var last verify.Sample
-	found := m.Resumed == 0
-	for _, s := range m.Samples {
-		if s.At <= last.At {
-			continue
+	for n, p := range processes(m) {
+		var last verify.Sample
+		found := p.first
+		for _, s := range p.samples {
+			if s.At <= last.At {
+				continue
+			}
+			i := interval{process: n, from: p.from + last.At, to: p.from + s.At, phases: between(last.Phase, s.Phase),
+				entries: max(s.Entries-last.Entries, 0), bytes: max(s.Bytes-last.Bytes, 0),
+				loaded: max(s.Loaded-last.Loaded, 0), units: max(s.Units-last.Units, 0), throttles: max(s.Throttles-last.Throttles, 0)}
+			if !found && s.Entries > 0 {
+				found, i.entries, i.bytes = true, 0, 0
+			}
+			out = append(out, i)
+			last = s
 		}
-		i := interval{from: last.At, to: s.At, phase: s.Phase, entries: max(s.Entries-last.Entries, 0), bytes: max(s.Bytes-last.Bytes, 0),
-			loaded: max(s.Loaded-last.Loaded, 0), units: max(s.Units-last.Units, 0), throttles: max(s.Throttles-last.Throttles, 0)}
-		if !found && s.Entries > 0 {
-			found, i.entries, i.bytes = true, 0, 0
-		}
-		out = append(out, i)
-		last = s
+	}
+	return out
+}
+
+// between are the phases that a process went through from one to another.
+func between(from, to copier.Phase) []string {
+	first, last := max(slices.Index(phaseOrder, from), 0), slices.Index(phaseOrder, to)
+	if last < first {
+		return []string{string(to)}
+	}
+	var out []string
+	for _, p := range phaseOrder[first : last+1] {
+		out = append(out, string(p))
 	}
 	return out
 }
@@ -316,30 +489,34 @@ func intervals(m *verify.Manifest) []interval {
 // rates plots the samples.
 func (v *view) rates(m *verify.Manifest) error {
 	all := intervals(m)
-	v.RateRows = rateRows(all)
+	line := newTimeline(processes(m))
+	v.RateRows = rateRows(all, line)
 	if len(all) < 3 {
 		return nil // the table has it
 	}
-	end := all[len(all)-1].to
-	points := func(value func(interval) float64) (p plotter.XYs) {
+	points := func(value func(interval) float64) (out []plotter.XYs) {
+		each := make([]plotter.XYs, len(line.parts))
 		for _, i := range all {
 			if y := value(i) / (i.to - i.from).Seconds(); !math.IsInf(y, 0) {
-				p = append(p, plotter.XY{X: (i.from + i.to).Seconds() / 2, Y: y})
+				each[i.process] = append(each[i.process], plotter.XY{X: (line.place(i.from) + line.place(i.to)).Seconds() / 2, Y: y})
 			}
 		}
-		from := slices.IndexFunc(p, func(p plotter.XY) bool { return p.Y > 0 })
-		if from < 0 {
-			return nil
+		for _, p := range each {
+			from := slices.IndexFunc(p, func(p plotter.XY) bool { return p.Y > 0 })
+			if from < 0 {
+				continue
+			}
+			to := len(p)
+			for p[to-1].Y == 0 {
+				to--
+			}
+			out = append(out, p[max(from-1, 0):min(to+1, len(p))])
 		}
-		to := len(p)
-		for p[to-1].Y == 0 {
-			to--
-		}
-		return p[max(from-1, 0):min(to+1, len(p))]
+		return out
 	}
 	for _, f := range []struct {
 		id, title, desc string
-		points          plotter.XYs
+		points          []plotter.XYs
 		request         bool
 	}{
 		{"read", "Read: entries a second", "how many entries were read from the table", points(func(i interval) float64 { return float64(i.entries) }), false},
@@ -351,8 +528,8 @@ func (v *view) rates(m *verify.Manifest) error {
 		if len(f.points) == 0 {
 			continue
 		}
-		fig, err := frame{id: f.id, title: f.title, desc: "A line of " + f.desc + " a second, over time. The table that follows has the numbers.", caption: timeCaption, height: 190,
-			fill: func(d *drawing, narrow bool) error { return d.line(f.points, end, narrow) }}.draw()
+		fig, err := frame{id: f.id, title: f.title, desc: "A line of " + f.desc + " a second, over time. The table that follows has the numbers.", caption: line.caption(m), height: 190,
+			fill: func(d *drawing, narrow bool) error { return d.lines(f.points, line, narrow) }}.draw()
 		if err != nil {
 			return err
 		}
@@ -365,25 +542,28 @@ func (v *view) rates(m *verify.Manifest) error {
 	return nil
 }
 
-// mostRates is how many rows the tables beside the plots have at the most.
+// mostRates is how many rows the tables beside the plots have at the most, and
+// one more for each process.
 const mostRates = 16
 
 // rateRows takes intervals together, to rows of about the same time. A row
-// names the phases that the copy was found in at the ends of its intervals.
-func rateRows(all []interval) []rateRow {
+// names the phases that the copy went through meanwhile.
+func rateRows(all []interval, line timeline) []rateRow {
 	if len(all) == 0 {
 		return nil
 	}
-	each := all[len(all)-1].to/mostRates + 1
+	each := line.end/mostRates + 1
 	var rows []rateRow
-	last := time.Duration(-1)
+	last, process := time.Duration(-1), -1
 	for _, i := range all {
-		if row := i.to / each; row != last {
-			rows, last = append(rows, rateRow{from: i.from}), row
+		if row := line.place(i.to) / each; row != last || i.process != process {
+			rows, last, process = append(rows, rateRow{from: i.from}), row, i.process
 		}
 		r := &rows[len(rows)-1]
-		if !slices.Contains(r.phases, string(i.phase)) {
-			r.phases = append(r.phases, string(i.phase))
+		for _, p := range i.phases {
+			if !slices.Contains(r.phases, p) {
+				r.phases = append(r.phases, p)
+			}
 		}
 		r.to = i.to
 		r.entries += i.entries
@@ -441,14 +621,14 @@ func shares(id, title string, groups []verify.Group) (rows []share, fig *figure,
 	for i, g := range groups {
 		rows = append(rows, share{name(g.Name), show(g.Role), count(g.Entries), size(g.Bytes), fraction(g.Bytes, total)})
 		if i < mostBars || len(groups) == mostBars+1 {
-			bars = append(bars, bar{label: name(g.Name), to: float64(g.Bytes)})
+			bars = append(bars, upTo(name(g.Name), g.Bytes))
 			top = max(top, g.Bytes)
 		} else {
 			others += g.Bytes
 		}
 	}
 	if n := len(groups) - len(bars); n > 0 {
-		bars = append(bars, bar{label: fmt.Sprintf("%d others", n), to: float64(others)})
+		bars = append(bars, upTo(fmt.Sprintf("%d others", n), others))
 		top = max(top, others)
 	}
 	if top <= 0 {
@@ -461,7 +641,7 @@ func shares(id, title string, groups []verify.Group) (rows []share, fig *figure,
 		unit, factor = u, factor<<10
 	}
 	for i := range bars {
-		bars[i].to /= float64(factor)
+		bars[i].parts[0][1] /= float64(factor)
 	}
 	fig, err = frame{
 		id: id, title: title, height: 40 + 22*len(bars),
@@ -512,10 +692,10 @@ func (v *view) contents(c *verify.Contents) (err error) {
 		v.Sizes = append(v.Sizes, share{Name: fmt.Sprintf("%s – %s", size(b.From), size(b.To)), Entries: count(b.Entries), Bytes: size(b.Bytes), OfBytes: fraction(b.Entries, entries)})
 		if i > 0 { // sizes that no entry has
 			for to := bins[i-1].To; to > 0 && to < b.From; to *= 2 {
-				bars = append(bars, bar{label: size(to)})
+				bars = append(bars, upTo(size(to), 0))
 			}
 		}
-		bars = append(bars, bar{label: size(b.From), to: float64(b.Entries)})
+		bars = append(bars, upTo(size(b.From), b.Entries))
 	}
 	if entries <= 0 {
 		return nil
@@ -575,7 +755,7 @@ func compared(c *verify.Report) *comparison {
 func settings(m *verify.Manifest) []fact {
 	var out []fact
 	for _, k := range slices.Sorted(maps.Keys(m.Settings)) {
-		out = append(out, fact{show(k), setting(m.Settings[k])})
+		out = append(out, fact{show(k), setting(k, m.Settings[k])})
 	}
 	return out
 }

@@ -42,6 +42,18 @@ func count(n int64) string { return humanize.Comma(n) }
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
+// times is how often something was.
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	default:
+		return fmt.Sprintf("%d times", n)
+	}
+}
+
 // took is a duration with three digits or so.
 func took(d time.Duration) string {
 	switch {
@@ -87,8 +99,31 @@ func perSecond(v float64) string {
 	return humanize.Comma(int64(v + 0.5))
 }
 
-// setting is the value of a setting.
-func setting(v any) string {
+// unset says what a setting that is 0 or empty means.
+var unset = map[string]string{
+	"max_parallel":  "default (64, or as many as the memory allows)",
+	"segments":      "default (by the size of the table)",
+	"read_capacity": "no limit",
+	"work_dir":      "default (in the data directory)",
+	"start":         "not set (all keys)",
+}
+
+// setting is the value of a setting, in words where it has a unit or stands for
+// something else.
+func setting(name string, v any) string {
+	n, number := v.(float64)
+	switch text := unset[name]; {
+	case text != "" && (v == "" || number && n == 0):
+		return text
+	case number && strings.HasSuffix(name, "_bytes") && n >= 0 && n < 1<<53:
+		return size(int64(n))
+	case number && name == "read_capacity":
+		return plainValue(v) + " units a second"
+	}
+	return plainValue(v)
+}
+
+func plainValue(v any) string {
 	switch v := v.(type) {
 	case string:
 		if v == "" {
