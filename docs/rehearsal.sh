@@ -416,12 +416,14 @@ rm "$work/a/pid"
 
 step "3.5 verify, and keep the evidence"
 on vault_1
-must 'sudo -u vault dyn2raft verify -config /etc/vault.d/migrate.hcl' | tee "$work/out" || exit 1
+must 'sudo -u vault dyn2raft verify -config /etc/vault.d/migrate.hcl -o /opt/vault/verify.json' | tee "$work/out" || exit 1
 case $(tail -n 1 "$work/out") in Equal:*) ;; *) fail "the last line does not begin with Equal:" ;; esac
 must 'sudo -u vault dyn2raft verify -manifest /opt/vault/data.dyn2raft.json'
 must 'sudo -u vault dyn2raft inspect /opt/vault/data'
-must 'sudo -u vault dyn2raft report -manifest /opt/vault/data.dyn2raft.json -o /opt/vault/report.html'
+must 'sudo -u vault dyn2raft report -manifest /opt/vault/data.dyn2raft.json -verify /opt/vault/verify.json -o /opt/vault/report.html'
 grep -q '</html>' "$work/vault_1/opt/report.html" || fail "the report is no page"
+grep -qE 'all [0-9,]+ are equal, and there is nothing else' "$work/vault_1/opt/report.html" || fail "the report lacks the comparison with the table"
+grep -q 'interrupted by SIGINT' "$work/vault_1/opt/report.html" || fail "the report does not tell of the interruption"
 
 step "4.1 to 4.3 start and unseal the first node, and look"
 must 'sudo systemctl enable --now vault'

@@ -31,7 +31,7 @@ func reportCommand(std Streams) *cli.Command {
 			"report not be written.",
 		Flags: []cli.Flag{
 			manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
-			&cli.StringFlag{Name: "verify", Usage: "`file` with what `dyn2raft verify -format json` has printed, to show it too"},
+			&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
 			&cli.StringFlag{Name: "o", Usage: "`file` to write, or to replace; - is standard output"},
 		},
 		OnUsageError: onUsageError,

@@ -38,6 +38,7 @@ func verifyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 200 bytes an entry; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
 			parallelFlag(),
 			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 6 MiB of the table, from 85 to 5461, another number than a copy's)", HideDefault: true},
+			resultFlag(),
 			memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -55,6 +56,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	switch {
 	case cmd.String("path") != "" && cmd.String("manifest") == "":
 		return &usageError{"-path has no meaning without -manifest", "verify takes the directory from -config"}
+	case cmd.String("manifest") != "" && cmd.IsSet("o"):
+		return &usageError{"-o is for a comparison with the table, not with a manifest", "leave it out; -format json prints the result of this one"}
 	case cmd.String("manifest") != "" && cmd.String("config") != "":
 		return &usageError{"-manifest compares with a manifest, -config with the table", "give one of them"}
 	case cmd.String("manifest") != "":
@@ -76,6 +79,10 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	}
 	cfg, err := loadConfig(cmd, std, out)
 	if err != nil {
+		return err
+	}
+	file := resultFile(cmd.String("o"))
+	if err := file.try(); err != nil {
 		return err
 	}
 	src, err := newSource(ctx, cmd, std, cfg, out)
@@ -104,13 +111,13 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	case err != nil:
 		return howToCompareOn(err, rep, cmd)
 	case rep.Sample != nil:
-		return out.sampled(rep)
+		return errors.Join(file.write(rep), out.sampled(rep))
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
 		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %d times: if a Vault wrote to the table since, a difference may be no more than that",
 			rep.Began.UTC().Format(time.RFC3339), rep.Resumed))
 	}
-	return out.verified(rep)
+	return errors.Join(file.write(rep), out.verified(rep))
 }
 
 // sampleShare is the value of -sample, 0 where it is not given.
@@ -176,6 +183,9 @@ func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
 	again := "dyn2raft verify -config " + shellescape.Quote(cmd.String("config")) + " --resume"
 	if dir := cmd.String("work-dir"); dir != "" {
 		again += " -work-dir " + shellescape.Quote(dir)
+	}
+	if file := cmd.String("o"); file != "" {
+		again += " -o " + shellescape.Quote(file)
 	}
 	return &unfinishedError{err, fmt.Sprintf("what was read is kept in %s\n"+
 		"to go on:      %s\n"+

@@ -66,7 +66,7 @@ func Write(w io.Writer, in Input) error {
 // An error wraps [copier.ErrConfig], and ErrNotVerification where the file is
 // something else.
 func ReadVerification(file string) (*verify.Report, error) {
-	const hint = "give a file that was made with: dyn2raft verify -config migrate.hcl -format json > verify.json"
+	const hint = "give a file that was made with: dyn2raft verify -config migrate.hcl -o verify.json"
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, readError("read verification", err, hint)

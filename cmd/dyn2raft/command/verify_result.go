@@ -1,0 +1,59 @@
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func resultFlag() cli.Flag {
+	return &cli.StringFlag{Name: "o", Usage: "write the result to this `file` too, as JSON, for 'dyn2raft report -verify'"}
+}
+
+// A resultFile is where the result of a comparison goes, besides standard
+// output; nowhere if it is empty.
+type resultFile string
+
+// try finds out whether the file can be written, before anything is read for
+// it.
+func (file resultFile) try() error {
+	if file == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(string(file)), ".dyn2raft-*")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	if fi, serr := os.Lstat(string(file)); err == nil && serr == nil && !fi.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	return file.failed(err)
+}
+
+// write writes the result, durably and whole.
+func (file resultFile) write(rep *verify.Report) error {
+	if file == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(rep, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	var disk *durable.Disk
+	return file.failed(disk.Replace(string(file), append(data, '\n')))
+}
+
+func (file resultFile) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &copier.Error{Kind: copier.ErrDestination, Op: "write result " + string(file), Err: err, Hint: "name a place that can be written: -o FILE"}
+}
