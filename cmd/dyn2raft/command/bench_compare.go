@@ -99,29 +99,43 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 	if p.json {
 		return errors.Join(p.encode(c), result)
 	}
-	t := p.table()
-	t.row("OPERATION", "\tCOUNT\tRATE/S\tTHROUGHPUT/S\tMEAN\t95TH\t99TH\tSUCCESS")
+	// An operation's name has a line of its own, since it may be long.
+	var text strings.Builder
+	above := map[int]string{} // by the row that it stands above
+	rows := 1
+	t := &table{w: columns(&text)}
+	t.row("", "COUNT\tRATE/S\tTHROUGHPUT/S\tMEAN\t95TH\t99TH\tSUCCESS")
 	for _, l := range c.Lines {
-		name := printable(l.Name)
+		above[rows] = printable(l.Name)
+		rows += 2
 		for _, side := range []struct {
 			name string
 			op   *benchcompare.Operation
 		}{{"A", l.A}, {"B", l.B}} {
 			if o := side.op; o != nil {
-				t.row(name, "%s\t%s\t%.2f\t%.2f\t%s\t%s\t%s\t%.2f%%", side.name, humanize.Comma(o.Count), o.Rate, o.Throughput,
+				t.row("  "+side.name, "%s\t%.2f\t%.2f\t%s\t%s\t%s\t%.2f%%", humanize.Comma(o.Count), o.Rate, o.Throughput,
 					latency(o.Mean), latency(o.P95), latency(o.P99), o.Success*100)
 			} else {
-				t.row(name, "%s\t-\t-\t-\t-\t-\t-\t-", side.name)
+				t.row("  "+side.name, "-\t-\t-\t-\t-\t-\t-")
 			}
-			name = ""
 		}
 		if r := l.Ratio; r != nil {
-			t.row("", "B/A\t%s\t%s\t%s\t%s\t%s\t%s\t%s", times(r.Count), times(r.Rate), times(r.Throughput),
+			rows++
+			t.row("  B/A", "%s\t%s\t%s\t%s\t%s\t%s\t%s", times(r.Count), times(r.Rate), times(r.Throughput),
 				times(r.Mean), times(r.P95), times(r.P99), times(r.Success))
 		}
 	}
-	errs := []error{t.flush(), p.line("")}
-	t = p.table()
+	errs := []error{t.flush()}
+	for i, line := range strings.Split(text.String(), "\n") {
+		if name, ok := above[i]; ok {
+			errs = append(errs, p.line(name))
+		}
+		errs = append(errs, p.line(line))
+	}
+	names := 0
+	for _, l := range c.Lines {
+		names = max(names, min(len(printable(l.Name)), mostName))
+	}
 	for _, l := range c.Lines {
 		text := string(l.Verdict)
 		if l.Verdict.Worse() {
@@ -133,9 +147,9 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 		if l.Note != "" {
 			text += " (" + l.Note + ")"
 		}
-		t.row(printable(l.Name), "%s", text)
+		errs = append(errs, p.line(hanging(fmt.Sprintf("%-*s  ", names, printable(l.Name)), text, p.columns())))
 	}
-	errs = append(errs, t.flush(), p.line(inAll(c)))
+	errs = append(errs, p.line(hanging("", inAll(c), p.columns())))
 	return errors.Join(append(errs, result)...)
 }
 

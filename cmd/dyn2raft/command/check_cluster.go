@@ -151,6 +151,10 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	return nil
 }
 
+// mostName is how wide the column with the names of checks is at the most: a
+// server's name may be a long one.
+const mostName = 24
+
 // clusterChecked writes a report of check-cluster.
 func (p *printer) clusterChecked(rep *cluster.Report) error {
 	var result error
@@ -163,19 +167,25 @@ func (p *printer) clusterChecked(rep *cluster.Report) error {
 			Healthy bool `json:"healthy"`
 		}{rep, rep.Healthy()}), result)
 	}
-	t := p.table()
+	names := 0
+	for _, c := range rep.Checks {
+		names = max(names, min(len(printable(c.Check)), mostName))
+	}
+	var errs []error
+	say := func(head, text string) {
+		errs = append(errs, p.line(hanging(head, printable(text), p.columns())))
+	}
 	for _, c := range rep.Checks {
 		status := string(c.Status)
 		if c.Status != cluster.Pass {
 			status = strings.ToUpper(status)
 		}
-		t.row(status, "%s\t%s", printable(c.Check), printable(c.Message))
-		if c.Hint != "" {
-			t.row("", "\thint: %s", printable(c.Hint))
+		say(fmt.Sprintf("%-7s  %-*s  ", status, names, printable(c.Check)), c.Message)
+		if c.Hint != "" { // as far to the left as can be: many are commands
+			say(strings.Repeat(" ", 9), "hint: "+c.Hint)
 		}
 	}
-	errs := []error{t.flush()}
-	errs = append(errs, p.line(clusterVerdict(rep)))
+	say("", clusterVerdict(rep))
 	return errors.Join(append(errs, result)...)
 }
 

@@ -473,8 +473,10 @@ type table struct {
 }
 
 func (p *printer) table() *table {
-	return &table{w: tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)}
+	return &table{w: columns(p.stdout)}
 }
+
+func columns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 func (t *table) row(name, format string, a ...any) {
 	if _, err := fmt.Fprintf(t.w, "%s\t%s\n", name, fmt.Sprintf(format, a...)); err != nil && t.err == nil {
