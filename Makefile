@@ -3,6 +3,7 @@ SHELL      := bash
 TESTFLAGS  ?=
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 E2E        := ./cmd/dyn2raft/e2e
+REPORT     := ./cmd/dyn2raft/report
 GORELEASER ?= CGO_ENABLED=0 go tool -modfile=testdata/dist/go.mod goreleaser
 COMMAND    := github.com/dyn2raft/dyn2raft/cmd/dyn2raft/command
 # What .goreleaser.yaml gives to bin/extra and `make cross` builds with.
@@ -35,7 +36,7 @@ crash: ## kill copies at every durable step and at random, go on with them, and 
 	go test -count=1 -timeout 60m -v ./cmd/dyn2raft/crash -args -kills $(or $(KILLS),200) $(if $(SEED),-seed $(SEED))
 
 browser: ## look at the report in a headless Chromium (in PATH, or $BROWSER)
-	go test -tags browser -count=1 -v ./cmd/dyn2raft/report
+	go test -tags browser -count=1 -v $(REPORT)
 
 e2e: ## the whole move with a real Vault, three nodes, failover, and vault operator migrate to compare
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
@@ -51,8 +52,8 @@ vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the scripts
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
-	go vet ./... && go vet -tags e2e $(E2E)
-	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E)
+	go vet ./... && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
+	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E) && go tool staticcheck -tags browser $(REPORT)
 	$(LINT) run ./...
 	@for script in .ci/run .ci/check-dist docs/*.sh testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
 
