@@ -263,6 +263,9 @@ type Result struct {
 	Digests  Digests `json:"digests"`
 	ReadBack bool    `json:"read_back"`
 
+	// Note is what Options.Begin returned, in this process or an earlier one.
+	Note string `json:"-"`
+
 	// Partial is set when Options.StartKey left entries out on purpose.
 	Partial bool `json:"partial"`
 	// Complete is set when the result is in place.

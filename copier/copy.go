@@ -40,6 +40,12 @@ type Options struct {
 	WorkDir string
 	// CheckpointInterval is how often what was read is saved; 0 means 4 s.
 	CheckpointInterval time.Duration
+	// Begin, where set, is called once the destination is fit, the source is
+	// fit and locked, and before anything is read. What it returns is kept with
+	// the copy, of a resumed one too, and given back as Result.Note: the name of
+	// a backup, say. A copy that has a note is not asked for another. Its error
+	// ends the copy.
+	Begin func(ctx context.Context) (note string, err error)
 	// ReadBack, where set, and where the sink is a [Directory], reads what was
 	// loaded, in another way than it was written, checks all that can be
 	// checked of how it is stored, and returns the digests of its entries.
@@ -231,7 +237,24 @@ func (c *copying) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := c.note(ctx); err != nil {
+		return err
+	}
 	return c.transfer(ctx, lease)
+}
+
+// note calls Options.Begin, unless an earlier process of the copy has.
+func (c *copying) note(ctx context.Context) (err error) {
+	if c.opts.Begin != nil && c.journal.setup.Note == "" {
+		if c.journal.setup.Note, err = c.opts.Begin(ctx); err != nil {
+			return cause(ctx, err)
+		}
+		if err := c.journal.writeSetup(); err != nil {
+			return err
+		}
+	}
+	c.result.Note = c.journal.setup.Note
+	return nil
 }
 
 // worthKeeping tells whether a run that ended with err can be resumed.
@@ -572,7 +595,7 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == complete.RunID {
 		c.journal.setup, c.journal.work = *was, was.WorkDir
 		c.digests = was.Digests
-		c.result.Resumed, c.result.Began = was.Resumed+1, was.Start
+		c.result.Resumed, c.result.Began, c.result.Note = was.Resumed+1, was.Start, was.Note
 		c.result.Earlier = readHistory(dir)
 		if was.Scan != nil && was.Load != nil {
 			c.result.Scan, c.result.Load = *was.Scan, *was.Load

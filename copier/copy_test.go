@@ -535,3 +535,32 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 		})
 	}
 }
+
+// Begin comes behind the checks and the lock, and before the first read.
+func TestBegin(t *testing.T) {
+	c := &copyCase{t: t}
+	c.opts.Begin = func(context.Context) (string, error) { return "the backup", c.call("begin") }
+	result, err := c.run(t.Context())
+	if err != nil || result.Note != "the backup" {
+		t.Errorf("note %q, %v", result.Note, err)
+	}
+	if want := "dst.Prepare src.Prepare src.Lock begin src.Segments"; !strings.HasPrefix(c.String(), want) {
+		t.Errorf("got %s, want %s …", c.String(), want)
+	}
+
+	for _, fails := range []string{"dst.Prepare", "src.Prepare", "src.Lock"} {
+		c := &copyCase{t: t, fail: map[string]error{fails: errors.New("no")}}
+		c.opts.Begin = func(context.Context) (string, error) { return "", c.call("begin") }
+		if _, err := c.run(t.Context()); err == nil || strings.Contains(c.String(), "begin") {
+			t.Errorf("%s: %v after %s", fails, err, c.String())
+		}
+	}
+
+	denied := errors.New("denied")
+	c = &copyCase{t: t, fail: map[string]error{"begin": denied}}
+	c.opts.Begin = func(context.Context) (string, error) { return "half a backup", c.call("begin") }
+	result, err = c.run(t.Context())
+	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock begin lease.Release(0) dst.Close") {
+		t.Errorf("%v, note %q after %s", err, result.Note, c.String())
+	}
+}

@@ -87,6 +87,8 @@ type Setup struct {
 	Digest bool `json:"digest"`
 	// Held is set from when the source was locked.
 	Held bool `json:"held"`
+	// Note is what Options.Begin returned.
+	Note string `json:"note,omitempty"`
 	// Resumed counts how often the copy was resumed.
 	Resumed int `json:"resumed"`
 	// Scan, Load and Digests are set when all is read and loaded.

@@ -687,3 +687,42 @@ func TestInterruptedOnASlowDisk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What Begin returned stays with the copy: whoever goes on with it gets it, and
+// is not asked for another; where there is none yet, it is asked for.
+func TestBeginOfAResumedCopy(t *testing.T) {
+	begin := func(note string, calls *int) func(context.Context) (string, error) {
+		return func(context.Context) (string, error) { *calls++; return note, nil }
+	}
+	for _, c := range []struct {
+		first, then bool // Begin is set
+		want        string
+		calls       int
+	}{{true, false, "first", 1}, {true, true, "first", 1}, {false, true, "second", 1}, {false, false, "", 0}} {
+		var calls int
+		var opts Options
+		if c.first {
+			opts.Begin = begin("first", &calls)
+		}
+		m := begun(t, 5, opts)
+		again := Options{Resume: true}
+		if c.then {
+			again.Begin = begin("second", &calls)
+		}
+		var finished string
+		kill := true
+		again.Finish = func(_ context.Context, r Result) error { finished = r.Note; m.dead.Store(kill); return nil }
+		// Killed behind its commit, and again gone on with: Finish is called twice.
+		if _, killed, err := m.try(t.Context(), attempt{opts: again}); !killed || finished != c.want {
+			t.Errorf("%+v: %v, Finish was given %q", c, err, finished)
+		}
+		finished, kill = "", false
+		res, _, err := m.try(t.Context(), attempt{opts: again})
+		if err != nil || res.Note != c.want || finished != c.want || calls != c.calls {
+			t.Errorf("%+v: note %q, Finish was given %q, %d calls, %v", c, res.Note, finished, calls, err)
+		}
+		if err := m.check(); err != nil {
+			t.Error(err)
+		}
+	}
+}

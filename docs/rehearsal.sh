@@ -424,6 +424,12 @@ must 'sudo -u vault dyn2raft report -manifest /opt/vault/data.dyn2raft.json -ver
 grep -q '</html>' "$work/vault_1/opt/report.html" || fail "the report is no page"
 grep -qE 'all [0-9,]+ are equal, and there is nothing else' "$work/vault_1/opt/report.html" || fail "the report lacks the comparison with the table"
 grep -q 'interrupted by SIGINT' "$work/vault_1/opt/report.html" || fail "the report does not tell of the interruption"
+if [ ${#backup[@]} != 0 ]; then # made by the copy that was interrupted, and on record of the one that went on
+	arn=$(sed -n 's/.*the backup is available: arn=//p' "$work/copy")
+	[ -n "$arn" ] || fail "the interrupted copy names no backup"
+	grep -qF "\"backup_arn\": \"$arn\"" "$work/vault_1/opt/data.dyn2raft.json" || fail "the manifest does not name the backup $arn"
+	grep -qF "${arn##*/}" "$work/vault_1/opt/report.html" || fail "the report does not name the backup $arn"
+fi
 
 step "4.1 to 4.3 start and unseal the first node, and look"
 must 'sudo systemctl enable --now vault'

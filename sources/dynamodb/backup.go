@@ -79,7 +79,7 @@ func (s *Source) Backup(ctx context.Context, name string) (arn string, err error
 	return arn, nil
 }
 
-// backupFailed is fail for a backup: nothing has been read or locked yet.
+// backupFailed is fail for a backup.
 func (s *Source) backupFailed(ctx context.Context, action, name string, err error) error {
 	failed := s.fail(ctx, action, err)
 	e, ok := errors.AsType[*copier.Error](failed)
@@ -91,11 +91,11 @@ func (s *Source) backupFailed(ctx context.Context, action, name string, err erro
 	var api smithy.APIError
 	switch {
 	case IsDenied(err):
-		out.Hint = "allow the IAM action " + deniedAction(action, apiMessage(err)) + " to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups (arn:…:table/" + s.opts.Table + "/backup/*). Or leave -backup out and make the backup yourself. Nothing was read or locked"
+		out.Hint = "allow the IAM action " + deniedAction(action, apiMessage(err)) + " to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups (arn:…:table/" + s.opts.Table + "/backup/*). Or leave -backup out and make the backup yourself"
 	case errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException":
 		out.Hint = "this endpoint makes no backups: leave -backup out"
 	case out.Hint == "":
-		out.Hint = "cure the cause, or leave -backup out and make the backup yourself. Nothing was read or locked"
+		out.Hint = "cure the cause, or leave -backup out and make the backup yourself"
 	}
 	return out
 }

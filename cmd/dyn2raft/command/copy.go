@@ -113,8 +113,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	switch start, partial := cmd.String("start"), cmd.Bool("partial"); {
 	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked") || cmd.Bool("resume") || cmd.Bool("restart")):
 		return &usageError{"-reset copies nothing, and goes with none of -start, -partial, -resume, -restart and -keep-source-locked", "run it alone, then copy"}
-	case cmd.Bool("reset") && cmd.IsSet("backup"), cmd.Bool("resume") && cmd.IsSet("backup"):
-		return &usageError{"-backup makes a backup before the first read, and goes with neither -reset nor -resume", "leave it out: the backup of the copy's begin is what counts"}
+	case cmd.Bool("reset") && cmd.IsSet("backup"):
+		return &usageError{"-backup makes a backup before the first read, and -reset reads nothing", "leave -backup out"}
 	case cmd.Bool("resume") && cmd.Bool("restart"):
 		return &usageError{"-resume goes on with an unfinished copy, -restart throws it away", "give one of them"}
 	case start != "" && !partial:
@@ -188,11 +188,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	defer stopMetrics()
-	if rec.backup, err = backup(ctx, cmd, src, out); err != nil {
-		return err
-	}
 	stop := out.progress()
-	res, err := copier.Copy(ctx, src, dst, copier.Options{
+	opts := copier.Options{
 		Workers:  workers(cmd, cfg),
 		Segments: cmd.Int("segments"),
 		Memory:   memory,
@@ -204,7 +201,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Finish:   rec.write,
 		Progress: &out.tracker,
 		Events:   out.event,
-	})
+	}
+	if cmd.IsSet("backup") {
+		opts.Begin = func(ctx context.Context) (string, error) { return backup(ctx, cmd, src, out) }
+	}
+	res, err := copier.Copy(ctx, src, dst, opts)
 	stop()
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport

@@ -28,7 +28,6 @@ type manifestWriter struct {
 	cfg      *config.Config
 	dst      *sink.Sink
 	readBack string
-	backup   string // its ARN
 	src      *dynamodb.Source
 	out      *printer
 	manifest *verify.Manifest // once it is written
@@ -68,7 +67,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		ProcessStart: res.Start.UTC(),
 		Partial:      res.Partial,
 		Source:       res.Source,
-		Backup:       r.backup,
+		Backup:       res.Note,
 		Vault:        r.versions(ctx),
 		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: r.dst.NodeID(), Address: r.cfg.Destination.Address,
 			LogStore: logStore, Index: sink.FSMIndex, Term: sink.FSMTerm, FileBytes: res.Load.FileBytes},

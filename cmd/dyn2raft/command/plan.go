@@ -52,11 +52,11 @@ func planCommand(std Streams) *cli.Command {
 }
 
 func backupFlag() cli.Flag {
-	return &cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it"}
+	return &cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it; copy does it once the table is locked"}
 }
 
 // backup makes the backup that -backup asks for, and returns its ARN; nothing
-// where it asks for none. The source must not be used before.
+// where it asks for none.
 func backup(ctx context.Context, cmd *cli.Command, src *dynamodb.Source, out *printer) (arn string, err error) {
 	name := cmd.String("backup")
 	if name == "" {

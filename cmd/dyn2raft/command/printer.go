@@ -286,6 +286,7 @@ type copyRecord struct {
 	Address     string `json:"address"`
 	StartKey    string `json:"start_key,omitempty"`
 	Manifest    string `json:"manifest,omitempty"`
+	Backup      string `json:"backup_arn,omitempty"`
 	Message     string `json:"message"`
 }
 
@@ -297,7 +298,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
-			start, rec.path(), message})
+			start, rec.path(), res.Note, message})
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
@@ -325,6 +326,9 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 	}
 	if res.ReadBack {
 		t.row("Proof", "vault.db was read back: all %s entries have digest %s…", humanize.Comma(res.Digests.Total().Entries), res.Digests.Total().Hash.String()[:16])
+	}
+	if res.Note != "" {
+		t.row("Backup", "%s", res.Note)
 	}
 	if path := rec.path(); path != "" {
 		t.row("Manifest", "%s", path)
