@@ -39,7 +39,7 @@ func levelFlag() cli.Flag {
 }
 
 func logFormatFlag() cli.Flag {
-	return &cli.StringFlag{Name: "log-format", Value: "text", Usage: "of everything on standard error: text, or json for one object a line, with plain numbers"}
+	return &cli.StringFlag{Name: "log-format", Usage: "of everything on standard error: text, or json for one object a line, with plain numbers (default: that of -format)", Value: "text", HideDefault: true}
 }
 
 func metricsFlag() cli.Flag {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,6 +56,8 @@ func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
 	}
 	opts := &hclog.LoggerOptions{Output: p.screen, Level: level}
 	switch f := cmd.String("log-format"); {
+	case p.json && hasFlag(cmd, "log-format") && !cmd.IsSet("log-format"):
+		opts.JSONFormat = true // who reads the result reads these too
 	case f == "text", f == "" && !cmd.IsSet("log-format"): // commands that log little have no such flag
 	case f == "json":
 		opts.JSONFormat = true
@@ -67,6 +70,10 @@ func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
 	}
 	p.live = p.screen.live && !p.json && !opts.JSONFormat
 	return p, nil
+}
+
+func hasFlag(cmd *cli.Command, name string) bool {
+	return slices.ContainsFunc(cmd.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 }
 
 // printError writes each error, and what to do about it.
