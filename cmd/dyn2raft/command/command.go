@@ -251,6 +251,9 @@ func withSignals(parent context.Context, stderr io.Writer) (_ context.Context, s
 		}
 		select {
 		case s := <-signals:
+			if screen, ok := stderr.(*screen); ok {
+				screen.leave()
+			}
 			os.Exit(128 + int(s.(syscall.Signal))) //nolint:errcheck // as above
 		case <-done:
 		}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/acarl005/stripansi"
 	"github.com/dustin/go-humanize"
 	"github.com/hashicorp/go-hclog"
 	"github.com/mattn/go-runewidth"
@@ -102,7 +101,7 @@ func (s *screen) show(rows func(width int) [blockLines]string) {
 	if s.block != nil || !s.live {
 		return
 	}
-	s.con = &console{out: s.out, reflows: reflows(), size: func() (int, int, error) { return term.GetSize(int(s.tty.Fd())) }}
+	s.con = &console{out: s.out, size: func() (int, int, error) { return term.GetSize(int(s.tty.Fd())) }}
 	s.block = mpb.New(mpb.WithConsoleWriter(s.con), mpb.WithRefreshRate(refresh))
 	var frame [blockLines]string // of the rows, the first is asked for first
 	var fillers []mpb.BarFiller
@@ -161,18 +160,21 @@ func (s tellingSource) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 }
 
 // A console writes frames of a block to a terminal, for mpb. In place of mpb's
-// own it knows that a terminal which became narrower may have broken the lines
-// of the last frame, and that keys which were pressed moved the cursor.
+// own it leaves the cursor where the block begins, and breaks no line of it:
+// a terminal that changes its size keeps the cursor with its line, and all that
+// is below is the block, however many rows its lines take by now. So it does not
+// matter either that a terminal in a window that is being dragged tells its size
+// late, as tmux does. It erases row by row: what tmux is told to erase from the
+// screen's first place to its end, it puts into its history.
 // mpb calls all methods from one goroutine.
 type console struct {
-	out     io.Writer
-	size    func() (columns, rows int, err error)
-	reflows bool
+	out  io.Writer
+	size func() (columns, rows int, err error)
 
 	above bytes.Buffer // lines that go above the block
 	rows  bytes.Buffer // the block
-	cols  int          // of the terminal now
-	drawn []int        // the width of each line of the block that is on the terminal
+	high  int          // how many rows the terminal has
+	drawn bool         // there is a block below the cursor
 }
 
 // maxWidth bounds the block's width on a wide terminal: a bar is no clearer for
@@ -189,8 +191,8 @@ func (c *console) ReadFrom(r io.Reader) (int64, error) { return c.rows.ReadFrom(
 func (c *console) IsTerminal() bool { return true }
 
 // GetTermSize returns what there is room for: the last column stays free, since
-// terminals differ in when they break a full line, and the last row is the
-// cursor's. A terminal that knows no size is taken for one of 80 columns.
+// terminals differ in what they do behind it, and so does a row. A terminal that
+// knows no size is taken for one of 80 columns.
 func (c *console) GetTermSize() (width, height int, err error) {
 	cols, rows, err := c.size()
 	if err != nil {
@@ -199,18 +201,30 @@ func (c *console) GetTermSize() (width, height int, err error) {
 	if cols == 0 || rows == 0 {
 		cols, rows = 80, 24
 	}
-	c.cols = cols
+	c.high = rows
 	return max(min(cols-1, maxWidth), 1), max(rows-1, 0), nil
 }
 
+const (
+	eraseRow   = "\x1b[2K"
+	downOne    = "\x1b[B" // stays on the last row
+	saveCursor = "\x1b7"
+	backToIt   = "\x1b8"
+	breakNone  = "\x1b[?7l" // lines that are too long are cut
+	breakLong  = "\x1b[?7h"
+)
+
 // Flush replaces the block by what was written since the last call. How many
-// lines the block has now is counted here: mpb's own count is wrong where the
+// lines the block has is counted here: mpb's own count is wrong where the
 // terminal has fewer rows than the block.
 func (c *console) Flush(int) error {
-	text := c.erase() + c.above.String() + c.rows.String()
-	c.drawn = c.drawn[:0]
-	for row := range strings.Lines(c.rows.String()) {
-		c.drawn = append(c.drawn, runewidth.StringWidth(strings.TrimSuffix(stripansi.Strip(row), "\n")))
+	text := c.erase() + c.above.String()
+	if block := strings.TrimSuffix(c.rows.String(), "\n"); block != "" {
+		text += breakNone + block + breakLong + "\r"
+		if up := strings.Count(block, "\n"); up > 0 {
+			text += fmt.Sprintf("\x1b[%dA", up)
+		}
+		c.drawn = true
 	}
 	c.above.Reset()
 	c.rows.Reset()
@@ -225,28 +239,22 @@ func (c *console) end() {
 
 // erase is what removes the block from the terminal.
 func (c *console) erase() string {
-	rows := 0
-	for _, width := range c.drawn {
-		rows++
-		if c.reflows && width > c.cols {
-			rows += (width - 1) / c.cols
-		}
-	}
-	if rows == 0 {
+	if !c.drawn {
 		return ""
 	}
-	return fmt.Sprintf("\r\x1b[%dA\x1b[J", rows) // to the first column, up, and erase all below
+	c.drawn = false
+	return "\r" + saveCursor + strings.Repeat(eraseRow+downOne, c.high) + backToIt
 }
 
-// reflows tells whether the terminal breaks lines that are there when it
-// becomes narrower, as all do but for a few old ones, which cut them.
-func reflows() bool {
-	for _, name := range []string{"XTERM_VERSION", "STY"} { // xterm itself, GNU screen
-		if os.Getenv(name) != "" && os.Getenv("TMUX") == "" {
-			return false
-		}
+// leave puts the cursor below the block, for a process that ends at once.
+func (s *screen) leave() {
+	if !s.mu.TryLock() {
+		return // somebody is writing
 	}
-	return os.Getenv("TERM") != "linux"
+	defer s.mu.Unlock()
+	if s.block != nil {
+		_, _ = io.WriteString(s.out, strings.Repeat(downOne, blockLines-1)+"\r\n")
+	}
 }
 
 // settle is for how long a phase runs before something is said of its end: the

@@ -185,6 +185,9 @@ func TestLive(t *testing.T) {
 			}
 			fmt.Fprintln(s, "error: the end")
 			m.close()
+			if strings.Contains(m.raw.String(), "\x1b[J") {
+				t.Error("it erases to the screen's end, which fills tmux's history")
+			}
 			var expected []string
 			for _, l := range want {
 				expected = append(expected, wrapped(cols, l)...)
@@ -197,10 +200,9 @@ func TestLive(t *testing.T) {
 }
 
 // TestLiveResize makes a terminal that does not reflow narrower and wider, and
-// types on it. TestErase is about those that do.
+// types on it. TestTmux is about one that does.
 func TestLiveResize(t *testing.T) {
-	t.Setenv("XTERM_VERSION", "XTerm(390)")
-	t.Setenv("TMUX", "")
+	t.Parallel()
 	m := newMonitor(t, 200)
 	s := newScreen(m.tty, env("TERM=xterm"))
 	p := &printer{screen: s}
@@ -235,10 +237,10 @@ func TestLiveSmall(t *testing.T) {
 		t.Errorf("on the screen\n%s", strings.Join(lines, "\n"))
 	}
 	m.mu.Lock()
-	scrolled := strings.Count(m.raw.String(), "\n") - strings.Count(m.raw.String(), "\x1b[3A")*3
+	scrolled := strings.Count(m.raw.String(), "\n") - strings.Count(m.raw.String(), "\x1b[2A")*2
 	m.mu.Unlock()
-	if scrolled != 3 {
-		t.Errorf("%d rows more were written than taken back, expected 3: what scrolls away is never erased", scrolled)
+	if scrolled != 0 {
+		t.Errorf("%d rows more were written than taken back: what scrolls away is never erased", scrolled)
 	}
 	s.hide()
 }
@@ -283,27 +285,29 @@ func TestLiveColor(t *testing.T) {
 	}
 }
 
-// TestErase counts the rows that a block takes after the terminal's width has
-// changed.
+// TestErase looks at what is written: the cursor goes back to where the block
+// begins, and rows are erased one by one. What tmux is told to erase to the
+// screen's end goes into its history.
 func TestErase(t *testing.T) {
-	for _, c := range []struct {
-		cols    int
-		reflows bool
-		want    string
-	}{
-		{100, true, "\r\x1b[3A\x1b[J"},
-		{99, true, "\r\x1b[3A\x1b[J"},
-		{98, true, "\r\x1b[4A\x1b[J"}, // 99 columns take two rows
-		{49, true, "\r\x1b[6A\x1b[J"}, // three, two, one
-		{49, false, "\r\x1b[3A\x1b[J"},
-	} {
-		con := &console{drawn: []int{99, 50, 0}, cols: c.cols, reflows: c.reflows}
-		if got := con.erase(); got != c.want {
-			t.Errorf("%d columns, reflows %v: %q, expected %q", c.cols, c.reflows, got, c.want)
-		}
+	var out strings.Builder
+	con := &console{out: &out, size: func() (int, int, error) { return 80, 3, nil }}
+	if _, _, err := con.GetTermSize(); err != nil {
+		t.Fatal(err)
 	}
-	if got := (&console{}).erase(); got != "" {
-		t.Errorf("there is nothing, and it is erased by %q", got)
+	const gone = "\r\x1b7\x1b[2K\x1b[B\x1b[2K\x1b[B\x1b[2K\x1b[B\x1b8"
+	for _, c := range []struct{ above, rows, want string }{
+		{"", "", ""},
+		{"log\n", "a\nb\n", "log\n\x1b[?7la\nb\x1b[?7h\r\x1b[1A"},
+		{"", "a\n", gone + "\x1b[?7la\x1b[?7h\r"},
+		{"log\n", "", gone + "log\n"},
+		{"", "", ""},
+	} {
+		out.Reset()
+		_, _ = io.WriteString(con, c.above)
+		_, _ = con.ReadFrom(strings.NewReader(c.rows))
+		if err := con.Flush(0); err != nil || out.String() != c.want {
+			t.Errorf("above %q, rows %q: %q, expected %q (%v)", c.above, c.rows, out.String(), c.want, err)
+		}
 	}
 }
 
@@ -397,8 +401,9 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// onTerminal runs dyn2raft on a terminal of its own, with a table of a demo.
-func onTerminal(t *testing.T, m *monitor, entries int, opts dynamotest.Options, args ...string) *exec.Cmd {
+// slowTable serves a table of a demo, of which some requests fail, and returns
+// the configuration of a copy into an empty directory.
+func slowTable(t *testing.T, entries int, opts dynamotest.Options) (file string) {
 	t.Helper()
 	srv := dynamotest.NewServer(opts)
 	t.Cleanup(srv.Close)
@@ -410,16 +415,23 @@ func onTerminal(t *testing.T, m *monitor, entries int, opts dynamotest.Options, 
 	}
 	srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ResetConnection, Operation: "Scan", After: 5, Count: 3})
 	dir := t.TempDir()
-	file := filepath.Join(dir, "migrate.hcl")
+	file = filepath.Join(dir, "migrate.hcl")
 	text := fmt.Sprintf("storage_source \"dynamodb\" {\n endpoint = %q\n access_key = \"a\"\n secret_key = \"s\"\n}\n"+
 		"storage_destination \"raft\" {\n path = %q\n}\ncluster_addr = \"https://127.0.0.1:8201\"\n", srv.URL, dir)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return file
+}
+
+// onTerminal runs dyn2raft on a terminal of its own, with a table of a demo.
+func onTerminal(t *testing.T, m *monitor, entries int, opts dynamotest.Options, args ...string) *exec.Cmd {
+	t.Helper()
+	file := slowTable(t, entries, opts)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "dyn2raft", append([]string{"copy", "-config", file}, args...)...)
-	cmd.Env = []string{"HOME=" + dir, "AWS_EC2_METADATA_DISABLED=true", "GORACE=atexit_sleep_ms=0", "TERM=xterm"}
+	cmd.Env = []string{"HOME=" + filepath.Dir(file), "AWS_EC2_METADATA_DISABLED=true", "GORACE=atexit_sleep_ms=0", "TERM=xterm"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = m.tty, m.tty, m.tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // its standard input is
 	if err := cmd.Start(); err != nil {
