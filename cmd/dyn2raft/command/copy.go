@@ -216,7 +216,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return howToGoOn(err, res, cmd)
 	}
-	if err := out.copied(res, rec, cmd.String("start"), cmd.Bool("keep-source-locked")); err != nil {
+	locked := ""
+	if cmd.Bool("keep-source-locked") {
+		locked = "dyn2raft copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"
+	}
+	if err := out.copied(res, rec, cmd.String("start"), locked); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil
@@ -232,8 +236,8 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 		}
 		return err
 	}
-	base := "dyn2raft copy -config " + shellescape.Quote(cmd.String("config"))
-	more := ""
+	base := []string{"dyn2raft", "copy", "-config " + shellescape.Quote(cmd.String("config"))}
+	resume := append(slices.Clone(base), "--resume")
 	for _, flag := range cmd.Flags {
 		name := flag.Names()[0]
 		switch {
@@ -241,23 +245,43 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 		case slices.Contains([]string{"config", "resume", "restart", "reset", "source-stopped", "backup"}, name):
 			// said already, the contrary of going on, or done
 		case cmd.Value(name) == true:
-			more += " -" + name
+			resume = append(resume, "-"+name)
 		default:
-			more += " -" + name + " " + shellescape.Quote(fmt.Sprint(cmd.Value(name)))
+			resume = append(resume, "-"+name+" "+shellescape.Quote(fmt.Sprint(cmd.Value(name))))
 		}
 	}
-	return &unfinishedError{err, fmt.Sprintf("what was read is kept, and the table stays locked for this copy\n"+
-		"to go on:   %s --resume%s\n"+
-		"to give up: %s -reset   (until then no Vault starts on the table)", base, more, base)}
+	return &resumableError{err, resume, append(base, "-reset")}
 }
 
-// An unfinishedError is the error of a copy that can be gone on with.
+// An unfinishedError is the error of work that can be gone on with.
 type unfinishedError struct {
 	error
 	hint string // comes behind the error's own
 }
 
 func (e *unfinishedError) Unwrap() error { return e.error }
+
+// A resumableError is the error of a copy that can be gone on with, and the
+// words of the commands that do so and give it up.
+type resumableError struct {
+	error
+	resume, reset []string
+}
+
+// hint comes behind the error's own. Its lines have so many columns; 0 is no
+// limit.
+func (e *resumableError) hint(columns int) string {
+	const until = "(until then no Vault starts on the table)"
+	columns = max(columns-2, 0) // its lines are indented
+	out := "what was read is kept, and the table stays locked for this copy\n" +
+		pasteable("to go on:   ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
+	if columns > 0 {
+		return out + "\n" + strings.Repeat(" ", len("to give up: ")) + until
+	}
+	return out + "   " + until
+}
+
+func (e *resumableError) Unwrap() error { return e.error }
 
 // memoryBudget is the value of -memory in bytes, which it makes the garbage
 // collector obey.

@@ -304,20 +304,27 @@ func (v view) rows(width int) (out [blockLines]string) {
 		}
 	}
 
-	entries, of := v.Entries, ""
-	switch v.Phase {
-	case copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit:
-		entries, of = v.Loaded, " of "+humanize.Comma(v.Entries)
-	default:
-		if v.Source.Items > 0 {
-			of = " of about " + humanize.Comma(v.Source.Items)
-		}
+	// The table counts its items, markers too: entries alone never come to that.
+	label, text := "entries   ", humanize.Comma(v.Entries)
+	switch {
+	case v.Phase == copier.PhaseLoad, v.Phase == copier.PhaseCheck, v.Phase == copier.PhaseCommit:
+		text = humanize.Comma(v.Loaded) + " of " + humanize.Comma(v.Entries)
+	case v.Source.Items > 0:
+		label, text = "items     ", fmt.Sprintf("%s of about %s", humanize.Comma(v.seen()), humanize.Comma(v.Source.Items))
 	}
 	rate, average := v.rates()
-	out[1] = v.fit(width, "", "entries   ", fmt.Sprintf("%-32s%s", humanize.Comma(entries)+of, v.pace(perSecond(rate.entries).String(), perSecond(average.entries).String())))
-	out[2] = v.fit(width, "", "size      ", fmt.Sprintf("%-32s%s", size(v.Bytes)+" read", v.pace(size(int64(rate.bytes))+"/s", size(int64(average.bytes))+"/s")))
+	ofItems := 1.0
+	if label != "entries   " {
+		ofItems = float64(v.seen()) / float64(max(v.Entries, 1))
+	}
+	out[1] = v.fit(width, "", label, fmt.Sprintf("%-32s%s", text, v.pace(perSecond(rate.entries*ofItems).String(), perSecond(average.entries*ofItems).String())))
+	read := size(v.Bytes) + " read"
+	if label != "entries   " {
+		read = fmt.Sprintf("%s in %s entries", size(v.Bytes), humanize.Comma(v.Entries))
+	}
+	out[2] = v.fit(width, "", "size      ", fmt.Sprintf("%-32s%s", read, v.pace(size(int64(rate.bytes))+"/s", size(int64(average.bytes))+"/s")))
 	if v.Phase != copier.PhaseScan && v.Phase != "" {
-		out[2] = v.fit(width, "", "size      ", size(v.Bytes)+" read") // the sink tells no bytes
+		out[2] = v.fit(width, "", "size      ", read) // the sink tells no bytes
 	}
 
 	color := ""
@@ -327,7 +334,7 @@ func (v view) rows(width int) (out [blockLines]string) {
 	out[3] = v.fit(width, color, "requests  ", fmt.Sprintf("%d workers   %s read units   %s throttled   %s tried again",
 		v.Workers, humanize.CommafWithDigits(v.Units, 1), humanize.Comma(v.Throttles), humanize.Comma(v.Retries)))
 
-	text := fmt.Sprintf("%s of %s", humanize.Comma(v.SegmentsDone), humanize.Comma(v.Segments))
+	text = fmt.Sprintf("%s of %s", humanize.Comma(v.SegmentsDone), humanize.Comma(v.Segments))
 	if !v.Checkpoint.IsZero() {
 		text += fmt.Sprintf("   checkpoint %s ago, %s entries are safe", max(v.now.Sub(v.Checkpoint), 0).Truncate(time.Second), humanize.Comma(v.Saved))
 	}

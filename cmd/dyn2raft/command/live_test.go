@@ -129,8 +129,12 @@ func wrapped(cols int, lines ...string) (out []string) {
 	return out
 }
 
-// blockLabels are how the block's lines behind the first begin.
-var blockLabels = []string{"entries   ", "size      ", "requests  ", "segments  "}
+// blockLabels are how the block's lines behind the first begin. Where the table
+// tells how many items it has, the second one counts those.
+var (
+	blockLabels = []string{"entries   ", "size      ", "requests  ", "segments  "}
+	itemsLabel  = "items     "
+)
 
 // checkBlock looks for one block, whole, at the end of a screen.
 func checkBlock(t *testing.T, lines []string, cols int, phase string) {
@@ -140,6 +144,9 @@ func checkBlock(t *testing.T, lines []string, cols int, phase string) {
 		t.Fatalf("no block in\n%s", strings.Join(lines, "\n"))
 	}
 	for i, label := range append([]string{fmt.Sprintf("%-10s", phase)}, blockLabels...) {
+		if strings.HasPrefix(lines[n+1], itemsLabel) && i == 1 {
+			label = itemsLabel
+		}
 		if line := lines[n+i]; !strings.HasPrefix(line, label) || runewidth.StringWidth(line) >= cols {
 			t.Errorf("line %d of the block is %q, expected %q…", i, line, label)
 		}
@@ -356,6 +363,28 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestItems: of a table whose own count is right, all is read when its items
+// are, and that is what the block shows.
+func TestItems(t *testing.T) {
+	now := time.Now()
+	v := view{Status: copier.Status{Phase: copier.PhaseScan, Source: copier.SourceInfo{Items: 72_706}, Entries: 58_520, Markers: 14_186, Bytes: 48 << 20,
+		EntryRate: 2926, ByteRate: 1 << 20, Segments: 64, SegmentsDone: 64}, now: now, since: now.Add(-20 * time.Second)}
+	rows := v.rows(79)
+	for i, want := range []string{
+		"scan      [====================================] 100%  all is read, finishing",
+		"items     72,706 of about 72,706               3,635/s now     3,635/s average",
+		"size      48 MiB in 58,520 entries           1.0 MiB/s now   2.4 MiB/s average",
+	} {
+		if got := strings.TrimRight(rows[i], " "); i != 0 && got != want || i == 0 && !strings.HasSuffix(got, "] 100%  all is read, finishing") {
+			t.Errorf("line %q, expected %q", got, want)
+		}
+	}
+	v.Phase, v.Loaded = copier.PhaseLoad, 1000
+	if rows := v.rows(79); !strings.HasPrefix(rows[1], "entries   1,000 of 58,520 ") {
+		t.Errorf("line %q", rows[1])
+	}
+}
+
 // TestLeft looks at what is said of the time that is left.
 func TestLeft(t *testing.T) {
 	now := time.Now()
@@ -470,7 +499,7 @@ func TestLiveCopy(t *testing.T) {
 	}
 	// All that is on the screen is lines that begin as lines do, and what was
 	// too long for one.
-	begin := regexp.MustCompile(`^(20\d\d-\S+Z? \[|Nothing tells|A Vault that|Copied  |From  |To  |Time  |Rate  |Read  |Limit  |Skipped  |Proof  |Manifest  |Success!)`)
+	begin := regexp.MustCompile(`^(20\d\d-\S+Z? \[|Nothing tells|A Vault that|Copied  |From  |To  |Time  |Rate  |Read  |Limit  |Skipped  |Proof  |Manifest  | {10}\S|Success!)`)
 	for i, l := range lines {
 		if !begin.MatchString(l) && (i == 0 || len(lines[i-1]) < cols-1) {
 			t.Errorf("line %q follows %q", l, lines[max(i-1, 0)])

@@ -9,7 +9,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
-	"golang.org/x/term"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -223,38 +222,4 @@ func duration(seconds float64) string {
 	default:
 		return fmt.Sprintf("%.1f s", seconds)
 	}
-}
-
-// columns is the width of standard output: the terminal's, else that of the
-// usual page.
-func (p *printer) columns() int {
-	if f, ok := p.stdout.(interface{ Fd() uintptr }); ok {
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
-			return max(w, 60)
-		}
-	}
-	return 80
-}
-
-// hanging is a text in lines of at most so many columns, those behind the first
-// indented as far as head is long. A word is never cut: it may be a command.
-func hanging(head, text string, columns int) string {
-	var b strings.Builder
-	b.WriteString(head)
-	at, room := 0, max(columns-len(head), 20)
-	for i, word := range strings.Fields(text) {
-		n := len([]rune(word))
-		switch {
-		case i == 0:
-		case at+1+n > room:
-			b.WriteString("\n" + strings.Repeat(" ", len(head)))
-			at = 0
-		default:
-			b.WriteByte(' ')
-			at++
-		}
-		b.WriteString(word)
-		at += n
-	}
-	return strings.TrimRight(b.String(), " ")
 }

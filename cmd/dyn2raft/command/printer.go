@@ -97,6 +97,9 @@ func printError(w io.Writer, err error) {
 		if e, ok := errors.AsType[*unfinishedError](err); ok {
 			hint = strings.TrimPrefix(hint+"\n"+e.hint, "\n")
 		}
+		if e, ok := errors.AsType[*resumableError](err); ok {
+			hint = strings.TrimPrefix(hint+"\n"+e.hint(terminalWidth(w)), "\n")
+		}
 		if _, ok := errors.AsType[cli.ExitCoder](err); ok { // the library's own, of the command help
 			hint = "run `dyn2raft help` for the commands"
 		}
@@ -297,7 +300,9 @@ type copyRecord struct {
 	Message     string `json:"message"`
 }
 
-func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, keptLocked bool) error {
+// copied writes the result of a copy. unlock is the command that frees the table
+// that it left locked on purpose, if it did.
+func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock string) error {
 	cfg := rec.cfg
 	message := "Success! All of the keys have been migrated."
 	if res.Partial {
@@ -314,9 +319,9 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 			phases = append(phases, fmt.Sprintf("%s %s", ph, round(d)))
 		}
 	}
-	t := p.table()
+	t := p.summary()
 	t.row("Copied", "%s entries, %s of keys and values", humanize.Comma(res.Load.Entries), size(res.Load.Bytes))
-	t.row("From", "table %s (%s)", res.Source.Name, res.Source.ID)
+	t.row("From", "table %s, %s", res.Source.Name, res.Source.ID)
 	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, size(res.Load.FileBytes))
 	t.row("Time", "%s (%s)", round(res.Duration), strings.Join(phases, ", "))
 	t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
@@ -324,7 +329,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), res.Scan.Retries, res.Scan.Throttles)
 	t.row("Limit", "%s", limits[res.Scan.Limit])
 	if res.Resumed > 0 {
-		t.row("Resumed", "%d times; time and rate are those of the last process, the rest is of all", res.Resumed)
+		t.row("Resumed", "%s; time and rate are those of the last process, the rest is of all", howOften(res.Resumed))
 	}
 	t.row("Skipped", "%s directory markers (they hold no data); %s",
 		humanize.Comma(res.Scan.Markers), skippedLocks(res.Scan.Locks))
@@ -340,8 +345,8 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start string, k
 	if path := rec.path(); path != "" {
 		t.row("Manifest", "%s", path)
 	}
-	if keptLocked {
-		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `dyn2raft copy -config … -reset`")
+	if unlock != "" {
+		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `%s`", unlock)
 	}
 	return errors.Join(t.flush(), p.line(message))
 }
@@ -375,6 +380,18 @@ func plain(key string) string {
 		return quoted
 	}
 	return key
+}
+
+// howOften says how often something was done, at least once.
+func howOften(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	default:
+		return strconv.Itoa(n) + " times"
+	}
 }
 
 // round makes a duration readable: three digits or so.
@@ -454,7 +471,7 @@ func (p *printer) verified(rep *verify.Report) error {
 		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts)))
 	}
 	if rep.Resumed > 0 && n > 0 {
-		errs = append(errs, p.line(fmt.Sprintf("This comparison was resumed %d times since %s: what differs may have been written to the table meanwhile.", rep.Resumed, rep.Began.Format(time.DateTime))))
+		errs = append(errs, p.line(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", howOften(rep.Resumed), rep.Began.Format(time.DateTime))))
 	}
 	return errors.Join(append(errs, result)...)
 }

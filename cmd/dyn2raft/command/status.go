@@ -63,7 +63,7 @@ func (p *printer) status(r statusRecord) error {
 	if p.json {
 		return p.encode(r)
 	}
-	t := p.table()
+	t := p.summary()
 	switch r.State {
 	case sink.StateEmpty:
 		t.row("State", "no copy: %s holds nothing of a Vault's", r.Destination)
@@ -75,8 +75,12 @@ func (p *printer) status(r statusRecord) error {
 		t.row("State", "running, into %s", r.Destination)
 	}
 	if s := r.Setup; s != nil {
-		t.row("Run", "%s, begun %s, resumed %d times", s.RunID, ago(s.Start), s.Resumed)
-		t.row("From", "table %s (%s)", s.Source.Name, s.Source.ID)
+		resumed := ""
+		if s.Resumed > 0 {
+			resumed = ", resumed " + howOften(s.Resumed)
+		}
+		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumed)
+		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
 		if s.StartKey != "" {
 			t.row("Partial", "only the keys from %q on", s.StartKey)
 		}
@@ -100,10 +104,10 @@ func (p *printer) status(r statusRecord) error {
 			t.row("Checkpoint", "%s, %s entries are safe", ago(s.Checkpoint), humanize.Comma(s.Saved))
 		}
 		if s.LastError != "" {
-			t.row("Last error", "%s", indent(s.LastError))
+			t.row("Last error", "%s", s.LastError)
 		}
 		if s.Error != "" {
-			t.row("Ended", "%s: %s", ago(s.Ended), indent(s.Error))
+			t.row("Ended", "%s: %s", ago(s.Ended), s.Error)
 		}
 	}
 	return errors.Join(t.flush())

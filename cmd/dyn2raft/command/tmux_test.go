@@ -150,7 +150,7 @@ func TestTmuxEnd(t *testing.T) {
 	p.await("Success! ")
 	lines := p.lines(true)
 	for _, l := range lines {
-		if slices.Contains(append([]string{"scan   ", "load   "}, blockLabels...), l[:min(len(l), 10)]) {
+		if slices.Contains(append([]string{"scan      ", "load      ", itemsLabel}, blockLabels...), l[:min(len(l), 10)]) {
 			t.Errorf("left behind: %q", l)
 		}
 	}

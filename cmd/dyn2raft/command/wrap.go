@@ -1,0 +1,115 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/mattn/go-runewidth"
+	"golang.org/x/term"
+)
+
+// columns is the width of standard output: the terminal's, else that of the
+// usual page.
+func (p *printer) columns() int {
+	if w := terminalWidth(p.stdout); w > 0 {
+		return max(w, 60)
+	}
+	return 80
+}
+
+// terminalWidth is the width of the terminal that w writes to, and 0 where that
+// is none or does not know.
+func terminalWidth(w io.Writer) int {
+	if s, ok := w.(*screen); ok {
+		w = s.out
+	}
+	if f, ok := w.(interface{ Fd() uintptr }); ok {
+		if cols, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return cols
+		}
+	}
+	return 0
+}
+
+// A summary lines up names and what is said of them, in lines of the terminal's
+// width.
+type summary struct {
+	p    *printer
+	rows [][2]string
+}
+
+func (p *printer) summary() *summary { return &summary{p: p} }
+
+func (s *summary) row(name, format string, a ...any) {
+	s.rows = append(s.rows, [2]string{name, fmt.Sprintf(format, a...)})
+}
+
+func (s *summary) flush() error {
+	names := 0
+	for _, r := range s.rows {
+		names = max(names, len(r[0]))
+	}
+	var errs []error
+	for _, r := range s.rows {
+		errs = append(errs, s.p.line(hanging(fmt.Sprintf("%-*s  ", names, r[0]), r[1], s.p.columns())))
+	}
+	return errors.Join(errs...)
+}
+
+// words are what a text is broken between: a command in backquotes stays whole,
+// so that it can be copied.
+var words = regexp.MustCompile("(?:`[^`]*`|[^ \n])+")
+
+// hanging is a text in lines of at most so many columns, those behind the first
+// indented as far as head is long. A word is never cut: it may be a command.
+func hanging(head, text string, columns int) string {
+	var b strings.Builder
+	b.WriteString(head)
+	at, room := 0, max(columns-len(head), 20)
+	for i, word := range words.FindAllString(text, -1) {
+		n := runewidth.StringWidth(word)
+		switch {
+		case i == 0:
+		case at+1+n > room:
+			b.WriteString("\n" + strings.Repeat(" ", len(head)))
+			at = 0
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// pasteable is a command in lines of at most so many columns, as far as its
+// words allow: each line but the last ends as a shell wants it. No columns are
+// as many as it takes.
+func pasteable(head string, words []string, columns int) string {
+	if columns == 0 {
+		return head + strings.Join(words, " ")
+	}
+	var b strings.Builder
+	b.WriteString(head)
+	indent := strings.Repeat(" ", len(head)+2)
+	at := len(head)
+	for i, word := range words {
+		n := runewidth.StringWidth(word)
+		switch {
+		case i == 0:
+		case at+1+n > columns-3: // for the backslash, and the last column
+			b.WriteString(" \\\n" + indent)
+			at = len(indent)
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	return b.String()
+}

@@ -1,0 +1,70 @@
+package command
+
+import (
+	"errors"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/mattn/go-runewidth"
+)
+
+func TestHanging(t *testing.T) {
+	const text = "nothing is cut: not `dyn2raft copy -config migrate.hcl -reset`, nor a/path/that/is/longer/than/the/line/itself größer"
+	const want = "Hint  nothing is cut: not\n" +
+		"      `dyn2raft copy -config migrate.hcl -reset`,\n" +
+		"      nor\n" +
+		"      a/path/that/is/longer/than/the/line/itself\n" +
+		"      größer"
+	if got := hanging("Hint  ", text, 36); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// What is printed for pasting does, in a shell, what it says: at any width its
+// lines are one command.
+func TestPasteable(t *testing.T) {
+	words := []string{"printf", "'%s,'", "-config 'a  file.hcl'", "--resume", "-manifest 'x; y'", "-max-parallel 4", "-keep-source-locked"}
+	const want = "-config,a  file.hcl,--resume,-manifest,x; y,-max-parallel,4,-keep-source-locked,"
+	most := 0
+	for columns := range 120 {
+		text := pasteable("to go on:   ", words, columns)
+		lines := strings.Split(text, "\n")
+		most = max(most, len(lines))
+		for _, l := range lines {
+			if columns >= 40 && runewidth.StringWidth(l) >= columns || columns == 0 && len(lines) > 1 {
+				t.Fatalf("%d columns: line %q", columns, l)
+			}
+		}
+		out, err := exec.Command("sh", "-c", strings.TrimPrefix(text, "to go on:   ")).CombinedOutput()
+		if err != nil || string(out) != want {
+			t.Fatalf("%d columns: %v, %q of\n%s", columns, err, out, text)
+		}
+	}
+	if most < 4 {
+		t.Errorf("at most %d lines: nothing was broken", most)
+	}
+}
+
+func TestResumableHint(t *testing.T) {
+	e := &resumableError{errors.New("x"), []string{"dyn2raft", "copy", "-config migrate.hcl", "--resume", "-manifest /a/place/for/it.json", "-max-parallel 4"}, []string{"dyn2raft", "copy", "-config migrate.hcl", "-reset"}}
+	const want = "what was read is kept, and the table stays locked for this copy\n" +
+		"to go on:   dyn2raft copy -config migrate.hcl --resume \\\n" +
+		"              -manifest /a/place/for/it.json -max-parallel 4\n" +
+		"to give up: dyn2raft copy -config migrate.hcl -reset\n" +
+		"            (until then no Vault starts on the table)"
+	if got := e.hint(80); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := e.hint(0); strings.Count(got, "\n") != 2 {
+		t.Errorf("without a terminal it is broken:\n%s", got)
+	}
+}
+
+func TestHowOften(t *testing.T) {
+	for n, want := range map[int]string{1: "once", 2: "twice", 3: "3 times", 12: "12 times"} {
+		if got := howOften(n); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
