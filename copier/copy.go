@@ -666,7 +666,7 @@ func cause(ctx context.Context, err error) error {
 // quota, and nothing for any other error.
 func hintNoSpace(err error) string {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return "the file system of that work file is full: work files need as much room as the data, those of a verification about 200 bytes an entry; make room, or name another place with -work-dir"
+		return "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or name another place with -work-dir"
 	}
 	return ""
 }

@@ -67,7 +67,7 @@ func TestHint(t *testing.T) {
 }
 
 func TestHintNoSpace(t *testing.T) {
-	const want = "the file system of that work file is full: work files need as much room as the data, those of a verification about 200 bytes an entry; make room, or name another place with -work-dir"
+	const want = "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or name another place with -work-dir"
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
 		if got := hintNoSpace(fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: errno})); got != want {
 			t.Errorf("%v: got %q", errno, got)

@@ -58,7 +58,7 @@ type journal struct {
 }
 
 const (
-	journalFormat    = 2
+	journalFormat    = 3
 	setupName        = "copy.json"
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"

@@ -6,16 +6,20 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"math/bits"
 	"os"
 	"path/filepath"
 )
 
 // A run is a file of entries in ascending key order: blocks of a CRC-32C
 // (u32), a length (u32), both little-endian, and that many bytes of whole
-// entries, each a key length and a value length (uvarints), the key and the
-// value. The CRC covers the length and the bytes. The last block has the
-// length 0 and is followed by the number of entries (u64), which its CRC
-// covers too: a file that ends before it, or goes on behind it, is damaged.
+// entries. Each is how many bytes its key shares with the beginning of the key
+// before it in the block, how many more it has, how many the value has (three
+// uvarints), the rest of the key and the value. Vault's keys share much: most
+// of a table lies in a few Paths. The CRC covers the length and the bytes. The
+// last block has the length 0 and is followed by the number of entries (u64),
+// which its CRC covers too: a file that ends before it, or goes on behind it,
+// is damaged.
 
 const (
 	// runBlockSize is the size of a block, header included. A reader holds one
@@ -70,6 +74,7 @@ func writeRun(ctx context.Context, create func() (runFile, error), in Stream) (r
 	}()
 
 	block := make([]byte, runHeader, runBlockSize)
+	var key []byte // the last one in the block
 	flush := func(payload int) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -79,7 +84,7 @@ func writeRun(ctx context.Context, create func() (runFile, error), in Stream) (r
 		n, err := f.Write(block)
 		run.size += int64(n)
 		run.block = max(run.block, int64(len(block)))
-		block = block[:runHeader]
+		block, key = block[:runHeader], key[:0]
 		if err != nil {
 			return workError("write work file", err)
 		}
@@ -94,15 +99,18 @@ func writeRun(ctx context.Context, create func() (runFile, error), in Stream) (r
 			return run, err
 		}
 		if payload := len(block) - runHeader; payload > 0 &&
-			len(block)+2*binary.MaxVarintLen32+len(e.Key)+len(e.Value) > runBlockSize {
+			len(block)+3*binary.MaxVarintLen32+len(e.Key)+len(e.Value) > runBlockSize {
 			if err := flush(payload); err != nil {
 				return run, err
 			}
 		}
-		block = binary.AppendUvarint(block, uint64(len(e.Key)))
+		shared := Shared(key, e.Key)
+		rest := e.Key[shared:]
+		block = binary.AppendUvarint(block, uint64(shared))
+		block = binary.AppendUvarint(block, uint64(len(rest)))
 		block = binary.AppendUvarint(block, uint64(len(e.Value)))
-		block = append(block, e.Key...)
-		block = append(block, e.Value...)
+		block = append(append(block, rest...), e.Value...)
+		key = append(key[:shared], rest...)
 		run.entries++
 	}
 	if payload := len(block) - runHeader; payload > 0 {
@@ -113,6 +121,22 @@ func writeRun(ctx context.Context, create func() (runFile, error), in Stream) (r
 	block = binary.LittleEndian.AppendUint64(block, uint64(run.entries))
 	err = flush(0)
 	return run, err
+}
+
+// Shared is how many bytes two keys have in common at their beginnings.
+func Shared(a, b []byte) int {
+	n := min(len(a), len(b))
+	a, b = a[:n], b[:n]
+	i := 0
+	for ; n-i >= 8; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)/8
+		}
+	}
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
 }
 
 // workError is an error of the work directory.
@@ -126,6 +150,7 @@ type runReader struct {
 	r       io.ReadCloser
 	entries uint64 // read so far
 	block   []byte // what is left of the current block
+	key     []byte // the last one in it
 	buf     []byte
 
 	once      *os.File // set where nobody will read the file again soon
@@ -166,22 +191,27 @@ func (r *runReader) next() (Entry, error) {
 			return Entry{}, err
 		}
 	}
-	klen, n := binary.Uvarint(r.block)
-	if n <= 0 {
+	var n [3]uint64 // bytes: of the key shared, of the key's rest, of the value
+	rest := r.block
+	for i := range n {
+		if len(rest) > 0 && rest[0] < 0x80 {
+			n[i], rest = uint64(rest[0]), rest[1:]
+			continue
+		}
+		v, size := binary.Uvarint(rest)
+		if size <= 0 {
+			return Entry{}, errRunDamaged
+		}
+		n[i], rest = v, rest[size:]
+	}
+	shared, klen, vlen := n[0], n[1], n[2]
+	if left := uint64(len(rest)); shared > uint64(len(r.key)) || klen > left || vlen > left-klen {
 		return Entry{}, errRunDamaged
 	}
-	vlen, m := binary.Uvarint(r.block[n:])
-	if m <= 0 {
-		return Entry{}, errRunDamaged
-	}
-	rest := r.block[n+m:]
-	left := uint64(len(rest))
-	if klen > left || vlen > left-klen {
-		return Entry{}, errRunDamaged
-	}
+	r.key = append(r.key[:shared], rest[:klen]...)
 	r.block = rest[klen+vlen:]
 	r.entries++
-	return Entry{Key: rest[:klen:klen], Value: rest[klen : klen+vlen : klen+vlen]}, nil
+	return Entry{Key: r.key[:len(r.key):len(r.key)], Value: rest[klen : klen+vlen : klen+vlen]}, nil
 }
 
 // nextBlock reads a block, and returns io.EOF after a good last one.
@@ -210,7 +240,7 @@ func (r *runReader) nextBlock() error {
 		r.forgotten = r.at
 	}
 	if !last {
-		r.block = b
+		r.block, r.key = b, r.key[:0]
 		return nil
 	}
 	if binary.LittleEndian.Uint64(b) != r.entries {

@@ -3,6 +3,7 @@ package copier
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -14,6 +15,8 @@ import (
 	"testing/iotest"
 
 	"pgregory.net/rapid"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
 // writeEntries writes sorted entries to a new run in dir.
@@ -187,19 +190,59 @@ func sealed(payload []byte) []byte {
 
 func TestRunDamagedWithinGoodBlock(t *testing.T) {
 	for name, payload := range map[string][]byte{
-		"unended key length":   {0x80},
-		"unended value length": {0x01, 0x80},
-		"key too long":         {0x05, 0x00, 'a'},
-		"value too long":       {0x01, 0x05, 'a'},
-		"both overflow":        {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 'a'},
-		"length of 11 bytes":   {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00},
+		"unended shared length": {0x80},
+		"unended key length":    {0x00, 0x80},
+		"unended value length":  {0x00, 0x01, 0x80},
+		"no lengths":            {0x00},
+		"key too long":          {0x00, 0x05, 0x00, 'a'},
+		"value too long":        {0x00, 0x01, 0x05, 'a'},
+		"shares with nothing":   {0x01, 0x01, 0x00, 'a'},
+		"shares too much":       {0x00, 0x01, 0x00, 'a', 0x02, 0x01, 0x00, 'a'},
+		"shares more than all":  {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x01, 0x00, 'a'},
+		"both overflow":         {0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 'a'},
+		"length of 11 bytes":    {0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00},
 	} {
 		if _, err := readBytes(sealed(payload)); !errors.Is(err, errRunDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got, err := readBytes(sealed([]byte{1, 1, 'k', 'v'})); len(got) != 1 || !errors.Is(err, errRunDamaged) {
+	if got, err := readBytes(sealed([]byte{0, 1, 1, 'k', 'v'})); len(got) != 1 || !errors.Is(err, errRunDamaged) {
 		t.Errorf("good block without an end: %d entries, %v", len(got), err)
+	}
+}
+
+// TestRunOfVault measures a run of a comparison, whose values are a length and
+// a SHA-256, with keys as Vault's.
+func TestRunOfVault(t *testing.T) {
+	batch := &Batch{}
+	for key := range (dynamotest.VaultShape{Entries: 50_000, ValueSize: 16}).All() {
+		sum := sha256.Sum256([]byte(key))
+		batch.Append([]byte(key), append([]byte{0xa0, 0x06}, sum[:]...))
+	}
+	batch.sort()
+	var file memoryFile
+	run, err := writeRun(t.Context(), func() (runFile, error) { return &file, nil }, &batchStream{b: batch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	each, whole := run.size/run.entries, batch.Bytes()/run.entries
+	t.Logf("%d bytes an entry, of which the key and the summary have %d", each, whole)
+	if each > 100 {
+		t.Errorf("%d bytes an entry", each)
+	}
+}
+
+func TestShared(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"a", "", 0}, {"a", "b", 0}, {"abc", "abd", 2}, {"abc", "abcd", 3}, {"12345678", "12345678", 8},
+		{"1234567x", "12345678", 7}, {"123456781", "123456782", 8}, {"12345678abcdefgh", "12345678abcdxfgh", 12},
+	} {
+		if got, back := Shared([]byte(c.a), []byte(c.b)), Shared([]byte(c.b), []byte(c.a)); got != c.want || back != c.want {
+			t.Errorf("%q and %q: %d and %d, want %d", c.a, c.b, got, back, c.want)
+		}
 	}
 }
 
@@ -289,7 +332,7 @@ func FuzzRunReader(f *testing.F) {
 			}
 			size := 0
 			for _, e := range got {
-				size += len(e.Key) + len(e.Value)
+				size += 3 + len(e.Value) // of a key there may be nothing but what it shares
 			}
 			if size > len(b) {
 				t.Fatalf("%d bytes of entries from %d bytes", size, len(b))

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -37,7 +38,8 @@ type destination struct {
 	file    *vaultdb.File
 	entries *vaultdb.Entries // for a sample, else nil
 	value   []byte           // of the current entry of a sample
-	sum     [summaryBytes]byte
+	sum     []byte           // the summary of the current entry
+	key     []byte           // the last one of the current chunk
 
 	work *os.File
 	size int64 // of work
@@ -45,13 +47,14 @@ type destination struct {
 	mu    sync.Mutex // guards size and parts, while it is being summarised
 	parts [][]chunk  // of all parts of the bucket, in order
 
-	in    []byte // what is left of the current chunk, from the current entry's summary on
+	in    []byte // what is left of the current chunk
 	buf   []byte
 	chunk int // the next one, of parts[0]
 }
 
-// A chunk is a piece of the work file: keys, each with its length before it
-// (uvarint) and its value's summary behind it.
+// A chunk is a piece of the work file: of each entry how many bytes its key
+// shares with the beginning of the key before it in the chunk and how many more
+// it has (two uvarints), the rest of the key, and the value's summary.
 type chunk struct {
 	at  int64
 	n   int
@@ -87,6 +90,7 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 	type worker struct {
 		part int
 		buf  []byte
+		key  []byte // the last one in buf
 	}
 	workers := make([]*worker, runtime.GOMAXPROCS(0))
 	for i := range workers {
@@ -94,7 +98,7 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 	}
 	flush := func(w *worker) error {
 		err := d.write(w.part, w.buf)
-		w.buf = w.buf[:0]
+		w.buf, w.key = w.buf[:0], w.key[:0]
 		return err
 	}
 	_, err = d.file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, part int, e copier.Entry) error {
@@ -105,9 +109,12 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 			}
 			w.part = part
 		}
-		sum := summarise(e.Value)
-		w.buf = binary.AppendUvarint(w.buf, uint64(len(e.Key)))
-		w.buf = append(append(w.buf, e.Key...), sum[:]...)
+		shared := copier.Shared(w.key, e.Key)
+		rest := e.Key[shared:]
+		w.buf = binary.AppendUvarint(w.buf, uint64(shared))
+		w.buf = binary.AppendUvarint(w.buf, uint64(len(rest)))
+		w.buf = appendSummary(append(w.buf, rest...), e.Value)
+		w.key = append(w.key[:shared], rest...)
 		return nil
 	})
 	for _, w := range workers {
@@ -151,27 +158,28 @@ func (d *destination) next() ([]byte, error) {
 		}
 		return e.Key, err
 	}
-	if len(d.in) > 0 {
-		d.in = d.in[summaryBytes:]
-	}
 	for len(d.in) == 0 {
 		if err := d.read(); err != nil {
 			return nil, err
 		}
 	}
-	n, head := binary.Uvarint(d.in)
-	key := d.in[head:][:n]
-	d.in = d.in[head+int(n):]
-	return key, nil
+	// What is read here was checked to be what was written.
+	shared, n := binary.Uvarint(d.in)
+	rest, m := binary.Uvarint(d.in[n:])
+	in := d.in[n+m:]
+	d.key = append(d.key[:shared], in[:rest]...)
+	in = in[rest:]
+	_, n = binary.Uvarint(in)
+	d.sum, d.in = in[:n+sha256.Size], in[n+sha256.Size:]
+	return d.key, nil
 }
 
 // summary is that of the value of the key that next has returned.
 func (d *destination) summary() []byte {
 	if d.entries != nil {
-		d.sum = summarise(d.value)
-		return d.sum[:]
+		d.sum = appendSummary(d.sum[:0], d.value)
 	}
-	return d.in[:summaryBytes]
+	return d.sum
 }
 
 // read reads the next chunk.
@@ -191,7 +199,7 @@ func (d *destination) read() error {
 	if crc32.Checksum(d.buf, castagnoli) != c.sum {
 		return workError("read work file", errors.New("it does not hold what was written to it: check the disk and the memory of this machine"))
 	}
-	d.in = d.buf
+	d.in, d.key = d.buf, d.key[:0]
 	return nil
 }
 
@@ -214,7 +222,7 @@ func (d *destination) close() error { return d.file.Close() }
 func workError(op string, err error) error {
 	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		e.Hint = "the work files of a comparison need about 200 bytes an entry; make room, or name another place with -work-dir"
+		e.Hint = "the work files of a comparison need about 170 bytes an entry, and 350 more for each that differs; make room, or name another place with -work-dir"
 	}
 	return e
 }

@@ -19,6 +19,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
@@ -395,6 +396,28 @@ func TestWorkFileDamaged(t *testing.T) {
 		}
 		check(t, errors.Join(dst.discard(), dst.close()))
 	}
+}
+
+// TestWorkFileOfVault measures the work file of a table like a Vault's.
+func TestWorkFileOfVault(t *testing.T) {
+	e := entries{}
+	for key, value := range (dynamotest.VaultShape{Entries: 50_000, ValueSize: 16}).All() {
+		e[key] = string(value)
+	}
+	dst, err := open(filepath.Join(directory(t, e), "vault.db"))
+	check(t, err)
+	check(t, dst.summarise(t.Context(), t.TempDir()))
+	each := dst.size / int64(len(e))
+	t.Logf("%d bytes an entry", each)
+	if each > 100 {
+		t.Errorf("%d bytes an entry", each)
+	}
+	rep, src := &Report{}, &sortedStream{e: e}
+	src.reset()
+	if err := rep.walk(t.Context(), src, dst, 0); err != nil || !rep.Equal() || rep.SourceEntries != int64(len(e)) {
+		t.Errorf("%d entries, equal %v, %v", rep.SourceEntries, rep.Equal(), err)
+	}
+	check(t, errors.Join(dst.discard(), dst.close()))
 }
 
 // TestBothFail has the source fail while the destination is found damaged: both

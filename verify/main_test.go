@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -260,8 +261,8 @@ func writeFile(t testing.TB, file string, e entries) {
 		if err := config.Put([]byte("latest_indexes"), []byte{8, 1, 16, 2}); err != nil {
 			return err
 		}
-		for k, v := range e {
-			if err := data.Put([]byte(k), []byte(v)); err != nil {
+		for _, k := range slices.Sorted(maps.Keys(e)) {
+			if err := data.Put([]byte(k), []byte(e[k])); err != nil {
 				return err
 			}
 		}

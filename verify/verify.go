@@ -41,7 +41,7 @@ type Options struct {
 	// least 1,000: a third more than a copy of a table asks for, so that a
 	// mistake in how the source was divided is not made twice.
 	Segments int
-	// WorkDir is an existing directory for work files, about 200 bytes an
+	// WorkDir is an existing directory for work files, about 170 bytes an
 	// entry. See [WorkPath] for where they are in it, and where they are if it
 	// is empty; the work files of a sample go to the system's directory for
 	// temporary files then.
@@ -317,25 +317,27 @@ func segments(info copier.SourceInfo, least int64) int {
 	return int(min(max(info.Bytes/segmentBytes, least), maxSegments))
 }
 
-// summary is what is kept of a value: its length and its SHA-256.
-const summaryBytes = 8 + sha256.Size
+// A summary is what is kept of a value: its length (uvarint) and its SHA-256.
 
 func digest(e copier.Entry, out *copier.Batch) {
-	s := summarise(e.Value)
-	out.Append(e.Key, s[:])
+	var buf [binary.MaxVarintLen64 + sha256.Size]byte
+	out.Append(e.Key, appendSummary(buf[:0], e.Value))
 }
 
-func summarise(value []byte) (s [summaryBytes]byte) {
-	binary.BigEndian.PutUint64(s[:8], uint64(len(value)))
+func appendSummary(b, value []byte) []byte {
 	sum := sha256.Sum256(value)
-	copy(s[8:], sum[:])
-	return s
+	return append(binary.AppendUvarint(b, uint64(len(value))), sum[:]...)
 }
 
-func describe(s []byte) *Value {
-	var digits [2 * sha256.Size]byte
-	hex.Encode(digits[:], s[8:])
-	return &Value{Bytes: int64(binary.BigEndian.Uint64(s)), SHA256: string(digits[:])}
+// parse returns the two parts of a summary.
+func parse(summary []byte) (length uint64, sum []byte) {
+	length, n := binary.Uvarint(summary)
+	return length, summary[n:]
+}
+
+func describe(summary []byte) *Value {
+	length, sum := parse(summary)
+	return &Value{Bytes: int64(length), SHA256: hex.EncodeToString(sum)}
 }
 
 // walk compares the sorted entries, whose values are summaries, with the
@@ -472,12 +474,15 @@ func (s sums) apart(key []byte) *pair {
 
 // add takes an entry whose value is a summary.
 func (s *sum) add(e copier.Entry) {
+	length, sum := parse(e.Value)
 	s.side.Entries++
-	s.side.Bytes += int64(len(e.Key)) + int64(binary.BigEndian.Uint64(e.Value))
+	s.side.Bytes += int64(len(e.Key)) + int64(length)
 	binary.BigEndian.PutUint64(s.size[:], uint64(len(e.Key)))
 	s.hash.Write(s.size[:])
 	s.hash.Write(e.Key)
-	s.hash.Write(e.Value)
+	binary.BigEndian.PutUint64(s.size[:], length)
+	s.hash.Write(s.size[:])
+	s.hash.Write(sum)
 }
 
 func (s *sum) total() Side {

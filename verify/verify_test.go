@@ -405,8 +405,8 @@ func (s *cancellingStream) Next() (copier.Entry, error) {
 		s.cancel()
 	}
 	s.n++
-	sum := summarise(nil)
-	return copier.Entry{Key: []byte(s.keys[s.n-1]), Value: sum[:]}, nil
+	sum := appendSummary(nil, nil)
+	return copier.Entry{Key: []byte(s.keys[s.n-1]), Value: sum}, nil
 }
 
 // TestSourceStreamFails has an error come out of the sort, on either side of
@@ -438,8 +438,8 @@ func (s *failingStream) Next() (copier.Entry, error) {
 	if s.n++; s.n > 1 {
 		return copier.Entry{}, s.err
 	}
-	sum := summarise(nil)
-	return copier.Entry{Key: []byte("a"), Value: sum[:]}, nil
+	sum := appendSummary(nil, nil)
+	return copier.Entry{Key: []byte("a"), Value: sum}, nil
 }
 
 // A sortedStream yields entries as the sort does, with summaries for values.
@@ -456,6 +456,6 @@ func (s *sortedStream) Next() (copier.Entry, error) {
 	}
 	key := s.keys[0]
 	s.keys = s.keys[1:]
-	sum := summarise([]byte(s.e[key]))
-	return copier.Entry{Key: []byte(key), Value: sum[:]}, nil
+	sum := appendSummary(nil, []byte(s.e[key]))
+	return copier.Entry{Key: []byte(key), Value: sum}, nil
 }

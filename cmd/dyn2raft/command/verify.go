@@ -35,7 +35,7 @@ func verifyCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
 			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
 			&cli.Uint64Flag{Name: "sample-seed", Usage: "with -sample: choose the segments by this `number`, as an earlier run printed it (default: another one each time)", HideDefault: true},
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 200 bytes an entry; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
 			parallelFlag(),
 			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 6 MiB of the table, from 85 to 5461, another number than a copy's)", HideDefault: true},
 			resultFlag(),
