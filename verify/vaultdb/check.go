@@ -91,7 +91,7 @@ func (e *Entries) Check() (Stats, error) {
 	rest := []*Entries{f.newWalk(e.ctx, bucket{root: f.meta.root}, elemBucket)}
 	for name, b := range f.buckets {
 		if b.sequence != 0 {
-			return s, f.damaged(b.page, "the bucket %.100q has the sequence %d, and neither Vault nor Raft counts there", name, b.sequence)
+			return s, f.damaged(b.page, "the bucket %s has the sequence %d, and neither Vault nor Raft counts there", Name([]byte(name)), b.sequence)
 		}
 		if b.root != e.bucket.root || b.page != e.bucket.page {
 			rest = append(rest, f.newWalk(e.ctx, b, 0))

@@ -68,6 +68,12 @@ const (
 
 	maxKeySize = 32768 // bbolt's
 
+	// MaxPageBytes is how much a page may hold together with those that it
+	// goes on in: 256 MiB. A value of Vault's has at most max_entry_size, which
+	// is 1 MiB unless somebody has raised it, and a few bytes of a damaged file
+	// must not make its reader take all memory.
+	MaxPageBytes = 256 << 20
+
 	// maxDepth is more than a tree can have whose branches have two children
 	// or more and whose pages can be numbered by their bytes' offsets.
 	maxDepth = 56
@@ -112,7 +118,7 @@ func (e *Entries) Next() (copier.Entry, error) {
 		return e.fail(e.wrongFlags(entry.Key, flags))
 	}
 	if bytes.Compare(e.last, entry.Key) >= 0 { // the first key comes after none
-		return e.fail(e.f.damaged(e.page.id, "key %.100q stands behind key %.100q", entry.Key, e.last))
+		return e.fail(e.f.damaged(e.page.id, "key %s stands behind key %s", Name(entry.Key), Name(e.last)))
 	}
 	e.last = entry.Key
 	e.at = end
@@ -129,9 +135,9 @@ func (e *Entries) fail(err error) (copier.Entry, error) {
 
 func (e *Entries) wrongFlags(key []byte, flags uint32) error {
 	if e.flags == 0 && flags == elemBucket {
-		return e.f.damaged(e.page.id, "%.100q is a bucket among entries", key)
+		return e.f.damaged(e.page.id, "%s is a bucket among entries", Name(key))
 	}
-	return e.f.damaged(e.page.id, "%.100q has the flags %#x", key, flags)
+	return e.f.damaged(e.page.id, "%s has the flags %#x", Name(key), flags)
 }
 
 // nextLeaf goes to the next leaf, or returns [io.EOF].
@@ -172,7 +178,7 @@ func (e *Entries) child(b *branch) (page, error) {
 		return child, e.f.damaged(child.id, "it is empty, and not the root")
 	}
 	if first := child.firstKey(); !bytes.Equal(first, key) {
-		return child, e.f.damaged(child.id, "its first key is %.100q, and in branch page %d it is %.100q", first, b.id, key)
+		return child, e.f.damaged(child.id, "its first key is %s, and in branch page %d it is %s", Name(first), b.id, Name(key))
 	}
 	return child, nil
 }
@@ -377,6 +383,9 @@ func (f *File) measure(p *page, b []byte, capacity int64) (int64, error) {
 		}
 		if end > capacity {
 			return 0, f.damaged(p.id, "element %d ends at byte %d, and the page at %d", i, end, capacity)
+		}
+		if end > MaxPageBytes {
+			return 0, f.damaged(p.id, "element %d ends at byte %d, and no page of a Vault's has more than %d", i, end, MaxPageBytes)
 		}
 	}
 	return end, nil

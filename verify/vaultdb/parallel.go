@@ -182,7 +182,7 @@ func (e *Entries) join(parts []part) error {
 	var last []byte
 	for _, p := range parts {
 		if first := p.in.nextKey(); bytes.Compare(last, first) >= 0 {
-			return e.f.damaged(p.page, "key %.100q stands behind key %.100q", first, last)
+			return e.f.damaged(p.page, "key %s stands behind key %s", Name(first), Name(last))
 		}
 		last = p.last
 		if e.depth == 0 {

@@ -3,6 +3,7 @@ package vaultdb
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -730,11 +731,33 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%v, with %d bytes of memory", err, cap(e.window.buf))
 	}
 
+	// A value that is as large as its page claims to be.
+	root := len(b)
+	huge := append(bytes.Clone(b), make([]byte, 4096)...)
+	element := int(f.meta.root)*4096 + 16 + 16 // of the bucket "data", behind "config"
+	ne.PutUint64(huge[element+int(ne.Uint32(huge[element+4:]))+len(DataBucket):], uint64(root/4096))
+	const overflow = 150_000 // pages, 586 MiB
+	ne.PutUint64(huge[root:], uint64(root/4096))
+	ne.PutUint16(huge[root+8:], leafFlag)
+	ne.PutUint16(huge[root+10:], 1)
+	ne.PutUint32(huge[root+12:], overflow)
+	ne.PutUint32(huge[root+16+4:], 16)
+	ne.PutUint32(huge[root+16+8:], 1)
+	ne.PutUint32(huge[root+16+12:], overflow*4096)
+	huge[root+32] = 'k'
+	f, err = NewFile("file", sparse{huge}, pages*4096)
+	check(t, err)
+	e = f.Entries(t.Context())
+	for err == nil {
+		_, err = e.Next()
+	}
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "and no page of a Vault's has more than") || cap(e.window.buf) > 4<<20 {
+		t.Errorf("%v, with %d bytes of memory", err, cap(e.window.buf))
+	}
+
 	// A branch with as many children as its count can say.
 	const children = 0xFFFF
-	root := len(b)
 	big := append(bytes.Clone(b), make([]byte, 2<<20)...)
-	element := int(f.meta.root)*4096 + 16 + 16 // of the bucket "data", behind "config"
 	ne.PutUint64(big[element+int(ne.Uint32(big[element+4:]))+len(DataBucket):], uint64(root/4096))
 	ne.PutUint64(big[root:], uint64(root/4096))
 	ne.PutUint16(big[root+8:], branchFlag)
@@ -757,6 +780,42 @@ func TestMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "it says that it is page 0") || used > 64<<20 {
 		t.Errorf("%v, with %d bytes of memory", err, used)
+	}
+}
+
+// TestNames has pieces of values taken for parts of keys: they are not printed.
+func TestNames(t *testing.T) {
+	long := strings.Repeat("a", maxVaultKey)
+	for key, want := range map[string]string{
+		"core/keyring": "core/keyring", "sys/\u00fc": "sys/\u00fc", "": "", long: long,
+		"core/keyring\x00\x00\x00\x01\x02secret": "core/keyring", "a\nsecret": "a", "a\x7fsecret": "a", "a\u0085secret": "a",
+		"a\xffsecret": "a", "\x80secret": "", "a\xc3": "a", "a\ufffd": "a\ufffd", long + "secret": long,
+	} {
+		text, whole := Printable([]byte(key))
+		name := Name([]byte(key))
+		if text != want || whole != (key == want) || strings.Contains(name, "secret") {
+			t.Errorf("%.50q: %.50q, %v, %.80s", key, text, whole, name)
+		}
+		if sum := fmt.Sprintf("… (%d bytes, sha256 %x)", len(key), sha256.Sum256([]byte(key))); strings.HasSuffix(name, sum) == whole {
+			t.Errorf("%.50q is named %.200s", key, name)
+		}
+	}
+	// A flipped bit of a key's length, in a file that goes on to be sound up to there.
+	path := written(t, map[string]string{"a/b": "\x00top secret value, of which a part is taken for the key", "a/c": "x"}, boltfile.Options{PageSize: 4096})
+	b, err := os.ReadFile(path)
+	check(t, err)
+	at := bytes.Index(b, []byte("a/b\x00top")) - 2*16
+	ne := binary.NativeEndian
+	key, value := ne.Uint32(b[at+8:]), ne.Uint32(b[at+12:])
+	ne.PutUint32(b[at+8:], key+32)
+	ne.PutUint32(b[at+12:], value-32)
+	ne.PutUint32(b[at+16:], 7) // flags of the next one, for an error that names the key
+	b[at] = 5
+	f, err := NewFile("file", bytes.NewReader(b), int64(len(b)))
+	check(t, err)
+	_, err = f.Entries(t.Context()).Next()
+	if !errors.Is(err, ErrDamaged) || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), `"a/b"… (35 bytes, sha256 `) {
+		t.Errorf("%v", err)
 	}
 }
 
