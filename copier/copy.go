@@ -451,7 +451,9 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	if err != nil {
 		return err
 	}
-	c.compareCount(stats)
+	if text := CountWarning(c.result.Source, stats); text != "" {
+		c.opts.Events(Warning{Message: text})
+	}
 	defer func() {
 		if cerr := entries.Close(); cerr != nil && !c.result.Complete {
 			err = errors.Join(err, &Error{Kind: ErrDestination, Op: "close work files", Err: cerr})
@@ -541,7 +543,7 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 	}
 	for prefix := range got {
 		if _, ok := want[prefix]; !ok {
-			differ = append(differ, fmt.Sprintf("%q", prefix))
+			differ = append(differ, "one that was not read") // it may be a piece of a value
 		}
 	}
 	return &Error{Kind: ErrDestination, Op: "read back what was written",
@@ -557,17 +559,24 @@ var ErrReadBack = errors.New("what was written is not what was read")
 // differ from what the source reports without a warning.
 const countTolerance = 5
 
-// compareCount warns where the source has reported another number of items
-// than were read: a digest can't see what a scan did not return.
-func (c *copying) compareCount(stats ScanStats) {
-	reported, read := c.result.Source.Items, stats.Entries+stats.Markers+int64(len(stats.Locks))
+// CountWarning returns what to tell a person where a source has reported
+// another number of items than were read of it, or none that can be compared: a
+// digest can't see what a scan did not return. It is empty where there is
+// nothing to tell.
+func CountWarning(info SourceInfo, stats ScanStats) string {
+	reported, read := info.Items, stats.Entries+stats.Markers+int64(len(stats.Locks))
 	off := max(reported-read, read-reported)
-	if reported == 0 || off*100 <= reported*countTolerance {
-		return
+	switch {
+	case off == 0:
+		return ""
+	case reported == 0:
+		return fmt.Sprintf("%d items were read, and the source says that it holds none: that figure is made every 6 hours or so, so the number of items could not be compared with it", read)
+	case off*100 <= reported*countTolerance:
+		return ""
 	}
-	c.opts.Events(Warning{Message: fmt.Sprintf(
+	return fmt.Sprintf(
 		"%d items were read, and the source says that it holds %d; that figure may be 6 hours old, but if nobody has written or deleted many entries since, find out why they differ before you rely on the copy",
-		read, reported)})
+		read, reported)
 }
 
 // A CompleteError is returned by [Sink.Prepare] when the destination holds a

@@ -564,3 +564,18 @@ func TestBegin(t *testing.T) {
 		t.Errorf("%v, note %q after %s", err, result.Note, c.String())
 	}
 }
+
+func TestCountWarning(t *testing.T) {
+	for _, c := range []struct {
+		reported, read int64
+		want           string
+	}{
+		{0, 0, ""}, {100, 100, ""}, {100, 105, ""}, {100, 94, "find out why they differ"}, {100, 0, "find out why they differ"},
+		{0, 1, "could not be compared"}, {0, 1 << 40, "could not be compared"},
+	} {
+		got := CountWarning(SourceInfo{Items: c.reported}, ScanStats{Entries: c.read})
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%d reported, %d read: %q", c.reported, c.read, got)
+		}
+	}
+}

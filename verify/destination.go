@@ -26,8 +26,8 @@ var ErrInUse = vaultdb.ErrInUse
 // vaultDBName is the file in a data directory that holds the entries.
 const vaultDBName = "vault.db"
 
-// fsmIndex is the Raft index that a copy leaves in a directory.
-const fsmIndex = 2
+// fsmIndex and fsmTerm are where a copy leaves Raft in a directory.
+const fsmIndex, fsmTerm uint64 = 2, 1
 
 // A destination is the data bucket of a vault.db in key order, each key with the
 // summary of its value. For a whole comparison these are made by all

@@ -267,7 +267,7 @@ func TestEveryFlippedBit(t *testing.T) {
 		if err == nil {
 			if err = dst.summarise(t.Context(), work); err == nil {
 				src.reset()
-				err = rep.walk(t.Context(), src, dst, 0)
+				err = rep.walk(t.Context(), src, dst, Options{})
 			}
 			err = errors.Join(err, dst.discard(), dst.close())
 		}
@@ -386,7 +386,7 @@ func TestWorkFileDamaged(t *testing.T) {
 		rep := &Report{}
 		src := &sortedStream{e: e}
 		src.reset()
-		err = rep.walk(t.Context(), src, dst, 0)
+		err = rep.walk(t.Context(), src, dst, Options{})
 		if name == "nothing" {
 			if err != nil || !rep.Equal() {
 				t.Errorf("undamaged: %v", err)
@@ -414,7 +414,7 @@ func TestWorkFileOfVault(t *testing.T) {
 	}
 	rep, src := &Report{}, &sortedStream{e: e}
 	src.reset()
-	if err := rep.walk(t.Context(), src, dst, 0); err != nil || !rep.Equal() || rep.SourceEntries != int64(len(e)) {
+	if err := rep.walk(t.Context(), src, dst, Options{}); err != nil || !rep.Equal() || rep.SourceEntries != int64(len(e)) {
 		t.Errorf("%d entries, equal %v, %v", rep.SourceEntries, rep.Equal(), err)
 	}
 	check(t, errors.Join(dst.discard(), dst.close()))

@@ -21,39 +21,60 @@ type Reading struct {
 // it is sound, and computes the digests of its entries with as many goroutines
 // as there are processors. Errors are those of [vaultdb.Open] and
 // [vaultdb.File.Check], or the context's.
-func Digests(ctx context.Context, path string) (r Reading, err error) {
+func Digests(ctx context.Context, path string) (Reading, error) {
+	r, _, err := read(ctx, path, 0)
+	return r, err
+}
+
+// read is Digests that also tells what the entries are for, in the same pass.
+func read(ctx context.Context, path string, largest int) (r Reading, contents *Contents, err error) {
 	if err := copier.CheckDigest(); err != nil {
-		return r, &copier.Error{Op: "compute digests", Err: err}
+		return r, nil, &copier.Error{Op: "compute digests", Err: err}
 	}
 	file, err := vaultdb.Open(filepath.Join(path, vaultDBName))
 	if err != nil {
-		return r, err
+		return r, nil, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	if r.Raft, err = file.State(); err != nil {
-		return r, err
+		return r, nil, err
 	}
-	digesters := make([]*copier.Digester, runtime.GOMAXPROCS(0))
-	for i := range digesters {
-		digesters[i] = new(copier.Digester)
+	type worker struct {
+		copier.Digester
+		collector
 	}
-	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(digesters), func(worker, _ int, e copier.Entry) error {
-		digesters[worker].Add(e)
+	workers := make([]*worker, runtime.GOMAXPROCS(0))
+	for i := range workers {
+		workers[i] = &worker{collector: collector{most: largest}}
+	}
+	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, _ int, e copier.Entry) error {
+		workers[i].Digester.Add(e)
+		workers[i].collector.add(e)
 		return nil
 	})
 	r.Digests = copier.Digests{}
-	for _, d := range digesters {
-		r.Digests.Add(d.Take())
+	all := collector{most: largest}
+	for _, w := range workers {
+		r.Digests.Add(w.Take())
+		all.join(&w.collector)
 	}
-	return r, err
+	return r, all.contents(), err
 }
 
 // DropCache makes the system forget what it holds in memory of the vault.db in
 // the directory at path, so that what reads it next reads the device. Only
-// Linux can do that. An error wraps [copier.ErrDestination].
-func DropCache(path string) error {
-	if err := dropCache(filepath.Join(path, vaultDBName)); err != nil {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "read " + vaultDBName + " from the device", Err: err}
+// Linux can do that, and not with every file system; it is an error where it
+// was not done. An error wraps [copier.ErrDestination].
+func DropCache(path string) error { return cacheError(dropCache(filepath.Join(path, vaultDBName))) }
+
+// CanDropCache finds out what can be known before there is a file: whether
+// DropCache can't work in the directory at path.
+func CanDropCache(path string) error { return cacheError(canDropCache(path)) }
+
+func cacheError(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return &copier.Error{Kind: copier.ErrDestination, Op: "read " + vaultDBName + " from the device", Err: err,
+		Hint: "read it back from the system's memory: -readback=cache"}
 }

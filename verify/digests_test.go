@@ -27,30 +27,20 @@ func digestsOf(e entries) copier.Digests {
 }
 
 func expect(e entries) Expected {
-	return Expected{Digests: digestsOf(e), Index: 2, Term: 1, NodeID: "n1", Address: "127.0.0.1:8201"}
-}
-
-// member makes a directory that one node belongs to, as a copy leaves it.
-func member(t testing.TB, e entries) string {
-	t.Helper()
-	dir := directory(t, e)
-	setRaft(t, dir, 2, "n1", "127.0.0.1:8201")
-	return dir
+	return Expected{Digests: digestsOf(e), Index: 2, Term: 1, NodeID: "n1", Address: "127.0.0.1:8201", LogStore: "raft.db"}
 }
 
 func setRaft(t testing.TB, dir string, index byte, id, address string) {
+	t.Helper()
 	update(t, filepath.Join(dir, "vault.db"), func(tx *bolt.Tx) error {
-		server := append([]byte{18, byte(len(id))}, id...)
-		server = append(append(server, 26, byte(len(address))), address...)
-		config := append([]byte{8, index, 18, byte(len(server))}, server...)
 		b := tx.Bucket([]byte("config"))
-		return errors.Join(b.Put([]byte("latest_config"), config), b.Put([]byte("latest_indexes"), []byte{8, 1, 16, index}))
+		return errors.Join(b.Put([]byte("latest_config"), configuration(index, id, address)), b.Put([]byte("latest_indexes"), []byte{8, 1, 16, index}))
 	})
 }
 
 func TestDigests(t *testing.T) {
 	for _, e := range []entries{{}, {"a": ""}, some(3000), large()} {
-		dir := member(t, e)
+		dir := directory(t, e)
 		before := snapshot(t, dir)
 		r, err := Digests(t.Context(), dir)
 		check(t, err)
@@ -67,7 +57,7 @@ func TestDigests(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("why")
 	cancel(why)
-	if _, err := Digests(ctx, member(t, some(3000))); !errors.Is(err, why) {
+	if _, err := Digests(ctx, directory(t, some(3000))); !errors.Is(err, why) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -96,14 +86,14 @@ func damages(a, b string) map[string]func(e entries) {
 func TestCheckManifest(t *testing.T) {
 	good := some(100)
 	want := expect(good)
-	rep, err := CheckManifest(t.Context(), want, member(t, good))
+	rep, err := CheckManifest(t.Context(), want, directory(t, good))
 	if err != nil || !rep.Equal() || !rep.Complete || rep.Started || rep.Found != rep.Expected || rep.Found.Entries != 100 || len(rep.Prefixes) != 4 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	for name, damage := range damages("core/003/key", "sys/005/key") {
 		bad := good.clone()
 		damage(bad)
-		rep, err := CheckManifest(t.Context(), want, member(t, bad))
+		rep, err := CheckManifest(t.Context(), want, directory(t, bad))
 		if err != nil || rep.Equal() || !rep.Complete {
 			t.Errorf("%s: equal %v, %v", name, rep.Equal(), err)
 		}
@@ -128,7 +118,7 @@ func TestPrefixesThatCancelOut(t *testing.T) {
 	a, b := want.Digests["core/"], want.Digests["sys/"]
 	a.Entries, b.Entries = a.Entries+1, b.Entries-1
 	want.Digests["core/"], want.Digests["sys/"] = a, b
-	rep, err := CheckManifest(t.Context(), want, member(t, good))
+	rep, err := CheckManifest(t.Context(), want, directory(t, good))
 	if err != nil || rep.Equal() || rep.Found != rep.Expected {
 		t.Errorf("%+v, %v", rep, err)
 	}
@@ -137,24 +127,27 @@ func TestPrefixesThatCancelOut(t *testing.T) {
 func TestRaftDiffers(t *testing.T) {
 	good := some(20)
 	for name, c := range map[string]struct {
-		change  func(e *Expected)
-		started bool
+		change func(e *Expected)
+		diffs  int
 	}{
-		"index":        {func(e *Expected) { e.Index = 1 }, true},
-		"term":         {func(e *Expected) { e.Term = 7 }, false},
-		"node_id":      {func(e *Expected) { e.NodeID = "n2" }, false},
-		"cluster_addr": {func(e *Expected) { e.Address = "127.0.0.2:8201" }, false},
+		"index":        {func(e *Expected) { e.Index = 1 }, 2}, // and that of the configuration
+		"term":         {func(e *Expected) { e.Term = 7 }, 2},  // and the log's
+		"node_id":      {func(e *Expected) { e.NodeID = "n2" }, 1},
+		"cluster_addr": {func(e *Expected) { e.Address = "127.0.0.2:8201" }, 1},
+		"log":          {func(e *Expected) { e.LogStore = "wal" }, 1},
 	} {
 		want := expect(good)
 		c.change(&want)
-		rep, err := CheckManifest(t.Context(), want, member(t, good))
-		if err != nil || rep.Equal() || rep.Started != c.started || len(rep.RaftDiffs) != 1 || rep.RaftDiffs[0].Name != name {
+		rep, err := CheckManifest(t.Context(), want, directory(t, good))
+		if err != nil || rep.Equal() || rep.Started || len(rep.RaftDiffs) != c.diffs || rep.RaftDiffs[0].Name != name {
 			t.Errorf("%s: %+v, %v", name, rep.RaftDiffs, err)
 		}
 	}
-	rep, err := CheckManifest(t.Context(), expect(good), directory(t, good)) // no latest_config
-	if err != nil || rep.Equal() {
-		t.Errorf("without servers: %+v, %v", rep, err)
+	dir := directory(t, good)
+	setRaft(t, dir, 3, "n1", "127.0.0.1:8201")
+	writeRaftDB(t, dir, 2)
+	if rep, err := CheckManifest(t.Context(), expect(good), dir); err != nil || rep.Equal() || !rep.Started {
+		t.Errorf("a Vault has run: %+v, %v", rep, err)
 	}
 }
 
@@ -162,7 +155,7 @@ func TestRaftDiffers(t *testing.T) {
 // notice by the digests what it does not.
 func TestBrokenFile(t *testing.T) {
 	e := large()
-	dir := member(t, e)
+	dir := directory(t, e)
 	file := filepath.Join(dir, "vault.db")
 	good, err := os.ReadFile(file)
 	check(t, err)
@@ -203,7 +196,7 @@ func TestManifestExpected(t *testing.T) {
 	e := some(30)
 	want := expect(e)
 	m := Manifest{Prefixes: want.Digests, Destination: ManifestDestination{NodeID: "n1", Address: want.Address, Index: 2, Term: 1}}
-	rep, err := CheckManifest(t.Context(), m.Expected(), member(t, e))
+	rep, err := CheckManifest(t.Context(), m.Expected(), directory(t, e))
 	if err != nil || !rep.Equal() {
 		t.Errorf("%+v, %v", rep, err)
 	}
@@ -222,6 +215,7 @@ func TestStarted(t *testing.T) {
 	for _, index := range []byte{2, 3} {
 		dir := directory(t, dst)
 		setRaft(t, dir, index, "n1", "127.0.0.1:8201")
+		writeRaftDB(t, dir, uint64(index)-1) // a Vault that starts takes a new term
 		rep, err := compare(t, &fakeSource{entries: src}, dir, Options{})
 		check(t, err)
 		started := index > 2
@@ -242,7 +236,7 @@ func TestStarted(t *testing.T) {
 	}
 	dir := directory(t, dst)
 	setRaft(t, dir, 3, "n1", "127.0.0.1:8201")
-	if rep, err := compare(t, &fakeSource{entries: src}, dir, Options{FSMIndex: 3}); err != nil || rep.Started {
+	if rep, err := compare(t, &fakeSource{entries: src}, dir, Options{Raft: Expected{Index: 3}}); err != nil || rep.Started {
 		t.Errorf("a copy that ends at index 3: %+v, %v", rep, err)
 	}
 	// What was there before and is gone is no work of a start.

@@ -1,10 +1,14 @@
 package verify
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -15,17 +19,26 @@ import (
 // it.
 type Expected struct {
 	Digests copier.Digests `json:"digests"`
-	Index   uint64         `json:"index"`
-	Term    uint64         `json:"term"`
-	// NodeID and Address are those of the only member of the Raft cluster.
+	// Index and Term are those of the FSM, and Index is that of the
+	// configuration too. The log has nothing at or before it.
+	Index uint64 `json:"index"`
+	Term  uint64 `json:"term"`
+	// NodeID and Address are those of the only member of the Raft cluster. One
+	// that is empty is not compared.
 	NodeID  string `json:"node_id"`
 	Address string `json:"cluster_addr"`
+	// LogStore is "raft.db" or "wal"; where it is empty either will do.
+	LogStore string `json:"log_store,omitempty"`
+	// Partial is set where StartKey left entries out, see Manifest.
+	Partial  bool   `json:"partial,omitempty"`
+	StartKey string `json:"start_key,omitempty"`
 }
 
 // Expected returns what the directory of the manifest's copy must hold.
 func (m *Manifest) Expected() Expected {
 	d := m.Destination
-	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address}
+	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, LogStore: d.LogStore,
+		Partial: m.Partial, StartKey: m.StartKey}
 }
 
 // A PrefixCheck compares the entries under one first segment of the keys, such
@@ -50,11 +63,17 @@ type ManifestReport struct {
 	Start       time.Time     `json:"start"`
 	Duration    time.Duration `json:"duration_ns"`
 
+	// Partial is set where the directory must hold a part of the source only,
+	// from StartKey on: no Vault may be started from it, be it equal or not.
+	Partial  bool   `json:"partial"`
+	StartKey string `json:"start_key,omitempty"`
+
 	Prefixes []PrefixCheck `json:"prefixes"`
 	Expected copier.Digest `json:"expected"`
 	Found    copier.Digest `json:"found"`
 
 	Raft      vaultdb.State `json:"raft"`
+	Log       Log           `json:"log"`
 	RaftDiffs []RaftDiff    `json:"raft_diffs"`
 	// Started is set when a Vault has run on the directory since the copy: its
 	// FSM has gone on. It writes as soon as it starts, so that what differs can
@@ -77,29 +96,67 @@ func (r *ManifestReport) Equal() bool {
 // error. Errors are those of [Digests]. The directory is only read, and no
 // Vault can start on it meanwhile.
 func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestReport, error) {
-	rep := &ManifestReport{Destination: path, Start: time.Now(), Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
+	rep := &ManifestReport{Destination: path, Start: time.Now(), Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	found, err := Digests(ctx, path)
 	rep.Raft, rep.Pages = found.Raft, found.Pages
-	rep.Started = found.Raft.Index > want.Index
 	if err != nil {
 		return rep, err
 	}
+	if rep.Log, err = readLog(ctx, filepath.Join(path, "raft")); err != nil {
+		return rep, err
+	}
+	rep.Started = want.started(found.Raft, rep.Log)
 	names := maps.Clone(found.Digests)
 	maps.Copy(names, want.Digests)
 	for _, prefix := range slices.Sorted(maps.Keys(names)) {
-		p := PrefixCheck{Prefix: prefix, Expected: want.Digests[prefix], Found: found.Digests[prefix]}
+		p := PrefixCheck{Prefix: printable(prefix), Expected: want.Digests[prefix], Found: found.Digests[prefix]}
 		p.Equal = p.Expected == p.Found
 		rep.Prefixes = append(rep.Prefixes, p)
 	}
 	rep.Expected, rep.Found = want.Digests.Total(), found.Digests.Total()
-	rep.RaftDiffs = want.compare(found.Raft)
+	rep.RaftDiffs = want.compare(found.Raft, rep.Log)
 	rep.Complete = true
 	return rep, nil
 }
 
+// ReadBack is [Digests] with a look at the rest of a directory that was just
+// written and is not in place yet, and tells what its vault.db holds, with the
+// given number of its largest entries. Where Raft does not stand where want
+// says, whose digests are left alone, the error wraps [ErrRaft] and
+// [copier.ErrDestination].
+func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Reading, *Contents, error) {
+	r, contents, err := read(ctx, path, largest)
+	if err != nil {
+		return r, nil, err
+	}
+	log, err := readLog(ctx, filepath.Join(path, "raft"))
+	if err != nil {
+		return r, nil, err
+	}
+	var what []string
+	for _, d := range want.compare(r.Raft, log) {
+		what = append(what, fmt.Sprintf("its %s is %q, and must be %q", d.Name, d.Found, d.Expected))
+	}
+	if what != nil {
+		return r, nil, &copier.Error{Kind: copier.ErrDestination, Op: "read back " + path, Err: fmt.Errorf("%w: %s", ErrRaft, strings.Join(what, "; ")),
+			Hint: "nothing was put in place; check the disk and the memory of this machine, then run the same command again"}
+	}
+	return r, contents, nil
+}
+
+// ErrRaft is returned when what was written of Raft's state can't be used.
+var ErrRaft = errors.New("raft is not as it was written")
+
+// started tells whether Raft has gone on since the copy. A Vault that starts
+// writes to the log, and takes a new term before that: where nothing of it is
+// to be seen, a higher index is damage.
+func (want Expected) started(found vaultdb.State, log Log) bool {
+	return found.Index > want.Index && (log.Last > 0 || log.CurrentTerm > want.Term)
+}
+
 // compare names what is not as expected.
-func (want Expected) compare(found vaultdb.State) []RaftDiff {
+func (want Expected) compare(found vaultdb.State, log Log) []RaftDiff {
 	out := []RaftDiff{}
 	add := func(name string, want, found any) {
 		if want != found {
@@ -108,14 +165,34 @@ func (want Expected) compare(found vaultdb.State) []RaftDiff {
 	}
 	add("index", want.Index, found.Index)
 	add("term", want.Term, found.Term)
+	add("config_index", want.Index, found.ConfigIndex)
 	add("servers", 1, len(found.Servers))
-	for i, s := range found.Servers {
-		if i > 0 {
-			break
-		}
-		add("node_id", want.NodeID, s.ID)
-		add("cluster_addr", want.Address, s.Address)
+	if len(found.Servers) > 0 {
+		s := found.Servers[0]
+		add("node_id", cmp.Or(want.NodeID, s.ID), s.ID)
+		add("cluster_addr", cmp.Or(want.Address, s.Address), s.Address)
 		add("suffrage", "voter", s.Suffrage)
 	}
+	if d := log.damage(want.LogStore); d != nil {
+		return append(out, *d)
+	}
+	if log.Last > 0 && log.First <= want.Index {
+		out = append(out, RaftDiff{"first log index", fmt.Sprintf("more than %d, or none", want.Index), fmt.Sprint(log.First)})
+	}
+	if log.CurrentTerm < want.Term {
+		out = append(out, RaftDiff{"log term", fmt.Sprintf("%d or more", want.Term), fmt.Sprint(log.CurrentTerm)})
+	}
 	return out
+}
+
+// damage is what is wrong with a log by itself, if there must be one in the
+// given store, or in any.
+func (l Log) damage(store string) *RaftDiff {
+	switch {
+	case l.Store == "" || store != "" && l.Store != store:
+		return &RaftDiff{"log", cmp.Or(store, "raft.db or wal"), cmp.Or(l.Store, "not there")}
+	case l.Damage != "":
+		return &RaftDiff{"log", "sound", l.Damage}
+	}
+	return nil
 }

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"math/bits"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -69,6 +67,9 @@ type Group struct {
 type Sized struct {
 	Key   string `json:"key"`
 	Bytes int64  `json:"bytes"`
+	// KeyBytes and KeySHA256 are those of a Diff.
+	KeyBytes  int    `json:"key_bytes,omitempty"`
+	KeySHA256 string `json:"key_sha256,omitempty"`
 }
 
 // A Bin is the entries whose key and value have together at least From bytes
@@ -143,13 +144,13 @@ func (in *Inspection) readVaultDB(ctx context.Context, largest int) (err error) 
 	raft, stateErr := file.State()
 	in.Raft = raft
 	defer func() { err = errors.Join(err, stateErr) }()
-	var bins [64]Bin // by the number of bits of the size
+	c := collector{most: largest}
 	defer func() {
-		for i, b := range bins {
-			if b.Entries > 0 {
-				b.From, b.To = 1<<i>>1, 1<<i
-				in.Sizes = append(in.Sizes, b)
-			}
+		found := c.contents()
+		in.Groups, in.Sizes, in.Largest = found.Groups, found.Sizes, found.Largest
+		for _, b := range in.Sizes {
+			in.Entries += b.Entries
+			in.Bytes += b.Bytes
 		}
 	}()
 	entries := file.Entries(ctx)
@@ -161,30 +162,11 @@ func (in *Inspection) readVaultDB(ctx context.Context, largest int) (err error) 
 		if err != nil {
 			return err
 		}
-		size := int64(len(e.Key) + len(e.Value))
-		in.Entries++
-		in.Bytes += size
-		bin := &bins[bits.Len64(uint64(size))]
-		bin.Entries++
-		bin.Bytes += size
-		in.group(e.Key, size)
-		in.large(e.Key, size, largest)
+		c.add(e)
 	}
 	in.Pages, err = entries.Check()
 	in.Fill = in.Pages.Fill()
 	return err
-}
-
-// group adds an entry to its group, which is the last one or a new one, since
-// entries come in the order of their keys.
-func (in *Inspection) group(key []byte, size int64) {
-	if n := len(in.Groups); n == 0 || in.Groups[n-1].Name != string(groupName(key)) {
-		name := string(groupName(key))
-		in.Groups = append(in.Groups, Group{Name: name, Role: role(name)})
-	}
-	g := &in.Groups[len(in.Groups)-1]
-	g.Entries++
-	g.Bytes += size
 }
 
 // groupName returns the beginning of a key that names its group.
@@ -213,22 +195,6 @@ func role(name string) string {
 		"sys/policy/":   "policies",
 		"sys/counters/": "usage counters",
 	}[first]
-}
-
-// large keeps the n largest entries, the largest first; of two of one size the
-// one with the lower key comes first.
-func (in *Inspection) large(key []byte, size int64, n int) {
-	if have := len(in.Largest); n == 0 || have == n && size <= in.Largest[have-1].Bytes {
-		return
-	}
-	at, _ := slices.BinarySearchFunc(in.Largest, size, func(s Sized, size int64) int {
-		if s.Bytes >= size {
-			return -1
-		}
-		return 1
-	})
-	in.Largest = slices.Insert(in.Largest, at, Sized{string(key), size})
-	in.Largest = in.Largest[:min(len(in.Largest), n)]
 }
 
 func (in *Inspection) readSnapshots(dir string) error {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	bolt "go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
@@ -235,12 +236,33 @@ func bigDirectoryOf(t testing.TB, order []int) string {
 	return dir
 }
 
-// directory makes a data directory whose vault.db holds the entries.
+// directory makes a data directory as a copy leaves it, whose vault.db holds
+// the entries.
 func directory(t testing.TB, e entries) string {
 	t.Helper()
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "vault.db"), e)
+	writeRaftDB(t, dir, 1)
 	return dir
+}
+
+// writeRaftDB makes the log of a data directory, without entries.
+func writeRaftDB(t testing.TB, dir string, term uint64) {
+	t.Helper()
+	path := filepath.Join(dir, "raft")
+	check(t, os.RemoveAll(path))
+	check(t, os.Mkdir(path, 0o700))
+	s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(path, "raft.db"), NoSync: true, MsgpackUseNewTimeFormat: true,
+		BoltOptions: &bolt.Options{NoFreelistSync: true, FreelistType: bolt.FreelistMapType}})
+	check(t, err)
+	check(t, errors.Join(s.SetUint64([]byte("CurrentTerm"), term), s.Close()))
+}
+
+// configuration is Raft's with one server, as vault.db has it.
+func configuration(index byte, id, address string) []byte {
+	server := append([]byte{18, byte(len(id))}, id...)
+	server = append(append(server, 26, byte(len(address))), address...)
+	return append([]byte{8, index, 18, byte(len(server))}, server...)
 }
 
 func writeFile(t testing.TB, file string, e entries) {
@@ -258,7 +280,8 @@ func writeFile(t testing.TB, file string, e entries) {
 		if err != nil {
 			return err
 		}
-		if err := config.Put([]byte("latest_indexes"), []byte{8, 1, 16, 2}); err != nil {
+		if err := errors.Join(config.Put([]byte("latest_indexes"), []byte{8, 1, 16, 2}),
+			config.Put([]byte("latest_config"), configuration(2, "n1", "127.0.0.1:8201"))); err != nil {
 			return err
 		}
 		for _, k := range slices.Sorted(maps.Keys(e)) {

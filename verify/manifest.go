@@ -65,14 +65,6 @@ type Manifest struct {
 	Contents *Contents `json:"contents,omitempty"`
 }
 
-// Contents is what a vault.db holds: by what the keys are for, by size, and
-// the largest entries.
-type Contents struct {
-	Groups  []Group `json:"groups"`
-	Sizes   []Bin   `json:"sizes"`
-	Largest []Sized `json:"largest"`
-}
-
 // A Tool is a program.
 type Tool struct {
 	Name    string `json:"name"`
@@ -110,6 +102,8 @@ type Skipped struct {
 	Locks []string `json:"locks"`
 	// LeftOut counts the entries before the manifest's StartKey.
 	LeftOut int64 `json:"left_out"`
+	// Why says why: under "markers", "left_out" and the key of each lock.
+	Why map[string]string `json:"why,omitempty"`
 }
 
 // A Sample is how far a copy was at one time.
@@ -134,9 +128,13 @@ func (m *Manifest) Write(file string) error {
 	return nil
 }
 
-// TryManifest finds out whether a manifest can be written to a file, without
-// changing one that is there.
-func TryManifest(file string) error {
+// TryManifest finds out whether a manifest of a copy into the data directory at
+// path can be written to a file, without changing one that is there. It can't
+// be in the data directory, which is Vault's.
+func TryManifest(file, path string) error {
+	if within, err := isWithin(file, path); err == nil && within {
+		return manifestError("write manifest "+file, fmt.Errorf("it lies in the data directory %s, which is Vault's", path), "name a place beside it: -manifest FILE")
+	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".dyn2raft-*")
 	if err == nil {
 		err = errors.Join(f.Close(), os.Remove(f.Name()))
@@ -148,6 +146,36 @@ func TryManifest(file string) error {
 		return manifestError("write manifest "+file, err, "name a place that can be written: -manifest FILE")
 	}
 	return nil
+}
+
+// isWithin tells whether a file, which need not be there, is below a directory.
+func isWithin(file, dir string) (bool, error) {
+	parent, err := os.Stat(filepath.Dir(file))
+	if err != nil {
+		return false, err
+	}
+	root, err := os.Stat(dir)
+	if err != nil {
+		return false, nil //nolint:nilerr // whoever needs the directory says so
+	}
+	abs, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return false, err
+	}
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+		return false, err
+	}
+	for !os.SameFile(parent, root) {
+		up := filepath.Dir(abs)
+		if up == abs {
+			return false, nil
+		}
+		abs = up
+		if parent, err = os.Stat(abs); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // ErrNotManifest is returned when a file is no manifest of a copy.

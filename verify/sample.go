@@ -20,6 +20,9 @@ type Part struct {
 	Seed         uint64 `json:"seed"`
 	Segments     int    `json:"segments"`
 	SegmentsRead int    `json:"segments_read"`
+	// EntriesShare is the part of all entries that was compared. Segments are
+	// not of one size: all entries of one Path are in one of them.
+	EntriesShare float64 `json:"entries_share"`
 	// Undetected is how many entries may be missing or different at the most
 	// where the sample shows none, with 95% certainty and only if damage hits
 	// entries at random: for damage that hits whole segments nothing follows.
@@ -56,8 +59,17 @@ func (s sampledSource) Segments(ctx context.Context, n int) ([]copier.Segment, e
 		out[i] = all[k]
 	}
 	s.sample.Segments, s.sample.SegmentsRead = len(all), len(out)
-	s.sample.Undetected = undetected(float64(len(out)) / float64(max(len(all), 1)))
 	return out, nil
+}
+
+// prove says what follows from so many entries of so many, about, being
+// compared.
+func (p *Part) prove(compared, all int64) {
+	if all = max(compared, all); all == 0 {
+		return
+	}
+	p.EntriesShare = float64(compared) / float64(all)
+	p.Undetected = min(undetected(p.EntriesShare), all)
 }
 
 // pick returns the indices of a share of n segments, at least one, in ascending
@@ -72,8 +84,11 @@ func pick(n int, share float64, seed uint64) []int {
 // undetected is the greatest number of entries of which a random sample with
 // the given share contains none with a probability above 5%.
 func undetected(share float64) int64 {
-	if share >= 1 {
+	switch {
+	case share >= 1:
 		return 0
+	case share <= 0:
+		return math.MaxInt64
 	}
 	return int64(math.Log(0.05) / math.Log1p(-share))
 }

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"context"
 	"errors"
 	"math"
 	"os"
@@ -167,20 +168,69 @@ func TestUndetected(t *testing.T) {
 	}
 }
 
+// A hotSource has nine of ten entries in its first segment, as where all leases
+// of a login mount lie in one Path.
+type hotSource struct{ bigSource }
+
+func (s *hotSource) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+	for i := range s.count {
+		if in := max(0, i-s.count*9/10) % seg.Total; in == seg.Index {
+			key, value := bigEntry(i)
+			b.Append([]byte(key), []byte(value))
+		}
+	}
+	return copier.Page{}, nil
+}
+
+// TestSampleOfUnequalSegments counts entries for what a sample proves, and not
+// segments.
+func TestSampleOfUnequalSegments(t *testing.T) {
+	const count = 20_000
+	dir := bigDirectory(t, count)
+	hot := 0
+	for seed := uint64(1); seed < 30; seed++ {
+		rep, err := compare(t, &hotSource{bigSource{count: count}}, dir, Options{Sample: 0.1, SampleSeed: seed, Segments: 50})
+		check(t, err)
+		p, share := rep.Sample, float64(rep.SourceEntries)/count
+		if p.SegmentsRead != 5 || p.EntriesShare != share || p.Undetected != undetected(share) {
+			t.Fatalf("%d entries: %+v", rep.SourceEntries, p)
+		}
+		if p.EntriesShare > 0.9 {
+			hot++
+		} else if p.EntriesShare > 0.02 || p.Undetected < 148 {
+			t.Errorf("%d entries prove %+v", rep.SourceEntries, p)
+		}
+	}
+	if hot == 0 || hot > 20 {
+		t.Errorf("the hot segment is in %d of 29 samples", hot)
+	}
+	for _, c := range []struct{ compared, all, undetected int64 }{{0, 0, 0}, {0, 100, 100}, {100, 100, 0}, {100, 90, 0}, {1, 10, 10}} {
+		var p Part
+		if p.prove(c.compared, c.all); p.Undetected != c.undetected {
+			t.Errorf("%+v: %+v", c, p)
+		}
+	}
+}
+
 // TestSegments asks for other numbers of segments than a copy, whose rule is
 // that of package dynamodb: one for each 8 MiB, from 64 to 4,096.
 func TestSegments(t *testing.T) {
 	for bytes, want := range map[int64]int{0: 85, 510 << 20: 85, 600 << 20: 100, 6 << 30: 1024, 1 << 50: 5461} {
-		if got := segments(copier.SourceInfo{Bytes: bytes}, minSegments); got != want {
+		if got := segments(copier.SourceInfo{Bytes: bytes}, minSegments, 0); got != want {
 			t.Errorf("%d bytes: %d segments, want %d", bytes, got, want)
 		}
 	}
-	if got := segments(copier.SourceInfo{}, sampleSegments); got != 1000 {
+	if got := segments(copier.SourceInfo{}, sampleSegments, 0); got != 1000 {
 		t.Errorf("%d segments for a sample", got)
+	}
+	for not, want := range map[int]int{0: 85, 84: 85, 85: 114} {
+		if got := segments(copier.SourceInfo{}, minSegments, not); got != want {
+			t.Errorf("%d segments, want %d and not %d", got, want, not)
+		}
 	}
 	for bytes := int64(0); bytes < 64<<30; bytes += 1 << 20 {
 		for _, least := range []int64{minSegments, sampleSegments} {
-			if n := segments(copier.SourceInfo{Bytes: bytes}, least); int64(n) == min(max(bytes/(8<<20), 64), 4096) {
+			if n := segments(copier.SourceInfo{Bytes: bytes}, least, 0); int64(n) == min(max(bytes/(8<<20), 64), 4096) {
 				t.Fatalf("%d bytes: %d segments, as a copy", bytes, n)
 			}
 		}

@@ -14,11 +14,13 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"maps"
@@ -26,6 +28,7 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
@@ -41,8 +44,11 @@ type Options struct {
 	// least 1,000: a third more than a copy of a table asks for, so that a
 	// mistake in how the source was divided is not made twice.
 	Segments int
+	// NotSegments is a number that is not asked for by itself, but a third more
+	// instead: that of the copy, where it is known.
+	NotSegments int
 	// WorkDir is an existing directory for work files, about 170 bytes an
-	// entry. See [WorkPath] for where they are in it, and where they are if it
+	// entry of both sides together. See [WorkPath] for where they are in it, and where they are if it
 	// is empty; the work files of a sample go to the system's directory for
 	// temporary files then.
 	WorkDir string
@@ -56,13 +62,19 @@ type Options struct {
 	// below 1, in segments that SampleSeed chooses; 0 means a seed of its own.
 	Sample     float64
 	SampleSeed uint64
-	// MaxDiffs bounds how many differing keys are named; 0 means 100, and a
-	// negative number no bound. All are counted. Each that is named takes some
-	// 400 bytes of memory.
+	// MaxDiffs bounds how many differing keys are named; 0 means 100, or all
+	// where OnDiff is set, and a negative number all. All are counted. Each
+	// takes some 400 bytes of memory in Report.Diffs.
 	MaxDiffs int
-	// FSMIndex is the Raft index that a copy leaves behind; a directory with a
-	// higher one is one that a Vault has started on. 0 means 2.
-	FSMIndex uint64
+	// OnDiff, where set, is told of each key that differs, in the order of
+	// keys, instead of Report.Diffs, so that there may be any number of them.
+	// Its error ends the comparison.
+	OnDiff func(Diff) error
+	// Raft is what a copy leaves of Raft's state, with which that of the
+	// directory is compared unless Raft has gone on since; its digests are left
+	// alone. Index 0 means 2 and Term 0 means 1; an empty NodeID means the one
+	// in the directory's file node-id, if there is that file.
+	Raft Expected
 	// Events, where set, is told what goes on.
 	Events func(copier.Event)
 }
@@ -80,7 +92,14 @@ const (
 // A Diff is one key that differs. It never holds a value.
 type Diff struct {
 	Kind DiffKind `json:"kind"`
-	Key  string   `json:"key"`
+	// Key is the key, and exactly that where KeyBytes is 0. Otherwise it is its
+	// beginning, and KeyBytes its length and KeySHA256 its SHA-256: what is no
+	// UTF-8 can't be written down as a text, and where the directory alone has
+	// a key that no Vault writes, the rest may be a piece of a value. See
+	// [vaultdb.Printable].
+	Key       string `json:"key"`
+	KeyBytes  int    `json:"key_bytes,omitempty"`
+	KeySHA256 string `json:"key_sha256,omitempty"`
 	// Source and Destination describe the values; nil where there is none.
 	Source      *Value `json:"source,omitempty"`
 	Destination *Value `json:"destination,omitempty"`
@@ -127,10 +146,15 @@ type Report struct {
 
 	// Raft is where the directory's FSM stands, and Started is set when that
 	// is further than a copy leaves it: a Vault has run on the directory, and
-	// writes. Equal can then not be expected, and the differences that are not
+	// writes, or another program has made it. Equal can then not be expected, and the differences that are not
 	// Known can't be judged: they are Vault's, or they were made by the copy.
 	Raft    vaultdb.State `json:"raft"`
 	Started bool          `json:"started"`
+	// Log is Raft's log, and RaftDiffs tells what a Vault can't use of either
+	// and what is not as a copy leaves it. Where Raft has gone on since that
+	// can be nothing but a damaged log.
+	Log       Log        `json:"log"`
+	RaftDiffs []RaftDiff `json:"raft_diffs"`
 
 	Prefixes []Prefix `json:"prefixes"`
 	// SourceEntries and DestinationEntries count both sides.
@@ -142,8 +166,10 @@ type Report struct {
 	Different int64 `json:"different"`
 	// Known counts those of them that a started Vault changes by itself.
 	Known int64 `json:"known"`
-	// Diffs names them, as many as Options.MaxDiffs allows, in key order.
+	// Diffs names them, as many as Options.MaxDiffs allows, in key order, unless
+	// Options.OnDiff is told. Named is how many were named.
 	Diffs []Diff `json:"diffs"`
+	Named int64  `json:"named"`
 	// Complete is set when both sides were read to their end, of the source
 	// no more than the sample if there is one.
 	Complete bool `json:"complete"`
@@ -164,14 +190,14 @@ type Report struct {
 	Kept string `json:"kept,omitempty"`
 }
 
-// Equal tells whether both sides hold the same keys with the same values. It
-// is false as long as that is not known, and always for a sample.
+// Equal tells whether both sides hold the same keys with the same values, and
+// Raft's state is one that a Vault can use. It is false as long as that is not known, and always for a sample.
 func (r *Report) Equal() bool { return r.NoDifference() && r.Sample == nil }
 
 // NoDifference tells whether nothing differs in what was compared: in all, or
 // in the sample.
 func (r *Report) NoDifference() bool {
-	return r.Complete && r.Missing == 0 && r.Extra == 0 && r.Different == 0
+	return r.Complete && len(r.RaftDiffs) == 0 && r.Missing == 0 && r.Extra == 0 && r.Different == 0
 }
 
 // Compare compares src, which it prepares, with the Raft data directory at
@@ -188,11 +214,14 @@ func (r *Report) NoDifference() bool {
 func Compare(ctx context.Context, src copier.Source, path string, opts Options) (rep *Report, err error) {
 	if opts.MaxDiffs == 0 {
 		opts.MaxDiffs = 100
+		if opts.OnDiff != nil {
+			opts.MaxDiffs = -1
+		}
 	}
-	if opts.FSMIndex == 0 {
-		opts.FSMIndex = fsmIndex
+	if opts.Events == nil {
+		opts.Events = func(copier.Event) {}
 	}
-	rep = &Report{Destination: path, Start: time.Now(), Diffs: []Diff{}, Prefixes: []Prefix{}}
+	rep = &Report{Destination: path, Start: time.Now(), Diffs: []Diff{}, RaftDiffs: []RaftDiff{}, Prefixes: []Prefix{}}
 	rep.Began = rep.Start
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	if err := opts.validate(); err != nil {
@@ -207,7 +236,9 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 	if rep.Raft, err = dst.file.State(); err != nil {
 		return rep, err
 	}
-	rep.Started = rep.Raft.Index > opts.FSMIndex
+	if err := rep.lookAtRaft(ctx, path, opts.Raft); err != nil {
+		return rep, err
+	}
 	scan := copier.ScanOptions{Workers: opts.Workers, Segments: opts.Segments, Memory: opts.Memory, Map: digest, Events: opts.Events}
 	if opts.Sample != 0 {
 		return rep, rep.compareSample(ctx, src, dst, scan, opts)
@@ -233,10 +264,31 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 	setup := work.journal.Setup()
 	rep.Resumed, rep.Began = setup.Resumed, setup.Start
 	if scan.Segments == 0 {
-		scan.Segments = segments(rep.Source, minSegments)
+		scan.Segments = segments(rep.Source, minSegments, opts.NotSegments)
 	}
 	scan.Journal = work.journal
-	return rep, rep.compare(ctx, src, dst, work.path, scan, opts.MaxDiffs)
+	return rep, rep.compare(ctx, src, dst, work.path, scan, opts)
+}
+
+// lookAtRaft compares the state of Raft and its log with what a copy leaves.
+func (r *Report) lookAtRaft(ctx context.Context, path string, want Expected) (err error) {
+	want.Index, want.Term = cmp.Or(want.Index, fsmIndex), cmp.Or(want.Term, fsmTerm)
+	if want.NodeID == "" {
+		id, err := readSmall(filepath.Join(path, "node-id"))
+		if err != nil {
+			return inspectError("read node-id", err)
+		}
+		want.NodeID = string(id)
+	}
+	if r.Log, err = readLog(ctx, filepath.Join(path, "raft")); err != nil {
+		return err
+	}
+	if r.Started = want.started(r.Raft, r.Log); !r.Started {
+		r.RaftDiffs = want.compare(r.Raft, r.Log)
+	} else if d := r.Log.damage(""); d != nil {
+		r.RaftDiffs = append(r.RaftDiffs, *d)
+	}
+	return nil
 }
 
 // compareSample compares a part of src, and keeps nothing if that fails.
@@ -249,7 +301,7 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scan.WorkDir)) }()
 	if scan.Segments == 0 {
-		scan.Segments = segments(r.Source, sampleSegments)
+		scan.Segments = segments(r.Source, sampleSegments, opts.NotSegments)
 	}
 	sampled := newSample(src, opts)
 	r.Sample = sampled.sample
@@ -260,12 +312,14 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 	}
 	defer func() { err = errors.Join(err, entries.Close()) }()
 	dst.stream(ctx)
-	return moved(r.walk(ctx, entries, dst, opts.MaxDiffs))
+	err = r.walk(ctx, entries, dst, opts)
+	sampled.sample.prove(r.SourceEntries, r.DestinationEntries)
+	return moved(err)
 }
 
 // compare reads the source and the destination at the same time, and then walks
 // them side by side. Work files are in dir.
-func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, dir string, scan copier.ScanOptions, maxDiffs int) (err error) {
+func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, dir string, scan copier.ScanOptions, opts Options) (err error) {
 	rctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer func() { err = errors.Join(err, dst.discard()) }()
@@ -293,7 +347,10 @@ func (r *Report) compare(ctx context.Context, src copier.Source, dst *destinatio
 	if derr != nil {
 		return derr
 	}
-	return moved(r.walk(ctx, entries, dst, maxDiffs))
+	if text := copier.CountWarning(r.Source, stats); text != "" {
+		opts.Events(copier.Warning{Message: text})
+	}
+	return moved(r.walk(ctx, entries, dst, opts))
 }
 
 // moved says what to do where a source was written to, which keeps nobody from
@@ -312,9 +369,13 @@ const (
 )
 
 // segments is the number of segments that a source is asked for, unless the
-// caller says it. See Options.Segments.
-func segments(info copier.SourceInfo, least int64) int {
-	return int(min(max(info.Bytes/segmentBytes, least), maxSegments))
+// caller says it. See Options.Segments and Options.NotSegments.
+func segments(info copier.SourceInfo, least int64, not int) int {
+	n := int(min(max(info.Bytes/segmentBytes, least), maxSegments))
+	if n == not {
+		n += n/3 + 1
+	}
+	return n
 }
 
 // A summary is what is kept of a value: its length (uvarint) and its SHA-256.
@@ -340,18 +401,46 @@ func describe(summary []byte) *Value {
 	return &Value{Bytes: int64(length), SHA256: hex.EncodeToString(sum)}
 }
 
+// nameKey returns the three fields for a key, of which theirs tells that the
+// directory alone has it.
+func nameKey(key []byte, theirs bool) (text string, length int, sum string) {
+	text, whole := vaultdb.Printable(key)
+	switch {
+	case whole:
+		return text, 0, ""
+	case !theirs && utf8.Valid(key):
+		return string(key), 0, ""
+	default:
+		return text, len(key), fmt.Sprintf("%x", sha256.Sum256(key))
+	}
+}
+
 // walk compares the sorted entries, whose values are summaries, with the
 // destination.
-func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, maxDiffs int) error {
-	add := func(d Diff) {
-		if r.Started {
-			if d.Known = known(d.Kind, d.Key); d.Known != "" {
+func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, opts Options) error {
+	name := func(kind DiffKind, key, src, dst []byte) error {
+		d := Diff{Kind: kind}
+		d.Key, d.KeyBytes, d.KeySHA256 = nameKey(key, kind == Extra)
+		if r.Started && d.KeyBytes == 0 {
+			if d.Known = known(kind, d.Key); d.Known != "" {
 				r.Known++
 			}
 		}
-		if maxDiffs < 0 || len(r.Diffs) < maxDiffs {
-			r.Diffs = append(r.Diffs, d)
+		if opts.MaxDiffs >= 0 && r.Named >= int64(opts.MaxDiffs) {
+			return nil
 		}
+		if src != nil {
+			d.Source = describe(src)
+		}
+		if dst != nil {
+			d.Destination = describe(dst)
+		}
+		r.Named++
+		if opts.OnDiff != nil {
+			return opts.OnDiff(d)
+		}
+		r.Diffs = append(r.Diffs, d)
+		return nil
 	}
 	both := sums{}
 	s, serr := src.Next()
@@ -402,17 +491,21 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		if order <= 0 {
 			r.SourceEntries++
 		}
+		var err error
 		switch {
 		case order < 0:
 			r.Missing++
-			add(Diff{Kind: Missing, Key: string(s.Key), Source: describe(s.Value)})
+			err = name(Missing, s.Key, s.Value, nil)
 		case order > 0 && d.Value == nil: // or not in the source
 		case order > 0:
 			r.Extra++
-			add(Diff{Kind: Extra, Key: string(d.Key), Destination: describe(d.Value)})
+			err = name(Extra, d.Key, nil, d.Value)
 		case !same:
 			r.Different++
-			add(Diff{Kind: Different, Key: string(d.Key), Source: describe(s.Value), Destination: describe(d.Value)})
+			err = name(Different, d.Key, s.Value, d.Value)
+		}
+		if err != nil {
+			return err
 		}
 		if order <= 0 {
 			s, serr = src.Next()
@@ -495,7 +588,7 @@ func (s *sum) total() Side {
 func (s sums) prefixes() []Prefix {
 	out := []Prefix{}
 	for _, p := range slices.Sorted(maps.Keys(s)) {
-		out = append(out, Prefix{Prefix: p, Source: s[p].src.total(), Destination: s[p].dst.total()})
+		out = append(out, Prefix{Prefix: printable(p), Source: s[p].src.total(), Destination: s[p].dst.total()})
 	}
 	return out
 }

@@ -105,6 +105,9 @@ func TestEveryKindOfDamage(t *testing.T) {
 				}
 				var found []string
 				for _, d := range rep.Diffs {
+					if d.KeyBytes == 1 { // a key that no Vault writes is not printed
+						d.Key = "\x00"
+					}
 					found = append(found, d.Key)
 				}
 				if keys != "" && strings.Join(found, " ") != keys {
@@ -160,6 +163,88 @@ func TestMaxDiffs(t *testing.T) {
 		}
 		if !slices.IsSortedFunc(rep.Diffs, func(a, b Diff) int { return strings.Compare(a.Key, b.Key) }) {
 			t.Error("not in key order")
+		}
+	}
+}
+
+// TestOnDiff is told of all differences and holds none, and its error ends the
+// comparison.
+func TestOnDiff(t *testing.T) {
+	e := some(300)
+	for limit, want := range map[int]int{0: 300, -1: 300, 7: 7} {
+		var got []string
+		rep, err := compare(t, &fakeSource{entries: e}, directory(t, nil), Options{MaxDiffs: limit, OnDiff: func(d Diff) error {
+			got = append(got, d.Key)
+			return nil
+		}})
+		if err != nil || len(got) != want || rep.Named != int64(want) || len(rep.Diffs) != 0 || rep.Missing != 300 || !slices.IsSorted(got) {
+			t.Errorf("at most %d: %d named, %d told of, %d in the report, %v", limit, rep.Named, len(got), len(rep.Diffs), err)
+		}
+	}
+	full := errors.New("no space")
+	rep, err := compare(t, &fakeSource{entries: e}, directory(t, nil), Options{OnDiff: func(Diff) error { return full }})
+	if !errors.Is(err, full) || rep.Complete {
+		t.Errorf("%v, complete %v", err, rep.Complete)
+	}
+}
+
+// TestKeysThatNobodyWrites has keys that only the directory has, or that are
+// not UTF-8: what may be a piece of a value is not shown, and the key can be
+// told by its hash all the same.
+func TestKeysThatNobodyWrites(t *testing.T) {
+	src := entries{"a\tb": "1", "a\xffb": "1", "a/c": "1"}
+	dst := entries{"core/keyring\x00\x00\x00\x01\x02secret": "1", "core/x\nsecret": "2", "a\xffb": "2", "sys/" + strings.Repeat("z", 3100) + "secret": "", "ü": ""}
+	dir := directory(t, dst)
+	rep, err := compare(t, &fakeSource{entries: src}, dir, Options{})
+	check(t, err)
+	sum := func(key string) (int, string) {
+		s := sha256.Sum256([]byte(key))
+		return len(key), hex.EncodeToString(s[:])
+	}
+	got := map[string]Diff{}
+	for _, d := range rep.Diffs {
+		got[d.Key] = d
+	}
+	for shown, key := range map[string]string{
+		"a\tb": "", "a/c": "", "ü": "", "a": "a\xffb",
+		"core/keyring": "core/keyring\x00\x00\x00\x01\x02secret", "core/x": "core/x\nsecret",
+		("sys/" + strings.Repeat("z", 3100))[:3073]: "sys/" + strings.Repeat("z", 3100) + "secret",
+	} {
+		d, ok := got[shown]
+		length, hash := 0, ""
+		if key != "" {
+			length, hash = sum(key)
+		}
+		if !ok || d.KeyBytes != length || d.KeySHA256 != hash {
+			t.Errorf("%.40q: %.200v", shown, d)
+		}
+	}
+	in, err := Inspect(t.Context(), dir, InspectOptions{})
+	check(t, err)
+	for _, v := range []any{rep, in} {
+		b, err := json.Marshal(v)
+		if err != nil || len(got) != 7 || strings.Contains(string(b), "secret") || strings.Contains(string(b), "\ufffd") || strings.Contains(string(b), `\ufffd`) {
+			t.Errorf("%v: %s", err, b)
+		}
+	}
+	// No piece of a value is a prefix either.
+	if name := printable("a\x00secret/"); strings.Contains(name, "secret") {
+		t.Error(name)
+	}
+}
+
+// TestItemCount has the source report another number of items than are read.
+func TestItemCount(t *testing.T) {
+	dir := bigDirectory(t, 1000)
+	for items, want := range map[int64]string{1000: "", 960: "", 0: "could not be compared", 500: "find out why they differ"} {
+		got := ""
+		rep, err := compare(t, &bigSource{count: 1000, perPage: 50, info: copier.SourceInfo{Items: items}}, dir, Options{Events: func(e copier.Event) {
+			if w, ok := e.(copier.Warning); ok {
+				got += w.Message
+			}
+		}})
+		if err != nil || !rep.Equal() || !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%d items: %q, %v", items, got, err)
 		}
 	}
 }
@@ -389,7 +474,7 @@ func TestCancelledWhileWalking(t *testing.T) {
 	why := errors.New("why")
 	in := &cancellingStream{keys: slices.Sorted(maps.Keys(e)), cancel: func() { cancel(why) }}
 	rep := &Report{}
-	if err := rep.walk(ctx, in, dst, 0); err != why || rep.SourceEntries < 1024 || rep.SourceEntries > 2048 {
+	if err := rep.walk(ctx, in, dst, Options{}); err != why || rep.SourceEntries < 1024 || rep.SourceEntries > 2048 {
 		t.Errorf("%v after %d entries", err, rep.SourceEntries)
 	}
 }
@@ -420,7 +505,7 @@ func TestSourceStreamFails(t *testing.T) {
 		}
 		check(t, dst.summarise(t.Context(), t.TempDir()))
 		rep := &Report{}
-		if err := rep.walk(context.Background(), &failingStream{err: broken}, dst, 0); err != broken || rep.Equal() {
+		if err := rep.walk(context.Background(), &failingStream{err: broken}, dst, Options{}); err != broken || rep.Equal() {
 			t.Errorf("%v, equal %v", err, rep.Equal())
 		}
 		if err := errors.Join(dst.discard(), dst.close()); err != nil {

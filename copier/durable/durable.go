@@ -7,6 +7,7 @@ package durable
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -116,6 +117,14 @@ func (d *Disk) WriteFile(path string, data []byte) error {
 // moment it has the old or the new one. path + ".tmp" is written on the way,
 // and what is there is removed.
 func (d *Disk) Replace(path string, data []byte) error {
+	return d.ReplaceWith(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// ReplaceWith is Replace for a content that write writes piece by piece.
+func (d *Disk) ReplaceWith(path string, write func(io.Writer) error) error {
 	tmp := path + ".tmp"
 	if _, err := os.Lstat(tmp); err == nil {
 		if err := d.Remove(tmp); err != nil {
@@ -126,8 +135,7 @@ func (d *Disk) Replace(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if err == nil {
+	if err = write(f); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

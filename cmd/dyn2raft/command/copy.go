@@ -180,8 +180,13 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if rec.file == "" {
 		rec.file = verify.ManifestPath(cfg.Destination.Path)
 	}
-	if err := verify.TryManifest(rec.file); err != nil {
+	if err := verify.TryManifest(rec.file, cfg.Destination.Path); err != nil {
 		return err
+	}
+	if readBack == "device" {
+		if err := verify.CanDropCache(cfg.Destination.Path); err != nil {
+			return err
+		}
 	}
 	stopMetrics, err := out.serveMetrics(cmd)
 	if err != nil {
@@ -237,20 +242,25 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 		return err
 	}
 	base := []string{"dyn2raft", "copy", "-config " + shellescape.Quote(cmd.String("config"))}
-	resume := append(slices.Clone(base), "--resume")
+	// What is left out is said already, the contrary of going on, or done.
+	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
+	return &resumableError{err, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
+}
+
+// givenFlags are the flags that a command was given, but for some, each with its
+// value.
+func givenFlags(cmd *cli.Command, but ...string) (out []string) {
 	for _, flag := range cmd.Flags {
 		name := flag.Names()[0]
 		switch {
-		case !cmd.IsSet(name), cmd.Value(name) == false: // -strict=false is no -strict
-		case slices.Contains([]string{"config", "resume", "restart", "reset", "source-stopped", "backup"}, name):
-			// said already, the contrary of going on, or done
+		case !cmd.IsSet(name), cmd.Value(name) == false, slices.Contains(but, name): // -strict=false is no -strict
 		case cmd.Value(name) == true:
-			resume = append(resume, "-"+name)
+			out = append(out, "-"+name)
 		default:
-			resume = append(resume, "-"+name+" "+shellescape.Quote(fmt.Sprint(cmd.Value(name))))
+			out = append(out, "-"+name+" "+shellescape.Quote(fmt.Sprint(cmd.Value(name))))
 		}
 	}
-	return &resumableError{err, resume, append(base, "-reset")}
+	return out
 }
 
 // An unfinishedError is the error of work that can be gone on with.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
+	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 func inspectCommand(std Streams) *cli.Command {
@@ -19,7 +20,7 @@ func inspectCommand(std Streams) *cli.Command {
 		UsageText: "dyn2raft inspect PATH [flags]",
 		Description: "inspect reads the data directory of a Vault that is not running: entries by what they are for,\n" +
 			"the largest ones, sizes, Raft's state and log, pages, and whether vault.db is sound. It changes\n" +
-			"nothing. Exit status 3: vault.db is damaged.",
+			"nothing. Exit status 3: vault.db or Raft's log is damaged.",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
 			levelFlag(), formatFlag(),
@@ -51,7 +52,7 @@ func runInspect(ctx context.Context, cmd *cli.Command, std Streams) error {
 
 func (p *printer) inspected(in *verify.Inspection) error {
 	var result error
-	if !in.Sound {
+	if !in.Sound || in.Log.Damage != "" {
 		result = errDifferent
 	}
 	if p.json {
@@ -100,7 +101,11 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		t = p.table()
 		t.row("LARGEST", "BYTES")
 		for _, s := range in.Largest {
-			t.row(plain(s.Key), "%s", humanize.Comma(s.Bytes))
+			name := plain(s.Key)
+			if s.KeyBytes != 0 {
+				name = keyOf(s.Key, s.KeyBytes, s.KeySHA256)
+			}
+			t.row(name, "%s", humanize.Comma(s.Bytes))
 		}
 		err = errors.Join(err, p.line(""), t.flush())
 	}
@@ -135,8 +140,11 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 		path = m.Destination.Path
 	}
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	if errors.Is(err, vaultdb.ErrDamaged) && path != m.Destination.Path {
+		err = &copier.Error{Err: err, Hint: "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path"}
+	}
 	if err != nil {
-		return err
+		return damaged(err)
 	}
 	return out.manifestChecked(m, rep)
 }
@@ -148,6 +156,11 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	}
 	if p.json {
 		return errors.Join(p.encode(rep), result)
+	}
+	if rep.Partial {
+		if err := p.line(fmt.Sprintf("PARTIAL: the copy has only the keys from %q on. Do not start a Vault from it, whatever is said below.", rep.StartKey)); err != nil {
+			return err
+		}
 	}
 	t := p.table()
 	t.row("PREFIX", "MANIFEST\tDIRECTORY\tMANIFEST BYTES\tDIRECTORY BYTES\tDIGEST")
@@ -164,14 +177,15 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 			humanize.Comma(x.Expected.Bytes), humanize.Comma(x.Found.Bytes), same)
 	}
 	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
-	err := t.flush()
-	for _, d := range rep.RaftDiffs {
-		err = errors.Join(err, p.line(fmt.Sprintf("DIFFERENT: Raft's %s is %s, the manifest says %s", d.Name, plain(d.Found), plain(d.Expected))))
-	}
+	err := errors.Join(t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
 	case result == nil:
-		return errors.Join(err, p.line(fmt.Sprintf("Equal: %s holds all %s entries that run %s copied on %s, and nothing else, in %s.",
-			rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), round(rep.Duration))))
+		equal := "Equal"
+		if rep.Partial {
+			equal = "Equal to a PARTIAL copy"
+		}
+		return errors.Join(err, p.line(fmt.Sprintf("%s: %s holds all %s entries that run %s copied on %s from table %s (%s), and nothing else; their digest is %s; in %s.",
+			equal, rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), plain(m.Source.Name), plain(m.Source.ID), rep.Found.Hash, round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.line("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	default:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -14,7 +13,6 @@ import (
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 func manifestFlag(usage string) cli.Flag {
@@ -30,7 +28,9 @@ type manifestWriter struct {
 	readBack string
 	src      *dynamodb.Source
 	out      *printer
+	contents *verify.Contents // as it was read back
 	manifest *verify.Manifest // once it is written
+	err      error            // why it is not where it should be
 }
 
 // check reads back what a copy has written, before it is put in place.
@@ -40,24 +40,26 @@ func (r *manifestWriter) check(ctx context.Context, dir string) (copier.Digests,
 			return nil, err
 		}
 	}
-	got, err := verify.Digests(ctx, dir)
+	got, contents, err := r.expected().ReadBack(ctx, dir, 20)
 	if err != nil {
 		return nil, err
 	}
-	node := vaultdb.Server{ID: r.dst.NodeID(), Address: r.cfg.Destination.Address, Suffrage: "voter"}
-	if got.Raft.Index != sink.FSMIndex || got.Raft.Term != sink.FSMTerm || !slices.Equal(got.Raft.Servers, []vaultdb.Server{node}) {
-		return nil, &copier.Error{Kind: copier.ErrDestination, Op: "read back " + dir,
-			Err: fmt.Errorf("raft stands at index %d, term %d, with the servers %v: this is a defect of dyn2raft, and nothing was put in place", got.Raft.Index, got.Raft.Term, got.Raft.Servers)}
-	}
+	r.contents = contents
 	return got.Digests, nil
+}
+
+// expected is what the copy leaves of Raft.
+func (r *manifestWriter) expected() verify.Expected {
+	want := verify.Expected{Index: sink.FSMIndex, Term: sink.FSMTerm, NodeID: r.dst.NodeID(), Address: r.cfg.Destination.Address, LogStore: "raft.db"}
+	if r.cfg.Destination.WAL {
+		want.LogStore = "wal"
+	}
+	return want
 }
 
 // write writes the manifest of a complete copy.
 func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
-	logStore := "raft.db"
-	if r.cfg.Destination.WAL {
-		logStore = "wal"
-	}
+	raft := r.expected()
 	m := &verify.Manifest{
 		Tool:         verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},
 		RunID:        res.RunID,
@@ -69,22 +71,18 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Source:       res.Source,
 		Backup:       res.Note,
 		Vault:        r.versions(ctx),
-		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: r.dst.NodeID(), Address: r.cfg.Destination.Address,
-			LogStore: logStore, Index: sink.FSMIndex, Term: sink.FSMTerm, FileBytes: res.Load.FileBytes},
+		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: raft.NodeID, Address: raft.Address,
+			LogStore: raft.LogStore, Index: raft.Index, Term: raft.Term, FileBytes: res.Load.FileBytes},
 		Total:    res.Digests.Total(),
 		Prefixes: res.Digests,
-		Skipped:  verify.Skipped{Markers: res.Scan.Markers, Locks: res.Scan.Locks, LeftOut: res.Scan.LeftOut},
+		Skipped:  skipped(res.Scan),
 		Phases:   res.Phases,
 		Samples:  append([]verify.Sample{}, res.Samples...),
 		Earlier:  res.Earlier,
 		Scan:     res.Scan,
 		Load:     res.Load,
 		Settings: r.settings,
-	}
-	if in, err := verify.Inspect(ctx, m.Destination.Path, verify.InspectOptions{Largest: 20}); err == nil {
-		m.Contents = &verify.Contents{Groups: in.Groups, Sizes: in.Sizes, Largest: in.Largest}
-	} else {
-		r.out.log.Warn("the manifest will not tell the contents by group", "error", err)
+		Contents: r.contents,
 	}
 	if start, ok := r.settings["start"].(string); ok {
 		m.StartKey = start
@@ -92,11 +90,38 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 	if res.ReadBack {
 		m.ReadBack = r.readBack
 	}
-	if err := m.Write(r.file); err != nil {
-		return fmt.Errorf("its manifest is not written: %w", err)
+	if r.err = m.Write(r.file); r.err != nil {
+		beside := verify.ManifestPath(m.Destination.Path)
+		if r.file == beside || m.Write(beside) != nil {
+			return fmt.Errorf("its manifest is not written: %w", r.err)
+		}
+		r.out.log.Warn("the manifest is beside the data directory, and not where it should be: "+beside, "error", r.err)
+		r.file = beside
 	}
 	r.manifest = m
 	return nil
+}
+
+// skipped says what the table held and the copy does not, and why.
+func skipped(s copier.ScanStats) verify.Skipped {
+	out := verify.Skipped{Markers: s.Markers, Locks: s.Locks, LeftOut: s.LeftOut, Why: map[string]string{}}
+	if s.Markers > 0 {
+		out.Why["markers"] = "directory markers, which hold no data"
+	}
+	if s.LeftOut > 0 {
+		out.Why["left_out"] = "their keys are less than the start key (-start)"
+	}
+	for _, key := range s.Locks {
+		switch key {
+		case "core/_lock", "core/lock":
+			out.Why[key] = "the lock of the active node"
+		case "core/migration":
+			out.Why[key] = "the lock of a migration"
+		default:
+			out.Why[key] = "a lock: its name begins with _ and it has a binary Identity"
+		}
+	}
+	return out
 }
 
 // path is where the manifest is, and nothing if it could not be written.
@@ -105,6 +130,14 @@ func (r *manifestWriter) path() string {
 		return ""
 	}
 	return r.file
+}
+
+// failed says why the manifest is not where it should be.
+func (r *manifestWriter) failed() string {
+	if r.err == nil {
+		return ""
+	}
+	return r.err.Error()
 }
 
 // versions asks the table which Vaults have run on it. That it can't tell is

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -297,7 +298,9 @@ type copyRecord struct {
 	StartKey    string `json:"start_key,omitempty"`
 	Manifest    string `json:"manifest,omitempty"`
 	Backup      string `json:"backup_arn,omitempty"`
-	Message     string `json:"message"`
+	// ManifestError says why the manifest is not where it should be.
+	ManifestError string `json:"manifest_error,omitempty"`
+	Message       string `json:"message"`
 }
 
 // copied writes the result of a copy. unlock is the command that frees the table
@@ -310,7 +313,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
-			start, rec.path(), res.Note, message})
+			start, rec.path(), res.Note, rec.failed(), message})
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
@@ -342,7 +345,12 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	if res.Note != "" {
 		t.row("Backup", "%s", res.Note)
 	}
-	if path := rec.path(); path != "" {
+	switch path, failed := rec.path(), rec.failed(); {
+	case path == "":
+		t.row("Manifest", "NOT WRITTEN: %s", cmp.Or(failed, "the copy ended before"))
+	case failed != "":
+		t.row("Manifest", "%s, because: %s", path, failed)
+	default:
 		t.row("Manifest", "%s", path)
 	}
 	if unlock != "" {
@@ -419,13 +427,15 @@ func (p *printer) reset(table string, freed []string) error {
 	return p.line(fmt.Sprintf("Success! Removed %s from table %s.", strings.Join(freed, " and "), table))
 }
 
-func (p *printer) verified(rep *verify.Report) error {
+// verified writes the result of a comparison. started says that Raft has gone
+// on, where it has.
+func (p *printer) verified(rep *verify.Report, found *spool, started string) error {
 	var result error
 	if !rep.Equal() {
 		result = errDifferent
 	}
 	if p.json {
-		return errors.Join(p.encode(rep), result)
+		return errors.Join(encodeReport(p.stdout, rep, found), result)
 	}
 	t := p.table()
 	t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
@@ -442,38 +452,61 @@ func (p *printer) verified(rep *verify.Report) error {
 			humanize.Comma(x.Source.Bytes), humanize.Comma(x.Destination.Bytes), same)
 	}
 	t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
-	errs := []error{t.flush()}
-	for _, d := range rep.Diffs {
-		why := ""
-		switch {
-		case d.Known != "":
-			why = ": " + d.Known
-		case rep.Started:
-			why = ": changed since the start, cannot be judged"
-		}
-		errs = append(errs, p.line(fmt.Sprintf("%s %q%s%s%s", d.Kind, d.Key, describe(", table: ", d.Source), describe(", directory: ", d.Destination), why)))
-	}
+	errs := []error{t.flush(), p.name(rep, found)}
 	n := rep.Missing + rep.Extra + rep.Different
-	if n > int64(len(rep.Diffs)) {
-		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-int64(len(rep.Diffs))))))
+	if n > rep.Named {
+		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-rep.Named))))
 	}
+	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value",
 		humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
 	switch {
 	case result == nil:
+		if started != "" {
+			errs = append(errs, p.line("Note: "+started+", and has written nothing that the table has not."))
+		}
 		errs = append(errs, p.line(fmt.Sprintf("Equal: all %s entries of table %s are in %s, and nothing else, in %s.",
 			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, round(rep.Duration))))
 	case rep.Started:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. But a Vault has run on the directory since the copy (Raft is at index %d), and a Vault writes as soon as it starts:\n"+
-			"%s of these it makes by itself at each start, the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
-			"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", counts, rep.Raft.Index, humanize.Comma(rep.Known))))
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, started, judge(rep))))
 	default:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts)))
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
 	if rep.Resumed > 0 && n > 0 {
 		errs = append(errs, p.line(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", howOften(rep.Resumed), rep.Began.Format(time.DateTime))))
 	}
 	return errors.Join(append(errs, result)...)
+}
+
+// judge says what differences are worth on a directory that Raft has gone on in.
+func judge(rep *verify.Report) string {
+	return fmt.Sprintf("%s of these it makes by itself at each start, the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
+		"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", humanize.Comma(rep.Known))
+}
+
+// andRaft goes on in a list of what differs.
+func andRaft(rep *verify.Report) string {
+	if len(rep.RaftDiffs) == 0 {
+		return ""
+	}
+	return ", and Raft's state is not as a copy leaves it"
+}
+
+// raftDiffs names what differs of Raft; the manifest says, or it must be.
+func (p *printer) raftDiffs(diffs []verify.RaftDiff, other string) (err error) {
+	for _, d := range diffs {
+		err = errors.Join(err, p.line(fmt.Sprintf("DIFFERENT: Raft's %s is %s, %s %s", d.Name, plain(d.Found), other, plain(d.Expected))))
+	}
+	return err
+}
+
+// keyOf is a key, quoted. Of one that is not whole there is its length and its
+// SHA-256.
+func keyOf(key string, length int, sum string) string {
+	if length == 0 {
+		return strconv.Quote(key)
+	}
+	return fmt.Sprintf("%q… (%d bytes, sha256 %s)", key, length, sum)
 }
 
 func describe(what string, v *verify.Value) string {

@@ -216,6 +216,21 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			return b.Delete([]byte(args[1]))
 		})
 	},
+	// started DIR INDEX: have Raft gone on to an index, below 128, as where a Vault has run.
+	"started": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, !neg && len(args) == 2, "started DIR INDEX")
+		index, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		for file, put := range map[string][3]string{
+			"vault.db":     {"config", "latest_indexes", string([]byte{8, 2, 16, byte(index)})},
+			"raft/raft.db": {"conf", "CurrentTerm", "\x00\x00\x00\x00\x00\x00\x00\x02"},
+		} {
+			db, err := bolt.Open(ts.MkAbs(filepath.Join(args[0], file)), 0o600, &bolt.Options{Timeout: time.Second})
+			ts.Check(err)
+			err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(put[0])).Put([]byte(put[1]), []byte(put[2])) })
+			ts.Check(errors.Join(err, db.Close()))
+		}
+	},
 	// hold FILE: have a vault.db open, as a running Vault has.
 	"hold": func(ts *testscript.TestScript, neg bool, args []string) {
 		need(ts, !neg && len(args) == 1, "hold FILE")

@@ -1,9 +1,14 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,8 +17,10 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
+	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 func verifyCommand(std Streams) *cli.Command {
@@ -26,18 +33,18 @@ func verifyCommand(std Streams) *cli.Command {
 			"side. What was read is saved every few seconds: a comparison that was interrupted, killed or\n" +
 			"failed is gone on with by -resume. With -sample it reads a random part of the table only, and\n" +
 			"says what that proves. With -manifest it compares the directory, or a copy of it, with the record that copy has\n" +
-			"written, without the table. Exit status 0: equal; 3: there are differences.",
+			"written, without the table. Exit status 0: equal; 3: there are differences, or vault.db or Raft's log is damaged.",
 		Flags: []cli.Flag{
 			configFlag(),
 			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
 			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
-			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this `number` of differing keys; -1 names all"},
+			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this `number` of differing keys; -1 names all, as -format json does unless this is given"},
 			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
 			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
 			&cli.Uint64Flag{Name: "sample-seed", Usage: "with -sample: choose the segments by this `number`, as an earlier run printed it (default: another one each time)", HideDefault: true},
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
 			parallelFlag(),
-			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 6 MiB of the table, from 85 to 5461, another number than a copy's)", HideDefault: true},
+			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 6 MiB of the table, from 85 to 5461; another number than the copy's)", HideDefault: true},
 			resultFlag(),
 			memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
@@ -54,20 +61,28 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	switch {
-	case cmd.String("path") != "" && cmd.String("manifest") == "":
+	case cmd.IsSet("path") && !cmd.IsSet("manifest"):
 		return &usageError{"-path has no meaning without -manifest", "verify takes the directory from -config"}
-	case cmd.String("manifest") != "" && cmd.IsSet("o"):
-		return &usageError{"-o is for a comparison with the table, not with a manifest", "leave it out; -format json prints the result of this one"}
-	case cmd.String("manifest") != "" && cmd.String("config") != "":
+	case cmd.IsSet("manifest") && cmd.IsSet("config"):
 		return &usageError{"-manifest compares with a manifest, -config with the table", "give one of them"}
-	case cmd.String("manifest") != "":
+	case cmd.IsSet("manifest"):
+		for _, flag := range cmd.Flags {
+			name := flag.Names()[0]
+			if cmd.IsSet(name) && !slices.Contains([]string{"manifest", "path", "format", "log-level", "log-format"}, name) {
+				return &usageError{fmt.Sprintf("-%s has no meaning with -manifest, which reads all of the directory and no table", name), "leave it out, or compare with the table: -config"}
+			}
+		}
 		if err := noArguments(cmd); err != nil {
 			return err
 		}
 		return verifyManifest(ctx, cmd, out)
 	}
-	if n := cmd.Int("max-diffs"); n == 0 || n < -1 {
-		return &usageError{fmt.Sprintf("-max-diffs is %d", n), "it takes a number from 1 on, or -1 to name all"}
+	maxDiffs := cmd.Int("max-diffs")
+	switch {
+	case maxDiffs == 0 || maxDiffs < -1:
+		return &usageError{fmt.Sprintf("-max-diffs is %d", maxDiffs), "it takes a number from 1 on, or -1 to name all"}
+	case out.json && !cmd.IsSet("max-diffs"):
+		maxDiffs = -1
 	}
 	sample, err := sampleShare(cmd)
 	if err != nil {
@@ -94,30 +109,102 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	defer stopMetrics()
+	raft, notSegments := out.expected(cfg)
+	if n := cmd.Int("segments"); n != 0 && n == notSegments {
+		out.log.Warn(fmt.Sprintf("the copy divided the table into %d segments too: a mistake in that would be made twice; leave -segments out, or give another number", n))
+	}
+	found := &spool{dir: cmd.String("work-dir")}
+	if sample == 0 {
+		found.dir = verify.WorkPath(found.dir, cfg.Destination.Path)
+	}
+	defer found.close()
 	stop := out.progress()
 	rep, err := verify.Compare(ctx, sampledSource{tellingSource{src, out}, sample}, cfg.Destination.Path, verify.Options{
-		Workers:    workers(cmd, cfg),
-		Segments:   cmd.Int("segments"),
-		Memory:     memory,
-		WorkDir:    cmd.String("work-dir"),
-		Resume:     cmd.Bool("resume"),
-		Sample:     sample,
-		SampleSeed: cmd.Uint64("sample-seed"),
-		MaxDiffs:   cmd.Int("max-diffs"),
-		Events:     out.comparing,
+		Workers:     workers(cmd, cfg),
+		Segments:    cmd.Int("segments"),
+		NotSegments: notSegments,
+		Memory:      memory,
+		WorkDir:     cmd.String("work-dir"),
+		Resume:      cmd.Bool("resume"),
+		Sample:      sample,
+		SampleSeed:  cmd.Uint64("sample-seed"),
+		MaxDiffs:    maxDiffs,
+		OnDiff:      found.add,
+		Raft:        raft,
+		Events:      out.comparing,
 	})
 	stop()
-	switch {
-	case err != nil:
-		return howToCompareOn(err, rep, cmd)
-	case rep.Sample != nil:
-		return errors.Join(file.write(rep), out.sampled(rep))
+	if err != nil {
+		return damaged(howToCompareOn(err, rep, cmd))
+	}
+	if err := needNodeID(rep, cfg); err != nil {
+		return err
+	}
+	started := ""
+	if rep.Started {
+		started = startedText(rep.Raft.Index, raft.Index)
+	}
+	if rep.Sample != nil {
+		return errors.Join(file.write(rep, found), out.sampled(rep, found, started))
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
 		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %d times: if a Vault wrote to the table since, a difference may be no more than that",
 			rep.Began.UTC().Format(time.RFC3339), rep.Resumed))
 	}
-	return errors.Join(file.write(rep), out.verified(rep))
+	return errors.Join(file.write(rep, found), out.verified(rep, found, started))
+}
+
+// expected is what the copy has left of Raft, and the number of segments that
+// it has read. That is what the manifest beside the data directory says, where
+// there is the one of a copy of this table to there, and else what is known
+// without it.
+func (p *printer) expected(cfg *config.Config) (want verify.Expected, segments int) {
+	want = verify.Expected{NodeID: cfg.Destination.NodeID, Address: cfg.Destination.Address}
+	m, err := verify.ReadManifest(verify.ManifestPath(cfg.Destination.Path))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return want, 0
+	case err != nil:
+		p.log.Warn("the manifest beside the data directory can't be used", "error", err)
+		return want, 0
+	case m.Destination.Path != cfg.Destination.Path || m.Source.Name != cfg.Source.Table:
+		return want, 0
+	}
+	want.Index, want.Term = m.Destination.Index, m.Destination.Term
+	want.NodeID = cmp.Or(want.NodeID, m.Destination.NodeID)
+	return want, m.Scan.Segments
+}
+
+// needNodeID adds a difference where nothing tells a Vault which node it is: it
+// makes an id of its own then, is no member of its cluster, and never unseals.
+func needNodeID(rep *verify.Report, cfg *config.Config) error {
+	if cfg.Destination.NodeID != "" || rep.Started || len(rep.Raft.Servers) == 0 {
+		return nil
+	}
+	_, err := os.Stat(filepath.Join(cfg.Destination.Path, "node-id"))
+	if errors.Is(err, fs.ErrNotExist) {
+		rep.RaftDiffs = append(rep.RaftDiffs, verify.RaftDiff{Name: "node-id", Expected: "node_id in the configuration, or a file node-id with " + rep.Raft.Servers[0].ID, Found: "neither"})
+		return nil
+	}
+	return err
+}
+
+// startedText says that Raft has gone on. Without the manifest nobody knows
+// whether the directory is a copy's at all; expected is 0 then.
+func startedText(index, expected uint64) string {
+	if expected == 0 {
+		return fmt.Sprintf("a Vault has run on the directory, or another tool than dyn2raft made it (Raft is at index %d)", index)
+	}
+	return fmt.Sprintf("a Vault has run on the directory since the copy (Raft is at index %d, the manifest says %d)", index, expected)
+}
+
+// damaged makes the status of an error that of a difference, where the data
+// directory is there and can be read, and what it holds is no vault.db.
+func damaged(err error) error {
+	if errors.Is(err, vaultdb.ErrDamaged) {
+		return errors.Join(errDifferent, err)
+	}
+	return err
 }
 
 // sampleShare is the value of -sample, 0 where it is not given.
@@ -180,51 +267,53 @@ func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
 	if rep.Kept == "" {
 		return err
 	}
-	again := "dyn2raft verify -config " + shellescape.Quote(cmd.String("config")) + " --resume"
-	if dir := cmd.String("work-dir"); dir != "" {
-		again += " -work-dir " + shellescape.Quote(dir)
-	}
-	if file := cmd.String("o"); file != "" {
-		again += " -o " + shellescape.Quote(file)
-	}
+	again := "dyn2raft verify -config " + shellescape.Quote(cmd.String("config")) + " " + strings.Join(append([]string{"--resume"}, givenFlags(cmd, "config", "resume")...), " ")
 	return &unfinishedError{err, fmt.Sprintf("what was read is kept in %s\n"+
 		"to go on:      %s\n"+
 		"to start over: the same without --resume", rep.Kept, again)}
 }
 
-// sampled writes the result of a comparison of a part of the table.
-func (p *printer) sampled(rep *verify.Report) error {
+// sampled writes the result of a comparison of a part of the table. started
+// says that Raft has gone on, where it has.
+func (p *printer) sampled(rep *verify.Report, found *spool, started string) error {
 	var result error
 	if !rep.NoDifference() {
 		result = errDifferent
 	}
 	if p.json {
-		return errors.Join(p.encode(rep), result)
+		return errors.Join(encodeReport(p.stdout, rep, found), result)
 	}
 	s := rep.Sample
 	t := p.table()
-	t.row("Sample", "%s of %s segments: %s entries of table %s, of about %s",
+	t.row("Sample", "%s of %s segments: %s entries of table %s, of about %s (%s)",
 		humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
-		humanize.Comma(rep.SourceEntries), rep.Source.Name, humanize.Comma(rep.DestinationEntries))
+		humanize.Comma(rep.SourceEntries), rep.Source.Name, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), percent(s.EntriesShare))
 	t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
 	t.row("Proves", "that each entry read is in the directory with the same value, unless it is named below")
 	if result == nil {
 		t.row("", "if damage hits entries at random, no more than %s of all are missing or different (95%% certain)", humanize.Comma(s.Undetected))
 	}
 	t.row("Not seen", "what is missing or different outside of the sample, and entries that only the directory has")
-	errs := []error{t.flush()}
-	for _, d := range rep.Diffs {
-		errs = append(errs, p.line(fmt.Sprintf("%s %q%s%s", d.Kind, d.Key, describe(", table: ", d.Source), describe(", directory: ", d.Destination))))
+	if started != "" {
+		t.row("Started", "%s, and a Vault writes as soon as it starts", started)
 	}
-	if n := rep.Missing + rep.Different; n > int64(len(rep.Diffs)) {
-		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-int64(len(rep.Diffs))))))
+	errs := []error{t.flush(), p.name(rep, found)}
+	if n := rep.Missing + rep.Different; n > rep.Named {
+		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-rep.Named))))
 	}
-	if result == nil {
+	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
+	counts := fmt.Sprintf("%s missing, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Different))
+	switch {
+	case result == nil:
 		errs = append(errs, p.line(fmt.Sprintf("No difference in the sample: %s entries were compared, in %s. Only a comparison without -sample shows that all are there.",
 			humanize.Comma(rep.SourceEntries), round(rep.Duration))))
-	} else {
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s missing, %s with another value. Do not use this copy, unless a Vault wrote to the table since it was made.",
-			humanize.Comma(rep.Missing), humanize.Comma(rep.Different))))
+	case rep.Started:
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, started, judge(rep))))
+	default:
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
 	return errors.Join(append(errs, result)...)
 }
+
+// percent is a share with two digits that count.
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 2, 64) + "%" }

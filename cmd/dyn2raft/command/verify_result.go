@@ -1,9 +1,8 @@
 package command
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -39,16 +38,12 @@ func (file resultFile) try() error {
 }
 
 // write writes the result, durably and whole.
-func (file resultFile) write(rep *verify.Report) error {
+func (file resultFile) write(rep *verify.Report, found *spool) error {
 	if file == "" {
 		return nil
 	}
-	data, err := json.MarshalIndent(rep, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write result: %w", err)
-	}
 	var disk *durable.Disk
-	return file.failed(disk.Replace(string(file), append(data, '\n')))
+	return file.failed(disk.ReplaceWith(string(file), func(w io.Writer) error { return encodeReport(w, rep, found) }))
 }
 
 func (file resultFile) failed(err error) error {

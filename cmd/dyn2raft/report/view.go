@@ -203,11 +203,14 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 			text = fmt.Sprintf("A comparison of a sample, %s of the table, on %s found %s keys that differ: %s missing in the copy, %s with another value. How many differ outside of the sample is not known.",
 				percent(c.Sample.Share), at(c.Start), count(n), count(c.Missing), count(c.Different))
 		}
+		for _, d := range c.RaftDiffs {
+			text += fmt.Sprintf(" Raft's %s is %s and must be %s.", show(d.Name), show(d.Found), show(d.Expected))
+		}
 		switch {
 		case c.Started:
 			worse("warn", "compared after Vault had run")
 			text += fmt.Sprintf(" A Vault had run on the data directory by then, and writes: %s of the keys are such that it changes by itself, the rest can't be judged.", count(c.Known))
-		case m.Partial && c.Extra == 0 && c.Different == 0:
+		case m.Partial && c.Extra == 0 && c.Different == 0 && len(c.RaftDiffs) == 0:
 			text += " In a partial copy entries are missing on purpose."
 		default:
 			worse("bad", "but DIFFERENT")

@@ -1,0 +1,132 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// A spool keeps the differences that a comparison names until its result is
+// printed. There may be millions, so they are in a file, one JSON object a line;
+// it has no name, so that nothing is left of it whatever happens.
+type spool struct {
+	dir string // where work files are, once there is something to keep
+	f   *os.File
+	w   *bufio.Writer
+}
+
+func spoolError(op string, err error) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err,
+		Hint: "every key that differs takes about 350 bytes of the work directory until it is printed: make room, name another place with -work-dir, or bound their number with -max-diffs"}
+}
+
+func (s *spool) add(d verify.Diff) error {
+	if s.f == nil {
+		f, err := os.CreateTemp(s.dir, "differences-*")
+		if err != nil {
+			return spoolError("make work file", err)
+		}
+		s.f, s.w = f, bufio.NewWriterSize(f, 64<<10)
+		if err := os.Remove(f.Name()); err != nil {
+			return spoolError("remove work file", err)
+		}
+	}
+	line, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	if _, err := s.w.Write(append(line, '\n')); err != nil {
+		return spoolError("write work file", err)
+	}
+	return nil
+}
+
+// each calls do with every line.
+func (s *spool) each(do func(line []byte) error) error {
+	if s.f == nil {
+		return nil
+	}
+	if err := s.w.Flush(); err != nil {
+		return spoolError("write work file", err)
+	}
+	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
+		return spoolError("read work file", err)
+	}
+	r := bufio.NewReaderSize(s.f, 64<<10)
+	for {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return spoolError("read work file", err)
+		}
+		if err := do(line[:len(line)-1]); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *spool) close() {
+	if s.f != nil {
+		_ = s.f.Close() // it is gone with that
+	}
+}
+
+// encodeReport writes a report as one JSON object, with the differences in it.
+func encodeReport(to io.Writer, rep *verify.Report, found *spool) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(rep); err != nil {
+		return err
+	}
+	const empty = "\n  \"diffs\": []"
+	before, after, ok := bytes.Cut(b.Bytes(), []byte(empty))
+	if !ok {
+		return errors.New("write the report: it has no place for the differences")
+	}
+	w := bufio.NewWriterSize(to, 64<<10)
+	_, err := w.Write(before)
+	separator, end := "\n  \"diffs\": [\n    ", empty
+	err = errors.Join(err, found.each(func(line []byte) error {
+		var out bytes.Buffer
+		out.WriteString(separator)
+		separator, end = ",\n    ", "\n  ]"
+		if err := json.Indent(&out, line, "    ", "  "); err != nil {
+			return err
+		}
+		_, err := w.Write(out.Bytes())
+		return err
+	}))
+	_, werr := w.WriteString(end)
+	_, aerr := w.Write(after)
+	return errors.Join(err, werr, aerr, w.Flush())
+}
+
+// name writes the differences, one a line, and returns the first error.
+func (p *printer) name(rep *verify.Report, found *spool) error {
+	w := bufio.NewWriterSize(p.stdout, 64<<10)
+	err := found.each(func(line []byte) error {
+		var d verify.Diff
+		if err := json.Unmarshal(line, &d); err != nil {
+			return err
+		}
+		why := ""
+		switch {
+		case d.Known != "":
+			why = ": " + d.Known
+		case rep.Started:
+			why = ": changed since the start, cannot be judged"
+		}
+		_, err := w.WriteString(string(d.Kind) + " " + keyOf(d.Key, d.KeyBytes, d.KeySHA256) + describe(", table: ", d.Source) + describe(", directory: ", d.Destination) + why + "\n")
+		return err
+	})
+	return errors.Join(err, w.Flush())
+}

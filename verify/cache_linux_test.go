@@ -1,0 +1,63 @@
+package verify
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// TestDropCache asks the kernel before and after it what it holds of a file.
+func TestDropCache(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, vaultDBName)
+	check(t, os.WriteFile(path, make([]byte, 8<<20), 0o600))
+	held := func() (n, all int) {
+		f, err := os.Open(path)
+		check(t, err)
+		defer f.Close()
+		n, all, err = resident(f)
+		check(t, err)
+		return n, all
+	}
+	if n, all := held(); n != all || all != 8<<20/os.Getpagesize() {
+		t.Fatalf("a file that was just written has %d of %d pages in memory", n, all)
+	}
+	if err := CanDropCache(dir); err != nil {
+		if err := DropCache(dir); err == nil {
+			t.Error("what can't be done was done")
+		}
+		return // temporary files are in memory here
+	}
+	check(t, DropCache(dir))
+	if n, all := held(); n*100 > all*maxResident {
+		t.Errorf("%d of %d pages are in memory", n, all)
+	}
+	// What somebody keeps in memory stays there, and that is said.
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	m, err := unix.Mmap(int(f.Fd()), 0, 8<<20, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
+	check(t, err)
+	defer func() { check(t, unix.Munmap(m)) }()
+	if err := DropCache(dir); !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
+		t.Errorf("pages that are mapped: %v", err)
+	}
+}
+
+// TestDropCacheOfMemory refuses a file system that has no device.
+func TestDropCacheOfMemory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "dyn2raft-*")
+	check(t, err)
+	defer os.RemoveAll(dir)
+	check(t, os.WriteFile(filepath.Join(dir, vaultDBName), make([]byte, 1<<20), 0o600))
+	for name, err := range map[string]error{"before": CanDropCache(dir), "after": DropCache(dir)} {
+		if !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package verify
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// putConfig changes the bucket config of a data directory.
+func putConfig(t testing.TB, dir, key string, value []byte) {
+	t.Helper()
+	update(t, filepath.Join(dir, "vault.db"), func(tx *bolt.Tx) error { return tx.Bucket([]byte("config")).Put([]byte(key), value) })
+}
+
+func appendLogs(t testing.TB, dir string, from, to uint64) {
+	t.Helper()
+	s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "raft", "raft.db"), NoSync: true, MsgpackUseNewTimeFormat: true})
+	check(t, err)
+	var logs []*raft.Log
+	for i := from; i <= to; i++ {
+		logs = append(logs, &raft.Log{Index: i, Term: 2})
+	}
+	check(t, errors.Join(s.StoreLogs(logs), s.Close()))
+}
+
+// raftDamages make a directory whose entries are all there one that no Vault
+// can use, or not the one that was copied, with the names of what differs.
+var raftDamages = map[string]struct {
+	damage func(t testing.TB, dir string)
+	names  string
+}{
+	"one bit of node_id": {func(t testing.TB, dir string) {
+		putConfig(t, dir, "latest_config", configuration(2, "n0", "127.0.0.1:8201"))
+	}, "node_id"},
+	"one bit of the address": {func(t testing.TB, dir string) {
+		putConfig(t, dir, "latest_config", configuration(2, "n1", "127.0.0.1:8200"))
+	}, "cluster_addr"},
+	"one bit of the configuration's index": {func(t testing.TB, dir string) {
+		putConfig(t, dir, "latest_config", configuration(3, "n1", "127.0.0.1:8201"))
+	}, "config_index"},
+	"another server": {func(t testing.TB, dir string) {
+		c := configuration(2, "n1", "127.0.0.1:8201")
+		putConfig(t, dir, "latest_config", append(c, c[2:]...))
+	}, "servers"},
+	"no configuration": {func(t testing.TB, dir string) { putConfig(t, dir, "latest_config", nil) }, "config_index servers"},
+	"one bit of the index": {func(t testing.TB, dir string) {
+		putConfig(t, dir, "latest_indexes", []byte{8, 1, 16, 3})
+	}, "index"},
+	"one bit of the index, downwards": {func(t testing.TB, dir string) {
+		putConfig(t, dir, "latest_indexes", []byte{8, 1, 16, 0})
+	}, "index"},
+	"one bit of the term": {func(t testing.TB, dir string) {
+		putConfig(t, dir, "latest_indexes", []byte{8, 5, 16, 2})
+	}, "term"},
+	"raft/ is gone": {func(t testing.TB, dir string) { check(t, os.RemoveAll(filepath.Join(dir, "raft"))) }, "log"},
+	"raft.db is zeroed": {func(t testing.TB, dir string) {
+		check(t, os.WriteFile(filepath.Join(dir, "raft", "raft.db"), make([]byte, 32<<10), 0o600))
+	}, "log"},
+	"raft.db is cut": {func(t testing.TB, dir string) {
+		check(t, os.Truncate(filepath.Join(dir, "raft", "raft.db"), 5000))
+	}, "log"},
+	"the log connects to a newcomer's": {func(t testing.TB, dir string) { appendLogs(t, dir, 1, 2) }, "first log index"},
+	"the log has no term":              {func(t testing.TB, dir string) { writeRaftDB(t, dir, 0) }, "log term"},
+}
+
+// TestRaftDamage has the table and the manifest say of each that it is no
+// equal, and the read-back refuse it.
+func TestRaftDamage(t *testing.T) {
+	e := some(30)
+	for name, c := range raftDamages {
+		dir := directory(t, e)
+		c.damage(t, dir)
+		names := func(diffs []RaftDiff) string {
+			var out []string
+			for _, d := range diffs {
+				out = append(out, d.Name)
+			}
+			return strings.Join(out, " ")
+		}
+		rep, err := compare(t, &fakeSource{entries: e}, dir, Options{Raft: expect(nil)})
+		if err != nil || rep.Equal() || rep.Started || names(rep.RaftDiffs) != c.names {
+			t.Errorf("%s: the comparison says equal %v, started %v, %+v, %v", name, rep.Equal(), rep.Started, rep.RaftDiffs, err)
+		}
+		got, err := CheckManifest(t.Context(), expect(e), dir)
+		if err != nil || got.Equal() || got.Started || names(got.RaftDiffs) != c.names {
+			t.Errorf("%s: the manifest says equal %v, started %v, %+v, %v", name, got.Equal(), got.Started, got.RaftDiffs, err)
+		}
+		if _, _, err := expect(e).ReadBack(t.Context(), dir, 0); !errors.Is(err, ErrRaft) || !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
+			t.Errorf("%s: it is read back with %v", name, err)
+		}
+	}
+	dir := directory(t, e)
+	r, contents, err := expect(e).ReadBack(t.Context(), dir, 2)
+	if err != nil || !r.Digests.Equal(digestsOf(e)) || len(contents.Largest) != 2 || len(contents.Groups) == 0 {
+		t.Errorf("undamaged: %+v, %+v, %v", r, contents, err)
+	}
+	in := inspect(t, dir, InspectOptions{Largest: 2})
+	if !slices.Equal(contents.Groups, in.Groups) || !slices.Equal(contents.Sizes, in.Sizes) || !slices.Equal(contents.Largest, in.Largest) {
+		t.Errorf("read back %+v, inspected %+v", contents, in)
+	}
+}
+
+// TestRaftOfStarted has a Vault run on the directory: of Raft nothing but a
+// damaged log is said to differ, whatever the index, term and members are.
+func TestRaftOfStarted(t *testing.T) {
+	e := some(30)
+	dir := directory(t, e)
+	setRaft(t, dir, 57, "other", "10.0.0.1:8201")
+	writeRaftDB(t, dir, 2)
+	appendLogs(t, dir, 3, 60)
+	rep, err := compare(t, &fakeSource{entries: e}, dir, Options{Raft: expect(nil)})
+	if err != nil || !rep.Equal() || !rep.Started || rep.Log.Last != 60 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	damageTerm(t, dir)
+	rep, err = compare(t, &fakeSource{entries: e}, dir, Options{Raft: expect(nil)})
+	if err != nil || rep.Equal() || !rep.Started || len(rep.RaftDiffs) != 1 || rep.RaftDiffs[0].Name != "log" {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// damageTerm makes the term of a log a number of 7 bytes.
+func damageTerm(t testing.TB, dir string) {
+	t.Helper()
+	update(t, filepath.Join(dir, "raft", "raft.db"), func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("conf")).Put([]byte("CurrentTerm"), []byte("seven.."))
+	})
+}
+
+// TestNodeIDFile takes the node's id from the file that Vault takes it from.
+func TestNodeIDFile(t *testing.T) {
+	e := some(5)
+	for id, equal := range map[string]bool{"n1": true, "n2": false} {
+		dir := directory(t, e)
+		check(t, os.WriteFile(filepath.Join(dir, "node-id"), []byte(id), 0o600))
+		rep, err := compare(t, &fakeSource{entries: e}, dir, Options{})
+		if err != nil || rep.Equal() != equal {
+			t.Errorf("%s: %+v, %v", id, rep.RaftDiffs, err)
+		}
+	}
+}
