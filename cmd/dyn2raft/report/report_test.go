@@ -584,6 +584,9 @@ func TestAllProcessesAreShown(t *testing.T) {
 	if !line.cut || line.end > 75*time.Second || line.end < 60*time.Second {
 		t.Errorf("the axis has %s, cut: %v", line.end, line.cut)
 	}
+	if short := newTimeline([]process{{to: 20 * time.Second}, {from: 30 * time.Second, to: 50 * time.Second}}); short.cut || short.end != 50*time.Second {
+		t.Errorf("short pauses: the axis has %s, cut: %v", short.end, short.cut)
+	}
 	for at, want := range map[time.Duration]time.Duration{0: 0, 10 * time.Second: 10 * time.Second, time.Hour: 25 * time.Second,
 		10*time.Hour + 5*time.Second: line.parts[1].at + 5*time.Second, 100 * time.Hour: line.end} {
 		if got := line.place(at); got != want {

@@ -318,8 +318,9 @@ func processes(m *verify.Manifest) []process {
 	return out
 }
 
-// A timeline is the time since a copy was begun, as an axis shows it: long
-// pauses between processes are drawn shorter than they were.
+// A timeline is the time since a copy was begun, as an axis shows it. Where the
+// pauses between processes are longer than their work, each is drawn as long as
+// an eighth of that at the most.
 type timeline struct {
 	parts []part
 	end   time.Duration // of the axis
@@ -331,14 +332,15 @@ type part struct{ from, to, at time.Duration }
 
 func newTimeline(all []process) timeline {
 	var t timeline
-	var work, last time.Duration
+	var work, pauses, last time.Duration
 	for _, p := range all {
-		work += p.to - p.from
+		work, pauses, last = work+p.to-p.from, pauses+p.from-last, p.to
 	}
 	most := max(work/8, time.Second)
+	last = 0
 	for _, p := range all {
 		pause := p.from - last
-		if pause > most {
+		if pauses > work && pause > most {
 			pause, t.cut = most, true
 		}
 		at := t.end + pause
