@@ -92,6 +92,10 @@ func encodeReport(to io.Writer, rep *verify.Report, found *spool) error {
 	if !ok {
 		return errors.New("write the report: it has no place for the differences")
 	}
+	// A command that fails prints no JSON, so what can fail is tried first.
+	if err := found.each(func([]byte) error { return nil }); err != nil {
+		return err
+	}
 	w := bufio.NewWriterSize(to, 64<<10)
 	_, err := w.Write(before)
 	separator, end := "\n  \"diffs\": [\n    ", empty
