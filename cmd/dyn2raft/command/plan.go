@@ -40,6 +40,8 @@ func planCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
 			backupFlag(),
 			parallelFlag(), memoryFlag(), capacityFlag(), retryFlag(),
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
+			manifestFlag("`file` for the record of the copy that copy will be given"),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
 			strictFlag(), levelFlag(), formatFlag(),
 		},
@@ -108,6 +110,8 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 		ReadCapacity: cmd.Float("read-capacity"),
 		Memory:       memory,
 		Owner:        cmd.String("owner"),
+		WorkDir:      cmd.String("work-dir"),
+		Manifest:     cmd.String("manifest"),
 		Stopped:      cmd.Bool("source-stopped"),
 		VaultConfig:  cmd.String("vault-config"),
 		NoSample:     cmd.Bool("no-sample"),
@@ -197,7 +201,9 @@ func estimateRows(e *plan.Estimate) [][2]string {
 		rows = append(rows, [2]string{"", o.Setting + ": " + duration(o.Seconds)})
 	}
 	by := "the table's own figures and common speeds: no sample was read"
-	if s := e.Sample; s != nil {
+	if s := e.Sample; s != nil && len(e.Sizes) == 0 {
+		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s entries, read in %s, tells too little", humanize.Comma(s.Entries), duration(s.Seconds))
+	} else if s != nil {
 		by = fmt.Sprintf("a sample of %s entries, %s, read in %s for %s units", humanize.Comma(s.Entries), size(s.Bytes), duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
 		if s.Complete {
 			by += ": the whole table"

@@ -19,13 +19,15 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-// What a copy needs, in multiples of the data: the work files and vault.db at
-// the same time, and each node that joins later, which loads a snapshot at half
-// fill.
+// What is needed, in multiples of the data: for the work files of a copy, for
+// its vault.db where no sample tells, and for that of each node that joins
+// later, which loads a snapshot at half fill.
 const (
-	copyFactor     = 2.2
+	workFactor     = 1.1
+	fileFactor     = 1.4
 	followerFactor = 3
 )
 
@@ -40,6 +42,10 @@ func (p *planner) destination() {
 	case sink.StateRunning:
 		p.fail("destination", "a dyn2raft is at work on "+path, "let it end; dyn2raft status tells how far it is")
 	case sink.StateComplete:
+		if m := p.finished(); m != nil {
+			p.fail("destination", fmt.Sprintf("%s holds the finished copy of run %s", path, m.RunID), "nothing is left to copy: go on with dyn2raft verify; to copy again, name another path")
+			break
+		}
 		p.fail("destination", path+" holds a vault.db already", "nothing overwrites it: put it aside if it is not needed, or name another path")
 	case sink.StateUnfinished:
 		p.warn("destination", path+" holds an unfinished copy", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
@@ -47,8 +53,30 @@ func (p *planner) destination() {
 		p.empty(path)
 	}
 	p.owner(path)
-	p.beside(path)
+	p.beside()
 	p.space(path)
+}
+
+// finished is the manifest of the copy in the destination, and nil where there is
+// no vault.db, or no record of it.
+func (p *planner) finished() *verify.Manifest {
+	path := p.Config.Destination.Path
+	if state, err := sink.Look(path); err != nil || state != sink.StateComplete {
+		return nil
+	}
+	m, err := verify.ReadManifest(p.manifest())
+	if err != nil || absolute(m.Destination.Path) != absolute(path) || m.Source.Name != p.Config.Source.Table {
+		return nil
+	}
+	return m
+}
+
+// manifest is the file that a copy's record goes to.
+func (p *planner) manifest() string {
+	if p.Manifest != "" {
+		return p.Manifest
+	}
+	return verify.ManifestPath(p.Config.Destination.Path)
 }
 
 // empty looks at what stops a copy into a directory without a vault.db.
@@ -88,7 +116,7 @@ func (p *planner) owner(path string) {
 	}
 	mode := fi.Mode().Perm()
 	switch {
-	case unix.Access(path, unix.W_OK|unix.X_OK) != nil:
+	case p.writable(path) != nil:
 		p.fail("owner", fmt.Sprintf("%s belongs to %s, mode %04o, and %s can't write there", path, have, mode, here),
 			fmt.Sprintf("run as the user that Vault runs as: sudo -u %s dyn2raft …", have))
 	case p.Owner != "" && os.Geteuid() != 0 && will != here:
@@ -103,60 +131,88 @@ func (p *planner) owner(path string) {
 	}
 }
 
-// beside looks at the directory that the data directory lies in: a copy writes
-// its manifest there, and a comparison its work files.
-func (p *planner) beside(path string) {
-	abs, err := filepath.Abs(path)
+// beside looks at the directory that the manifest goes to. Where none is named
+// that is the one which the data directory lies in, and a comparison has its
+// work files there too.
+func (p *planner) beside() {
+	file, err := filepath.Abs(p.manifest())
 	if err != nil {
 		p.warn("manifest", err.Error(), "name the data directory with its whole path")
 		return
 	}
-	dir := filepath.Dir(abs)
-	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+	dir := filepath.Dir(file)
+	switch err := p.writable(dir); {
+	case err == nil:
+		p.pass("manifest", "%s can be written to", dir)
+	case p.Manifest != "":
+		p.fail("manifest", fmt.Sprintf("%s can't write to %s (%v), where copy writes its manifest", userName(os.Geteuid()), dir, err),
+			"make the directory, and let this user write to it, or name another place with -manifest")
+	default:
 		p.warn("manifest", fmt.Sprintf("%s can't write to %s (%v), where copy writes its manifest and verify its work files", userName(os.Geteuid()), dir, err),
 			"sudo chown it, or give copy another place with -manifest, and verify with -work-dir")
-		return
 	}
-	p.pass("manifest", "%s can be written to", dir)
 }
 
-// space compares what is free with what is needed.
-func (p *planner) space(path string) {
+// A volume is a file system that a copy writes to.
+type volume struct {
+	id   unix.Fsid
+	free int64
+}
+
+// volume looks at the file system that a directory lies on, and says what is
+// wrong with it.
+func (p *planner) volume(check, dir, need string) (v volume, ok bool) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		p.warn("file system", "could not be looked at: "+err.Error(), "make sure that it is a local disk with room for 3 times the data")
-		return
+	if err := p.lookAtSystem(dir, &st); err != nil {
+		p.warn(check, "could not be looked at: "+err.Error(), "make sure that it is a local disk with room for "+need+" the data")
+		return v, false
 	}
 	switch kind, unfit := fileSystem(&st); {
-	case unfit != "":
-		p.warn("file system", kind+": "+unfit, "put the data directory on a local disk with ext4 or xfs")
-	default:
-		p.pass("file system", "%s", kind)
+	case unfit != "" && check == "file system":
+		p.warn(check, kind+": "+unfit, "put the data directory on a local disk with ext4 or xfs")
+	case check == "file system":
+		p.pass(check, "%s", kind)
+	}
+	return volume{id: st.Fsid, free: int64(st.Bavail) * int64(st.Bsize)}, true //nolint:unconvert // other systems have other types
+}
+
+// space compares what is free with what is needed, on each file system.
+func (p *planner) space(path string) {
+	at, ok := p.volume("file system", path, "3 times")
+	if !ok {
+		return
 	}
 	data := p.data()
-	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // other systems have other types
-	need, later := int64(float64(data)*copyFactor), data*followerFactor
+	file := int64(float64(data) * fileFactor)
+	if e := p.report.Estimate; e != nil {
+		file = max(file, e.FileBytes)
+		if e.Sample != nil && e.FileBytes > 0 {
+			file = e.FileBytes
+		}
+	}
+	work, need, later := int64(float64(data)*workFactor), file, data*followerFactor
+	elsewhere := p.WorkDir != "" && p.work(at, work)
+	hint := "make the file system larger"
+	if !elsewhere {
+		need += work
+		hint += ", or put the work files elsewhere with -work-dir and have room for vault.db here"
+	}
 	switch {
 	case data == 0:
-		p.warn("free space", size(free)+"; how much is needed is not known", "plan 3 times the table's size")
-	case free < need:
-		p.fail("free space", fmt.Sprintf("%s; the copy of %s needs %s while it runs", size(free), size(data), size(need)),
-			"make the file system larger, or put the work files elsewhere with -work-dir and have room for vault.db here")
-	case free < later:
-		p.warn("free space", fmt.Sprintf("%s: enough for the copy of %s, and less than the %s that a node needs later", size(free), size(data), size(later)),
+		p.warn("free space", size(at.free)+"; how much is needed is not known", "plan 3 times the table's size")
+	case at.free < need:
+		p.fail("free space", fmt.Sprintf("%s; the copy of %s needs %s while it runs", size(at.free), size(data), size(need)), hint)
+	case at.free < later:
+		p.warn("free space", fmt.Sprintf("%s: enough for the copy of %s, and less than the %s that a node needs later", size(at.free), size(data), size(later)),
 			"make the file system larger before Vault goes into use")
 	default:
-		p.pass("free space", "%s; the copy of %s needs %s while it runs", size(free), size(data), size(need))
+		p.pass("free space", "%s; the copy of %s needs %s while it runs", size(at.free), size(data), size(need))
 	}
 	if data == 0 {
 		return
 	}
-	p.pass("other nodes", "give each node that joins %s of disk, 3 times the data", size(later))
+	p.pass("other nodes", "give each node that joins %s of disk and as much memory, 3 times the data: Vault maps its file", size(later))
 	total, available, err := memory()
-	file := int64(float64(data) * fileFactor)
-	if e := p.report.Estimate; e != nil {
-		file = max(file, e.FileBytes)
-	}
 	switch {
 	case err != nil:
 		p.warn("memory", "could not be looked at: "+err.Error(), "Vault maps vault.db: have more memory than its "+size(file))
@@ -171,9 +227,31 @@ func (p *planner) space(path string) {
 	}
 }
 
-// fileFactor is vault.db's size as a multiple of keys and values, where no
-// sample tells.
-const fileFactor = 1.1
+// work looks at the directory for work files. It tells whether that is on another
+// file system than the destination, with room of its own.
+func (p *planner) work(destination volume, need int64) (elsewhere bool) {
+	const check = "work files"
+	if fi, err := os.Stat(p.WorkDir); err != nil || !fi.IsDir() {
+		p.fail(check, p.WorkDir+" is not a directory that is there", "make it, for the user that runs the copy, or name another one with -work-dir")
+		return false
+	}
+	if err := p.writable(p.WorkDir); err != nil {
+		p.fail(check, fmt.Sprintf("%s can't write to %s (%v)", userName(os.Geteuid()), p.WorkDir, err), "let this user write to it, or name another directory with -work-dir")
+		return false
+	}
+	at, ok := p.volume(check, p.WorkDir, "once")
+	switch {
+	case !ok:
+	case at.id == destination.id:
+		p.pass(check, "in %s, on the destination's own file system", p.WorkDir)
+		return false
+	case at.free < need:
+		p.fail(check, fmt.Sprintf("%s are free for %s, and the copy needs %s there", size(at.free), p.WorkDir, size(need)), "make that file system larger, or name another directory with -work-dir")
+	default:
+		p.pass(check, "%s are free for %s; the copy needs %s there", size(at.free), p.WorkDir, size(need))
+	}
+	return ok
+}
 
 func (p *planner) memoryBudget() int64 {
 	if p.Memory > 0 {

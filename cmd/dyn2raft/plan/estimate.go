@@ -297,18 +297,20 @@ func (p *planner) bounds(e *Estimate, m *model, now settings) {
 			low, high = 0.8, 1.3
 		}
 	}
-	e.Low, e.High = e.Seconds*low, e.Seconds*high
+	// How long a copy waits for a lock is known.
+	from := func(seconds, factor float64) float64 { return m.waits + (seconds-m.waits)*factor }
+	e.Low, e.High = from(e.Seconds, low), from(e.Seconds, high)
 	switch {
 	case e.Limit == copier.LimitTable && now.table > 0 && (now.cap == 0 || now.cap >= now.table):
 		// Size and capacity are known; what is not used before is kept.
 		burst := min(now.table*burstSeconds, e.Units)
-		e.Low = min(e.Seconds, max((e.Units-burst)/now.table, (e.Seconds-e.Reading)+m.bytes*m.cpu))
-		e.High = e.Seconds * 1.3
+		e.Low = min(e.Seconds, max(m.waits+(e.Units-burst)/now.table, (e.Seconds-e.Reading)+m.bytes*m.cpu))
+		e.High = from(e.Seconds, 1.3)
 	case p.survey.OnDemand:
 		first := now
 		first.table = onDemandUnits
 		if longer, _, _ := m.predict(first); longer > e.High {
-			e.High = longer * 1.3
+			e.High = from(longer, 1.3)
 		}
 	}
 }

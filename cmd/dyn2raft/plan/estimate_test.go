@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,10 +20,56 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
+// An accuracy is what is asked of estimates that are measurements themselves, on
+// a machine that others use too: four of five come within 25% of the median of
+// the copies.
+const (
+	tries     = 5
+	goodTries = 4
+	most      = 0.25
+)
+
+// accurate tells how many estimates are good, of copies that took so long.
+func accurate(estimated, took []float64) (good int) {
+	sorted := slices.Sorted(slices.Values(took))
+	median := sorted[len(sorted)/2]
+	for _, e := range estimated {
+		if math.Abs(e/median-1) <= most {
+			good++
+		}
+	}
+	return good
+}
+
+// What is asked of estimates is too much for those that are off at random by up
+// to 60%, and not for those that are off by a fifth.
+func TestAccuracyCanFail(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	passes := func(spread float64) (n int) {
+		for range 2000 {
+			var estimated, took []float64
+			for range tries {
+				estimated = append(estimated, 10*(1+spread*(2*rnd.Float64()-1)))
+				took = append(took, 10*(1+0.05*(2*rnd.Float64()-1)))
+			}
+			if accurate(estimated, took) >= goodTries {
+				n++
+			}
+		}
+		return n
+	}
+	if n := passes(0.6); n > 300 {
+		t.Errorf("a model that is off by up to 60%% passes %d times of 2000", n)
+	}
+	if n := passes(0.2); n < 1990 {
+		t.Errorf("a model that is off by up to a fifth passes %d times of 2000", n)
+	}
+}
+
 // TestEstimateOfRealCopy compares the estimate with the copy itself, under
-// three limits and two ways to be held back by the table: 25% at the most. On a
-// machine that others use too, both are measurements: of five tries one must
-// do.
+// three limits and two ways to be held back by the table. What the table bounds
+// is arithmetic: one try, 25% at the most. For the others see accurate.
 func TestEstimateOfRealCopy(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -58,7 +105,13 @@ func TestEstimateOfRealCopy(t *testing.T) {
 			if c.read > 0 {
 				e.ok(srv.SetCapacity(dynamotest.VaultTable, c.read, 100))
 			}
-			for try := 1; ; try++ {
+			n, need := tries, goodTries
+			if c.limit == copier.LimitTable {
+				n, need = 1, 1
+			}
+			var estimated, copied []float64
+			named := 0
+			for try := range n {
 				opts := e.options()
 				opts.Workers, opts.ReadCapacity = c.workers, c.cap
 				opts.SampleTime = 1500 * time.Millisecond
@@ -72,21 +125,21 @@ func TestEstimateOfRealCopy(t *testing.T) {
 					t.Fatalf("the sample is most of the table: %+v of %+v", got.Sample, got)
 				}
 				took, entries, units := e.copy(c.workers, c.cap)
-				ratio := got.Seconds / took.Seconds()
 				t.Logf("try %d: estimated %.2f s (%.2f to %.2f, %s), took %.2f s: ratio %.2f; units %.0f of %.0f, entries %d of %d, sample %+v",
-					try, got.Seconds, got.Low, got.High, got.Limit, took.Seconds(), ratio, got.Units, units, got.Entries, entries, got.Sample)
-				if math.Abs(ratio-1) <= 0.25 && got.Limit == c.limit {
-					if off := got.Units/units - 1; math.Abs(off) > 0.1 {
-						t.Errorf("estimated %.0f units, consumed %.0f", got.Units, units)
-					}
-					if off := float64(got.Entries)/float64(entries) - 1; math.Abs(off) > 0.4 { // sizes differ much, and the sample is small
-						t.Errorf("estimated %d entries, there are %d", got.Entries, entries)
-					}
-					return
+					try, got.Seconds, got.Low, got.High, got.Limit, took.Seconds(), got.Seconds/took.Seconds(), got.Units, units, got.Entries, entries, got.Sample)
+				if off := got.Units/units - 1; math.Abs(off) > 0.1 {
+					t.Errorf("estimated %.0f units, consumed %.0f", got.Units, units)
 				}
-				if try == 5 {
-					t.Fatalf("five estimates were all off, or named another limit than %s", c.limit)
+				if off := float64(got.Entries)/float64(entries) - 1; math.Abs(off) > 0.4 { // sizes differ much, and the sample is small
+					t.Errorf("estimated %d entries, there are %d", got.Entries, entries)
 				}
+				if got.Limit == c.limit {
+					named++
+				}
+				estimated, copied = append(estimated, got.Seconds), append(copied, took.Seconds())
+			}
+			if good := accurate(estimated, copied); good < need || named < need {
+				t.Errorf("of %d estimates %d were good and %d named the limit %s, expected %d", n, good, named, c.limit, need)
 			}
 		})
 	}
@@ -202,8 +255,12 @@ func TestLeftLockTakesTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if more := locked.report.Estimate.Seconds - p.report.Estimate.Seconds; math.Abs(more-41) > 0.1 {
-		t.Errorf("%f s more", more)
+	// It is known, and makes the range no wider.
+	was, now := p.report.Estimate, locked.report.Estimate
+	for _, more := range []float64{now.Seconds - was.Seconds, now.Low - was.Low, now.High - was.High} {
+		if math.Abs(more-41) > 0.1 {
+			t.Errorf("%f s more: %+v, %+v", more, was, now)
+		}
 	}
 }
 

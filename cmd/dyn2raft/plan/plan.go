@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -54,12 +56,14 @@ type Options struct {
 	// not prepared yet, and reads strongly consistent.
 	Config *config.Config
 	Source *dynamodb.Source
-	// Workers, ReadCapacity, Memory and Owner are those of the copy; zero
-	// values are its defaults.
+	// Workers, ReadCapacity, Memory, Owner, WorkDir and Manifest are those of
+	// the copy; zero values are its defaults.
 	Workers      int
 	ReadCapacity float64
 	Memory       int64
 	Owner        string
+	WorkDir      string // an existing directory for work files
+	Manifest     string // the file for the record
 	// Stopped says that every Vault on the table is stopped. Then one that
 	// runs is a failure; before the window it is what is expected.
 	Stopped bool
@@ -124,6 +128,25 @@ type planner struct {
 	locks  dynamodb.Locks
 	// seal is the type of the seal in the table, or empty.
 	seal string
+	// These look at the machine, and are other ones in tests; nil is the real
+	// thing.
+	statfs   func(path string, st *unix.Statfs_t) error
+	mayWrite func(dir string) error
+}
+
+func (p *planner) lookAtSystem(path string, st *unix.Statfs_t) error {
+	if p.statfs != nil {
+		return p.statfs(path, st)
+	}
+	return unix.Statfs(path, st)
+}
+
+// writable tells why this user can't put files into a directory.
+func (p *planner) writable(dir string) error {
+	if p.mayWrite != nil {
+		return p.mayWrite(dir)
+	}
+	return unix.Access(dir, unix.W_OK|unix.X_OK)
 }
 
 func (p *planner) add(s Status, check, hint, format string, a ...any) {

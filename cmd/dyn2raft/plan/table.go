@@ -199,7 +199,9 @@ func (p *planner) vault() {
 	case !l.Expired:
 		p.warn("running Vault", "one is running: "+l.Name, "stop every Vault before the copy: it refuses to start while one runs")
 	default:
-		p.pass("running Vault", "probably none: the leader lock is of %s, which is over; a copy watches it before it reads", l.Name)
+		// Vault only logs a failed renewal, and serves on.
+		p.warn("running Vault", "the leader lock, of "+l.Name+", has expired, which does not prove that its holder has stopped",
+			"make sure that every Vault is stopped; a copy watches the lock for 11 s, takes it, and holds it for 30 s before it reads")
 	}
 }
 
@@ -212,6 +214,16 @@ func (p *planner) migration() {
 	said := "core/migration is in the table, put by " + m.Name
 	if _, setup, err := copier.ReadStatus(sink.WorkDir(p.Config.Destination.Path)); err == nil && setup != nil && m.Run != "" && setup.RunID == m.Run {
 		p.warn("migration lock", said+", which has an unfinished copy in the destination", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
+		return
+	}
+	if done := p.finished(); done != nil && m.Run != "" && done.RunID == m.Run {
+		p.warn("migration lock", said+": left on purpose by the finished copy, in "+p.Config.Destination.Path+" since "+done.End.UTC().Format(time.RFC3339),
+			"leave it: it keeps old Vaults from starting. `dyn2raft copy -config … -reset` is only for the way back to the old cluster")
+		return
+	}
+	if m.Run != "" {
+		p.fail("migration lock", said+": neither a copy nor a Vault starts",
+			"if that run is at work, let it end; if it has finished, here or on another node, and left the lock on purpose (-keep-source-locked), leave it; if it is dead, go on with it where it was begun (--resume), or remove the lock: dyn2raft copy -config … -reset")
 		return
 	}
 	p.fail("migration lock", said+": neither a copy nor a Vault starts",
@@ -234,10 +246,11 @@ func (p *planner) initialized(ctx context.Context) {
 		return
 	}
 	var missing []string
-	for key, there := range map[string]bool{keyringKey: keyring, sealConfigKey: seal} {
-		if !there {
-			missing = append(missing, key)
-		}
+	if !keyring {
+		missing = append(missing, keyringKey)
+	}
+	if !seal {
+		missing = append(missing, sealConfigKey)
 	}
 	if len(missing) > 0 {
 		p.fail("initialized", "no initialized Vault has used this table: it has no "+strings.Join(missing, " and no "),

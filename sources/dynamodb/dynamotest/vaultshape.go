@@ -18,7 +18,7 @@ import (
 // A VaultShape describes entries that look like those of a real Vault: the
 // core's own, policies, KV secrets of both versions, auth roles, identity
 // buckets, and as the larger half leases and tokens in three hot Paths. Values
-// are random, as the barrier's ciphertext is.
+// are random, as the barrier's ciphertext is, but for the seal's configuration.
 //
 // Equal shapes give equal entries. The names that tools are known to lose are
 // among them: names with a leading underscore, spaces and unicode, an entry
@@ -196,13 +196,20 @@ const (
 
 // fixedNames are entries that each Vault has once.
 var fixedNames = []string{
-	"core/keyring", "core/master", "core/shamir-kek", "core/seal-config", "core/mounts", "core/local-mounts",
+	"core/keyring", "core/master", "core/shamir-kek", sealConfigName, "core/mounts", "core/local-mounts",
 	"core/auth", "core/local-auth", "core/audit", "core/local-audit", "core/hsm/barrier-unseal-keys",
 	"core/hsm/recovery-key", "core/recovery-config", "core/index-header-hmac-key", "core/cluster/local/info",
 	"core/cluster/feature-flags", "core/wrapping/jwtkey", "core/versions/1.13.2", "core/versions/1.14.8",
 	"core/versions/1.21.1", "sys/policy/default", "sys/policy/response-wrapping", "sys/token/salt", "sys/expire/salt",
 	"sys/counters/activity/log/entity/1719792000/0", "sys/counters/activity/acme-regeneration",
 }
+
+// The seal's configuration is the one entry that Vault stores as it is: nothing
+// can be decrypted before it is read.
+const (
+	sealConfigName = "core/seal-config"
+	sealConfig     = `{"type":"shamir","secret_shares":5,"secret_threshold":3,"pgp_keys":null,"nonce":"","backup":false,"stored_shares":1}`
+)
 
 type generator struct {
 	source *mathrand.PCG
@@ -250,7 +257,11 @@ func (g *generator) entry(i int) shapeEntry {
 	case i%(mediumEvery/2) == firstRound+3:
 		return shapeEntry{key: g.bucket(), value: g.value(mediumMin, mediumMax)}
 	case i%2 == 0 && g.next["fixed"] < len(fixedNames):
-		return shapeEntry{key: fixedNames[g.count("fixed")], value: g.value(smallMin, smallMax)}
+		e := shapeEntry{key: fixedNames[g.count("fixed")], value: g.value(smallMin, smallMax)}
+		if e.key == sealConfigName {
+			e.value, g.last = []byte(sealConfig), nil
+		}
+		return e
 	}
 	return shapeEntry{key: g.name(), value: g.value(smallMin, smallMax)}
 }

@@ -1,0 +1,205 @@
+package plan
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// localPlanner is a planner of a copy into an empty directory.
+func localPlanner(t *testing.T) *planner {
+	cfg := &config.Config{}
+	cfg.Source.Table = dynamotest.VaultTable
+	cfg.Destination = config.Destination{Path: filepath.Join(t.TempDir(), "data"), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+	if err := os.Mkdir(cfg.Destination.Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &planner{Options: Options{Config: cfg}, report: &Report{}}
+}
+
+func expect(t *testing.T, p *planner, check string, status Status, want string) {
+	t.Helper()
+	if got := find(t, p.report, check); got.Status != status || !strings.Contains(got.Message+" "+got.Hint, want) {
+		t.Errorf("%+v, expected a %s with %q", got, status, want)
+	}
+}
+
+func TestDestinationAtWork(t *testing.T) {
+	t.Parallel()
+	p := localPlanner(t)
+	f, err := os.Open(p.Config.Destination.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	p.destination()
+	expect(t, p, "destination", Failure, "at work")
+}
+
+func TestOwnerCannotWrite(t *testing.T) {
+	t.Parallel()
+	p := localPlanner(t)
+	p.mayWrite = func(string) error { return unix.EACCES }
+	p.owner(p.Config.Destination.Path)
+	expect(t, p, "owner", Failure, "run as the user that Vault runs as: sudo -u")
+}
+
+// A copy that is at work has the leader lock.
+func TestAnotherCopyAtWork(t *testing.T) {
+	t.Parallel()
+	p := localPlanner(t)
+	p.locks.Leader = &dynamodb.LockHolder{Name: "dyn2raft run x", Run: "x"}
+	p.vault()
+	expect(t, p, "running Vault", Failure, "another copy is at work: dyn2raft run x")
+}
+
+func TestNoClock(t *testing.T) {
+	t.Parallel()
+	p := localPlanner(t)
+	p.survey = &dynamodb.Survey{}
+	p.clock()
+	expect(t, p, "clock", Warning, "does not tell its time")
+}
+
+// An action that could not be tried is no action that is denied.
+func TestAccessUnknown(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.UnrecognizedClient, Operation: "PutItem"})
+	opts := e.options()
+	opts.NoSample = true
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	if got := find(t, rep, "access"); got.Status != Failure || strings.Contains(got.Message, "not allowed") || !strings.Contains(got.Message, "PutItem") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestLittleMemory(t *testing.T) {
+	t.Parallel()
+	total, _, err := memory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := localPlanner(t)
+	p.Memory, p.report.Estimate = 2*total, &Estimate{Bytes: 1000}
+	p.space(p.Config.Destination.Path)
+	expect(t, p, "memory", Warning, "less than the")
+	expect(t, p, "memory", Warning, "-memory")
+}
+
+// Work files on another file system need room there, and none here.
+func TestWorkFilesElsewhere(t *testing.T) {
+	t.Parallel()
+	const data = 1000 << 20
+	for name, c := range map[string]struct {
+		here, there int64 // MiB that are free
+		same        bool
+		work, free  Status
+	}{
+		"room in both":      {here: 4000, there: 1200, work: Pass, free: Pass},
+		"vault.db fits":     {here: 1500, there: 1200, work: Pass, free: Warning},
+		"too little there":  {here: 4000, there: 1000, work: Failure, free: Pass},
+		"too little here":   {here: 1300, there: 1200, work: Pass, free: Failure},
+		"one file system":   {here: 2400, there: 2400, same: true, work: Pass, free: Failure},
+		"enough in one":     {here: 2600, there: 2600, same: true, work: Pass, free: Warning},
+		"not to be written": {here: 4000, there: 1200, work: Failure, free: Pass},
+	} {
+		p := localPlanner(t)
+		p.WorkDir, p.report.Estimate = t.TempDir(), &Estimate{Bytes: data}
+		p.statfs = func(path string, st *unix.Statfs_t) error {
+			st.Bsize = 1 << 20
+			st.Bavail = uint64(c.here)
+			if path == p.WorkDir {
+				st.Bavail = uint64(c.there)
+				if !c.same {
+					st.Fsid.Val[0] = 7
+				}
+			}
+			return nil
+		}
+		p.mayWrite = func(dir string) error {
+			if name == "not to be written" && dir == p.WorkDir {
+				return unix.EACCES
+			}
+			return nil
+		}
+		p.space(p.Config.Destination.Path)
+		work, free := find(t, p.report, "work files"), find(t, p.report, "free space")
+		if name != "not to be written" && free.Status != c.free || work.Status != c.work {
+			t.Errorf("%s: %+v, %+v", name, work, free)
+		}
+	}
+	p := localPlanner(t)
+	p.WorkDir = "/no/such"
+	p.space(p.Config.Destination.Path)
+	expect(t, p, "work files", Failure, "-work-dir")
+}
+
+func TestManifestElsewhere(t *testing.T) {
+	t.Parallel()
+	p := localPlanner(t)
+	p.Manifest = filepath.Join(t.TempDir(), "m.json")
+	p.beside()
+	expect(t, p, "manifest", Pass, filepath.Dir(p.Manifest))
+	p = localPlanner(t)
+	p.Manifest = "/no/such/m.json"
+	p.beside()
+	expect(t, p, "manifest", Failure, "-manifest")
+}
+
+// The lock that a finished copy left on purpose is no failure; whoever freed it
+// would let old Vaults start.
+func TestLeftLocked(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		run    string // of the lock
+		gone   bool   // the manifest is
+		status Status
+		want   string
+	}{
+		"its own":     {run: "run-1", status: Warning, want: "leave it"},
+		"another's":   {run: "run-2", status: Failure, want: "-keep-source-locked"},
+		"no manifest": {run: "run-1", gone: true, status: Failure, want: "-keep-source-locked"},
+		"vault's":     {status: Failure, want: "-reset"},
+	} {
+		p := localPlanner(t)
+		path := p.Config.Destination.Path
+		if err := os.WriteFile(filepath.Join(path, "vault.db"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m := &verify.Manifest{RunID: "run-1", Prefixes: copier.Digests{}, End: time.Now(), Source: copier.SourceInfo{Name: dynamotest.VaultTable},
+			Destination: verify.ManifestDestination{Path: path}}
+		if !c.gone {
+			if err := m.Write(verify.ManifestPath(path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.locks.Migration = &dynamodb.LockHolder{Name: "somebody", Run: c.run}
+		p.migration()
+		expect(t, p, "migration lock", c.status, c.want)
+		if state, err := sink.Look(path); err != nil || state != sink.StateComplete {
+			t.Fatalf("%s: %s, %v", name, state, err)
+		}
+		p.destination()
+		want := "finished copy of run run-1"
+		if c.gone {
+			want = "put it aside"
+		}
+		expect(t, p, "destination", Failure, want)
+	}
+}
