@@ -17,7 +17,7 @@ const fullPage = 1 << 20
 // number of units a second, up to one second's worth. A request takes what it
 // will probably cost before it is sent, and waits until that is there; what it
 // cost is known afterwards, and the difference is given back, or owed, so that
-// those who come later wait for it.
+// those who wait, or come later, wait less, or more.
 //
 // Where a full page costs more than two seconds' worth, pages are made smaller
 // with Limit, so that a small table is not hit by 256 units at once. How many
@@ -29,14 +29,16 @@ type bucket struct {
 	full float64 // units of a full page
 
 	now   func() time.Time
-	sleep func(context.Context, time.Duration) error
+	sleep func(ctx context.Context, d time.Duration, wake <-chan struct{}) error
 
 	mu     sync.Mutex
-	tokens float64   // units there at the time at; below 0 is what is owed
-	at     time.Time // zero until the first request
-	page   float64   // running mean of a page's units
-	item   float64   // units of an item: up at once, down as a running mean; 0 until one was read
-	limit  int       // items of the last page that was asked for
+	given  float64       // units given back until now, less those owed: who waits sees what has changed
+	change chan struct{} // closed, and replaced, when given changes
+	tokens float64       // units there at the time at; below 0 is what is owed
+	at     time.Time     // zero until the first request
+	page   float64       // running mean of a page's units
+	item   float64       // units of an item: up at once, down as a running mean; 0 until one was read
+	limit  int           // items of the last page that was asked for
 	waited time.Duration
 }
 
@@ -45,7 +47,7 @@ func newBucket(rate float64, consistent bool) *bucket {
 	if !consistent {
 		full /= 2
 	}
-	return &bucket{rate: rate, full: full, now: time.Now, sleep: sleep, page: full}
+	return &bucket{rate: rate, full: full, now: time.Now, sleep: sleepOr, change: make(chan struct{}), page: full}
 }
 
 // costKey is the context's key for what a request will probably cost.
@@ -101,24 +103,32 @@ func (b *bucket) take(ctx context.Context, units float64) error {
 	if b.rate <= 0 || units == 0 {
 		return nil
 	}
-	wait := b.owe(units)
-	if wait <= 0 {
-		return nil
-	}
-	err := b.sleep(ctx, wait)
-	b.mu.Lock()
-	b.waited += wait
-	b.mu.Unlock()
-	if err != nil {
-		b.give(units)
-	}
-	return err
-}
-
-// owe takes units, and returns how long it takes until they are there.
-func (b *bucket) owe(units float64) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	wait, since, before := b.owe(units), b.now(), b.given
+	for {
+		// What others have given back since comes to those who wait, in the
+		// order in which they came.
+		now := b.now()
+		left := wait - time.Duration((b.given-before)/b.rate*float64(time.Second)) - now.Sub(since)
+		if left <= 0 {
+			return nil
+		}
+		change := b.change
+		b.mu.Unlock()
+		err := b.sleep(ctx, left, change)
+		b.mu.Lock()
+		b.waited += b.now().Sub(now)
+		if err != nil {
+			b.owe(-units) // those ahead have nothing of it
+			return err
+		}
+	}
+}
+
+// owe takes units, and returns how long it takes until they are there. The
+// caller holds the lock.
+func (b *bucket) owe(units float64) time.Duration {
 	now := b.now()
 	if b.at.IsZero() {
 		b.at, b.tokens = now, b.rate
@@ -131,8 +141,28 @@ func (b *bucket) owe(units float64) time.Duration {
 // give gives units back that were taken and not consumed, or takes some more
 // where units is negative, without waiting.
 func (b *bucket) give(units float64) {
-	if b.rate > 0 {
-		b.owe(-units)
+	if b.rate <= 0 || units == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.owe(-units)
+	b.given += units
+	close(b.change)
+	b.change = make(chan struct{})
+}
+
+// sleepOr is sleep that ends early, too, when wake is closed.
+func sleepOr(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-wake:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -30,7 +31,7 @@ func (c *fakeClock) Now() time.Time {
 	return c.now
 }
 
-func (c *fakeClock) Sleep(_ context.Context, d time.Duration) error {
+func (c *fakeClock) Sleep(_ context.Context, d time.Duration, _ <-chan struct{}) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
@@ -114,6 +115,59 @@ func TestBucketGivesAll(t *testing.T) {
 	}
 }
 
+// TestBucketOfMany: workers that begin at the same time, when nobody knows what
+// a page costs, use what the cap allows from the first second on, and no more.
+func TestBucketOfMany(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ rate, item, page float64 }{
+		{40, 0.25, 256}, {50, 0.25, 256}, {5, 0.05, 256}, {50, 30, 256}, {200, 0.25, 8}, {1000, 0.25, 256},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBucket(c.rate, true)
+			start := time.Now()
+			var mu sync.Mutex
+			var used, over float64
+			first := map[int]float64{} // used by the end of that second
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for time.Since(start) < 20*time.Second {
+						limit, cost := b.plan()
+						if err := b.take(t.Context(), cost); err != nil {
+							t.Error(err)
+							return
+						}
+						items := c.page / c.item
+						if limit > 0 {
+							items = min(items, float64(limit))
+						}
+						units := max(1, math.Ceil(items*c.item))
+						mu.Lock() // it is consumed when it is sent, whenever that is learnt
+						used += units
+						over += max(0, units-cost)
+						since := time.Since(start).Seconds()
+						if allowed := c.rate*(since+1) + over + 1e-3; used > allowed {
+							t.Errorf("%+v: %v units within %v s, allowed are %v", c, used, since, allowed)
+						}
+						first[int(since)] = used
+						mu.Unlock()
+						time.Sleep(5 * time.Millisecond)
+						b.learn(cost, units, int64(items), int64(items*c.item*5000))
+					}
+				})
+			}
+			wg.Wait()
+			// A page may cost a second's worth, and the last ones are under way.
+			largest := max(c.rate, c.item, min(c.page, 2*c.rate))
+			for _, second := range []int{6, 19} {
+				if least := 0.85*c.rate*float64(second+1) - 2*largest; first[second] < least {
+					t.Errorf("%+v: %v units within %d s, expected at least %v", c, first[second], second+1, least)
+				}
+			}
+		})
+	}
+}
+
 func TestBucketCancelled(t *testing.T) {
 	t.Parallel()
 	b := newBucket(1, true)
@@ -122,6 +176,8 @@ func TestBucketCancelled(t *testing.T) {
 	if err := b.take(ctx, 1000); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if wait := b.owe(0.5); wait != 0 {
 		t.Errorf("what was not used is owed: %v", wait)
 	}
