@@ -17,7 +17,8 @@
 //   - While a copy is unfinished the source stays locked in its name. A copy
 //     that fails before it has saved anything, or because the source was
 //     written to meanwhile, leaves the destination as it was and gives the
-//     locks back.
+//     locks back. Where it can't, its record stays: a lock has a name as long
+//     as it is there.
 //
 // What holds of checkpoints:
 //
@@ -137,8 +138,8 @@ type Locker interface {
 	// ended, and that nobody may have had it since: where the source is not
 	// locked as that process left it, the error wraps [ErrMoved] too, and the
 	// locks stay as they are. Where held is false, a failed Lock leaves no
-	// lock of this run behind, and locks that a killed process of this run
-	// may have left are taken over.
+	// lock of this run behind, or the error wraps [ErrNotReleased] too, and
+	// locks that a process of this run may have left are taken over.
 	Lock(ctx context.Context, runID string, held bool, lost func(error)) (Lease, error)
 
 	// Unlock ends the lease of a run whose process was killed: as Release
@@ -155,7 +156,7 @@ type Lease interface {
 	Check(ctx context.Context) error
 
 	// Release ends the lease. It must be called exactly once, also after the
-	// lease was lost.
+	// lease was lost. On an error the source may still be locked.
 	Release(ctx context.Context, end End) error
 }
 

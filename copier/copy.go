@@ -93,8 +93,12 @@ func (o *Options) scanOptions() ScanOptions {
 }
 
 // releaseTimeout bounds how long a copy that ends tries to give the source's
-// locks back.
-const releaseTimeout = 15 * time.Second
+// locks back, and interruptedRelease how long one does that whose caller has
+// cancelled it, so that it ends within 2 s.
+const (
+	releaseTimeout     = 15 * time.Second
+	interruptedRelease = 1300 * time.Millisecond
+)
 
 // Copy copies all entries of src to dst.
 //
@@ -103,7 +107,8 @@ const releaseTimeout = 15 * time.Second
 // sentinels or the context's error. Result.Resumable tells whether the work
 // done is kept, and the source locked, for a later call with Options.Resume;
 // where it is not, the source's locks are given back and the destination is as
-// it was. The result is valid as far as the copy came.
+// it was, unless the error wraps [ErrNotReleased], or [ErrWorkGone]. The result
+// is valid as far as the copy came.
 func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, error) {
 	c := &copying{src: src, dst: dst, opts: opts}
 	if c.opts.Events == nil {
@@ -170,7 +175,13 @@ func (c *copying) run(ctx context.Context) (err error) {
 	// keep is what becomes of the work done, and of an earlier run's.
 	keep := true
 	defer func() {
-		c.result.Resumable = err != nil && keep && c.started && !errors.Is(err, ErrMoved) && !errors.Is(err, ErrOtherCopy)
+		if err != nil && !c.result.Complete && errors.Is(err, ErrNotReleased) {
+			keep = true // the record has the name of the locks
+		}
+		if err != nil && keep && c.started {
+			err = c.stillThere(err)
+		}
+		c.result.Resumable = err != nil && keep && c.started && c.canGoOn(err)
 		if cerr := c.cleanUp(keep && err != nil); cerr != nil {
 			if c.result.Complete {
 				c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
@@ -196,6 +207,9 @@ func (c *copying) run(ctx context.Context) (err error) {
 	}
 	locker, _ := c.src.(Locker)
 	if earlier != nil && c.opts.Restart {
+		if err := c.sameSource("throw away", *earlier); err != nil {
+			return err
+		}
 		if err := c.discard(ctx, earlier, locker); err != nil {
 			return cause(ctx, err)
 		}
@@ -218,6 +232,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	keep = held
 	if locker != nil {
 		c.startPhase(PhaseLock)
+		caller := ctx
 		var lost context.CancelCauseFunc
 		ctx, lost = context.WithCancelCause(ctx)
 		defer lost(nil)
@@ -226,7 +241,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 		}
 		defer func() {
 			keep = c.worthKeeping(err)
-			err = c.release(ctx, lease, keep, err)
+			err = c.release(caller, lease, keep, err)
 		}()
 	} else {
 		defer func() { keep = c.worthKeeping(err) }()
@@ -257,6 +272,38 @@ func (c *copying) note(ctx context.Context) (err error) {
 	return nil
 }
 
+// canGoOn tells whether a run that ended with err, and whose record is kept, can
+// be resumed.
+func (c *copying) canGoOn(err error) bool {
+	switch {
+	case errors.Is(err, ErrMoved), errors.Is(err, ErrOtherCopy), errors.Is(err, ErrWorkGone):
+		return false
+	case errors.Is(err, ErrNotReleased) && c.journal.saved:
+		return c.worthKeeping(err)
+	default:
+		return true
+	}
+}
+
+// ErrWorkGone is returned, together with the reason why a copy ended, when the
+// work files that are to be kept can't be found: their file system was
+// unmounted, or somebody removed them.
+var ErrWorkGone = errors.New("the directory with the work files is gone")
+
+// stillThere adds to the error of a run that is kept where nothing of it can be
+// found.
+func (c *copying) stillThere(err error) error {
+	_, gone := os.Lstat(filepath.Join(c.journal.dir, setupName))
+	if gone == nil && c.journal.work != "" {
+		_, gone = os.Lstat(c.journal.work)
+	}
+	if gone == nil || errors.Is(err, ErrWorkGone) {
+		return err
+	}
+	return errors.Join(err, &Error{Kind: ErrDestination, Op: "look for what was read", Err: fmt.Errorf("%w: %w", ErrWorkGone, gone),
+		Hint: "if their file system was unmounted, mount it again and go on with --resume; if they are lost, give up with -reset: until then no Vault starts on the table"})
+}
+
 // worthKeeping tells whether a run that ended with err can be resumed.
 func (c *copying) worthKeeping(err error) bool {
 	switch {
@@ -269,7 +316,7 @@ func (c *copying) worthKeeping(err error) bool {
 	}
 }
 
-// release ends the lease of a run that ended with err.
+// release ends the lease of a run that ended with err. ctx is the caller's.
 func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error) error {
 	end := EndFailed
 	switch {
@@ -280,16 +327,26 @@ func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error
 	}
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
+	rctx, late := context.WithCancelCause(rctx)
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(interruptedRelease, func() { late(fmt.Errorf("no answer within %v", interruptedRelease)) })
+	})()
 	rerr := lease.Release(rctx, end)
+	late(nil)
 	switch {
 	case rerr == nil:
 		return err
 	case c.result.Complete:
-		c.opts.Events(Warning{Message: "the copy is complete, but the source's locks could not be released: " + rerr.Error()})
+		message := "the copy is complete, but the source's locks could not be released: " + rerr.Error()
+		if hint := Hint(rerr); hint != "" {
+			message += ": " + hint
+		}
+		c.opts.Events(Warning{Message: message})
 		return err
-	default:
-		return errors.Join(err, rerr)
+	case !errors.Is(rerr, ErrNotReleased):
+		rerr = fmt.Errorf("%w: %w", ErrNotReleased, rerr)
 	}
+	return errors.Join(err, rerr)
 }
 
 // unfinished returns the setup of an unfinished copy in the destination, if
@@ -299,7 +356,7 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 	earlier, err := readSetup(c.journal.dir)
 	if err != nil && c.opts.Restart {
 		// What it says can't be known; its locks are for -reset to remove.
-		c.opts.Events(Warning{Message: err.Error()})
+		c.opts.Events(Warning{Message: err.Error() + leftBy(c.journal.dir)})
 		return nil, c.journal.clear(c.journal.dir)
 	}
 	if err != nil || earlier == nil {
@@ -319,6 +376,24 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 // destination holds an unfinished copy, and the caller did not say what shall
 // become of it.
 var ErrUnfinished = errors.New("an unfinished copy is there")
+
+// sameSource refuses what is to be done with an unfinished copy of another source
+// than this run's: were it thrown away, the locks in that source would have no
+// name any more.
+func (c *copying) sameSource(op string, was Setup) error {
+	now := c.result.Source
+	what := Setup{Source: was.Source}.Differs(Setup{Source: now})
+	if what == "" {
+		return nil
+	}
+	files := c.journal.dir
+	if was.WorkDir != files {
+		files += " and " + was.WorkDir
+	}
+	return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what),
+		Hint: fmt.Sprintf("it has locked %s: go back to the configuration with that table, or free it with that configuration and -reset; "+
+			"once it is free, or if it does not exist any more, remove %s yourself and run this command again", was.Source.ID, files)}
+}
 
 // discard throws an unfinished copy away: its locks first, so that a crash
 // leaves nothing without a name.
@@ -400,7 +475,7 @@ func (c *copying) makeWork() error {
 	case there:
 		return nil
 	case c.journal.setup.Segments != 0:
-		return &Error{Kind: ErrDestination, Op: "look at " + dir, Err: fmt.Errorf("the directory with the work files is gone: %w", os.ErrNotExist),
+		return &Error{Kind: ErrDestination, Op: "look at " + dir, Err: fmt.Errorf("%w: %w", ErrWorkGone, os.ErrNotExist),
 			Hint: "if its file system is not mounted, mount it and run the same command again; if the files are lost, start over: --restart"}
 	}
 	if err := c.opts.Disk.Mkdir(dir); err != nil {
@@ -418,6 +493,9 @@ func (c *copying) compare(was, now Setup) error {
 		return &Error{Kind: ErrConfig, Op: "resume run " + c.result.RunID,
 			Err:  fmt.Errorf("%w: %s", ErrOtherCopy, what),
 			Hint: "go on with the configuration that the copy was begun with, or throw it away and start over: --restart"}
+	}
+	if err := c.sameSource("resume", was); err != nil {
+		return err
 	}
 	if what := was.Differs(now); what != "" {
 		return differs(what)
@@ -671,11 +749,14 @@ func cause(ctx context.Context, err error) error {
 	}
 }
 
-// hintNoSpace returns what to do about an error of a full disk or an exceeded
-// quota, and nothing for any other error.
-func hintNoSpace(err error) string {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or name another place with -work-dir"
+// hintWork returns what to do about a work file's error where its file system
+// is full, a quota exceeded, or it is read-only, and nothing for any other error.
+func hintWork(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or start over with another place for them (-work-dir)"
+	case errors.Is(err, syscall.EROFS):
+		return "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)"
 	}
 	return ""
 }

@@ -104,7 +104,7 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 	switch {
 	case result.Complete:
 		end = EndComplete
-	case result.Resumable:
+	case result.Resumable && !errors.Is(err, ErrNotReleased): // that was tried
 		end = EndUnfinished
 	}
 	if want == 1 && !strings.Contains(c.String(), fmt.Sprintf("lease.Release(%v)", end)) {

@@ -17,6 +17,10 @@ var (
 	// ErrMoved is returned, together with ErrLocked or ErrSource, when the
 	// source may have changed since an unfinished copy read it.
 	ErrMoved = errors.New("the source may have changed")
+	// ErrNotReleased is returned, together with the reason why a copy ended,
+	// when the source's locks could not be given back, or nobody knows whether
+	// they were.
+	ErrNotReleased = errors.New("the source may still be locked")
 	// ErrDestination is returned when the destination can't be written, or
 	// already holds data.
 	ErrDestination = errors.New("destination")

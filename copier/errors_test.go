@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -66,15 +67,18 @@ func TestHint(t *testing.T) {
 	}
 }
 
-func TestHintNoSpace(t *testing.T) {
-	const want = "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or name another place with -work-dir"
+func TestHintWork(t *testing.T) {
+	const want = "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or start over with another place for them (-work-dir)"
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
-		if got := hintNoSpace(fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: errno})); got != want {
+		if got := hintWork(fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: errno})); got != want {
 			t.Errorf("%v: got %q", errno, got)
 		}
 	}
+	if got := hintWork(syscall.EROFS); !strings.Contains(got, "remount,rw") {
+		t.Errorf("read-only: got %q", got)
+	}
 	for _, err := range []error{nil, syscall.EIO, errors.New("no space")} {
-		if got := hintNoSpace(err); got != "" {
+		if got := hintWork(err); got != "" {
 			t.Errorf("%v: got %q", err, got)
 		}
 	}

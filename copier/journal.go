@@ -13,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,14 +196,37 @@ func readSetup(dir string) (*Setup, error) {
 		return nil, nil
 	case err != nil:
 		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName), Err: err,
-			Hint: "it says what an unfinished copy copies, and can't be read: start over with --restart"}
+			Hint: "it says what an unfinished copy copies, and can't be read: free the table with -reset, then start over with --restart" + leftBy(dir)}
 	case s.Format != journalFormat:
 		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName),
 			Err:  fmt.Errorf("an unfinished copy has format %d, this dyn2raft knows %d", s.Format, journalFormat),
-			Hint: "go on with the dyn2raft that began it, or start over with --restart"}
+			Hint: "go on with the dyn2raft that began it; or free the table with -reset, then start over with --restart" + leftBy(dir)}
 	}
 	return &s, nil
 }
+
+// leftBy says what a setup that can't be used seems to say of the copy, for a
+// person to look after: nothing is done by what it says.
+func leftBy(dir string) string {
+	data, err := os.ReadFile(filepath.Join(dir, setupName))
+	if err != nil {
+		return ""
+	}
+	var out string
+	if m := setupRunID.FindSubmatch(data); m != nil {
+		out += "; it seems to be of run " + string(m[1])
+	}
+	var work string
+	if m := setupWorkDir.FindSubmatch(data); m != nil && json.Unmarshal(m[1], &work) == nil && work != dir {
+		out += fmt.Sprintf("; its work files seem to be in %q, which is yours to remove", work)
+	}
+	return out
+}
+
+var (
+	setupRunID   = regexp.MustCompile(`"run_id":"([0-9A-Za-z-]{1,64})"`)
+	setupWorkDir = regexp.MustCompile(`"work_dir":("(?:[^"\\]|\\.)*")`)
+)
 
 func (j *journal) writeSetup() error {
 	j.setup.Format = journalFormat
@@ -351,8 +375,28 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 			continue
 		}
 		out = append(out, c)
+		// A name is never used twice: also where a file is gone, a checkpoint says
+		// what became of the run that had it.
+		for _, r := range c.Runs {
+			j.used(r.File)
+		}
+		for _, name := range slices.Concat(c.Lost, c.Dropped) {
+			j.used(name)
+		}
 	}
 	return out, nil
+}
+
+// used makes the next run's number greater than that of a run, and tells whether
+// the name is one.
+func (j *journal) used(name string) bool {
+	digits, ok := strings.CutPrefix(name, runPrefix)
+	n, err := strconv.Atoi(digits)
+	if !ok || err != nil {
+		return false
+	}
+	j.run = max(j.run, n+1)
+	return true
 }
 
 // any tells whether there is a checkpoint, be it a damaged one.
@@ -512,12 +556,9 @@ func (j *journal) sweep(alive []runRecord) error {
 		return workError("read "+j.work, err)
 	}
 	for _, f := range names {
-		digits, ok := strings.CutPrefix(f.Name(), runPrefix)
-		n, err := strconv.Atoi(digits)
-		if !ok || err != nil {
+		if !j.used(f.Name()) {
 			continue
 		}
-		j.run = max(j.run, n+1)
 		if slices.ContainsFunc(alive, func(r runRecord) bool { return r.File == f.Name() }) {
 			continue
 		}
@@ -583,6 +624,9 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 	j := &journal{dir: dir, work: dir, next: 1, run: 1}
 	if resume {
 		was, err := readSetup(dir)
+		if e, ok := errors.AsType[*Error](err); ok {
+			e.Hint = "what was read before can't be gone on with: run the command without --resume"
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -433,7 +433,7 @@ func TestWorkDirFull(t *testing.T) {
 				return
 			}
 			failed[scanned.Load() < 100]++
-			if !errors.Is(err, ErrDestination) || Hint(err) != hintNoSpace(syscall.ENOSPC) {
+			if !errors.Is(err, ErrDestination) || Hint(err) != hintWork(syscall.ENOSPC) {
 				t.Errorf("room for %d: %v", room, err)
 			}
 			if files := filesIn(t, dir); len(files) > 0 {

@@ -154,11 +154,13 @@ func (s *Source) Lock(ctx context.Context, runID string, held bool, lost func(er
 	if held {
 		return l.again(ctx)
 	}
+	after, cancel := outlive(ctx, giveUpTime)
+	defer cancel()
 	if err := l.findMigration(ctx); err != nil {
 		return nil, err
 	}
 	if err := l.take(ctx); err != nil {
-		return nil, l.giveUp(ctx, err)
+		return nil, l.giveUp(after, err)
 	}
 	return l, nil
 }
@@ -280,14 +282,14 @@ func (l *lease) moved(item map[string]types.AttributeValue, leader leaderLock) e
 		return nil
 	}
 	return l.s.locked("take the locks of run "+l.run+" again", fmt.Errorf("%w: %s", copier.ErrMoved, strings.Join(what, ", and ")),
-		"a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over with `dyn2raft copy -config … --restart`; or give up and free the locks with `dyn2raft copy -config … -reset`")
+		"a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over: the same command with --restart in place of --resume; or give up and free the locks: -reset")
 }
 
 // giveUp releases what a failed Lock has taken.
 func (l *lease) giveUp(ctx context.Context, err error) error {
-	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.s.timing.lease)
+	ctx, cancel := context.WithTimeout(ctx, l.s.timing.lease)
 	defer cancel()
-	if rerr := l.Release(rctx, copier.EndFailed); rerr != nil {
+	if rerr := l.Release(ctx, copier.EndFailed); rerr != nil {
 		return errors.Join(err, rerr)
 	}
 	return err
@@ -507,21 +509,30 @@ func (l *lease) takeLeader(ctx context.Context) error {
 		"stop every Vault that uses the table, then run the same command again")
 }
 
-// settleTime leaves an interrupted run time to give its locks back within 2 s.
-const settleTime = 1500 * time.Millisecond
+// An interrupted run gives its locks back within 2 s: giveUpTime is until when,
+// settleTime how much of it a request may take that is under way.
+const (
+	settleTime = time.Second
+	giveUpTime = 1800 * time.Millisecond
+)
 
 // settle returns a context for a request that takes a lock. It outlives ctx by
 // the time in which such a request is normally answered: one that is cut off
 // may reach the table after the lock was given back, and leave it locked.
 func (s *Source) settle(ctx context.Context) (context.Context, context.CancelFunc) {
-	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return outlive(ctx, min(s.timing.renew, settleTime))
+}
+
+// outlive returns a context that ends that long after ctx.
+func outlive(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		_ = sleep(out, min(s.timing.renew, settleTime)) // ends early when the request is answered
-		cancel()
+		_ = sleep(out, d) // ends early when nobody needs it any more
+		cancel(fmt.Errorf("no answer within %v", d))
 	})
 	return out, func() {
 		stop()
-		cancel()
+		cancel(nil)
 	}
 }
 
@@ -656,7 +667,7 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 	if l.leader {
 		errs = append(errs, l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
 	}
-	if l.migration != nil && !(end == copier.EndComplete && l.s.opts.KeepLocked) {
+	if l.migration != nil && !(end == copier.EndComplete && l.s.opts.KeepLocked) && (errors.Join(errs...) == nil || ctx.Err() == nil) {
 		errs = append(errs, l.s.deleteMigration(ctx, l.migration))
 	}
 	return l.s.released(errs...)
@@ -668,7 +679,7 @@ func (s *Source) released(errs ...error) error {
 	if err == nil {
 		return nil
 	}
-	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: err,
+	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err),
 		Hint: "until they are released no Vault starts on the table: run this command once with -reset"}
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
@@ -181,7 +182,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		rec.file = verify.ManifestPath(cfg.Destination.Path)
 	}
 	if err := verify.TryManifest(rec.file, cfg.Destination.Path); err != nil {
-		return err
+		return readOnly(err)
 	}
 	if readBack == "device" {
 		if err := verify.CanDropCache(cfg.Destination.Path); err != nil {
@@ -236,15 +237,19 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 // something.
 func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 	if !res.Resumable {
-		if sig, ok := errors.AsType[*signalError](err); ok {
+		if sig, ok := errors.AsType[*signalError](err); ok && !errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
 			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
 		}
 		return err
 	}
+	kept := "what was read is kept, and the table stays locked for this copy"
+	if errors.Is(err, copier.ErrNotReleased) {
+		kept = "nothing was put in place, and the table may still be locked for this copy"
+	}
 	base := []string{"dyn2raft", "copy", "-config " + shellescape.Quote(cmd.String("config"))}
 	// What is left out is said already, the contrary of going on, or done.
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
-	return &resumableError{err, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
+	return &resumableError{err, kept, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
 }
 
 // givenFlags are the flags that a command was given, but for some, each with its
@@ -263,6 +268,16 @@ func givenFlags(cmd *cli.Command, but ...string) (out []string) {
 	return out
 }
 
+// readOnly says of a manifest that can't be written what is wrong, where that is
+// not its place alone: by default it is on the data directory's file system.
+func readOnly(err error) error {
+	if !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	return &copier.Error{Err: err, Hint: "that file system is mounted read-only, by the system itself if its disk failed (see dmesg): " +
+		"mount it writable (mount -o remount,rw), or, if the data directory is on another one, name a place with -manifest FILE"}
+}
+
 // An unfinishedError is the error of work that can be gone on with.
 type unfinishedError struct {
 	error
@@ -275,6 +290,7 @@ func (e *unfinishedError) Unwrap() error { return e.error }
 // words of the commands that do so and give it up.
 type resumableError struct {
 	error
+	kept          string // what became of the work done
 	resume, reset []string
 }
 
@@ -283,7 +299,7 @@ type resumableError struct {
 func (e *resumableError) hint(columns int) string {
 	const until = "(until then no Vault starts on the table)"
 	columns = max(columns-2, 0) // its lines are indented
-	out := "what was read is kept, and the table stays locked for this copy\n" +
+	out := e.kept + "\n" +
 		pasteable("to go on:   ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
 	if columns > 0 {
 		return out + "\n" + strings.Repeat(" ", len("to give up: ")) + until
