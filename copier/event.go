@@ -75,6 +75,11 @@ type Retried struct {
 	Err error
 	// Throttled is set when the source asked for fewer requests.
 	Throttled bool
+	// Nothing is for how long no request has succeeded, and GiveUp when the
+	// source will end the copy if that stays so. Both are zero of a request that
+	// was throttled.
+	Nothing time.Duration
+	GiveUp  time.Time
 }
 
 // Waiting says that the copy waits on purpose, for what, and for how long.

@@ -97,6 +97,8 @@ func plain(err error) error {
 	case errors.As(err, &api):
 	case errors.As(err, &op):
 		return &plainError{op.Error(), err} // without the SDK's zero status and empty request id
+	case errors.Is(err, context.DeadlineExceeded):
+		return &plainError{"no answer in time", err}
 	default:
 		return err
 	}

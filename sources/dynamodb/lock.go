@@ -27,6 +27,7 @@ type timing struct {
 	retry time.Duration // how often one who waits looks at it
 	watch time.Duration // how long an unexpired lock is watched for a renewal
 	hold  time.Duration // how long a lock that somebody left is held before the first read
+	tell  time.Duration // how often it is said that the lock can't be renewed
 }
 
 // vaultTiming has the lease, renewal and retry of Vault's dynamodb storage. A
@@ -38,6 +39,7 @@ var vaultTiming = timing{
 	retry: time.Second,
 	watch: 20 * time.Second,
 	hold:  30 * time.Second,
+	tell:  30 * time.Second,
 }
 
 // attrFound is our own attribute of a leader lock that we took over: what it
@@ -581,6 +583,7 @@ func (l *lease) startRenewing(ctx context.Context) {
 	l.renewing.Go(func() {
 		tick := time.NewTicker(l.s.timing.renew)
 		defer tick.Stop()
+		var failing, told time.Time // since when it fails, and when that was said last
 		for {
 			select {
 			case <-ctx.Done():
@@ -590,14 +593,27 @@ func (l *lease) startRenewing(ctx context.Context) {
 			err := l.renew(ctx)
 			there, failed := conditionFailed(err)
 			switch {
-			case err == nil || ctx.Err() != nil:
+			case ctx.Err() != nil:
+			case err == nil:
+				failing = time.Time{}
 			case failed:
 				l.lost(l.lostLeader(there))
 				return
 			default:
 				// The next tick tries again. If somebody takes the lock in
 				// between, the check before the commit finds it.
-				l.s.opts.Events(copier.Warning{Message: "the leader lock could not be renewed: " + err.Error()})
+				if failing.IsZero() {
+					failing = time.Now()
+				}
+				if time.Since(told) < l.s.timing.tell {
+					break
+				}
+				told = time.Now()
+				message := "the leader lock could not be renewed"
+				if since := time.Since(failing).Round(time.Second); since > 0 {
+					message += " for " + since.String()
+				}
+				l.s.opts.Events(copier.Warning{Message: message + ": " + plain(err).Error()})
 			}
 		}
 	})

@@ -1082,15 +1082,35 @@ func TestReleaseFails(t *testing.T) {
 // only, and no renewal that comes late writes an expiry that is stale.
 func TestRenewalFails(t *testing.T) {
 	t.Parallel()
+	for name, tell := range map[string]time.Duration{"each told": 0, "told once": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			renewalFails(t, tell)
+		})
+	}
+}
+
+func renewalFails(t *testing.T, tell time.Duration) {
 	e := newEnv(t)
-	e.timing.lease = 6 * time.Second
+	e.timing.lease, e.timing.tell = 6*time.Second, tell
 	s, rec := e.source(ha, retries(1000))
 	h := e.lock(s, "run-1")
 	fault := &dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "UpdateItem"}
 	e.srv.SetFaults(fault)
 	before := e.get("core/_lock")["Expires"]
 	time.Sleep(3 * time.Second)
-	e.eventually("warnings", func() bool { return len(eventsOf[copier.Warning](rec)) >= 2 && fault.Fired() >= 10 })
+	e.eventually("warnings", func() bool {
+		return len(eventsOf[copier.Warning](rec)) >= 2-int(tell/time.Minute) && fault.Fired() >= 10
+	})
+	warnings := eventsOf[copier.Warning](rec)
+	if tell > 0 && len(warnings) != 1 {
+		t.Errorf("%d warnings, expected one", len(warnings))
+	}
+	for _, w := range warnings {
+		if !strings.HasPrefix(w.Message, "the leader lock could not be renewed") || strings.Contains(w.Message, "operation error") {
+			t.Errorf("warning %q", w.Message)
+		}
+	}
 	e.srv.SetFaults()
 	e.eventually("a renewal", func() bool { return !reflect.DeepEqual(e.get("core/_lock")["Expires"], before) })
 	expiry, ok := leaderLock(e.get("core/_lock")).expiry()

@@ -153,6 +153,7 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 			first = time.Now()
 		}
 		wait := t.wait(int(made.failed))
+		event := copier.Retried{Err: plain(err), Throttled: throttled}
 		if !throttled {
 			nothing := r.nothingSince(first)
 			switch {
@@ -165,8 +166,9 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 				return out, meta, &gaveUpError{tries: int(made.failed), nothing: nothing, err: err}
 			}
 			wait = min(wait, t.lasting-nothing)
+			event.Nothing, event.GiveUp = nothing, time.Now().Add(t.lasting-nothing)
 		}
-		r.events(copier.Retried{Err: plain(err), Throttled: throttled})
+		r.events(event)
 		if sleep(ctx, wait) != nil {
 			return out, meta, err
 		}

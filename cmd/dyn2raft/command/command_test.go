@@ -236,6 +236,40 @@ func (b *lockedBuilder) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
+// TestReadOnly: on a file system that became read-only another place for the
+// manifest is no help by itself.
+func TestReadOnly(t *testing.T) {
+	for cause, want := range map[error]string{syscall.EROFS: "remount,rw", syscall.EACCES: "name a place"} {
+		err := readOnly(&copier.Error{Kind: copier.ErrDestination, Op: "write manifest", Err: cause, Hint: "name a place"})
+		if !errors.Is(err, copier.ErrDestination) || !strings.Contains(copier.Hint(err), want) || err.Error() != "write manifest: "+cause.Error() {
+			t.Errorf("%v: %v, hint %q", cause, err, copier.Hint(err))
+		}
+	}
+}
+
+// TestOutage: of the many requests that fail while the table can't be reached
+// the first is told at once, and then there is a line every 30 s.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b lockedBuilder
+		p := &printer{every: 30 * time.Second, log: hclog.New(&hclog.LoggerOptions{Output: &b, DisableTime: true})}
+		begin := time.Now()
+		for range 1000 {
+			p.event(copier.Retried{Err: errors.New("no route"), Nothing: time.Since(begin), GiveUp: begin.Add(10 * time.Minute)})
+			time.Sleep(100 * time.Millisecond)
+		}
+		until := begin.Add(10 * time.Minute).Local().Format(time.DateTime)
+		want := "[WARN]  request failed, trying again: error=\"no route\"\n"
+		for n := range 3 {
+			want += fmt.Sprintf("[WARN]  request failed, trying again: error=\"no route\" failed_before=299 nothing_has_succeeded_for=%v gives_up_at=%q\n",
+				time.Duration(n+1)*30*time.Second, until)
+		}
+		if got := b.String(); got != want {
+			t.Errorf("lines\n%s\nexpected\n%s", got, want)
+		}
+	})
+}
+
 // TestProgress looks at the lines that tell how far a command is.
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

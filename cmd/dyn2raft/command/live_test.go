@@ -494,8 +494,8 @@ func TestLiveCopy(t *testing.T) {
 	if strings.Contains(text, "requests  ") || lines[len(lines)-1] != "Success! All of the keys have been migrated." {
 		t.Errorf("at the end\n%s", text)
 	}
-	if n := strings.Count(text, "[WARN]  request failed, trying again"); n != 3 {
-		t.Errorf("%d warnings, expected 3:\n%s", n, text)
+	if n := strings.Count(text, "[WARN]  request failed, trying again"); n != 1 { // of 3 within 30 s
+		t.Errorf("%d warnings, expected 1:\n%s", n, text)
 	}
 	// All that is on the screen is lines that begin as lines do, and what was
 	// too long for one.

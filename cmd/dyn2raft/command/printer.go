@@ -40,6 +40,8 @@ type printer struct {
 	since   time.Time       // when the phase began
 	before  copier.Resuming // what earlier processes have read
 	moved   time.Time       // when there was something new, other than an error
+	told    time.Time       // when a line said that a request failed
+	untold  int             // requests that failed since
 }
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
@@ -153,12 +155,34 @@ func (p *printer) event(e copier.Event) {
 			p.log.Debug("throttled", "error", e.Err)
 			return
 		}
-		p.log.Warn("request failed, trying again", "error", e.Err)
+		p.requestFailed(e)
 	case copier.Waiting:
 		p.log.Info(fmt.Sprintf("waiting %s for %s", time.Until(e.Until).Round(time.Second), e.For))
 	case copier.Warning:
 		p.log.Warn(e.Message)
 	}
+}
+
+// requestFailed says so at once, and then now and then: while the table can't be
+// reached, every worker's requests fail.
+func (p *printer) requestFailed(e copier.Retried) {
+	p.mu.Lock()
+	if now := time.Now(); now.Sub(p.told) < p.every {
+		p.untold++
+		p.mu.Unlock()
+		return
+	}
+	more := p.untold
+	p.told, p.untold = time.Now(), 0
+	p.mu.Unlock()
+	args := []any{"error", e.Err}
+	if more > 0 {
+		args = append(args, "failed_before", more)
+	}
+	if e.Nothing >= time.Second {
+		args = append(args, "nothing_has_succeeded_for", estimate(e.Nothing), "gives_up_at", e.GiveUp.Local().Format(time.DateTime))
+	}
+	p.log.Warn("request failed, trying again", args...)
 }
 
 // note keeps of an event what the tracker does not.
