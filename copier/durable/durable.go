@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,6 +92,21 @@ func (f *File) Write(p []byte) (int, error) {
 	}
 	return f.f.Write(p)
 }
+
+// WriteAt implements [io.WriterAt].
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.disk.Step(Write, f.Name()); err != nil {
+		return 0, err
+	}
+	return f.f.WriteAt(p, off)
+}
+
+// Stat describes the file.
+func (f *File) Stat() (os.FileInfo, error) { return f.f.Stat() }
+
+// SyscallConn implements [syscall.Conn]: for hints to the kernel, and nothing that
+// changes the file.
+func (f *File) SyscallConn() (syscall.RawConn, error) { return f.f.SyscallConn() }
 
 // Sync makes what was written durable, but not yet the file's name.
 func (f *File) Sync() error {

@@ -240,10 +240,7 @@ func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStat
 
 func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 	path := s.stage(vaultDBName)
-	err := s.disk.Step(durable.Write, path)
-	if err == nil {
-		err = writeVaultDB(path, configBucket(s.nodeID, s.opts.Address), l)
-	}
+	err := writeVaultDB(s.disk, path, configBucket(s.nodeID, s.opts.Address), l)
 	l.finish()
 	if fi, statErr := os.Lstat(path); statErr == nil {
 		l.stats.FileBytes = fi.Size()

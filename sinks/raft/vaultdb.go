@@ -3,16 +3,16 @@ package raft
 import (
 	"errors"
 	"io"
-	"os"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/boltfile"
 )
 
 // writeVaultDB makes the bbolt file at path, with the buckets config and data,
 // and syncs it. The pairs of config are sorted.
-func writeVaultDB(path string, config []pair, data copier.Stream) (err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+func writeVaultDB(disk *durable.Disk, path string, config []pair, data copier.Stream) (err error) {
+	f, err := disk.Create(path)
 	if err != nil {
 		return err
 	}
