@@ -59,6 +59,13 @@ func (r *manifestWriter) expected() verify.Expected {
 
 // write writes the manifest of a complete copy.
 func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
+	if !res.ReadBack {
+		// A run that was killed while it cleaned up has written it, and knew more.
+		if was, err := verify.ReadManifest(r.file); err == nil && was.RunID == res.RunID {
+			r.manifest = was
+			return nil
+		}
+	}
 	raft := r.expected()
 	m := &verify.Manifest{
 		Tool:         verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},

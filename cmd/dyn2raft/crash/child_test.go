@@ -22,6 +22,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 const orderEnv = "DYN2RAFT_CRASH_ORDER"
@@ -42,6 +43,7 @@ type order struct {
 	Path, NodeID    string // of the destination
 	URL, Table      string
 	WorkDir         string
+	Manifest        string // where Finish writes what was copied; empty: there is no Finish
 	Resume, Restart bool
 	// Kill ends the process with SIGKILL ahead of its operation of this name,
 	// the Nth, counted from 0. Pause stops it there until its standard input
@@ -108,10 +110,7 @@ func child(text string) error {
 		return err
 	}
 	fmt.Println("start")
-	res, err := copier.Copy(ctx, src, dst, copier.Options{
-		Workers: 2, Segments: 24, Memory: copier.MinMemory, CheckpointInterval: 15 * time.Millisecond,
-		Resume: o.Resume, Restart: o.Restart, WorkDir: o.WorkDir, Disk: disk,
-	})
+	res, err := copier.Copy(ctx, src, dst, o.options(disk))
 	r := report{Ops: ops, Resumed: res.Resumed, Entries: res.Scan.Entries, Resumable: res.Resumable,
 		Locked: errors.Is(err, copier.ErrLocked), Destination: errors.Is(err, copier.ErrDestination), Moved: errors.Is(err, copier.ErrMoved)}
 	if err != nil {
@@ -122,6 +121,34 @@ func child(text string) error {
 		fmt.Println("report", string(data))
 	}
 	return err
+}
+
+// options are those of the order's copy. The check has no operation on the disk of
+// its own, so its begin and its end are announced as such.
+func (o order) options(disk *durable.Disk) copier.Options {
+	opts := copier.Options{
+		Workers: 2, Segments: 24, Memory: copier.MinMemory, CheckpointInterval: 15 * time.Millisecond,
+		Resume: o.Resume, Restart: o.Restart, WorkDir: o.WorkDir, Disk: disk,
+		ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
+			if err := disk.Step("begin", "check"); err != nil {
+				return nil, err
+			}
+			found, err := verify.Digests(ctx, dir)
+			return found.Digests, errors.Join(err, disk.Step("end", "check"))
+		},
+	}
+	if o.Manifest != "" {
+		opts.Finish = func(_ context.Context, res copier.Result) error {
+			if !res.ReadBack { // as the command does: one that was written knew more
+				if _, err := os.Lstat(o.Manifest); err == nil {
+					return nil
+				}
+			}
+			data, err := json.Marshal(res)
+			return errors.Join(err, disk.Replace(o.Manifest, data))
+		}
+	}
+	return opts
 }
 
 // A process is a child that runs.
