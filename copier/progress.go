@@ -52,13 +52,15 @@ type Status struct {
 	Left time.Duration `json:"left_ns"`
 	// Checkpoint is the time of the last checkpoint, and Saved the entries
 	// that need not be read again.
-	Checkpoint time.Time `json:"checkpoint"`
+	Checkpoint time.Time `json:"checkpoint,omitzero"`
 	Saved      int64     `json:"saved_entries"`
-	// LastError is the last thing that went wrong, which may be mended by now,
-	// and Ended is when the process ended, if it did so in order, with Error.
-	LastError string    `json:"last_error,omitempty"`
-	Ended     time.Time `json:"ended"`
-	Error     string    `json:"error,omitempty"`
+	// LastError is the last thing that went wrong, at LastErrorAt, which may be
+	// mended by now, and Ended is when the process ended, if it did so in order,
+	// with Error.
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	Ended       time.Time `json:"ended,omitzero"`
+	Error       string    `json:"error,omitempty"`
 }
 
 // A Progress makes a [Status] of events. It is safe for concurrent use; the
@@ -127,9 +129,9 @@ func (p *Progress) Event(e Event) {
 			break
 		}
 		s.Retries++
-		s.LastError = e.Err.Error()
+		s.LastError, s.LastErrorAt = e.Err.Error(), time.Now()
 	case Warning:
-		s.LastError = e.Message
+		s.LastError, s.LastErrorAt = e.Message, time.Now()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 func statusCommand(std Streams) *cli.Command {
@@ -19,8 +21,10 @@ func statusCommand(std Streams) *cli.Command {
 		Usage:     "tell how far a copy is, from another terminal",
 		UsageText: "dyn2raft status -config migrate.hcl [flags]",
 		Description: "status reads what a copy writes into its destination every second, while it runs and after\n" +
-			"it has ended. It asks nothing of the table and changes nothing.",
-		Flags:        []cli.Flag{configFlag(), strictFlag(), levelFlag(), formatFlag()},
+			"it has ended; of a complete copy, its manifest. It asks nothing of the table and changes nothing.",
+		Flags: []cli.Flag{configFlag(),
+			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
+			strictFlag(), levelFlag(), formatFlag()},
 		OnUsageError: onUsageError,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			return runStatus(cmd, std)
@@ -34,6 +38,40 @@ type statusRecord struct {
 	Destination string         `json:"destination"`
 	Setup       *copier.Setup  `json:"setup,omitempty"`
 	Status      *copier.Status `json:"status,omitempty"`
+	Copy        *completeCopy  `json:"copy,omitempty"`
+}
+
+// A completeCopy is what the manifest of a complete copy says of it.
+type completeCopy struct {
+	Manifest string    `json:"manifest"`
+	RunID    string    `json:"run_id"`
+	Start    time.Time `json:"start"`
+	End      time.Time `json:"end"`
+	Resumed  int       `json:"resumed"`
+	Table    string    `json:"table"`
+	Partial  bool      `json:"partial"`
+	Entries  int64     `json:"entries"`
+	Bytes    int64     `json:"bytes"`
+	// Took is the time from the copy's begin to its end, in all processes.
+	Took time.Duration `json:"took_ns"`
+}
+
+// readCopy reads what a manifest says. Without one nothing is known, which is no
+// error unless the file was named.
+func readCopy(file, path string) (*completeCopy, error) {
+	named := file != ""
+	if !named {
+		file = verify.ManifestPath(path)
+	}
+	m, err := verify.ReadManifest(file)
+	switch {
+	case !named && (errors.Is(err, fs.ErrNotExist) || err == nil && m.Destination.Path != path):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &completeCopy{Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
+		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.End.Sub(m.Start)}, nil
 }
 
 func runStatus(cmd *cli.Command, std Streams) error {
@@ -56,6 +94,11 @@ func runStatus(cmd *cli.Command, std Streams) error {
 	if r.State == sink.StateUnfinished && r.Setup == nil {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
+	if r.State == sink.StateComplete {
+		if r.Copy, err = readCopy(cmd.String("manifest"), path); err != nil {
+			return err
+		}
+	}
 	return out.status(r)
 }
 
@@ -74,12 +117,17 @@ func (p *printer) status(r statusRecord) error {
 	default:
 		t.row("State", "running, into %s", r.Destination)
 	}
-	if s := r.Setup; s != nil {
-		resumed := ""
-		if s.Resumed > 0 {
-			resumed = ", resumed " + howOften(s.Resumed)
+	if c := r.Copy; c != nil {
+		t.row("Run", "%s, begun %s, ended %s%s", c.RunID, ago(c.Start), ago(c.End), resumedWords(c.Resumed))
+		t.row("From", "table %s", c.Table)
+		t.row("Copied", "%s entries, %s, in %s", humanize.Comma(c.Entries), size(c.Bytes), round(c.Took))
+		if c.Partial {
+			t.row("Partial", "do not start a Vault from it")
 		}
-		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumed)
+		t.row("Manifest", "%s", c.Manifest)
+	}
+	if s := r.Setup; s != nil {
+		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))
 		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
 		if s.StartKey != "" {
 			t.row("Partial", "only the keys from %q on", s.StartKey)
@@ -104,7 +152,7 @@ func (p *printer) status(r statusRecord) error {
 			t.row("Checkpoint", "%s, %s entries are safe", ago(s.Checkpoint), humanize.Comma(s.Saved))
 		}
 		if s.LastError != "" {
-			t.row("Last error", "%s", s.LastError)
+			t.row("Last error", "%s: %s", ago(s.LastErrorAt), s.LastError)
 		}
 		if s.Error != "" {
 			t.row("Ended", "%s: %s", ago(s.Ended), s.Error)
@@ -120,4 +168,12 @@ func ago(t time.Time) string {
 		return fmt.Sprintf("now (%s)", t.Local().Format(time.TimeOnly))
 	}
 	return fmt.Sprintf("%s ago (%s)", d, t.Local().Format(time.DateTime))
+}
+
+// resumedWords says how often a copy was resumed, if it was.
+func resumedWords(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return ", resumed " + howOften(n)
 }
