@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,11 +256,11 @@ func TestRunNamesAreNotUsedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	created := 0
+	var created atomic.Int64
 	if _, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}, before: func(op durable.Op) error {
 		n := 0
 		if _, err := fmt.Sscanf(filepath.Base(op.Path), runPrefix+"%d", &n); err == nil && op.Verb == durable.Create {
-			created++
+			created.Add(1)
 			if n <= last {
 				t.Errorf("%s is made anew, %d was the last", op.Path, last)
 			}
@@ -268,7 +269,7 @@ func TestRunNamesAreNotUsedAgain(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	if created == 0 {
+	if created.Load() == 0 {
 		t.Error("no run was made: nothing was shown")
 	}
 	if err := m.check(); err != nil {
