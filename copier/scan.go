@@ -357,6 +357,7 @@ func (s *scan) checkpoints(ctx, sctx context.Context) error {
 	}
 	t := time.NewTicker(every)
 	defer t.Stop()
+	defer time.AfterFunc(every/2, func() { s.opts.journal.near.Store(true) }).Stop()
 	for {
 		select {
 		case <-ctx.Done():

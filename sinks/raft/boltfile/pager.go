@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"syscall"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 // The format of a page, which starts with id u64, flags u16, count u16 and
@@ -152,7 +155,9 @@ func (p *pager) writeOut(b []byte, off int64) error {
 		return err
 	}
 	if end := off + int64(len(b)); end-p.started >= writebackSize {
-		startWriteback(p.file, p.started, end-p.started)
+		if f, ok := p.file.(syscall.Conn); ok {
+			durable.StartWriteback(f, p.started, end-p.started)
+		}
 		p.started = end
 	}
 	return nil
