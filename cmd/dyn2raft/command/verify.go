@@ -148,8 +148,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return errors.Join(file.write(rep, found), out.sampled(rep, found, started))
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
-		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %d times: if a Vault wrote to the table since, a difference may be no more than that",
-			rep.Began.UTC().Format(time.RFC3339), rep.Resumed))
+		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %s: if a Vault wrote to the table since, a difference may be no more than that",
+			rep.Began.UTC().Format(time.RFC3339), howOften(rep.Resumed)))
 	}
 	return errors.Join(file.write(rep, found), out.verified(rep, found, started))
 }
