@@ -61,7 +61,8 @@ type Options struct {
 
 // A File is what a [Writer] needs of an *os.File. WriteAt is called by one
 // goroutine at a time, not always the caller's, with offsets that only grow, but
-// for the meta pages at the end.
+// for the meta pages at the end. So is Sync, and while a WriteAt is under way: it
+// says nothing of what that one writes.
 type File interface {
 	io.WriterAt
 	Stat() (os.FileInfo, error)
@@ -254,8 +255,8 @@ func (w *Writer) writeMetas(rootPage uint64) error {
 	if err := p.wait(); err != nil {
 		return err
 	}
-	if err := p.file.Sync(); err != nil {
-		return fmt.Errorf("sync data pages: %w", err)
+	if err := p.sync(); err != nil {
+		return err
 	}
 	metas := make([]byte, 2*p.size)
 	for id := range uint64(2) {
@@ -288,6 +289,7 @@ func (w *Writer) fail(err error) error {
 // is written to the file. Behind an error, or Finish, it does nothing.
 func (w *Writer) Stop() {
 	_ = w.pages.wait() // the file is of no use, whatever became of it
+	_ = w.pages.endSync()
 	if w.failed == nil {
 		w.failed = ErrFinished
 	}

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -609,6 +611,116 @@ func TestFailingFile(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A syncedFile is one whose syncs do what a test says, and whose bytes nobody needs.
+type syncedFile struct {
+	nullFile
+	sync func() error
+
+	mu      sync.Mutex
+	written int64
+}
+
+func (f *syncedFile) WriteAt(b []byte, off int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.written = max(f.written, off+int64(len(b)))
+	return len(b), nil
+}
+
+func (f *syncedFile) reached() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.written
+}
+
+func (f *syncedFile) Sync() error { return f.sync() }
+
+// putMB puts n entries of a megabyte.
+func putMB(w *Writer, n int) error {
+	err := w.Bucket([]byte("data"))
+	value := make([]byte, 1<<20)
+	for i := 0; i < n && err == nil; i++ {
+		err = w.Put(fmt.Appendf(nil, "%06d", i), value)
+	}
+	return err
+}
+
+// Writes go on beside a sync, one sync is under way at a time, and the one that
+// counts comes when all is written.
+func TestSyncBeside(t *testing.T) {
+	f := new(syncedFile)
+	var underWay, syncs atomic.Int32
+	var last int64
+	f.sync = func() error {
+		if underWay.Add(1) != 1 {
+			t.Error("two syncs at a time")
+		}
+		defer underWay.Add(-1)
+		last = f.reached()
+		if syncs.Add(1) == 1 {
+			for f.reached() < last+4<<20 { // it would never come if the writer waited
+				time.Sleep(time.Millisecond)
+			}
+		}
+		return nil
+	}
+	w, err := NewWriter(f, Options{})
+	must(t, err)
+	must(t, putMB(w, 100))
+	before := syncs.Load()
+	stats, err := w.Finish()
+	must(t, err)
+	if before < 1 || before > 100>>4 {
+		t.Errorf("%d syncs beside the writes of 100 MB", before)
+	}
+	if n := syncs.Load(); n < before+2 || last != stats.Bytes {
+		t.Errorf("%d syncs in the end, the last with %d bytes of %d written", n-before, last, stats.Bytes)
+	}
+}
+
+// The system tells of a failed write to disk once, to whoever syncs next. That
+// may be a sync that nobody waits for, so it must count.
+func TestSyncBesideFails(t *testing.T) {
+	boom := errors.New("boom")
+	for fail := range 4 {
+		f := new(syncedFile)
+		n := 0
+		f.sync = func() error {
+			n++
+			if n == fail+1 {
+				return boom
+			}
+			return nil
+		}
+		w, err := NewWriter(f, Options{})
+		must(t, err)
+		perr := putMB(w, 100)
+		if _, err := w.Finish(); !errors.Is(err, boom) || perr != nil && err != perr {
+			t.Errorf("sync %d of %d failed: Put says %v, Finish %v", fail, n, perr, err)
+		}
+	}
+}
+
+// Behind Stop nothing is done to the file any more: its owner may close it.
+func TestStopWaitsForSync(t *testing.T) {
+	f := new(syncedFile)
+	begun, ended := make(chan bool, 8), atomic.Bool{}
+	f.sync = func() error {
+		begun <- true
+		time.Sleep(20 * time.Millisecond)
+		ended.Store(true)
+		return nil
+	}
+	w, err := NewWriter(f, Options{})
+	must(t, err)
+	must(t, putMB(w, 20))
+	<-begun
+	w.Stop()
+	if !ended.Load() {
+		t.Error("a sync is still under way")
 	}
 }
 

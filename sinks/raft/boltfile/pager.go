@@ -36,9 +36,13 @@ func putPageHeader(b []byte, id uint64, flags, count uint16, overflow uint32) {
 // size, so that all writes but the last are aligned.
 const bufferSize = 1 << 20
 
-// writebackSize is how much is written between two requests to the kernel to
-// start moving it to disk.
-const writebackSize = 8 << 20
+const (
+	// writebackSize is how much is written between two requests to the kernel to
+	// start moving it to disk.
+	writebackSize = 8 << 20
+	// syncSize is how much is written at least between the begins of two syncs.
+	syncSize = 16 << 20
+)
 
 // A pager hands out page ids in ascending order and writes the pages'
 // bytes, in the same order, behind the two meta pages.
@@ -56,6 +60,11 @@ type pager struct {
 	written chan error // what became of it
 
 	started int64 // up to where the kernel was asked to write to disk; the goroutine's that writes
+
+	// One sync goes on beside the writes that follow it.
+	syncing bool       // it is under way
+	synced  chan error // what became of it
+	asked   int64      // what was written when the last one was begun
 }
 
 func newPager(f File, pageSize int) *pager {
@@ -69,6 +78,7 @@ func newPager(f File, pageSize int) *pager {
 
 		spare:   make([]byte, 0, bufferSize),
 		written: make(chan error, 1),
+		synced:  make(chan error, 1),
 	}
 }
 
@@ -132,6 +142,9 @@ func (p *pager) flush() error {
 	if err := p.wait(); err != nil {
 		return err
 	}
+	if err := p.syncBeside(); err != nil {
+		return err
+	}
 	full, off := p.buf, p.off
 	p.off += int64(len(full))
 	p.buf, p.spare = p.spare[:0], full
@@ -139,6 +152,54 @@ func (p *pager) flush() error {
 	go func() { p.written <- p.writeOut(full, off) }()
 	return nil
 }
+
+// syncBeside begins to sync what was written, beside what will be, where that is
+// worth it and no sync is under way. It makes nothing durable that anybody relies
+// on: the sync at the end does. But a disk with a cache of its own, as virtual ones
+// often have, does the work only when it is told to, and would idle until then. An
+// error may be that of the sync before: the system tells of it only once.
+func (p *pager) syncBeside() error {
+	if p.syncing {
+		select {
+		case err := <-p.synced:
+			p.syncing = false
+			if err != nil {
+				return syncError(err)
+			}
+		default:
+			return nil
+		}
+	}
+	if p.off-p.asked < syncSize {
+		return nil
+	}
+	p.syncing, p.asked = true, p.off
+	go func() { p.synced <- p.file.Sync() }()
+	return nil
+}
+
+// sync makes durable what was written. No write is under way.
+func (p *pager) sync() error {
+	err := p.endSync()
+	if err == nil {
+		err = p.file.Sync()
+	}
+	if err != nil {
+		return syncError(err)
+	}
+	return nil
+}
+
+// endSync waits for the sync that is under way, if there is one.
+func (p *pager) endSync() error {
+	if !p.syncing {
+		return nil
+	}
+	p.syncing = false
+	return <-p.synced
+}
+
+func syncError(err error) error { return fmt.Errorf("sync data pages: %w", err) }
 
 // wait waits for the write that is under way, if there is one.
 func (p *pager) wait() error {
