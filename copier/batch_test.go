@@ -2,9 +2,13 @@ package copier
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -27,7 +31,7 @@ func checkBatch(t *rapid.T, b *Batch, want []Entry) {
 	if b.Bytes() != size {
 		t.Fatalf("Bytes() is %d, want %d", b.Bytes(), size)
 	}
-	if want := int64(len(b.arena)) + int64(b.Len())*refBytes; b.memory() != want {
+	if want := int64(len(b.arena)) + int64(b.Len())*refBytes + int64(len(b.stretches))*stretchBytes; b.memory() != want {
 		t.Fatalf("memory() is %d, want %d", b.memory(), want)
 	}
 }
@@ -56,7 +60,7 @@ func TestBatchProperty(t *testing.T) {
 			},
 			"reset": func(t *rapid.T) { b.Reset(); want = nil },
 			"sort and reset": func(t *rapid.T) {
-				b.sort()
+				new(batchSorter).sort(&b)
 				checkBatch(t, &b, sortedCopy(want))
 				b.Reset()
 				want = nil
@@ -83,5 +87,130 @@ func TestBatchSizeIsChecked(t *testing.T) {
 	b.bytes++
 	if err := b.checkSize(); !errors.Is(err, ErrSource) {
 		t.Errorf("above the limit: %v", err)
+	}
+}
+
+// Keys as a source with a sort key delivers them: directories in any order, each in
+// order, some in several pieces, some within others, and now and then a key twice.
+func TestSortStretches(t *testing.T) {
+	var sorter batchSorter // keeps its memory from one batch to the next
+	names := rapid.SampledFrom([]string{"a", "b", "ab", "a!", "a~", "", "\x00", "ÿ", "0", "m/n", "m", "m.n"})
+	long := 0
+	rapid.Check(t, func(t *rapid.T) {
+		var b Batch
+		var want []Entry
+		for range rapid.IntRange(0, 5).Draw(t, "pages") {
+			var page Batch
+			for range rapid.IntRange(0, 6).Draw(t, "directories") {
+				dir := rapid.SampledFrom([]string{"", "a/", "a/b/", "a/b/c/", "a!/", "m/", "m/n/", "z/"}).Draw(t, "directory")
+				keys := rapid.SliceOfN(names, 1, 8).Draw(t, "names")
+				if rapid.IntRange(0, 9).Draw(t, "in order") > 0 {
+					slices.Sort(keys)
+				}
+				for i, key := range keys {
+					e := Entry{Key: []byte(dir + key), Value: fmt.Appendf(nil, "%d %d", len(want), i)}
+					page.Append(e.Key, e.Value)
+					want = append(want, e)
+				}
+			}
+			if rapid.Bool().Draw(t, "looked at") {
+				page.find()
+			}
+			b.appendBatch(&page)
+		}
+		if rapid.Bool().Draw(t, "one more") {
+			b.Append([]byte("a/b"), []byte("last"))
+			want = append(want, Entry{[]byte("a/b"), []byte("last")})
+		}
+		b.find()
+		if 2*len(b.stretches) <= len(b.refs) {
+			long++
+		}
+		if rapid.Bool().Draw(t, "forgotten") {
+			b.stretches = nil
+		}
+		sorter.sort(&b)
+		var got []Entry
+		for i := range b.Len() {
+			got = append(got, b.Entry(i))
+		}
+		// Those with one key come in any order.
+		whole := func(x, y Entry) int { return cmp.Or(bytes.Compare(x.Key, y.Key), bytes.Compare(x.Value, y.Value)) }
+		if !slices.IsSortedFunc(got, func(x, y Entry) int { return bytes.Compare(x.Key, y.Key) }) {
+			t.Fatalf("not in order: %q", got)
+		}
+		slices.SortFunc(got, whole)
+		slices.SortFunc(want, whole)
+		if d := differ(got, want); d != "" {
+			t.Fatal(d)
+		}
+	})
+	if long < 10 {
+		t.Errorf("only %d batches had stretches that are worth it", long)
+	}
+}
+
+// What find says is what a look at each pair of neighbours says.
+func TestFindStretches(t *testing.T) {
+	var b Batch
+	for _, key := range []string{
+		"core/a", "core/b", // in order
+		"core/a",             // not any more
+		"core/a/x", "core/b", // another directory, and back
+		"core/c",
+		"core/c",  // twice: in order as far as sorting goes
+		"d", "dd", // in none
+		"e/", "e/f", // names may be empty here
+	} {
+		b.Append([]byte(key), []byte("/v")) // a slash that is none of the key's
+	}
+	b.find()
+	want := []stretch{{0, 2}, {2, 3}, {3, 4}, {4, 7}, {7, 9}, {9, 11}}
+	if !slices.Equal(b.stretches, want) || !b.found() {
+		t.Errorf("stretches %v, want %v", b.stretches, want)
+	}
+	for _, change := range []func(){
+		func() { b.Append([]byte("x"), nil) }, func() { b.Truncate(3) }, func() { b.Reset(); b.Append(nil, nil) },
+	} {
+		if change(); b.found() {
+			t.Errorf("with %d entries it says that %v are all its stretches", b.Len(), b.stretches)
+		}
+		b.find()
+	}
+}
+
+// Memory goes from one batch to the next, and never to two at a time.
+func TestPagesShareMemory(t *testing.T) {
+	var p pages
+	fill := func(b *Batch, key string) *byte {
+		b.Append([]byte(key), []byte("value"))
+		return unsafe.SliceData(b.arena)
+	}
+	one, two, three := Batch{pages: &p}, Batch{pages: &p}, Batch{pages: &p}
+	a, b := fill(&one, "one"), fill(&two, "two")
+	if a == b {
+		t.Fatal("two batches have the same memory")
+	}
+	p.give(&one)
+	p.give(&one) // which has none
+	if one.Len() != 0 || one.Bytes() != 0 {
+		t.Errorf("%d entries are left behind", one.Len())
+	}
+	if c := fill(&three, "three"); c != a {
+		t.Error("the memory that is free was not used")
+	}
+	if a = fill(&one, "again"); a == b || a == unsafe.SliceData(three.arena) {
+		t.Error("two batches have the same memory")
+	}
+	for want, b := range map[string]*Batch{"again": &one, "two": &two, "three": &three} {
+		if string(b.Entry(0).Key) != want || b.Len() != 1 {
+			t.Errorf("%q became %q", want, b.Entry(0).Key)
+		}
+	}
+	// An entry without a byte counts too.
+	empty := Batch{pages: &p}
+	empty.Append(nil, nil)
+	if fill(&empty, "more"); empty.Len() != 2 {
+		t.Errorf("%d entries of 2", empty.Len())
 	}
 }

@@ -24,7 +24,7 @@ func BenchmarkRun(b *testing.B) {
 				path := []string{"sys/token/id/h", "sys/expire/id/auth/approle/login/h", "logical/6b4a1f2e-81d3-4b6c-9b1e-22a0c7d3e6f1/"}[i%3]
 				batch.Append(fmt.Appendf(nil, "%s%x", path, sum), value)
 			}
-			batch.sort()
+			new(batchSorter).sort(batch)
 			var file memoryFile
 			create := func() (runFile, error) { file.Reset(); return &file, nil }
 			b.SetBytes(batch.Bytes())

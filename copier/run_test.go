@@ -219,7 +219,7 @@ func TestRunOfVault(t *testing.T) {
 		sum := sha256.Sum256([]byte(key))
 		batch.Append([]byte(key), append([]byte{0xa0, 0x06}, sum[:]...))
 	}
-	batch.sort()
+	new(batchSorter).sort(batch)
 	var file memoryFile
 	run, err := writeRun(t.Context(), func() (runFile, error) { return &file, nil }, &batchStream{b: batch})
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier/memory"
 )
 
 // ScanOptions say how a source is read. The zero value is fit for use but for
@@ -380,6 +382,8 @@ type scan struct {
 	pace   *pace
 	sorter *sorter
 
+	pages pages
+
 	reading, adding atomic.Int64 // nanoseconds that workers spent on pages, and waiting for buffers
 
 	mu      sync.Mutex
@@ -428,7 +432,8 @@ func (s *scan) paced(workers int) {
 
 // work is one worker: it takes segments from the queue until none is left.
 func (s *scan) work(ctx context.Context) error {
-	var page, mapped Batch
+	page := Batch{pages: &s.pages}
+	var mapped Batch
 	var digester Digester
 	for {
 		seg, ok := s.queue.take()
@@ -436,12 +441,8 @@ func (s *scan) work(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		for {
-			page.Reset()
 			if !s.pace.enter() {
 				return context.Cause(ctx)
-			}
-			if page.arena == nil {
-				page.arena = make([]byte, 0, pageArena)
 			}
 			asked := time.Now()
 			info, err := s.src.ReadPage(ctx, seg, &page)
@@ -475,6 +476,7 @@ func (s *scan) work(ctx context.Context) error {
 				}
 				s.adding.Add(int64(time.Since(full)))
 			}
+			s.pages.give(&page)
 			s.count(read, info)
 			if len(info.Next) == 0 {
 				break
@@ -484,6 +486,42 @@ func (s *scan) work(ctx context.Context) error {
 		}
 		s.queue.done()
 	}
+}
+
+// pages is memory of batches for what pages hold. A batch takes it with its first
+// entry, which comes when a page was received, and gives it back when its entries
+// have gone on. So only a few pieces of it come into being, however many workers
+// wait for a response, and the one that was used last, which the processor has in
+// its cache, is used next. It is safe for concurrent use.
+type pages struct {
+	mu   sync.Mutex
+	free []Batch
+}
+
+// take gives memory to an empty batch that has none.
+func (p *pages) take(b *Batch) {
+	p.mu.Lock()
+	last := len(p.free) - 1
+	if last >= 0 {
+		b.arena, b.refs, b.stretches = p.free[last].arena, p.free[last].refs, p.free[last].stretches
+		p.free = p.free[:last]
+	}
+	p.mu.Unlock()
+	if last < 0 {
+		b.arena = memory.Make(pageArena)
+	}
+}
+
+// give takes the memory of a batch back, and leaves it empty.
+func (p *pages) give(b *Batch) {
+	b.Reset()
+	if b.arena == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free = append(p.free, Batch{arena: b.arena, refs: b.refs, stretches: b.stretches})
+	b.arena, b.refs, b.stretches = nil, nil, nil
 }
 
 func statsOf(read, taken *Batch, p Page) ScanStats {

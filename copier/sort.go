@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/memory"
 )
 
 const (
@@ -82,11 +83,11 @@ type freshRun struct {
 	number int
 }
 
-func newSorter(dir string, memory int64, j *journal, events func(Event)) *sorter {
+func newSorter(dir string, budget int64, j *journal, events func(Event)) *sorter {
 	s := &sorter{
-		limit:       memory / sortBuffers,
+		limit:       budget / sortBuffers,
 		hold:        sortHeld,
-		mergeMemory: memory / sortBuffers * mergeBuffers,
+		mergeMemory: budget / sortBuffers * mergeBuffers,
 		fanIn:       maxFanIn,
 		events:      events,
 		create:      func() (runFile, error) { return os.CreateTemp(dir, "run-*") },
@@ -121,6 +122,7 @@ func (s *sorter) add(ctx context.Context, b *Batch, from coverage) error {
 	if err := b.checkSize(); err != nil {
 		return err
 	}
+	b.find()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cur != nil && s.cur.Len() > 0 && s.cur.memory()+b.memory() > s.limit {
@@ -130,9 +132,10 @@ func (s *sorter) add(ctx context.Context, b *Batch, from coverage) error {
 		select {
 		case buf := <-s.free:
 			if buf == nil {
-				// Of fresh memory the system hands out only what is touched.
-				buf = &buffer{Batch: Batch{arena: make([]byte, 0, s.limit)}}
-				hugePages(buf.arena)
+				// Of fresh memory the system hands out only what is touched. For a
+				// page that is larger than its like this grows.
+				few := max(s.limit/max(b.memory(), 1), 1) * int64(b.Len())
+				buf = &buffer{Batch: Batch{arena: memory.Make(int(s.limit)), refs: make([]ref, 0, few)}}
 			}
 			s.cur = buf
 		case <-ctx.Done():
@@ -162,6 +165,7 @@ func (s *sorter) cut() {
 // are held in memory, or once they are to be saved. It returns when finish was
 // called.
 func (s *sorter) work(ctx context.Context) error {
+	var sorting batchSorter
 	for {
 		var b *buffer
 		var ok bool
@@ -173,7 +177,7 @@ func (s *sorter) work(ctx context.Context) error {
 		if !ok {
 			return nil
 		}
-		b.sort()
+		sorting.sort(&b.Batch)
 		s.out.Lock()
 		hold, save := len(s.held) < s.hold && b.Len() > 0, s.saving
 		if hold {
@@ -343,7 +347,7 @@ func (s *sorter) finish() { close(s.full) }
 func (s *sorter) sorted(ctx context.Context) (*Sorted, error) {
 	s.free = nil // their memory is for reading runs now
 	if s.cur != nil {
-		s.cur.sort()
+		new(batchSorter).sort(&s.cur.Batch)
 		s.held = append(s.held, s.cur)
 		s.cur = nil
 	}
@@ -368,9 +372,9 @@ func (s *sorter) sorted(ctx context.Context) (*Sorted, error) {
 func (s *sorter) reduce(ctx context.Context) error {
 	for {
 		slices.SortFunc(s.runs, func(a, b sortedRun) int { return cmp.Compare(a.size, b.size) })
-		n, memory := 0, int64(0)
-		for n < len(s.runs) && n < s.fanIn && (n < 2 || memory+s.runs[n].block <= s.mergeMemory) {
-			memory += s.runs[n].block
+		n, size := 0, int64(0)
+		for n < len(s.runs) && n < s.fanIn && (n < 2 || size+s.runs[n].block <= s.mergeMemory) {
+			size += s.runs[n].block
 			n++
 		}
 		if n == len(s.runs) {

@@ -16,6 +16,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/memory"
 )
 
 // crcHeader carries the CRC-32 (IEEE) of a response's body in decimal.
@@ -92,11 +93,18 @@ func (c *crcCheck) check(body []byte, want string, status int) error {
 // bodies keeps the memory of response bodies for the next ones.
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
+// bodyMemory has room for the body of a page of 1 MB, and of some more.
+const bodyMemory = 3 << 19
+
 // readBody reads the whole body into buf and closes it.
 func readBody(buf *bytes.Buffer, r *http.Response) error {
 	defer func() { _ = r.Body.Close() }() // read to its end; nothing is left to fail
-	if r.ContentLength > 0 && r.ContentLength < 64<<20 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	switch n := r.ContentLength + bytes.MinRead; {
+	case r.ContentLength <= 0 || n <= int64(buf.Available()) || n > 64<<20:
+	case n > bodyMemory/8:
+		*buf = *bytes.NewBuffer(memory.Make(int(max(n, bodyMemory))))
+	default:
+		buf.Grow(int(n))
 	}
 	n, err := buf.ReadFrom(r.Body)
 	if err == nil && r.ContentLength >= 0 && n != r.ContentLength {
