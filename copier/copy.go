@@ -247,9 +247,12 @@ func (c *copying) run(ctx context.Context) (err error) {
 		defer func() { keep = c.worthKeeping(err) }()
 	}
 	if !held {
+		// It is on record before anything is: with the number of segments.
 		c.journal.setup.Held = true
-		if err := c.journal.writeSetup(); err != nil {
-			return err
+		if c.journal.setup.Segments != 0 {
+			if err := c.journal.writeSetup(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.note(ctx); err != nil {

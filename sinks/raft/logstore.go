@@ -46,7 +46,8 @@ func (s *Sink) writeRaftDir() error {
 	return errors.Join(store.SetUint64(currentTermKey, FSMTerm), store.Close())
 }
 
-// createRaftDB makes raft.db with the options that Vault opens it with.
+// createRaftDB makes raft.db with the options that Vault opens it with, but for
+// syncs: seal does that once for all.
 func (s *Sink) createRaftDB(path string) (stableStore, error) {
 	if err := s.disk.Step(durable.Write, path); err != nil {
 		return nil, err
@@ -58,6 +59,7 @@ func (s *Sink) createRaftDB(path string) (stableStore, error) {
 			NoFreelistSync: true,
 			FreelistType:   bbolt.FreelistMapType,
 		},
+		NoSync:                  true,
 		MsgpackUseNewTimeFormat: true,
 	})
 }

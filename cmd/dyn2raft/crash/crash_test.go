@@ -292,7 +292,9 @@ func (c *crash) round(ctx context.Context, rnd *rand.Rand, dir, table string) (l
 			// The process before was killed when all was done.
 			return log, c.check(o)
 		case now.Restart && p.report.Destination && strings.Contains(p.report.Error, "the complete copy that run"):
-			// Nor is a complete copy thrown away: it is resumed to clean up.
+			// Nor is a complete copy thrown away: it is resumed to clean up,
+			// also where there was nothing else to do than to throw one away.
+			restart = false
 		case thrown && !restart && (p.report.Moved || strings.Contains(p.report.Error, "the directory with the work files is gone")):
 			// A process was killed while it threw a copy away: nothing else
 			// can become of that.
