@@ -704,6 +704,27 @@ func TestSyncBesideFails(t *testing.T) {
 	}
 }
 
+// However slow the disk, what has yet to be synced is bounded: the end of a program
+// waits for it.
+func TestSyncBesideIsWaitedFor(t *testing.T) {
+	f := new(syncedFile)
+	var most, from int64
+	f.sync = func() error {
+		now := f.reached()
+		most, from = max(most, now-from), now
+		time.Sleep(50 * time.Millisecond) // writing takes no time here
+		return nil
+	}
+	w, err := NewWriter(f, Options{})
+	must(t, err)
+	must(t, putMB(w, 400))
+	_, err = w.Finish()
+	must(t, err)
+	if most > syncMost+2*bufferSize || most < syncSize {
+		t.Errorf("%d MB were written from the begin of one sync to that of the next", most>>20)
+	}
+}
+
 // Behind Stop nothing is done to the file any more: its owner may close it.
 func TestStopWaitsForSync(t *testing.T) {
 	f := new(syncedFile)

@@ -40,8 +40,10 @@ const (
 	// writebackSize is how much is written between two requests to the kernel to
 	// start moving it to disk.
 	writebackSize = 8 << 20
-	// syncSize is how much is written at least between the begins of two syncs.
-	syncSize = 16 << 20
+	// syncSize is how much is written at least between the begins of two syncs, and
+	// syncMost at most: an interrupted program can't end before a sync does, and a
+	// disk may need a second for so much.
+	syncSize, syncMost = 16 << 20, 64 << 20
 )
 
 // A pager hands out page ids in ascending order and writes the pages'
@@ -159,19 +161,14 @@ func (p *pager) flush() error {
 // often have, does the work only when it is told to, and would idle until then. An
 // error may be that of the sync before: the system tells of it only once.
 func (p *pager) syncBeside() error {
-	if p.syncing {
-		select {
-		case err := <-p.synced:
-			p.syncing = false
-			if err != nil {
-				return syncError(err)
-			}
-		default:
-			return nil
-		}
-	}
 	if p.off-p.asked < syncSize {
 		return nil
+	}
+	if p.syncing && p.off-p.asked < syncMost && len(p.synced) == 0 {
+		return nil
+	}
+	if err := p.endSync(); err != nil {
+		return syncError(err)
 	}
 	p.syncing, p.asked = true, p.off
 	go func() { p.synced <- p.file.Sync() }()
