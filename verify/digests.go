@@ -22,11 +22,12 @@ type Reading struct {
 // as there are processors. Errors are those of [vaultdb.Open] and
 // [vaultdb.File.Check], or the context's.
 func Digests(ctx context.Context, path string) (Reading, error) {
-	r, _, err := read(ctx, path, 0)
+	r, _, err := read(ctx, path, -1)
 	return r, err
 }
 
-// read is Digests that also tells what the entries are for, in the same pass.
+// read is Digests that also tells what the entries are for, in the same pass, and
+// names so many of the largest; where that is negative it tells nothing.
 func read(ctx context.Context, path string, largest int) (r Reading, contents *Contents, err error) {
 	if err := copier.CheckDigest(); err != nil {
 		return r, nil, &copier.Error{Op: "compute digests", Err: err}
@@ -45,15 +46,17 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	}
 	workers := make([]*worker, runtime.GOMAXPROCS(0))
 	for i := range workers {
-		workers[i] = &worker{collector: collector{most: largest}}
+		workers[i] = &worker{collector: collector{most: max(largest, 0)}}
 	}
 	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, _ int, e copier.Entry) error {
 		workers[i].Digester.Add(e)
-		workers[i].collector.add(e)
+		if largest >= 0 {
+			workers[i].collector.add(e)
+		}
 		return nil
 	})
 	r.Digests = copier.Digests{}
-	all := collector{most: largest}
+	all := collector{most: max(largest, 0)}
 	for _, w := range workers {
 		r.Digests.Add(w.Take())
 		all.join(&w.collector)

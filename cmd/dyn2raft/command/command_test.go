@@ -346,7 +346,7 @@ func TestMemoryBudget(t *testing.T) {
 			t.Errorf("%v: %d bytes, expected %d (%v)", c.args, got, c.want, err)
 		}
 		limit := debug.SetMemoryLimit(-1)
-		if limited := limit > c.want && limit < c.want+1<<30; limited != c.limited || !limited && limit != before {
+		if limited := limit >= c.want && limit < c.want+1<<30; limited != c.limited || !limited && limit != before {
 			t.Errorf("%v with GOMEMLIMIT=%q: the limit is %d", c.args, c.env, limit)
 		}
 	}

@@ -309,6 +309,10 @@ func (e *resumableError) hint(columns int) string {
 
 func (e *resumableError) Unwrap() error { return e.error }
 
+// begun is the most memory that a program has in use when it has just begun, in
+// bytes. It is a part of the budget.
+const begun = 32 << 20
+
 // memoryBudget is the value of -memory in bytes, which it makes the garbage
 // collector obey.
 func memoryBudget(cmd *cli.Command) (int64, error) {
@@ -318,10 +322,11 @@ func memoryBudget(cmd *cli.Command) (int64, error) {
 			"write bytes, or a number with a unit such as 512MB or 1GiB"}
 	}
 	if os.Getenv("GOMEMLIMIT") == "" || cmd.IsSet("memory") {
-		// On top of what is in use already: in the demo that is a whole table.
+		// On top of what is in use already, where that is more than a program that
+		// has just begun has: in the demo it is a whole table.
 		var now runtime.MemStats
 		runtime.ReadMemStats(&now)
-		debug.SetMemoryLimit(int64(now.Sys-now.HeapReleased) + int64(n))
+		debug.SetMemoryLimit(max(int64(now.Sys-now.HeapReleased)-begun, 0) + int64(n))
 	}
 	return int64(n), nil
 }
