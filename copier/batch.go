@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+
+	"github.com/dyn2raft/dyn2raft/copier/memory"
 )
 
 // A Batch is a growing set of entries in one piece of memory. The zero value
@@ -60,6 +62,14 @@ func (b *Batch) grow(n int) {
 		b.pages.take(b)
 	}
 	b.arena = slices.Grow(b.arena, n)
+}
+
+// Grow makes room for entries whose keys and values have n bytes together, beyond
+// those that are there, in memory that is quick to touch for the first time.
+func (b *Batch) Grow(n int) {
+	if cap(b.arena)-len(b.arena) < n {
+		b.arena = append(memory.Make(len(b.arena)+n), b.arena...)
+	}
 }
 
 // Len is the number of entries.

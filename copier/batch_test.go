@@ -58,6 +58,13 @@ func TestBatchProperty(t *testing.T) {
 				b.Truncate(n)
 				want = want[:min(n, len(want))]
 			},
+			"grow": func(t *rapid.T) {
+				n := rapid.IntRange(0, 100).Draw(t, "n")
+				b.Grow(n)
+				if room := cap(b.arena) - len(b.arena); room < n {
+					t.Fatalf("room for %d bytes of %d", room, n)
+				}
+			},
 			"reset": func(t *rapid.T) { b.Reset(); want = nil },
 			"sort and reset": func(t *rapid.T) {
 				new(batchSorter).sort(&b)

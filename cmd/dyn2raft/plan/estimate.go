@@ -126,11 +126,6 @@ const (
 	growth      = 1.5
 )
 
-// busy is the share of the processors' time that many workers at once get for
-// what one alone was measured with: the rest goes to the garbage collector, and
-// into changing from one to another.
-const busy = 0.92
-
 func startWorkers() float64 { return float64(max(4*runtime.GOMAXPROCS(0), 8)) }
 
 // predict returns how long a copy takes with the settings, in seconds, how much
@@ -138,7 +133,7 @@ func startWorkers() float64 { return float64(max(4*runtime.GOMAXPROCS(0), 8)) }
 func (m *model) predict(s settings) (total, reading float64, limit copier.Limit) {
 	bound, limit := math.Inf(1), copier.LimitNetwork
 	if m.cpu > 0 {
-		bound, limit = busy*s.cores/m.cpu, copier.LimitProcessor
+		bound, limit = s.cores/m.cpu, copier.LimitProcessor
 	}
 	units := s.table
 	if s.cap > 0 && (units == 0 || s.cap < units) {

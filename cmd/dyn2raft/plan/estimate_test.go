@@ -70,7 +70,7 @@ func TestAccuracyCanFail(t *testing.T) {
 // TestEstimateOfRealCopy compares the estimate with the copy itself, under
 // three limits and two ways to be held back by the table. What the table bounds
 // is arithmetic: one try, 25% at the most. For the others see accurate; they get
-// a second chance, and are left to the run without the race detector, which has
+// three chances, and are left to the run without the race detector, which has
 // the machine to itself: "make test" runs both.
 func TestEstimateOfRealCopy(t *testing.T) {
 	for _, c := range []struct {
@@ -106,9 +106,14 @@ func TestEstimateOfRealCopy(t *testing.T) {
 			if c.read > 0 {
 				e.ok(srv.SetCapacity(dynamotest.VaultTable, c.read, 100))
 			}
-			n, need, chances := tries, goodTries, 2
+			n, need, chances := tries, goodTries, 3
 			if c.limit == copier.LimitTable {
 				n, need, chances = 1, 1, 1
+			}
+			if c.one {
+				// The first copy touches memory that the system, or the host of a
+				// virtual machine, has yet to find.
+				e.copy(c.workers, c.cap)
 			}
 		again:
 			var estimated, copied []float64
