@@ -297,8 +297,14 @@ func TestWaitIsCapped(t *testing.T) {
 		t.Errorf("it took %v", d)
 	}
 	for n := 1; n < 100; n++ {
-		if w := defaultTries.wait(n); w < 0 || w > 20*time.Second || n == 1 && w > 50*time.Millisecond {
-			t.Errorf("wait %d is %v", n, w)
+		for _, throttled := range []bool{false, true} {
+			most := 20 * time.Second
+			if throttled { // the capacity is there again by then
+				most = time.Second
+			}
+			if w := defaultTries.wait(n, throttled); w < 0 || w > most || n == 1 && w > 50*time.Millisecond {
+				t.Errorf("wait %d, throttled %v, is %v", n, throttled, w)
+			}
 		}
 	}
 }

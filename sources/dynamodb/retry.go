@@ -35,7 +35,8 @@ type tries struct {
 	timeout time.Duration
 }
 
-// defaultTries has waits of up to 20 s, and a minute for one try.
+// defaultTries has waits of up to 20 s, or a second where a request was throttled,
+// and a minute for one try.
 var defaultTries = tries{
 	lasting: DefaultRetryFor,
 	max:     -1,
@@ -51,11 +52,19 @@ const (
 	prepareLongest = time.Second
 )
 
+// throttledLongest bounds the wait of a throttled request. A table's capacity comes
+// anew each second, and fewer workers ask for it after each throttling: whoever waits
+// much longer leaves it unused, the last pages of a copy most of all.
+const throttledLongest = time.Second
+
 // wait is how long to wait after the nth try that failed: anything up to a
 // bound that doubles, so that workers which failed together do not come back
 // together.
-func (t tries) wait(n int) time.Duration {
+func (t tries) wait(n int, throttled bool) time.Duration {
 	bound := t.longest
+	if throttled {
+		bound = min(bound, throttledLongest)
+	}
 	if n <= 30 {
 		bound = min(bound, t.base<<(n-1))
 	}
@@ -152,7 +161,7 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		case first.IsZero():
 			first = time.Now()
 		}
-		wait := t.wait(int(made.failed))
+		wait := t.wait(int(made.failed), throttled)
 		event := copier.Retried{Err: plain(err), Throttled: throttled}
 		if !throttled {
 			nothing := r.nothingSince(first)
