@@ -64,6 +64,9 @@ func (b *Batch) grow(n int) {
 	b.arena = slices.Grow(b.arena, n)
 }
 
+// PageRoom is enough for the entries of a page of 1 MB, in bytes.
+const PageRoom = 5 << 18
+
 // Grow makes room for entries whose keys and values have n bytes together, beyond
 // those that are there, in memory that is quick to touch for the first time.
 func (b *Batch) Grow(n int) {

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/dyn2raft/dyn2raft/copier/memory"
 )
 
 // ScanOptions say how a source is read. The zero value is fit for use but for
@@ -78,11 +76,8 @@ const (
 	// pageMemory is what a worker holds: a response of up to 1.4 MB, and the
 	// entries decoded from it.
 	pageMemory = 4 << 20
-	// pageArena has room for the entries of a page of 1 MB and a bit more, so that
-	// a worker's first page needs not grow into it.
-	pageArena = 5 << 18
-	sortShare = 2 // of the budget, as its divisor
-	pageShare = 4
+	sortShare  = 2 // of the budget, as its divisor
+	pageShare  = 4
 )
 
 // startWorkers is how many workers read at first: four for each processor that
@@ -508,7 +503,7 @@ func (p *pages) take(b *Batch) {
 	}
 	p.mu.Unlock()
 	if last < 0 {
-		b.arena = memory.Make(pageArena)
+		b.Grow(PageRoom)
 	}
 }
 

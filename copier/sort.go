@@ -132,10 +132,10 @@ func (s *sorter) add(ctx context.Context, b *Batch, from coverage) error {
 		select {
 		case buf := <-s.free:
 			if buf == nil {
-				// Of fresh memory the system hands out only what is touched. For a
-				// page that is larger than its like this grows.
-				few := max(s.limit/max(b.memory(), 1), 1) * int64(b.Len())
-				buf = &buffer{Batch: Batch{arena: memory.Make(int(s.limit)), refs: make([]ref, 0, few)}}
+				// Of fresh memory the system hands out only what is touched. There
+				// will be about so many entries, if those to come are like these.
+				likely := max(s.limit/max(b.memory(), 1), 1) * int64(b.Len())
+				buf = &buffer{Batch: Batch{arena: memory.Make(int(s.limit)), refs: make([]ref, 0, likely)}}
 			}
 			s.cur = buf
 		case <-ctx.Done():

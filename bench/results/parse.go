@@ -44,7 +44,7 @@ func parse(in io.Reader) (output, error) {
 	for lines.Scan() {
 		line := lines.Text()
 		if cpu, ok := strings.CutPrefix(line, "cpu: "); ok {
-			o.cpu = cpu
+			o.cpu = strings.Join(strings.Fields(cpu), " ") // some come padded
 		}
 		if strings.HasPrefix(line, "FAIL") || strings.HasPrefix(strings.TrimSpace(line), "--- FAIL") {
 			o.failed = strings.TrimSpace(line)

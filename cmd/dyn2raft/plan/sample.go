@@ -22,7 +22,6 @@ const (
 	defaultSample = 4 * time.Second
 	sampleBytes   = 48 << 20 // of entries
 	keptBytes     = 4 << 20  // of these, for the trial
-	pageRoom      = 5 << 18  // a page fits, so that what it needs is not measured as its growth
 	sampleStep    = 500 * time.Millisecond
 	// sampleShare is how much of a table's provisioned capacity the sample may
 	// consume: a Vault may be at work on it.
@@ -121,7 +120,7 @@ type sampler struct {
 }
 
 func (s *sampler) run(ctx context.Context) error {
-	s.batch.Grow(keptBytes + pageRoom)
+	s.batch.Grow(keptBytes + copier.PageRoom) // ahead of what is measured
 	began, cpu := time.Now(), processorTime()
 	var failed error
 	live, over := 0, make(chan struct{}) // closed when the last worker has ended
@@ -213,7 +212,7 @@ func (s *sampler) measure(took time.Duration, last bool) (done, more bool) {
 // from many places.
 func (s *sampler) work(ctx context.Context) error {
 	var page copier.Batch
-	page.Grow(pageRoom)
+	page.Grow(copier.PageRoom)
 	for {
 		s.mu.Lock()
 		if len(s.queue) == 0 {

@@ -156,7 +156,8 @@ func (p *pager) flush() error {
 }
 
 // syncBeside begins to sync what was written, beside what will be, where that is
-// worth it and no sync is under way. It makes nothing durable that anybody relies
+// worth it. One that is under way goes on alone until syncMost is written behind it,
+// and is waited for then. It makes nothing durable that anybody relies
 // on: the sync at the end does. But a disk with a cache of its own, as virtual ones
 // often have, does the work only when it is told to, and would idle until then. An
 // error may be that of the sync before: the system tells of it only once.
