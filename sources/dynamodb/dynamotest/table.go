@@ -313,7 +313,40 @@ func (p *partition) settle() (dropped []*record) {
 			p.records = append(p.records, a.r)
 		}
 	}
+	p.gather()
 	return dropped
+}
+
+// gather moves the records into few pieces of memory, in their order. As they
+// came they lie anywhere: to read them in order, or to collect garbage, then
+// takes the longer the larger the table is.
+func (p *partition) gather() {
+	text, sorts, derived := 0, 0, 0
+	for _, r := range p.records {
+		text, sorts = text+len(r.json), sorts+len(r.sort)
+		if r.random != nil {
+			derived++
+		}
+	}
+	var joined strings.Builder
+	joined.Grow(sorts)
+	for _, r := range p.records {
+		joined.WriteString(r.sort)
+	}
+	keys := joined.String()
+	records := make([]record, len(p.records))
+	items, randoms := make([]byte, 0, text), make([]randomValue, 0, derived)
+	for i, r := range p.records {
+		from := len(items)
+		items = append(items, r.json...)
+		records[i] = record{sort: keys[:len(r.sort)], json: items[from:len(items):len(items)], keyLen: r.keyLen, size: r.size}
+		keys = keys[len(r.sort):]
+		if r.random != nil {
+			randoms = append(randoms, *r.random)
+			records[i].random = &randoms[len(randoms)-1]
+		}
+		p.records[i] = &records[i]
+	}
 }
 
 // A page is what one Scan or Query returns.
