@@ -97,6 +97,7 @@ func process(tb testing.TB, loop func() bool, s server, memory int64) metrics {
 
 func growth(tb testing.TB, loop func() bool, small, large int) metrics {
 	work := 0.0 // of the table that run has copied last
+	var memory *filler
 	run := func(entries int) (time.Duration, int64) {
 		s := startServer(tb, derived(entries))
 		defer s.stop() // it holds memory that the next one's files are to be kept in
@@ -108,6 +109,7 @@ func growth(tb testing.TB, loop func() bool, small, large int) metrics {
 			if _, err := os.Stat(gnuTime); err == nil && runtime.GOOS == "linux" {
 				wrap = []string{gnuTime, "-v", "-o", usage}
 			}
+			memory.settle(tb)
 			o := observe(tb, s, "512MiB", wrap...)
 			o.remove(tb)
 			times, peak = append(times, o.took), max(peak, o.memory)
@@ -125,6 +127,9 @@ func growth(tb testing.TB, loop func() bool, small, large int) metrics {
 	for loop() {
 		if m != nil {
 			continue // long enough to need no repetition
+		}
+		if large > 2_000_000 { // more than a few runs give up
+			memory = newFiller(tb)
 		}
 		t1, m1 := run(small)
 		t2, m2 := run(large)
