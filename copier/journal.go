@@ -60,7 +60,7 @@ type journal struct {
 }
 
 const (
-	journalFormat    = 3
+	journalFormat    = 4
 	setupName        = "copy.json"
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"
