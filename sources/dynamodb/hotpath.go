@@ -3,6 +3,8 @@ package dynamodb
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -21,12 +23,16 @@ import (
 // its Keys, and the Scan goes on behind the Path's last Key. A range that a
 // page does not exhaust is split in turn, so that the ranges adapt to how the
 // Keys are distributed; a part may turn out empty, which costs a request.
+//
+// Vault's hot Keys are an "h" and hexadecimal digits of a hash, so they lie
+// evenly: how far a page came in its range tells how many are left, and there is
+// a part for each.
 
-// The parts into which a Path is split at first, and a range later: powers of
-// two. Vault's hot Keys are an "h" and hexadecimal digits, for which the first
-// split gives about ten parts that are not empty.
 const (
-	firstParts  = 16
+	// mostParts is into how many parts a range is split at once.
+	mostParts = 16
+	// laterParts is into how many, a power of two as mostParts is, where Keys are
+	// not hexadecimal and how much is left of a range that was split is not known.
 	laterParts  = 4
 	maxKeyBytes = 1024 // of a range key, DynamoDB's limit
 )
@@ -94,7 +100,7 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool
 	case from.To != "" && !full:
 		return []position{{Path: last.Path, Key: last.Key, To: from.To}}, nil
 	case from.To != "":
-		return split(position{Path: last.Path, Key: last.Key, To: from.To}, laterParts), nil
+		return split(from.Key, position{Path: last.Path, Key: last.Key, To: from.To}, laterParts), nil
 	case from.Path != last.Path, !full, s.unordered.Load():
 		// Ranges of Keys are the rest only where the Scan goes by Keys.
 		return []position{*last}, nil
@@ -106,7 +112,7 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool
 	if end <= last.Key {
 		return []position{*last}, nil
 	}
-	return append(split(position{Path: last.Path, Key: last.Key, To: end}, firstParts), position{Path: last.Path, Key: end}), nil
+	return append(split(from.Key, position{Path: last.Path, Key: last.Key, To: end}, mostParts), position{Path: last.Path, Key: end}), nil
 }
 
 // movesOn refuses a response whose LastEvaluatedKey leads back to where its
@@ -154,16 +160,77 @@ func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (s
 	return key.Value, nil
 }
 
-// split splits a range into up to n parts, n being a power of two. Together
-// they are exactly the range.
-func split(r position, n int) []position {
+// split splits what a page, which began behind the Key from, has left of its
+// range: into a part for each page that is left, up to mostParts, where the Keys
+// are hexadecimal, else into up to unknown parts. Together they are exactly the
+// range. Where the Keys lie less evenly than it seems the next pages show that.
+func split(from string, left position, unknown int) []position {
+	d, ok := digitsOf(from, left.Key, left.To)
+	if !ok {
+		return halve(left, unknown)
+	}
+	read, rest := d.at[1]-d.at[0], d.at[2]-d.at[1]
+	// Some room, lest a part that is a little denser than others takes a request more.
+	n := min(uint64(1.06*float64(rest)/float64(read))+1, mostParts)
+	var out []position
+	for i := uint64(1); i < n; i++ {
+		to := d.key(d.at[1] + uint64(float64(rest)*float64(i)/float64(n)))
+		if to > left.Key && to < left.To {
+			out = append(out, position{Path: left.Path, Key: left.Key, To: to})
+			left.Key = to
+		}
+	}
+	return append(out, left)
+}
+
+// digits are Keys that have a common beginning and go on in hexadecimal digits,
+// as numbers.
+type digits struct {
+	prefix string
+	count  int // of digits that are looked at
+	at     [3]uint64
+}
+
+// digitsOf reads three Keys in ascending order, up to where they go on with
+// something else, as serial numbers and UUIDs do. It returns false where they are
+// not in digits at all, or too close to one another.
+func digitsOf(keys ...string) (d digits, ok bool) {
+	n := 0
+	for first, last := keys[0], keys[len(keys)-1]; n < len(first) && n < len(last) && first[n] == last[n]; n++ {
+	}
+	const most = 12 // enough for any number of parts, and exact as a float64
+	d = digits{prefix: keys[0][:n], count: most}
+	for i, key := range keys {
+		if !strings.HasPrefix(key, d.prefix) {
+			return d, false
+		}
+		rest := key[n:]
+		end := 0
+		for end < min(len(rest), most) && (rest[end] >= '0' && rest[end] <= '9' || rest[end] >= 'a' && rest[end] <= 'f') {
+			end++ // Vault writes them in lower case
+		}
+		if end == 0 && rest != "" {
+			return d, false
+		}
+		// A Key that ends early is as good as one that goes on with zeros.
+		d.at[i], _ = strconv.ParseUint((rest[:end] + strings.Repeat("0", most))[:most], 16, 64) // it can't fail
+	}
+	return d, d.at[0] < d.at[1] && d.at[1] < d.at[2]
+}
+
+// key is the Key that a number stands for.
+func (d digits) key(at uint64) string { return d.prefix + fmt.Sprintf("%0*x", d.count, at) }
+
+// halve splits a range into up to n parts, n being a power of two, with Keys of
+// any kind. Together they are exactly the range.
+func halve(r position, n int) []position {
 	mid, ok := between(r.Key, r.To)
 	if n < 2 || !ok {
 		return []position{r}
 	}
 	return append(
-		split(position{Path: r.Path, Key: r.Key, To: mid}, n/2),
-		split(position{Path: r.Path, Key: mid, To: r.To}, n/2)...)
+		halve(position{Path: r.Path, Key: r.Key, To: mid}, n/2),
+		halve(position{Path: r.Path, Key: mid, To: r.To}, n/2)...)
 }
 
 // between returns a valid UTF-8 string of few characters that lies strictly

@@ -41,12 +41,15 @@ func TestBetween(t *testing.T) {
 
 // TestSplitCovers holds split to ranges that are exactly the one given.
 func TestSplitCovers(t *testing.T) {
+	keys := rapid.OneOf(rapid.String(), rapid.StringMatching("h?[0-9a-f]{0,20}"), rapid.StringMatching("h0{0,13}[0-9a-f]{0,2}"), rapid.StringMatching("[0-9a-f]{0,3}-[0-9a-f]{0,3}"))
 	rapid.Check(t, func(t *rapid.T) {
-		r := position{Path: "p", Key: rapid.String().Draw(t, "key"), To: rapid.String().Draw(t, "to")}
-		key := rapid.String().Draw(t, "any")
+		from := keys.Draw(t, "from")
+		r := position{Path: "p", Key: keys.Draw(t, "key"), To: keys.Draw(t, "to")}
+		key := keys.Draw(t, "any")
 		in := func(r position) bool { return key > r.Key && key <= r.To }
 		n := 0
-		for _, part := range split(r, 16) {
+		parts := split(from, r, laterParts)
+		for _, part := range parts {
 			if part.Path != r.Path {
 				t.Fatalf("%+v has another Path", part)
 			}
@@ -57,7 +60,43 @@ func TestSplitCovers(t *testing.T) {
 		if want := map[bool]int{true: 1, false: 0}[in(r)]; n != want {
 			t.Fatalf("%q is in %d parts of %+v, expected %d", key, n, r, want)
 		}
+		if len(parts) > mostParts || parts[0].Key != r.Key || parts[len(parts)-1].To != r.To {
+			t.Fatalf("%d parts, %+v", len(parts), parts)
+		}
 	})
+}
+
+// TestSplitByPages has as many parts as pages are left.
+func TestSplitByPages(t *testing.T) {
+	for _, c := range []struct {
+		from, last, to string
+		parts          int
+	}{
+		{"h0", "h8", "hf", 1},               // 7/8 of a page
+		{"h00", "h10", "h19", 1},            // 9/16
+		{"h00", "h10", "h30", 3},            // two, with room
+		{"h00000000000", "h0f", "hff", 16},  // as many, without
+		{"h0", "h0001", "hf", 16},           // more than are split off at once
+		{"h10ab", "h10ac", "h10b0", 5},      // four
+		{"sys-0c8", "sys-0d8", "sys-0e", 1}, // a half
+		{"11-35-87", "98-76-ab", "ff-f9", 1},
+		{"11-35-87", "18-76-ab", "ff-f9", 16},
+		{"h0", "h1", "ü", 4}, // not known
+		{"", "A", "Z", 4},
+	} {
+		left := position{Path: "p", Key: c.last, To: c.to}
+		if parts := split(c.from, left, laterParts); len(parts) != c.parts {
+			t.Errorf("%s, %s, %s: %d parts, expected %d: %+v", c.from, c.last, c.to, len(parts), c.parts, parts)
+		}
+	}
+	// Of hashes each part is about a page.
+	parts := split("h00", position{Path: "p", Key: "h10", To: "ha0"}, laterParts)
+	for i, p := range parts {
+		d, ok := digitsOf("h00", p.Key, p.To)
+		if pages := float64(d.at[2]-d.at[1]) / (1 << 44); !ok || pages < 0.85 || pages > 1 {
+			t.Errorf("part %d of %d, %+v, is of %.2f pages", i, len(parts), p, pages)
+		}
+	}
 }
 
 // TestHotPath reads a table of which one Path fills many pages: every entry
