@@ -28,7 +28,8 @@ import (
 // An env is a server with a table, and a destination.
 type env struct {
 	*testing.T
-	srv *dynamotest.Server
+	srv    *dynamotest.Server
+	copied string // the directory of the last copy, "" before it
 }
 
 func (e *env) ok(err error) {
