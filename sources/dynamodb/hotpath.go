@@ -191,16 +191,20 @@ type digits struct {
 	at     [3]uint64
 }
 
-// digitsOf reads three Keys in ascending order, up to where they go on with
-// something else, as serial numbers and UUIDs do. It returns false where they are
-// not in digits at all, or too close to one another.
-func digitsOf(keys ...string) (d digits, ok bool) {
-	n := 0
-	for first, last := keys[0], keys[len(keys)-1]; n < len(first) && n < len(last) && first[n] == last[n]; n++ {
-	}
+// digitsOf reads Keys in ascending order, up to where they go on with something
+// else, as serial numbers and UUIDs do. It returns false where they are not in
+// digits at all, or too close to one another, or too long for one in between.
+func digitsOf(first, second, third string) (d digits, ok bool) {
 	const most = 12 // enough for any number of parts, and exact as a float64
-	d = digits{prefix: keys[0][:n], count: most}
-	for i, key := range keys {
+	n := 0
+	for n < len(first) && n < len(third) && first[n] == third[n] {
+		n++
+	}
+	if n+most > maxKeyBytes {
+		return d, false
+	}
+	d = digits{prefix: first[:n], count: most}
+	for i, key := range []string{first, second, third} {
 		if !strings.HasPrefix(key, d.prefix) {
 			return d, false
 		}

@@ -89,6 +89,13 @@ func TestSplitByPages(t *testing.T) {
 			t.Errorf("%s, %s, %s: %d parts, expected %d: %+v", c.from, c.last, c.to, len(parts), c.parts, parts)
 		}
 	}
+	// DynamoDB takes no Key of more than 1,024 bytes.
+	long := strings.Repeat("x", maxKeyBytes-5)
+	for _, p := range split(long+"h0", position{Path: "p", Key: long + "h4", To: long + "hf"}, laterParts) {
+		if len(p.To) > maxKeyBytes {
+			t.Errorf("a part ends with a Key of %d bytes", len(p.To))
+		}
+	}
 	// Of hashes each part is about a page.
 	parts := split("h00", position{Path: "p", Key: "h10", To: "ha0"}, laterParts)
 	for i, p := range parts {
