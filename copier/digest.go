@@ -17,7 +17,7 @@ import (
 //
 // It proves that nothing went wrong. It is no proof against somebody who picks
 // entries in order to deceive: sums of hashes can be forged with effort,
-// whatever the hash is. So the hash is one that is made to find damage, at ten
+// whatever the hash is. So the hash is one that is made to find damage, at seven
 // times the speed of SHA-256.
 type Digest struct {
 	// Entries is the number of entries, and Bytes the size of their keys and
