@@ -23,6 +23,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // A trouble is a way in which requests fail for a while. begin makes them, and
@@ -112,7 +113,7 @@ func (e *env) linked(change ...func(*Options)) (*Source, *link, *recorder) {
 	s, rec := e.sourceAt("http://table.invalid", change...)
 	transport := &http.Transport{DialContext: l.dial, DisableKeepAlives: true}
 	s.client = dynamodb.New(s.client.Options(), func(o *dynamodb.Options) {
-		o.HTTPClient = &httpClient{&http.Client{Transport: transport}}
+		o.HTTPClient = ownbody.Client{HTTPClient: &http.Client{Transport: transport}}
 	})
 	s.retrier.timeout = 400 * time.Millisecond
 	return s, l, rec

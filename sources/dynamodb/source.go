@@ -10,12 +10,10 @@
 package dynamodb
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"net/http"
@@ -34,6 +32,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // Defaults of Vault's dynamodb storage.
@@ -158,7 +157,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 			// may know the regional endpoint only.
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
 		}
-		o.HTTPClient = &httpClient{o.HTTPClient}
+		o.HTTPClient = ownbody.Client{HTTPClient: o.HTTPClient}
 		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 0 // the retrier does it
 		o.DisableValidateResponseChecksum = true            // done by crcCheck, and enforced
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
@@ -187,24 +186,6 @@ func loadConfig(ctx context.Context, opts Options) (aws.Config, error) {
 			credentials.NewStaticCredentialsProvider(opts.AccessKey, opts.SecretKey, opts.SessionToken)))
 	}
 	return config.LoadDefaultConfig(ctx, load...)
-}
-
-// An httpClient gives the transport a request body of its own. The SDK (seen
-// with smithy-go v1.28.9) closes the body that it gave away as soon as the
-// response begins. With a quick server the transport has then not yet seen the
-// body's end, takes the closed one for a failure, and drops the connection in
-// the middle of the response.
-type httpClient struct{ dynamodb.HTTPClient }
-
-func (c *httpClient) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil {
-		body, err := io.ReadAll(r.Body) // a few hundred bytes
-		if err != nil {
-			return nil, err
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-	}
-	return c.HTTPClient.Do(r)
 }
 
 // Prepare checks the credentials, and that the table is ACTIVE, or UPDATING

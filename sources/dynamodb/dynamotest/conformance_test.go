@@ -28,6 +28,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // TestConformance runs the cases against dynamotest.
@@ -121,7 +122,7 @@ func conform(t *testing.T, url string, local bool) {
 		BaseEndpoint: aws.String(url),
 		Region:       "us-east-1",
 		Credentials:  credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
-		HTTPClient:   &http.Client{Transport: transport},
+		HTTPClient:   ownbody.Client{HTTPClient: &http.Client{Transport: transport}},
 	})
 	for i, name := range slices.Sorted(maps.Keys(cases)) {
 		t.Run(name, func(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/hashicorp/vault/sdk/physical"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // VaultTable is the name of a Vault table by default.
@@ -134,7 +137,7 @@ func (s *Server) Client(options ...func(*dynamodb.Options)) *dynamodb.Client {
 		BaseEndpoint: aws.String(s.URL),
 		Region:       region,
 		Credentials:  credentials.NewStaticCredentialsProvider("dynamotest", "dynamotest", ""),
-	}, options...)
+	}, append(slices.Clip(options), func(o *dynamodb.Options) { o.HTTPClient = ownbody.Client{HTTPClient: o.HTTPClient} })...)
 }
 
 // SetFaults replaces the faults. Where several fire for one request the first
