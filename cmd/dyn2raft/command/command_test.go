@@ -324,6 +324,7 @@ func TestProgress(t *testing.T) {
 func TestMemoryBudget(t *testing.T) {
 	before := debug.SetMemoryLimit(-1)
 	defer debug.SetMemoryLimit(before)
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	for _, c := range []struct {
 		args    []string
 		env     string
@@ -346,8 +347,23 @@ func TestMemoryBudget(t *testing.T) {
 			t.Errorf("%v: %d bytes, expected %d (%v)", c.args, got, c.want, err)
 		}
 		limit := debug.SetMemoryLimit(-1)
+		if got := debug.SetGCPercent(100); got != garbage {
+			t.Errorf("%v: %d percent of garbage, expected %d", c.args, got, garbage)
+		}
 		if limited := limit >= c.want && limit < c.want+1<<30; limited != c.limited || !limited && limit != before {
 			t.Errorf("%v with GOMEMLIMIT=%q: the limit is %d", c.args, c.env, limit)
 		}
+	}
+
+	t.Setenv("GOGC", "100") // has set it already, when the process began
+	cmd := &cli.Command{Flags: []cli.Flag{memoryFlag()}, Action: func(_ context.Context, cmd *cli.Command) error {
+		_, err := memoryBudget(cmd)
+		return err
+	}}
+	if err := cmd.Run(t.Context(), []string{"test"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := debug.SetGCPercent(100); got != 100 {
+		t.Errorf("with GOGC=100: %d percent of garbage", got)
 	}
 }

@@ -313,8 +313,14 @@ func (e *resumableError) Unwrap() error { return e.error }
 // bytes. It is a part of the budget.
 const begun = 32 << 20
 
+// garbage is how much memory may have become free, in percent of what is in use,
+// before it is collected. Nearly all that is in use are a few large buffers, in
+// which a collection has nothing to look at: to have one often costs little, and a
+// long copy takes no more than a short one.
+const garbage = 10
+
 // memoryBudget is the value of -memory in bytes, which it makes the garbage
-// collector obey.
+// collector obey. GOGC and GOMEMLIMIT are left to whoever has set them.
 func memoryBudget(cmd *cli.Command) (int64, error) {
 	n, err := humanize.ParseBytes(cmd.String("memory"))
 	if err != nil || n < copier.MinMemory || n > math.MaxInt64/2 {
@@ -327,6 +333,9 @@ func memoryBudget(cmd *cli.Command) (int64, error) {
 		var now runtime.MemStats
 		runtime.ReadMemStats(&now)
 		debug.SetMemoryLimit(max(int64(now.Sys-now.HeapReleased)-begun, 0) + int64(n))
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
 	}
 	return int64(n), nil
 }

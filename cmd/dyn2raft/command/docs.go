@@ -147,6 +147,7 @@ var otherVariables = []variable{
 	{"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, …", "credentials, as the AWS SDK for Go takes them, where the configuration has none"},
 	{"VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, …", "of check-cluster: the server, as the vault command takes it"},
 	{"GOMEMLIMIT", "beats the default of -memory as the limit of the garbage collector"},
+	{"GOGC", "how much garbage there may be, in percent of the memory in use, instead of 10"},
 	{"NO_COLOR, TERM", "no colours where NO_COLOR is not empty; neither colours nor a live block where TERM is dumb"},
 }
 
