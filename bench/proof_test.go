@@ -85,7 +85,7 @@ func proof(tb testing.TB, loop func() bool, entries int) metrics {
 		},
 	}
 	for loop() {
-		for range 2 {
+		for range 3 {
 			for _, c := range copies {
 				memory.settle(tb)
 				c()

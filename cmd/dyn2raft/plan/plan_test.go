@@ -28,8 +28,7 @@ import (
 // An env is a server with a table, and a destination.
 type env struct {
 	*testing.T
-	srv    *dynamotest.Server
-	copied string // the directory of the last copy, "" before it
+	srv *dynamotest.Server
 }
 
 func (e *env) ok(err error) {

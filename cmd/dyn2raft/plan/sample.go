@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,6 +24,9 @@ const (
 	sampleBytes   = 48 << 20 // of entries
 	keptBytes     = 4 << 20  // of these, for the trial
 	sampleStep    = 500 * time.Millisecond
+	stretchPages  = 4 // whose processor time is measured, and of how many that is
+	// worth more than the time of all together
+	enoughStretches = 5
 	// sampleShare is how much of a table's provisioned capacity the sample may
 	// consume: a Vault may be at work on it.
 	sampleShare = 0.1
@@ -117,6 +121,13 @@ type sampler struct {
 	step    int64         // bytes of this step
 	count   int64         // pages of this step
 	all     time.Duration // of all workers, in the steps before
+
+	// stretches are the processor seconds a byte of some pages each. Their median
+	// tells what a copy takes: what connections and memory cost that were not there
+	// yet a copy pays once, however large it is.
+	stretches []float64
+	from      int64 // bytes that were read before the last
+	fromCPU   time.Duration
 }
 
 func (s *sampler) run(ctx context.Context) error {
@@ -173,11 +184,15 @@ steps:
 	}
 	s.measure(time.Since(last), true)
 	s.took = time.Since(began)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.bytes > 0 {
 		s.cpu = (processorTime() - cpu).Seconds() / float64(s.bytes)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if n := len(s.stretches); n >= enoughStretches {
+		slices.Sort(s.stretches)
+		s.cpu = s.stretches[n/2]
+	}
 	s.complete = s.busy == 0 && len(s.queue) == 0
 	s.done = s.segments - len(s.queue) - s.busy
 	if s.pages == 0 && failed == nil && !s.throttled && !s.complete {
@@ -256,6 +271,13 @@ func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) 
 	s.reading += took
 	s.step += page.Bytes()
 	s.count++
+	if s.pages%stretchPages == 0 {
+		cpu := processorTime()
+		if s.fromCPU > 0 && s.bytes > s.from {
+			s.stretches = append(s.stretches, (cpu-s.fromCPU).Seconds()/float64(s.bytes-s.from))
+		}
+		s.from, s.fromCPU = s.bytes, cpu
+	}
 	for i := range page.Len() {
 		e := page.Entry(i)
 		n := int64(len(e.Key) + len(e.Value))
@@ -292,46 +314,49 @@ const trialBytes = 32 << 20
 // try copies entries like those of the sample, from memory into a directory
 // that is removed again, with the code of a copy.
 func (p *planner) try(ctx context.Context, s *sample) (local, error) {
-	small, err := p.trial(ctx, s, 1)
+	small, smallSort, smallAfter, err := p.trial(ctx, s, 1)
 	if err != nil {
 		return local{}, err
 	}
 	out := local{fixed: small.Duration, sort: math.Inf(1), after: math.Inf(1)}
-	for range 2 { // the first one finds memory and files cold
-		large, err := p.trial(ctx, s, trialBytes)
+	for range 3 { // the first one finds memory and files cold
+		large, sort, after, err := p.trial(ctx, s, trialBytes)
 		if err != nil {
 			return local{}, err
 		}
 		more := float64(max(large.Load.Bytes-small.Load.Bytes, 1))
-		rest := func(r copier.Result) float64 { return (r.Duration - r.Phases[copier.PhaseScan]).Seconds() }
-		out.after = min(out.after, max(rest(large)-rest(small), 0)/more)
-		out.sort = min(out.sort, max(large.Phases[copier.PhaseScan]-small.Phases[copier.PhaseScan], 0).Seconds()/more)
+		out.after = min(out.after, max(after-smallAfter, 0).Seconds()/more)
+		out.sort = min(out.sort, max(sort-smallSort, 0).Seconds()/more)
 		out.fileFactor = max(float64(large.Load.FileBytes)/float64(max(large.Load.Bytes, 1)), 1)
 	}
 	return out, nil
 }
 
-func (p *planner) trial(ctx context.Context, s *sample, bytes int64) (copier.Result, error) {
+// trial also returns how long the copy took to sort, and to write.
+func (p *planner) trial(ctx context.Context, s *sample, bytes int64) (res copier.Result, sort, after time.Duration, err error) {
 	dir, err := os.MkdirTemp(p.TempDir, "dyn2raft-plan-")
 	if err != nil {
-		return copier.Result{}, fmt.Errorf("write a sample: %w", err)
+		return res, 0, 0, fmt.Errorf("write a sample: %w", err)
 	}
 	defer os.RemoveAll(dir)
 	dst, err := sink.New(sink.Options{Path: dir, NodeID: "plan", Address: "127.0.0.1:8201"})
 	if err != nil {
-		return copier.Result{}, err
+		return res, 0, 0, err
 	}
-	res, err := copier.Copy(ctx, &again{batch: &s.batch, bytes: bytes}, dst, copier.Options{Workers: runtime.GOMAXPROCS(0), Memory: p.Memory})
+	src, workers := &again{batch: &s.batch, bytes: bytes}, runtime.GOMAXPROCS(0)
+	res, err = copier.Copy(ctx, src, dst, copier.Options{Workers: workers, Memory: p.Memory})
 	if err != nil {
-		return res, fmt.Errorf("copy a sample to %s: %w", dir, err)
+		return res, 0, 0, fmt.Errorf("copy a sample to %s: %w", dir, err)
 	}
-	return res, nil
+	scan := res.Phases[copier.PhaseScan]
+	return res, scan - time.Duration(src.spent.Load())/time.Duration(workers), res.Duration - scan, nil
 }
 
 // again yields the entries of a batch under other keys, again and again.
 type again struct {
 	batch *copier.Batch
 	bytes int64
+	spent atomic.Int64 // nanoseconds of all workers, on what a copy spends in its source
 }
 
 func (a *again) Prepare(context.Context) (copier.SourceInfo, error) {
@@ -352,6 +377,8 @@ func (a *again) Segments(context.Context, int) ([]copier.Segment, error) {
 
 // ReadPage gives about 1 MiB.
 func (a *again) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+	began := time.Now()
+	defer func() { a.spent.Add(int64(time.Since(began))) }()
 	from := 0
 	if len(seg.Resume) > 0 {
 		if _, err := fmt.Sscan(string(seg.Resume), &from); err != nil {
