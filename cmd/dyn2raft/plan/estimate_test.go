@@ -3,7 +3,9 @@ package plan
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -112,7 +114,10 @@ func TestEstimateOfRealCopy(t *testing.T) {
 			if c.limit == copier.LimitTable {
 				n, need, chances = 1, 1, 1
 			}
+			var memory *filler
 			if c.one {
+				memory = newFiller(t)
+				memory.fill(t)
 				// The first copies of a process touch memory that the system, or the
 				// host of a virtual machine, has yet to find.
 				for range 3 {
@@ -126,8 +131,8 @@ func TestEstimateOfRealCopy(t *testing.T) {
 				opts := e.options()
 				opts.Workers, opts.ReadCapacity = c.workers, c.cap
 				opts.SampleTime = 1500 * time.Millisecond
-				if c.one {
-					e.warm(256 << 20)
+				if memory != nil {
+					memory.fill(t)
 				}
 				rep, err := Run(t.Context(), opts)
 				e.ok(err)
@@ -138,8 +143,8 @@ func TestEstimateOfRealCopy(t *testing.T) {
 				if got.Sample == nil || got.Sample.Complete || got.Sample.Bytes > got.Bytes/2 {
 					t.Fatalf("the sample is most of the table: %+v of %+v", got.Sample, got)
 				}
-				if c.one {
-					e.warm(256 << 20)
+				if memory != nil {
+					memory.fill(t)
 				}
 				took, entries, units := e.copy(c.workers, c.cap)
 				t.Logf("try %d: estimated %.2f s (%.2f to %.2f, %s), took %.2f s: ratio %.2f; units %.0f of %.0f, entries %d of %d, sample %+v",
@@ -166,21 +171,46 @@ func TestEstimateOfRealCopy(t *testing.T) {
 	}
 }
 
-// warm makes sure that so many bytes of memory are free that the system has had in
-// use until now. The host of a virtual machine takes back what is free for 2 s, and
-// to get it again takes longer than to write there.
-func (e *env) warm(n int64) {
-	e.Helper()
-	f, err := os.Create(filepath.Join(e.TempDir(), "hole"))
-	e.ok(err)
-	e.ok(f.Truncate(n))
-	buf := make([]byte, 1<<20)
-	for at := int64(0); at < n; at += int64(len(buf)) {
-		_, err := f.ReadAt(buf, at)
-		e.ok(err)
+// A filler keeps the memory that is free full of a file, as it is where a machine
+// has run for some time. The host of a virtual machine takes back what is free for
+// 2 s, and to get it again takes longer than to write there: a copy that has to took
+// up to twice as long as the next one.
+type filler struct {
+	f  *os.File
+	at int64
+}
+
+func newFiller(t *testing.T) *filler {
+	f, err := os.Create(filepath.Join(t.TempDir(), "hole"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	e.ok(f.Truncate(0)) // which gives its memory back
-	e.ok(f.Close())
+	t.Cleanup(func() { f.Close() })
+	return &filler{f: f}
+}
+
+// fill fills what has become free but for 256 MiB, for a minute at the most. Where
+// the system does not tell what is free it does nothing.
+func (l *filler) fill(t *testing.T) {
+	t.Helper()
+	free := int64(0)
+	text, _ := os.ReadFile("/proc/meminfo") // Linux has it
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "MemFree: %d kB", &free); err == nil {
+			break
+		}
+	}
+	buf := make([]byte, 1<<20)
+	end := l.at + max(free<<10-256<<20, 0)
+	if err := l.f.Truncate(end); err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); l.at < end && time.Since(began) < time.Minute; l.at += int64(len(buf)) {
+		// A hole takes memory when it is read, and nothing on disk.
+		if _, err := l.f.ReadAt(buf, l.at); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // copy makes the real copy, and returns how long it took.
