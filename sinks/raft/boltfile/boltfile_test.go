@@ -617,13 +617,15 @@ func TestFailingFile(t *testing.T) {
 // A syncedFile is one whose syncs do what a test says, and whose bytes nobody needs.
 type syncedFile struct {
 	nullFile
-	sync func() error
+	sync  func() error
+	pause time.Duration // that a write takes
 
 	mu      sync.Mutex
 	written int64
 }
 
 func (f *syncedFile) WriteAt(b []byte, off int64) (int, error) {
+	time.Sleep(f.pause)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.written = max(f.written, off+int64(len(b)))
@@ -651,19 +653,20 @@ func putMB(w *Writer, n int) error {
 // Writes go on beside a sync, one sync is under way at a time, and the one that
 // counts comes when all is written.
 func TestSyncBeside(t *testing.T) {
-	f := new(syncedFile)
+	f := &syncedFile{pause: 100 * time.Microsecond} // so that a sync runs when it is begun
 	var underWay, syncs atomic.Int32
 	var last int64
+	beside := false
 	f.sync = func() error {
 		if underWay.Add(1) != 1 {
 			t.Error("two syncs at a time")
 		}
 		defer underWay.Add(-1)
 		last = f.reached()
-		if syncs.Add(1) == 1 {
-			for f.reached() < last+4<<20 { // it would never come if the writer waited
-				time.Sleep(time.Millisecond)
-			}
+		syncs.Add(1)
+		// One that a busy machine has run late may be waited for already.
+		for begun := time.Now(); !beside && time.Since(begun) < 200*time.Millisecond; time.Sleep(time.Millisecond) {
+			beside = f.reached() >= last+4<<20
 		}
 		return nil
 	}
@@ -673,6 +676,9 @@ func TestSyncBeside(t *testing.T) {
 	before := syncs.Load()
 	stats, err := w.Finish()
 	must(t, err)
+	if !beside {
+		t.Error("nothing was written beside a sync")
+	}
 	if before < 1 || before > 100>>4 {
 		t.Errorf("%d syncs beside the writes of 100 MB", before)
 	}
@@ -720,7 +726,9 @@ func TestSyncBesideIsWaitedFor(t *testing.T) {
 	must(t, putMB(w, 400))
 	_, err = w.Finish()
 	must(t, err)
-	if most > syncMost+2*bufferSize || most < syncSize {
+	// What was written is looked at when a sync runs, which a busy machine may begin
+	// to do as late as when the writer waits for it, up to syncMost later.
+	if most > 2*(syncMost+2*bufferSize) || most < syncSize {
 		t.Errorf("%d MB were written from the begin of one sync to that of the next", most>>20)
 	}
 }
