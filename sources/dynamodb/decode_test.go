@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -115,6 +116,14 @@ var decodeCases = []struct {
 	{"bad base64", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"e*=="}}]}`, false},
 	{"short base64", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ"}}]}`, false},
 	{"padding inside", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ==eQ=="}}]}`, false},
+	{"one Path after another", `{"Count":4,"Items":[{"Path":{"S":"ab"},"Key":{"S":"c"},"Value":{"B":"eQ=="}},{"Value":{"B":"eA=="},"Path":{"S":"ab"},"Key":{"S":"d"}},` +
+		`{"Key":{"S":"c"},"Path":{"S":"abc"},"Value":{"B":"eQ=="}},{"Path":{"S":"a"},"Value":{"B":"eQ=="},"Key":{"S":"c"}}]}`, true},
+	{"a Path that another one begins with, in quotes", `{"Count":2,"Items":[{"Path":{"S":"a\""},"Key":{"S":"c"},"Value":{"B":"eQ=="}},{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, true},
+	{"two Paths", `{"Count":1,"Items":[{"Path":{"S":"a"},"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, false},
+	{"two Keys", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, false},
+	{"a quote in base64", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=\"}}]}`, false},
+	{"no brace behind an item", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="}]}`, false},
+	{"a comma behind the last attribute", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="},}]}`, false},
 	{"only padding", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"===="}}]}`, false},
 	{"newline in base64", "{\"Count\":1,\"Items\":[{\"Path\":{\"S\":\"a\"},\"Key\":{\"S\":\"c\"},\"Value\":{\"B\":\"eQ=\\n=\"}}]}", false},
 	{"two values", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="},"Value":{"B":"eA=="}}]}`, false},
@@ -134,6 +143,43 @@ func TestDecodeAsSDK(t *testing.T) {
 				t.Errorf("taken by our decoder: %v, expected %v", fast, c.fast)
 			}
 		})
+	}
+}
+
+// TestPlainItem holds what the quick way takes, and that it takes it as the other.
+func TestPlainItem(t *testing.T) {
+	for _, c := range []struct {
+		item  string
+		plain bool
+	}{
+		{`{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":"AAEC"}}`, true},
+		{`{"Value":{"B":""},"Key":{"S":"b"},"Path":{"S":"last"}}`, true},
+		{`{"Key":{"S":"b"},"Value":{"B":"AAEC"},"Path":{"S":"las"}}`, true},
+		{`{"Key":{"S":"b/"},"Path":{"S":"laster"}}`, true},
+		{`{"Path":{"S":"ä"},"Key":{"S":"b"},"Value":{"B":"AAEC"}}`, false},
+		{`{"Path":{"S":"a"},"Key":{"S":"\u0062"},"Value":{"B":"AAEC"}}`, false},
+		{`{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"NULL":true}}`, false},
+		{`{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":"AAEC"},"ttl":{"N":"1"}}`, false},
+		{`{ "Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":"AAEC"}}`, false},
+		{`{"Path":{"S":"a"}, "Key":{"S":"b"},"Value":{"B":"AAEC"}}`, false},
+		{`{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":"AAEC"} }`, false},
+	} {
+		d := pageDecoder{body: []byte(c.item + ","), plainPath: []byte("last")}
+		got, ok := d.plain()
+		if ok != c.plain {
+			t.Errorf("%s is taken: %v", c.item, ok)
+		}
+		if !ok && d.pos != 0 {
+			t.Errorf("of %s %d bytes were taken", c.item, d.pos)
+		}
+		other := pageDecoder{body: d.body}
+		var want item
+		if err := other.item(&want); err != nil {
+			t.Fatalf("%s: %v", c.item, err)
+		}
+		if ok && (d.pos != other.pos || !reflect.DeepEqual(got, want)) {
+			t.Errorf("%s is %+v up to byte %d; the other way %+v up to byte %d", c.item, got, d.pos, want, other.pos)
+		}
 	}
 }
 
