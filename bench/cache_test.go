@@ -41,6 +41,15 @@ func newFiller(tb testing.TB) *filler {
 	return &filler{f: f, free: freeMemory}
 }
 
+// fillerFor returns a filler for copies of so many entries, or nil where their files
+// are so small that they find memory anyway.
+func fillerFor(tb testing.TB, entries int) *filler {
+	if entries <= 100_000 {
+		return nil
+	}
+	return newFiller(tb)
+}
+
 // fill fills what has become free.
 func (l *filler) fill() error {
 	free, err := l.free()

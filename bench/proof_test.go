@@ -62,10 +62,7 @@ func TestProof(t *testing.T) {
 
 func proof(tb testing.TB, loop func() bool, entries int) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}})
-	var memory *filler
-	if entries > 100_000 { // whose files take long to find memory for, or not
-		memory = newFiller(tb)
-	}
+	memory := fillerFor(tb, entries)
 	var with, without, check []time.Duration
 	copies := []func(){
 		func() {
@@ -114,11 +111,14 @@ func TestCheckpoints(t *testing.T) {
 
 func checkpoints(tb testing.TB, loop func() bool, entries int, server dynamotest.Options, interval time.Duration) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}, Options: server})
+	memory := fillerFor(tb, entries)
 	var with, without []time.Duration
 	count := 0
 	for loop() {
+		memory.settle(tb)
 		_, took := whole(tb, s, copier.Options{CheckpointInterval: never})
 		without = append(without, took)
+		memory.settle(tb)
 		res, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
 		with, count = append(with, took), res.Scan.Checkpoints
 	}
@@ -145,13 +145,17 @@ var errDead = errors.New("dead")
 
 func resume(tb testing.TB, loop func() bool, entries int) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}, Options: delayed})
+	memory := fillerFor(tb, entries)
 	var uninterrupted, resumed []time.Duration
 	again := 0.0
+	memory.settle(tb)
 	first, _ := whole(tb, s, copier.Options{CheckpointInterval: never})
 	interval := first.Phases[copier.PhaseScan] / 20
 	for loop() {
+		memory.settle(tb)
 		_, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
 		uninterrupted = append(uninterrupted, took)
+		memory.settle(tb)
 
 		// A dead disk keeps nothing of what comes after: as a kill does.
 		dir := mkdir(tb)

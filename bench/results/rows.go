@@ -157,9 +157,10 @@ const how = `
   shares the machine's cores. What is compared takes turns, three to fifteen times, and the ratio is that of the medians;
   the peer, and a table of 10 M entries, run once. The first three copies of 100 MB, and the first of 1 GB, do not count:
   they touch memory that the system, or the host of a virtual machine, has yet to find. "The first one" tells what it took.
-- Before each copy of 10 M entries, of those that they are compared with, and of those with and without a proof, all memory
-  but 256 MiB is filled with a file that is not needed, as it is where a machine has run for some time. Otherwise some of what
-  is compared takes the place of files that were just removed, and some has to find memory first.
+- Before each copy of 10 M entries, of those that they are compared with, and of those with and without a proof, checkpoints
+  or an interruption, all memory but 256 MiB is filled with a file that is not needed, as it is where a machine has run for
+  some time. Otherwise some of what is compared takes the place of files that were just removed, and some has to find memory
+  first.
 - A table has the mix of names and sizes of dynamotest.VaultShape: 800 bytes on average, half of the entries in three hot
   Paths. The service's delays are 5 ms for each request and 30 ms for each MB.
 - vault operator migrate is that of the unmodified Vault that VAULT_BIN names. Its time includes about 10 s that it
