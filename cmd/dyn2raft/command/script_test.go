@@ -387,10 +387,11 @@ func tableCommand(ts *testscript.TestScript, neg bool, args []string) {
 			case "renewed":
 				put("core/_lock", lock(15*time.Second))
 				then = append(then, func() error {
+					server := s.server // the script's next table has another one
 					renew(ts, func() error {
 						item := lock(15 * time.Second)
 						item["Path"], item["Key"] = &types.AttributeValueMemberS{Value: "core"}, &types.AttributeValueMemberS{Value: "_lock"}
-						return s.server.PutItem(name, item)
+						return server.PutItem(name, item)
 					})
 					return nil
 				})
