@@ -62,7 +62,7 @@ lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the script
 bench: ## measure everything that has a goal, and fail where it is slower than bench/RESULTS.md
 	@set -o pipefail; $(measure) | tee /dev/stderr | go run ./bench/results $(BENCH_WRITE:1=-write)
 
-bench-results: ## the same, and write bench/RESULTS.md; with VAULT_BIN and BENCH_GROWTH=10000000 all of it (25 minutes)
+bench-results: ## the same, and write bench/RESULTS.md; with VAULT_BIN and BENCH_GROWTH=10000000 all of it (an hour)
 	@$(MAKE) --no-print-directory bench BENCH_WRITE=1
 
 docs: ## write docs/commands.md from the commands themselves

@@ -100,26 +100,33 @@ func proof(tb testing.TB, loop func() bool, entries int) metrics {
 
 // BenchmarkCheckpoints compares a copy that saves what it reads, as often as it
 // does by default, with one that never does, of a table larger than the memory
-// budget. It has the service's delays: what is saved goes to disk, which a copy of
-// this size otherwise leaves in memory, and where nothing but the disk takes time
-// a checkpoint costs what the disk takes for its bytes.
-func BenchmarkCheckpoints(b *testing.B) { checkpoints(b, b.Loop, 2_000_000, delayed, 0).report(b) }
-
-func TestCheckpoints(t *testing.T) {
-	want(t, checkpoints(t, once(), 20_000, dynamotest.Options{}, 20*time.Millisecond), "x-copy", "with-s", "without-s", "checkpoints")
+// budget, with the service's delays. "long" reads two pages at a time, and so
+// takes ten intervals. "short" reads as fast as it can, and ends just behind the
+// first checkpoint. There they cost most: what a copy of this size sorts by way of
+// files is gone before it goes to disk, if nothing saves it.
+func BenchmarkCheckpoints(b *testing.B) {
+	b.Run("long", func(b *testing.B) { checkpoints(b, b.Loop, 2_000_000, delayed, copier.Options{Workers: 2}).report(b) })
+	b.Run("short", func(b *testing.B) { checkpoints(b, b.Loop, 2_000_000, delayed, copier.Options{}).report(b) })
 }
 
-func checkpoints(tb testing.TB, loop func() bool, entries int, server dynamotest.Options, interval time.Duration) metrics {
+func TestCheckpoints(t *testing.T) {
+	want(t, checkpoints(t, once(), 20_000, dynamotest.Options{}, copier.Options{CheckpointInterval: 20 * time.Millisecond}),
+		"x-copy", "with-s", "without-s", "checkpoints")
+}
+
+func checkpoints(tb testing.TB, loop func() bool, entries int, server dynamotest.Options, opts copier.Options) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}, Options: server})
 	memory := fillerFor(tb, entries)
 	var with, without []time.Duration
 	count := 0
 	for loop() {
 		memory.settle(tb)
-		_, took := whole(tb, s, copier.Options{CheckpointInterval: never})
+		unsaved := opts
+		unsaved.CheckpointInterval = never
+		_, took := whole(tb, s, unsaved)
 		without = append(without, took)
 		memory.settle(tb)
-		res, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
+		res, took := whole(tb, s, opts)
 		with, count = append(with, took), res.Scan.Checkpoints
 	}
 	return metrics{
@@ -131,15 +138,16 @@ func checkpoints(tb testing.TB, loop func() bool, entries int, server dynamotest
 }
 
 // BenchmarkResume compares a copy that dies when half is read, and is resumed,
-// with one that is not interrupted. Both have the service's delays, and save
-// what they read twenty times: a copy of a minute and a half by default. The
-// table is large next to the pages that are in flight at any time, which are
-// lost too.
+// with one that is not interrupted. Both have the service's delays, read so few
+// pages at a time that these are the limit, and save what they read twenty times:
+// a copy of a minute and a half by default.
 func BenchmarkResume(b *testing.B) { resume(b, b.Loop, 2_000_000).report(b) }
 
 func TestResume(t *testing.T) {
 	want(t, resume(t, once(), 10_000), "x-copy", "resumed-s", "whole-s", "read-again")
 }
+
+const resumeWorkers = 4
 
 var errDead = errors.New("dead")
 
@@ -149,11 +157,11 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 	var uninterrupted, resumed []time.Duration
 	again := 0.0
 	memory.settle(tb)
-	first, _ := whole(tb, s, copier.Options{CheckpointInterval: never})
+	first, _ := whole(tb, s, copier.Options{Workers: resumeWorkers, CheckpointInterval: never})
 	interval := first.Phases[copier.PhaseScan] / 20
 	for loop() {
 		memory.settle(tb)
-		_, took := whole(tb, s, copier.Options{CheckpointInterval: interval})
+		_, took := whole(tb, s, copier.Options{Workers: resumeWorkers, CheckpointInterval: interval})
 		uninterrupted = append(uninterrupted, took)
 		memory.settle(tb)
 
@@ -163,7 +171,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 		at := int64(entries/2 + len(resumed)%4*entries/20/4)
 		var dead atomic.Bool
 		var read atomic.Int64
-		_, died, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval,
+		_, died, err := copyWith(tb, s, dir, copier.Options{Workers: resumeWorkers, CheckpointInterval: interval,
 			Disk: &durable.Disk{Before: func(durable.Op) error {
 				if dead.Load() {
 					return errDead
@@ -178,7 +186,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 		if !errors.Is(err, errDead) {
 			tb.Fatalf("the copy did not die: %v", err)
 		}
-		res, second, err := copyWith(tb, s, dir, copier.Options{CheckpointInterval: interval, Resume: true, Events: func(e copier.Event) {
+		res, second, err := copyWith(tb, s, dir, copier.Options{Workers: resumeWorkers, CheckpointInterval: interval, Resume: true, Events: func(e copier.Event) {
 			if p, ok := e.(copier.PageRead); ok {
 				read.Add(p.Entries)
 			}

@@ -56,7 +56,6 @@ type journal struct {
 	saved bool       // there is something that need not be read again
 
 	workers atomic.Int64 // that read now
-	near    atomic.Bool  // the next checkpoint is, see journalRun
 }
 
 const (
@@ -266,22 +265,7 @@ func (j *journal) createRun() (runFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return journalRun{f, j}, nil
-}
-
-// A journalRun is a run that a checkpoint will sync. Once one is near, the disk
-// begins with what is written, so that the sync has little left to wait for. A
-// scan that ends before the first one leaves the disk alone.
-type journalRun struct {
-	*durable.File
-	j *journal
-}
-
-func (r journalRun) Close() error {
-	if r.j.near.Load() {
-		durable.StartWriteback(r.File, 0, 0)
-	}
-	return r.File.Close()
+	return f, nil
 }
 
 // writeSealed writes v as JSON with its checksum, durably and whole.

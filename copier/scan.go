@@ -346,7 +346,9 @@ func (s *scan) read(ctx, sctx context.Context) error {
 	return err
 }
 
-// checkpoints saves what was read, again and again, until ctx ends.
+// checkpoints saves what was read, again and again, until ctx ends. The disk
+// begins some time before the first checkpoint with what that will sync; of a
+// scan that will be over by then it is spared what is written.
 func (s *scan) checkpoints(ctx, sctx context.Context) error {
 	every := s.opts.every
 	if every == 0 {
@@ -354,11 +356,20 @@ func (s *scan) checkpoints(ctx, sctx context.Context) error {
 	}
 	t := time.NewTicker(every)
 	defer t.Stop()
-	defer time.AfterFunc(every/2, func() { s.opts.journal.near.Store(true) }).Stop()
+	look := time.NewTicker(max(every/4, 1))
+	defer look.Stop()
+	began, before := time.Now(), s.items()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			now, took := s.items(), time.Since(began)
+			if !endsWithin(every-took, s.opts.source.Items-now, now-before, took) {
+				s.sorter.startWriteback()
+				look.Stop()
+			}
+			continue
 		case <-t.C:
 		}
 		if err := s.sorter.save(sctx); err != nil {
@@ -368,6 +379,20 @@ func (s *scan) checkpoints(ctx, sctx context.Context) error {
 		s.stats.Checkpoints++
 		s.mu.Unlock()
 	}
+}
+
+// items is how many items were read.
+func (s *scan) items() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.Entries + s.stats.Markers + int64(len(s.stats.Locks))
+}
+
+// endsWithin tells whether a scan that has so many items left, by the source's
+// estimate, ends within a time, when it took so long for those read. Where the
+// estimate can't be right, and before there is anything to go by, it says no.
+func endsWithin(within time.Duration, left, read int64, took time.Duration) bool {
+	return left > 0 && read > 0 && float64(took)*float64(left)/float64(read) < float64(within)
 }
 
 type scan struct {

@@ -346,3 +346,72 @@ func TestCause(t *testing.T) {
 		}
 	}
 }
+
+// TestRunsGoToDiskEarly: the disk begins with each run once, from when it is likely
+// that a checkpoint will come, and is spared those of a scan that is over before.
+func TestRunsGoToDiskEarly(t *testing.T) {
+	const pages = 100 * 20 // one entry each
+	for name, c := range map[string]struct {
+		items int64         // by the source's estimate
+		page  time.Duration // how long one takes, of 8 at the same time
+		from  time.Duration // when the disk begins, 0 for never
+	}{
+		"over before the first checkpoint":    {pages, 12 * time.Millisecond, 0},
+		"the same, of an unknown size":        {0, 12 * time.Millisecond, time.Second},
+		"the same, of more than is estimated": {pages / 10, 12 * time.Millisecond, time.Second},
+		"longer":                              {pages, 24 * time.Millisecond, time.Second},
+		"longer than it seemed":               {pages * 3 / 8, 30 * time.Millisecond, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j, err := OpenJournal(t.TempDir(), Setup{Source: SourceInfo{Name: "fake", Items: c.items}}, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				var mu sync.Mutex
+				times := map[string][]time.Duration{}
+				sorted, stats, err := Scan(t.Context(), &serviceSource{pages: pages / 100, takes: func(Segment) time.Duration { return c.page }},
+					ScanOptions{Workers: 8, Journal: j, tune: func(s *sorter) {
+						s.limit, s.hold = 400, 0
+						s.toDisk = func(path string) {
+							toDisk(path)
+							mu.Lock()
+							defer mu.Unlock()
+							times[path] = append(times[path], time.Since(began))
+						}
+					}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := errors.Join(sorted.Close(), j.Remove()); err != nil {
+						t.Error(err)
+					}
+				}()
+				if stats.Runs < 100 {
+					t.Fatalf("%d runs", stats.Runs)
+				}
+				if c.from == 0 {
+					if len(times) > 0 || stats.Checkpoints > 0 {
+						t.Errorf("%d runs went to disk in %d checkpoints, of a scan of %v", len(times), stats.Checkpoints, time.Since(began))
+					}
+					return
+				}
+				if len(times) != stats.Runs {
+					t.Errorf("%d of %d runs went to disk early", len(times), stats.Runs)
+				}
+				first := time.Hour
+				for path, at := range times {
+					first = min(first, at[0])
+					if len(at) > 1 {
+						t.Errorf("%s went to disk at %v", path, at)
+					}
+				}
+				if first != c.from {
+					t.Errorf("the disk began after %v, not %v", first, c.from)
+				}
+			})
+		})
+	}
+}

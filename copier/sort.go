@@ -48,7 +48,8 @@ type sorter struct {
 	fanIn       int   // how many runs are read at the same time
 	events      func(Event)
 	create      func() (runFile, error)
-	journal     *journal // nil if nothing is saved
+	toDisk      func(path string) // lets the disk begin with a run
+	journal     *journal          // nil if nothing is saved
 
 	mu    sync.Mutex // guards cur, added and cuts, and orders the callers of add
 	cur   *buffer
@@ -65,6 +66,7 @@ type sorter struct {
 	fresh   []freshRun   // written and in no checkpoint yet
 	working map[int]bool // numbers of full buffers that are neither held nor written yet
 	saving  bool         // every full buffer is written, whether it is held or not
+	early   bool         // runs start to go to disk as soon as they are written
 
 	saves sync.Mutex // one save at a time
 }
@@ -91,6 +93,7 @@ func newSorter(dir string, budget int64, j *journal, events func(Event)) *sorter
 		fanIn:       maxFanIn,
 		events:      events,
 		create:      func() (runFile, error) { return os.CreateTemp(dir, "run-*") },
+		toDisk:      toDisk,
 		journal:     j,
 		free:        make(chan *buffer, sortBuffers),
 		full:        make(chan *buffer, sortBuffers),
@@ -221,9 +224,35 @@ func (s *sorter) write(ctx context.Context, b *buffer, held bool) error {
 	if s.journal != nil {
 		s.fresh = append(s.fresh, freshRun{run, b.number})
 	}
+	early := s.early || s.saving
 	s.out.Unlock()
+	if early {
+		s.toDisk(run.path)
+	}
 	s.events(RunWritten{Entries: run.entries, Bytes: run.size})
 	return nil
+}
+
+// startWriteback lets the disk begin with what a checkpoint will sync, with what
+// was written so far and with each run that will be, so that the sync has little
+// left to wait for.
+func (s *sorter) startWriteback() {
+	s.out.Lock()
+	s.early = true
+	written := slices.Clone(s.fresh)
+	s.out.Unlock()
+	for _, r := range written {
+		s.toDisk(r.path)
+	}
+}
+
+func toDisk(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return // the sync will tell
+	}
+	durable.StartWriteback(f, 0, 0)
+	_ = f.Close()
 }
 
 // save makes everything that was added before durable, as far as ctx and a
