@@ -89,10 +89,12 @@ func TestJournalWorkers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		told := make(chan struct{}) // closed when the number of workers is on record
 		src.before = func(_ context.Context, id int) error {
 			if id != 40 {
 				return nil
 			}
+			<-told
 			if workers != 0 {
 				j.j.workers.Store(int64(workers)) // as if the source had shown that it bears so many
 			}
@@ -101,6 +103,7 @@ func TestJournalWorkers(t *testing.T) {
 		_, _, err = Scan(context.Background(), src, ScanOptions{Workers: allowed, Journal: j, Events: func(e Event) {
 			if w, ok := e.(WorkersChanged); ok && first == 0 {
 				first = w.Workers
+				close(told)
 			}
 		}})
 		if !errors.Is(err, errFake) {
