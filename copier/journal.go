@@ -431,10 +431,28 @@ func replay(all []checkpoint) (alive, lost []runRecord) {
 	return alive, lost
 }
 
-// pending returns the segments that are left to read. Runs with pages that
-// nothing leads to, because the record of the page before them is gone, are
-// taken out of both lists and returned: nothing is known about their place.
+// pending returns the segments that are left to read. Runs whose place among
+// them can't be told are taken out of both lists and returned: those with pages
+// that nothing leads to, because the record of the page before them is gone, and
+// those with a page from a place from where a later run has one too, because the
+// record is gone that says that they were dropped.
+//
+// So there is one way on from each place, and every entry of a segment is in one
+// run or left to read.
 func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orphans []runRecord) {
+	last := map[string]string{} // of a place, the last run with a page from there
+	for _, r := range *alive {
+		for _, p := range r.Pages {
+			last[p.From.key()] = r.File
+		}
+	}
+	*alive = slices.DeleteFunc(*alive, func(r runRecord) bool {
+		earlier := slices.ContainsFunc(r.Pages, func(p pageRead) bool { return last[p.From.key()] != r.File })
+		if earlier {
+			orphans = append(orphans, r)
+		}
+		return earlier
+	})
 	for {
 		reached := map[string]Segment{} // segments known to exist
 		for _, s := range initial {
@@ -449,14 +467,15 @@ func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orpha
 				}
 			}
 		}
-		// A lost page from whose place an alive one was read is none of this
+		// A lost page from whose place another was read later is none of this
 		// scan's any more: the checkpoint that said so is damaged.
 		read := maps.Clone(taken)
-		for _, r := range *lost {
+		for _, r := range slices.Backward(*lost) {
 			for _, p := range r.Pages {
 				if read[p.From.key()] {
 					continue
 				}
+				read[p.From.key()] = true
 				for _, n := range p.Next {
 					reached[n.key()] = n
 				}
