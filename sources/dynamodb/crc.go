@@ -3,6 +3,8 @@ package dynamodb
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
@@ -57,7 +60,11 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 	if err := c.check(buf.Bytes(), resp.Header.Get(crcHeader), resp.StatusCode); err != nil {
 		return out, meta, err
 	}
-	if t, ok := ctx.Value(scanTargetKey{}).(*scanTarget); ok && resp.StatusCode == http.StatusOK {
+	if resp.StatusCode != http.StatusOK {
+		resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
+		return out, meta, nil
+	}
+	if t, ok := ctx.Value(scanTargetKey{}).(*scanTarget); ok {
 		decoded, err := t.fast(buf.Bytes())
 		if err != nil {
 			return out, meta, &badResponseError{err}
@@ -67,8 +74,36 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 			return out, meta, nil
 		}
 	}
+	if op := middleware.GetOperationName(ctx); op == "Scan" || op == "Query" {
+		if err := checkItems(buf.Bytes()); err != nil {
+			return out, meta, &badResponseError{err}
+		}
+	}
 	resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
 	return out, meta, nil
+}
+
+// errNoItems is returned for what is no answer to a Scan or a Query.
+var errNoItems = errors.New("it has no Items and Count, as each answer of DynamoDB to a Scan has: something between may have answered (a proxy, a gateway, a wrong endpoint)")
+
+// checkItems looks for what each answer to a Scan or a Query has, also where no
+// item was found. The SDK takes a body without it, or none at all, for the end of
+// what was asked for: whatever sends such a thing would cut a segment off.
+func checkItems(body []byte) error {
+	var answer struct {
+		Items *[]json.RawMessage `json:"Items"`
+		Count *int64             `json:"Count"`
+	}
+	if !utf8.Valid(body) { // the SDK would hand on what is not, and a key be another one
+		return fmt.Errorf("response of %d bytes: it is not UTF-8", len(body))
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return fmt.Errorf("response of %d bytes: %w", len(body), err)
+	}
+	if answer.Items == nil || answer.Count == nil {
+		return fmt.Errorf("response of %d bytes: %w", len(body), errNoItems)
+	}
+	return nil
 }
 
 // check compares a body with its checksum. Errors without one are a proxy's,

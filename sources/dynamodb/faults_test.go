@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -495,5 +496,46 @@ func TestCredentialsAreBuiltAnewOnce(t *testing.T) {
 	}
 	if built.Load() != 2 {
 		t.Errorf("built %d times, expected twice", built.Load())
+	}
+}
+
+// What answers a Scan or a Query with status 200 and without its Items is not
+// DynamoDB. The SDK takes that for the end: it is asked again.
+func TestAnswersWithoutItems(t *testing.T) {
+	for name, answer := range map[string]string{
+		"nothing": "", "an object": "{}", "another": `{"message":"hello"}`, "no list": `{"Items":null,"Count":0}`,
+		"no count": `{"Items":[]}`, "a page": "<html></html>",
+		"no UTF-8": "{\"Count\":0,\"Items\":[],\"LastEvaluatedKey\":{\"Path\":{\"S\":\"a\"},\"Key\":{\"S\":\"k\x80\"}}}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			want := e.fill(300)
+			var mu sync.Mutex
+			asked := map[string]int{}
+			front := e.proxy(func(r *http.Request, send func(*http.Request)) { send(r) })
+			served := front.Config.Handler
+			front.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, op, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+				mu.Lock()
+				asked[op]++
+				now := asked[op] == 2 && (op == "Scan" || op == "Query")
+				mu.Unlock()
+				if now {
+					_, _ = io.Copy(io.Discard, r.Body)
+					_, _ = io.WriteString(w, answer)
+					return
+				}
+				served.ServeHTTP(w, r)
+			})
+			s, _ := e.sourceAt(front.URL)
+			var got found
+			if err := got.read(t.Context(), s, []copier.Segment{{Total: 3}, {Index: 1, Total: 3}, {Index: 2, Total: 3}}); err != nil {
+				t.Fatal(err)
+			}
+			got.exactly(t, want)
+			if asked["Scan"] < 2 {
+				t.Errorf("asked %v", asked)
+			}
+		})
 	}
 }
