@@ -93,7 +93,7 @@ func (e *Entries) Check() (Stats, error) {
 		if b.sequence != 0 {
 			return s, f.damaged(b.page, "the bucket %s has the sequence %d, and neither Vault nor Raft counts there", Name([]byte(name)), b.sequence)
 		}
-		if b.root != e.bucket.root || b.page != e.bucket.page {
+		if name != e.name {
 			rest = append(rest, f.newWalk(e.ctx, b, 0))
 		}
 	}

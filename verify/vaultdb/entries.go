@@ -17,6 +17,7 @@ type Entries struct {
 	f      *File
 	ctx    context.Context
 	bucket bucket
+	name   string // of the bucket
 	flags  uint32 // of every leaf element
 	begun  bool
 	err    error // final
@@ -88,6 +89,7 @@ func (f *File) Entries(ctx context.Context) *Entries { return f.Bucket(ctx, Data
 func (f *File) Bucket(ctx context.Context, name string) *Entries {
 	b, ok := f.buckets[name]
 	e := f.newWalk(ctx, b, 0)
+	e.name = name
 	if !ok {
 		e.err = f.fail(fmt.Errorf("bucket %q: %w", name, ErrNoBucket), "")
 	}

@@ -483,6 +483,7 @@ func TestDamage(t *testing.T) {
 		"root is no bucket's":    {func(b []byte) []byte { meta(b, 16, uint64(leaf/size)); return b }, "has the flags 0x0"},
 		"bucket sequence":        {func(b []byte) []byte { b[bucketAt+8] = 1; return b }, "sequence 1"},
 		"bucket root":            {func(b []byte) []byte { ne.PutUint64(b[bucketAt:], uint64(leaf/size)); return b }, "used twice"},
+		"one root, two buckets":  {func(b []byte) []byte { ne.PutUint64(b[bucketAt:], uint64(root/size)); return b }, "used twice"},
 		"page id":                {func(b []byte) []byte { b[leaf]++; return b }, "it says that it is page"},
 		"page flags":             {func(b []byte) []byte { b[leaf+8] = 64; return b }, "neither a branch nor a leaf"},
 		"two flags":              {func(b []byte) []byte { b[leaf+8] = 3; return b }, "neither a branch nor a leaf"},
