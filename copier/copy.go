@@ -683,8 +683,16 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 	dir := c.dst.WorkDir()
 	c.journal = &journal{disk: c.opts.Disk, dir: dir, work: dir}
 	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == complete.RunID {
+		// Its locks are in the source that it has copied.
+		if err := c.sameSource("finish", *was); err != nil {
+			return err
+		}
 		c.journal.setup, c.journal.work = *was, was.WorkDir
+		c.result.Partial = was.StartKey != ""
 		c.digests = was.Digests
+		if c.digests == nil && was.Digest && was.Scan != nil {
+			c.digests = Digests{} // of a source without entries
+		}
 		c.result.Resumed, c.result.Began, c.result.Note = was.Resumed+1, was.Start, was.Note
 		c.result.Earlier = readHistory(dir)
 		if was.Scan != nil && was.Load != nil {

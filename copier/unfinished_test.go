@@ -726,3 +726,81 @@ func TestBeginOfAResumedCopy(t *testing.T) {
 		}
 	}
 }
+
+// killedBehindCommit returns a machine on which a copy was killed with its result
+// in place.
+func killedBehindCommit(t *testing.T, entries int, opts Options, sink func(*dirSink) Sink) *machine {
+	t.Helper()
+	m := newMachine(t.TempDir(), 4, 2, entries, false)
+	opts.RunID = "run-1"
+	if _, killed, err := m.try(t.Context(), attempt{opts: opts, killAt: "sync " + filepath.Base(m.dir), nth: 1, sink: sink}); !killed {
+		t.Fatalf("not killed: %v", err)
+	}
+	if _, err := (&dirSink{dir: m.dir}).result(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A complete copy whose locks are still in its source is not finished with
+// another source: they would stay, and its record would name that one.
+func TestFinishOfAnotherSource(t *testing.T) {
+	m := killedBehindCommit(t, 50, Options{}, nil)
+	other := func(s *lineSource) Source {
+		return otherSource{s, func(i *SourceInfo) { i.Name, i.ID, i.Incarnation = "row", "line:2", "b" }}
+	}
+	finish := func(context.Context, Result) error { t.Error("it was finished"); return nil }
+	_, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true, Finish: finish}, source: other})
+	if !errors.Is(err, ErrOtherCopy) || !errors.Is(err, ErrConfig) || !strings.Contains(Hint(err), "line:1") {
+		t.Errorf("%v, hint %q", err, Hint(err))
+	}
+	if m.lock.owner != "run-1" {
+		t.Errorf("locked by %q", m.lock.owner)
+	}
+	if _, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A loadedSink tells where its result is.
+type loadedSink struct{ *dirSink }
+
+func (s loadedSink) Loaded() string { return s.dir }
+
+// Who finishes a copy says of it what it was: partial, or of a source without
+// entries, whose digests are known to be none.
+func TestFinishTellsWhatItWas(t *testing.T) {
+	partial, empty := Options{StartKey: "a"}, Options{}
+	empty.ReadBack = func(context.Context, string) (Digests, error) { return Digests{}, nil }
+	loaded := func(s *dirSink) Sink { return loadedSink{s} }
+	for name, c := range map[string]struct {
+		opts    Options
+		entries int
+		sink    func(*dirSink) Sink
+	}{"partial": {partial, 50, nil}, "empty": {empty, 0, loaded}} {
+		t.Run(name, func(t *testing.T) {
+			m := killedBehindCommit(t, c.entries, c.opts, c.sink)
+			want := c.opts.StartKey != ""
+			finished := 0
+			c.opts.Resume, c.opts.StartKey = true, ""
+			c.opts.Finish = func(_ context.Context, r Result) error {
+				finished++
+				if r.Partial != want || r.ReadBack != (c.sink != nil) {
+					t.Errorf("%+v", r)
+				}
+				return nil
+			}
+			c.opts.Events = func(e Event) {
+				if w, ok := e.(Warning); ok {
+					t.Errorf("warned: %s", w.Message)
+				}
+			}
+			if _, _, err := m.try(t.Context(), attempt{opts: c.opts, sink: c.sink}); err != nil || finished != 1 {
+				t.Fatalf("finished %d times: %v", finished, err)
+			}
+		})
+	}
+}
