@@ -684,7 +684,7 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 	c.journal = &journal{disk: c.opts.Disk, dir: dir, work: dir}
 	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == complete.RunID {
 		// Its locks are in the source that it has copied.
-		if err := c.sameSource("finish", *was); err != nil {
+		if err := c.sameSource("resume", *was); err != nil {
 			return err
 		}
 		c.journal.setup, c.journal.work = *was, was.WorkDir

@@ -294,7 +294,7 @@ func (s *scan) run(ctx context.Context) error {
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime/4)
 		defer cancel()
 		if rerr := s.sorter.record(rctx); rerr != nil {
-			s.opts.Events(Warning{Message: "what was read last could not be saved, the checkpoint before stands: " + rerr.Error()})
+			s.notSaved(rerr)
 		}
 	}
 	if err == nil {
@@ -306,8 +306,17 @@ func (s *scan) run(ctx context.Context) error {
 // rescue saves what was read before an error ended the reading.
 func (s *scan) rescue(ctx context.Context) {
 	if err := s.sorter.save(ctx); err != nil && ctx.Err() == nil {
-		s.opts.Events(Warning{Message: "what was read last could not be saved, the checkpoint before stands: " + err.Error()})
+		s.notSaved(err)
 	}
+}
+
+// notSaved tells that what was read last could not be saved.
+func (s *scan) notSaved(err error) {
+	message := "what was read could not be saved: "
+	if s.opts.journal.saved {
+		message = "what was read last could not be saved, the checkpoint before stands: "
+	}
+	s.opts.Events(Warning{Message: message + err.Error()})
 }
 
 // read runs the workers until all is read and, where it is to be saved, saved.
