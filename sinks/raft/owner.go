@@ -20,6 +20,10 @@ type owner struct {
 	uid, gid int
 }
 
+// Owner is whose the written files will be, by number; a uid of -1 stands for
+// whoever runs the program, a gid of -1 for that user's group.
+func (s *Sink) Owner() (uid, gid int) { return s.owner.uid, s.owner.gid }
+
 // splitOwner takes "user[:group]" apart.
 func splitOwner(s string) (u, g string, err error) {
 	if s == "" {

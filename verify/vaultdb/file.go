@@ -110,7 +110,7 @@ func OpenBolt(path string) (*File, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, f.fail(err, "nothing was copied to this directory: check path in storage_destination, and VAULT_RAFT_PATH")
+		return nil, f.fail(err, "nothing was copied to this directory, or the copy is not complete (dyn2raft status tells): check the path, in storage_destination and VAULT_RAFT_PATH where they name it")
 	case err != nil:
 		return nil, f.fail(err, "")
 	case !st.Mode().IsRegular(): // opening a pipe would wait for a writer

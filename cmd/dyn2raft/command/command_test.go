@@ -368,3 +368,27 @@ func TestMemoryBudget(t *testing.T) {
 		t.Errorf("with GOGC=100: %d percent of garbage", got)
 	}
 }
+
+// A copy that failed and is not kept says what became of the table, unless
+// somebody else holds it, or it is not known.
+func TestNothingIsKept(t *testing.T) {
+	locked := copier.Result{Phases: map[copier.Phase]time.Duration{copier.PhaseLock: 1}}
+	full := &copier.Error{Kind: copier.ErrDestination, Op: "write work file", Err: syscall.ENOSPC}
+	for name, c := range map[string]struct {
+		err  error
+		res  copier.Result
+		says bool
+	}{
+		"failed":        {full, locked, true},
+		"before a lock": {full, copier.Result{}, false},
+		"locked":        {&copier.Error{Kind: copier.ErrLocked, Err: full}, locked, false},
+		"not released":  {errors.Join(full, copier.ErrNotReleased), locked, false},
+		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, false},
+	} {
+		err := howToGoOn(c.err, c.res, nil)
+		kept, ok := errors.AsType[*unfinishedError](err)
+		if ok != c.says || ok && !strings.Contains(kept.hint, "the table is not locked any more") || !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%s: %v, %+v", name, err, kept)
+		}
+	}
+}

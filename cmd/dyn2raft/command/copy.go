@@ -215,7 +215,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	stop()
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport
-		if rep, err = alreadyComplete(ctx, err, rec); rep != nil {
+		if rep, err = alreadyComplete(ctx, err, rec, cmd.Bool("keep-source-locked")); rep != nil {
 			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
 		}
 	}
@@ -239,6 +239,14 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 	if !res.Resumable {
 		if sig, ok := errors.AsType[*signalError](err); ok && !errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
 			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
+			return err
+		}
+		_, locked := res.Phases[copier.PhaseLock]
+		for _, other := range []error{copier.ErrLocked, copier.ErrNotReleased, copier.ErrWorkGone} {
+			locked = locked && !errors.Is(err, other)
+		}
+		if locked {
+			return &unfinishedError{err, "nothing is kept, since nothing that can be gone on with was saved, and nothing was put in place: the table is not locked any more, and a Vault may start on it"}
 		}
 		return err
 	}
@@ -278,7 +286,8 @@ func readOnly(err error) error {
 		"mount it writable (mount -o remount,rw), or, if the data directory is on another one, name a place with -manifest FILE"}
 }
 
-// An unfinishedError is the error of work that can be gone on with.
+// An unfinishedError is the error of work that did not come to its end, with what
+// became of it.
 type unfinishedError struct {
 	error
 	hint string // comes behind the error's own

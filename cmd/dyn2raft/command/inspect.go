@@ -195,8 +195,10 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 }
 
 // alreadyComplete looks whether what stands in the way of a copy that was to be
-// resumed is its own result. failed is the error of the copy.
-func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter) (*verify.ManifestReport, error) {
+// resumed is its own result, and says what it finds of its locks in the table.
+// failed is the error of the copy, and keep tells whether core/migration shall stay
+// in the table.
+func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, keep bool) (*verify.ManifestReport, error) {
 	if !errors.Is(failed, copier.ErrDestination) {
 		return nil, failed
 	}
@@ -209,6 +211,22 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter) (*v
 		return nil, failed
 	}
 	rec.manifest = m
-	// Its locks, if the process ended before it had released them.
-	return rep, rec.src.Unlock(ctx, m.RunID, copier.EndComplete)
+	rec.out.log.Info("the copy was complete already, and the table is not read again")
+	was, _ := m.Settings["keep_source_locked"].(bool)
+	if !keep && !was {
+		// Its locks, if the process ended before it had released them.
+		return rep, rec.src.Unlock(ctx, m.RunID, copier.EndComplete)
+	}
+	locks, err := rec.src.Locks(ctx)
+	switch held := locks.Migration; {
+	case err != nil:
+		return rep, err
+	case held == nil:
+		rec.out.log.Warn("the table is not locked, and it was to stay so (-keep-source-locked): if a Vault has run on it since the copy, what that wrote is not in the copy; compare them before a Vault starts on the copy: verify -config")
+	case held.Run == m.RunID:
+		rec.out.log.Info("core/migration stays in the table, in this copy's name (-keep-source-locked): no Vault starts on the table until copy -reset removes it")
+	default:
+		rec.out.log.Warn("core/migration in the table is not this copy's: " + held.Name + " holds it; if a Vault has run on the table since the copy, what that wrote is not in the copy")
+	}
+	return rep, nil
 }

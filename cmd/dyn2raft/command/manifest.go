@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 
@@ -106,6 +107,12 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		r.file = beside
 	}
 	r.manifest = m
+	if uid, gid := r.dst.Owner(); uid != -1 {
+		// Who owns the data directory is who runs the next commands.
+		if err := os.Chown(r.file, uid, gid); err != nil {
+			return fmt.Errorf("its manifest is not given to its owner: %w", err)
+		}
+	}
 	return nil
 }
 
