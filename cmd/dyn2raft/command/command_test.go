@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -389,6 +390,24 @@ func TestNothingIsKept(t *testing.T) {
 		kept, ok := errors.AsType[*unfinishedError](err)
 		if ok != c.says || ok && !strings.Contains(kept.hint, "the table is not locked any more") || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, %+v", name, err, kept)
+		}
+	}
+}
+
+// What is the same is said once, however often it went wrong.
+func TestPrintErrorOnce(t *testing.T) {
+	broken := errors.New("write /dev/stdout: broken pipe")
+	other := &copier.Error{Kind: copier.ErrSource, Op: "read table t", Err: io.EOF, Hint: "look"}
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"each line":   {errors.Join(broken, broken, other, broken), "error: write /dev/stdout: broken pipe\nerror: read table t: EOF\nhint: look\n"},
+		"of a result": {fmt.Errorf("write the result: %w", errors.Join(other, broken, broken)), "error: write the result: read table t: EOF\n  write /dev/stdout: broken pipe\nhint: look\n"},
+	} {
+		var out strings.Builder
+		if printError(&out, c.err); out.String() != c.want {
+			t.Errorf("%s:\n%s", name, out.String())
 		}
 	}
 }

@@ -79,8 +79,10 @@ func hasFlag(cmd *cli.Command, name string) bool {
 	return slices.ContainsFunc(cmd.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 }
 
-// printError writes each error, and what to do about it.
+// printError writes each error, and what to do about it. An output that can't be
+// written to fails with every line of a result: each is said once.
 func printError(w io.Writer, err error) {
+	said := map[string]bool{}
 	for _, err := range split(err) {
 		if errors.Is(err, errDifferent) {
 			continue // the report said so
@@ -106,6 +108,12 @@ func printError(w io.Writer, err error) {
 		if _, ok := errors.AsType[cli.ExitCoder](err); ok { // the library's own, of the command help
 			hint = "run `dyn2raft help` for the commands"
 		}
+		lines := strings.Split(text, "\n")
+		text = strings.Join(slices.Compact(lines), "\n")
+		if said[text+hint] {
+			continue
+		}
+		said[text+hint] = true
 		if log := jsonLog(w); log != nil {
 			log.Error(text, "hint", hint)
 			continue
