@@ -170,6 +170,9 @@ func (p *printer) expected(cfg *config.Config) (want verify.Expected, segments i
 	case m.Destination.Path != cfg.Destination.Path || m.Source.Name != cfg.Source.Table:
 		return want, 0
 	}
+	if m.Partial {
+		p.log.Warn(fmt.Sprintf("the copy is a PARTIAL one, of the keys from %q on: what lies before is missing on purpose; do not start a Vault from it", m.StartKey))
+	}
 	want.Index, want.Term = m.Destination.Index, m.Destination.Term
 	want.NodeID = cmp.Or(want.NodeID, m.Destination.NodeID)
 	return want, m.Scan.Segments
