@@ -267,8 +267,10 @@ type Result struct {
 	// Note is what Options.Begin returned, in this process or an earlier one.
 	Note string `json:"-"`
 
-	// Partial is set when Options.StartKey left entries out on purpose.
-	Partial bool `json:"partial"`
+	// Partial is set when a StartKey left entries out on purpose: that of Options,
+	// or, of a complete copy that is finished, the one that it was made with.
+	Partial  bool   `json:"partial"`
+	StartKey string `json:"-"`
 	// Complete is set when the result is in place.
 	Complete bool `json:"complete"`
 	// Resumed counts how often the copy was resumed; Phases, Duration and

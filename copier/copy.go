@@ -124,7 +124,7 @@ func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, erro
 	}
 	c.result.Start = time.Now()
 	c.result.Began = c.result.Start
-	c.result.Partial = opts.StartKey != ""
+	c.result.Partial, c.result.StartKey = opts.StartKey != "", opts.StartKey
 	c.result.Phases = map[Phase]time.Duration{}
 	err := c.run(ctx)
 	c.endPhase()
@@ -688,7 +688,7 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 			return err
 		}
 		c.journal.setup, c.journal.work = *was, was.WorkDir
-		c.result.Partial = was.StartKey != ""
+		c.result.Partial, c.result.StartKey = was.StartKey != "", was.StartKey
 		c.digests = was.Digests
 		if c.digests == nil && was.Digest && was.Scan != nil {
 			c.digests = Digests{} // of a source without entries

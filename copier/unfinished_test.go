@@ -783,12 +783,12 @@ func TestFinishTellsWhatItWas(t *testing.T) {
 	}{"partial": {partial, 50, nil}, "empty": {empty, 0, loaded}} {
 		t.Run(name, func(t *testing.T) {
 			m := killedBehindCommit(t, c.entries, c.opts, c.sink)
-			want := c.opts.StartKey != ""
+			want := c.opts.StartKey
 			finished := 0
 			c.opts.Resume, c.opts.StartKey = true, ""
 			c.opts.Finish = func(_ context.Context, r Result) error {
 				finished++
-				if r.Partial != want || r.ReadBack != (c.sink != nil) {
+				if r.Partial != (want != "") || r.StartKey != want || r.ReadBack != (c.sink != nil) {
 					t.Errorf("%+v", r)
 				}
 				return nil

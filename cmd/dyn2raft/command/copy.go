@@ -226,7 +226,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if cmd.Bool("keep-source-locked") {
 		locked = "dyn2raft copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"
 	}
-	if err := out.copied(res, rec, cmd.String("start"), locked); err != nil {
+	if err := out.copied(res, rec, res.StartKey, locked); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil

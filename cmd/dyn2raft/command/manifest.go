@@ -76,6 +76,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Resumed:      res.Resumed,
 		ProcessStart: res.Start.UTC(),
 		Partial:      res.Partial,
+		StartKey:     res.StartKey,
 		Source:       res.Source,
 		Backup:       res.Note,
 		Vault:        r.versions(ctx),
@@ -91,9 +92,6 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Load:     res.Load,
 		Settings: r.settings,
 		Contents: r.contents,
-	}
-	if start, ok := r.settings["start"].(string); ok {
-		m.StartKey = start
 	}
 	if res.ReadBack {
 		m.ReadBack = r.readBack
