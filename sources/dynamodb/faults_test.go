@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -537,5 +538,22 @@ func TestAnswersWithoutItems(t *testing.T) {
 				t.Errorf("asked %v", asked)
 			}
 		})
+	}
+}
+
+// Whoever asks behind an item, or for a range of a Path, is told of such an answer
+// as well.
+func TestAnswersWithoutItemsAreErrors(t *testing.T) {
+	for _, answer := range []string{"", "{}", `{"Items":null,"Count":0}`} {
+		e := newEnv(t)
+		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+		t.Cleanup(front.Close)
+		s, _ := e.sourceAt(front.URL, retries(0))
+		for _, resume := range []string{"", `{"path":"p","key":"k"}`, `{"path":"p","key":"k","to":"z"}`} { // Scan, Scan, Query
+			var b copier.Batch
+			if page, err := s.ReadPage(t.Context(), copier.Segment{Total: 1, Resume: []byte(resume)}, &b); !errors.Is(err, copier.ErrSource) {
+				t.Errorf("answer %q to a request behind %q: %+v, %v", answer, resume, page, err)
+			}
+		}
 	}
 }

@@ -382,6 +382,7 @@ func TestNothingIsKept(t *testing.T) {
 	}{
 		"failed":        {full, locked, true},
 		"before a lock": {full, copier.Result{}, false},
+		"complete":      {full, copier.Result{Complete: true, Phases: locked.Phases}, false},
 		"locked":        {&copier.Error{Kind: copier.ErrLocked, Err: full}, locked, false},
 		"not released":  {errors.Join(full, copier.ErrNotReleased), locked, false},
 		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, false},

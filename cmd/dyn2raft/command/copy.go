@@ -242,6 +242,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 			return err
 		}
 		_, locked := res.Phases[copier.PhaseLock]
+		locked = locked && !res.Complete
 		for _, other := range []error{copier.ErrLocked, copier.ErrNotReleased, copier.ErrWorkGone} {
 			locked = locked && !errors.Is(err, other)
 		}

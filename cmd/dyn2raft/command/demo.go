@@ -153,7 +153,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		"which `vault operator migrate` would have lost.", humanize.Comma(int64(got.Entries)), size(got.Bytes), got.Digest[:8],
 		humanize.Comma(int64(content.Underscored)), humanize.Comma(int64(content.Orphans)))
 	if cmd.String("dir") != "" {
-		say("It is what a Vault with node_id \"demo-1\" and path %q opens; its values are made up, so that none can be unsealed on it.", data)
+		say("%s has the layout of a real one; its values are made up, so that no Vault can start on it.", data)
 	}
 	return err
 }

@@ -213,9 +213,12 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, kee
 	rec.manifest = m
 	rec.out.log.Info("the copy was complete already, and the table is not read again")
 	was, _ := m.Settings["keep_source_locked"].(bool)
-	if !keep && !was {
-		// Its locks, if the process ended before it had released them.
-		return rep, rec.src.Unlock(ctx, m.RunID, copier.EndComplete)
+	if keep || !was {
+		// Its locks, if the process ended before it had released them: with keep the
+		// leader lock alone.
+		if err := rec.src.Unlock(ctx, m.RunID, copier.EndComplete); err != nil || !keep {
+			return rep, err
+		}
 	}
 	locks, err := rec.src.Locks(ctx)
 	switch held := locks.Migration; {

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -64,7 +64,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		// A run that was killed while it cleaned up has written it, and knew more.
 		if was, err := verify.ReadManifest(r.file); err == nil && was.RunID == res.RunID {
 			r.manifest = was
-			return nil
+			return r.own()
 		}
 	}
 	raft := r.expected()
@@ -105,11 +105,19 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		r.file = beside
 	}
 	r.manifest = m
-	if uid, gid := r.dst.Owner(); uid != -1 {
-		// Who owns the data directory is who runs the next commands.
-		if err := os.Chown(r.file, uid, gid); err != nil {
-			return fmt.Errorf("its manifest is not given to its owner: %w", err)
-		}
+	return r.own()
+}
+
+// own gives the manifest to the owner of the data directory, who runs the next
+// commands. It follows no link that somebody put in its place.
+func (r *manifestWriter) own() error {
+	uid, gid := r.dst.Owner()
+	if uid == -1 {
+		return nil
+	}
+	var disk *durable.Disk
+	if err := disk.Seal(r.file, uid, gid); err != nil {
+		return fmt.Errorf("its manifest is not given to its owner: %w", err)
 	}
 	return nil
 }
