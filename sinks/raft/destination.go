@@ -219,6 +219,27 @@ func inUse(path string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
+// errRuns is returned where a Vault runs on what was put in place.
+var errRuns = errors.New("a running Vault has it open")
+
+// lockVaultDB keeps every Vault from starting on the vault.db that is in place,
+// until unlock is called. It does not wait. An error is errRuns where one has
+// started.
+func (s *Sink) lockVaultDB() (unlock func(), err error) {
+	f, err := os.OpenFile(s.dest(vaultDBName), os.O_RDWR, 0) // over NFS a lock for writing needs that
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errRuns
+		}
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return func() { f.Close() }, nil
+}
+
 // stagingLeft tells whether an earlier run left its staging directory.
 func (s *Sink) stagingLeft() (bool, error) {
 	path := s.stage("")

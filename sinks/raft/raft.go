@@ -284,8 +284,10 @@ func (s *Sink) names() []string {
 
 // Commit puts what Load wrote in place. When it fails it takes back what it
 // had placed. Where even that fails the error says so, and the record in the
-// staging directory lets the next run finish the work. An error wraps
-// [copier.ErrDestination], or a context's error when nothing was done yet.
+// staging directory lets the next run finish the work. Where a Vault runs on it
+// by then, it stays, and that it may not outlast a loss of power is a warning. An
+// error wraps [copier.ErrDestination], or a context's error when nothing was done
+// yet.
 func (s *Sink) Commit(ctx context.Context, runID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -308,11 +310,16 @@ func (s *Sink) Commit(ctx context.Context, runID string) error {
 	}
 	placed, err := s.place()
 	if err != nil {
-		if back := s.takeBack(placed); back != nil {
+		switch back := s.takeBack(placed); {
+		case back == nil:
+			return err
+		case errors.Is(back, errRuns): // all is in place, and in use
+			s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
+				"a Vault has started on the copy already, so it stays in place, but that it does is not certain to outlast a loss of power: %v; look after the disk (dmesg), and move this node's data to another one", err)})
+		default:
 			s.keepStaging = true
 			return s.fail("commit", errors.Join(err, fmt.Errorf("take back what was placed: %w", back)))
 		}
-		return err
 	}
 	s.loaded, s.committed = false, true
 	return nil
@@ -341,9 +348,17 @@ func (s *Sink) place() (placed []string, err error) {
 
 // takeBack undoes place, in the opposite order. It moves and does not remove:
 // a directory goes in one step only so, and what is back in the staging
-// directory is not taken for placed.
+// directory is not taken for placed. From a Vault that has started meanwhile it
+// takes nothing: to vault.db, which comes first, bbolt's lock is needed.
 func (s *Sink) takeBack(placed []string) error {
 	for _, name := range slices.Backward(placed) {
+		if name == vaultDBName {
+			unlock, err := s.lockVaultDB()
+			if err != nil {
+				return err
+			}
+			defer unlock()
+		}
 		if err := s.disk.Rename(s.dest(name), s.stage(name)); err != nil {
 			return err
 		}

@@ -15,12 +15,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	hraft "github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -777,6 +779,84 @@ func TestCommitRefuses(t *testing.T) {
 			want = slices.DeleteFunc(want, func(n string) bool { return n == stagingName })
 			if got := names(t, o.Path); !slices.Equal(got, want) {
 				t.Errorf("directory holds %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A sync that fails behind the name of vault.db: it is taken back, and no Vault can
+// start meanwhile. If one has started before, the copy is its, and stays.
+func TestVaultStartsBeforeTheLastSync(t *testing.T) {
+	for name, starts := range map[string]string{"none": "", "before": "sync", "meanwhile": "rename"} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(t.TempDir())
+			var warnings []string
+			o.Notify = func(e copier.Event) {
+				if w, ok := e.(copier.Warning); ok {
+					warnings = append(warnings, w.Message)
+				}
+			}
+			path := filepath.Join(o.Path, vaultDBName)
+			var vault *bbolt.DB
+			start := func() (err error) {
+				vault, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Nanosecond})
+				return err
+			}
+			placed, failed := false, false
+			o.Disk = &durable.Disk{Before: func(op durable.Op) error {
+				switch {
+				case op.Verb == durable.Place && op.Path == path:
+					placed = true
+				case placed && !failed && op.Verb == durable.Sync && op.Path == o.Path:
+					failed = true
+					if starts == "sync" {
+						if err := start(); err != nil {
+							t.Error(err)
+						}
+					}
+					return fmt.Errorf("injected: %w", syscall.EIO)
+				case failed && op.Verb == durable.Rename && op.From == path && starts == "rename":
+					if err := start(); !errors.Is(err, bolterrors.ErrTimeout) {
+						t.Errorf("a Vault that starts while vault.db goes gets %v", err)
+					}
+				}
+				return nil
+			}}
+			_, err := run(o, testEntries(10), nil)
+			if starts != "sync" {
+				if !errors.Is(err, syscall.EIO) || !errors.Is(err, copier.ErrDestination) || len(warnings) > 0 {
+					t.Errorf("the copy returns %v, with warnings %q", err, warnings)
+				}
+				if got := names(t, o.Path); len(got) > 0 {
+					t.Errorf("left in place: %q", got)
+				}
+				return
+			}
+			defer vault.Close()
+			if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "input/output error") {
+				t.Errorf("the copy returns %v, with warnings %q", err, warnings)
+			}
+			if got := names(t, o.Path); !slices.Equal(got, []string{raftName, vaultDBName}) {
+				t.Fatalf("directory holds %q", got)
+			}
+			if err := vault.Update(func(tx *bbolt.Tx) error {
+				return tx.Bucket([]byte("data")).Put([]byte("written/by/vault"), []byte("kept"))
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if err := vault.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := start(); err != nil {
+				t.Fatal(err)
+			}
+			if err := vault.View(func(tx *bbolt.Tx) error {
+				if v := tx.Bucket([]byte("data")).Get([]byte("written/by/vault")); string(v) != "kept" {
+					t.Errorf("what the Vault wrote is now %q", v)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
 			}
 		})
 	}
