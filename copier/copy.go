@@ -50,8 +50,10 @@ type Options struct {
 	// loaded, in another way than it was written, checks all that can be
 	// checked of how it is stored, and returns the digests of its entries.
 	// Nothing is put in place unless they are those of what was read. An error
-	// wraps [ErrDestination]. Function Digests of package verify is made for
-	// it. Digests are computed only where it is set.
+	// wraps [ErrDestination]. Method ReadBack of verify.Expected is made for it.
+	// It is also called for a result that is in place, of a process that was
+	// killed before it had said so: there an error that wraps [ErrChanged] as
+	// well is no obstacle where it is on record what was read. Digests are computed only where it is set.
 	ReadBack func(ctx context.Context, dir string) (Digests, error)
 	// Finish, where set, is called once the result is in place, before the
 	// source is given back and the work files are removed: if the process is
@@ -141,7 +143,8 @@ type copying struct {
 	history *history
 	digests Digests
 
-	started bool // there is a setup, of this process or of one that it goes on with
+	started   bool // there is a setup, of this process or of one that it goes on with
+	finishing bool // the result is in place, by a process that was killed then
 
 	phase      Phase
 	phaseStart time.Time
@@ -610,7 +613,7 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 	c.startPhase(PhaseCheck)
 	got, err := c.opts.ReadBack(ctx, sink.Loaded())
 	if err != nil {
-		return cause(ctx, err)
+		return c.hintReadBack(cause(ctx, err))
 	}
 	if got.Equal(want) {
 		c.result.ReadBack = true
@@ -627,10 +630,34 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 			differ = append(differ, "one that was not read") // it may be a piece of a value
 		}
 	}
-	return &Error{Kind: ErrDestination, Op: "read back what was written",
-		Err:  fmt.Errorf("%w: it has %d entries and %d were read from the source; the digests differ under %s", ErrReadBack, got.Total().Entries, want.Total().Entries, strings.Join(differ, ", ")),
-		Hint: "nothing was put in place; check the disk and the memory of this machine, then run the same command again"}
+	return c.hintReadBack(&Error{Kind: ErrDestination, Op: "read back what was written",
+		Err: fmt.Errorf("%w: it has %d entries and %d were read from the source; the digests differ under %s", ErrReadBack, got.Total().Entries, want.Total().Entries, strings.Join(differ, ", "))})
 }
+
+// hintReadBack adds to the error of a read-back what to do.
+func (c *copying) hintReadBack(err error) error {
+	const look = "check the disk and the memory of this machine, then "
+	hint := "nothing was put in place; " + look + "run the same command again"
+	switch {
+	case !errors.Is(err, ErrDestination), errors.Is(err, ErrLocked):
+		return err
+	case !c.finishing && Hint(err) != "":
+		return err
+	case !c.finishing:
+	case errors.Is(err, ErrChanged): // and nobody knows what was read for it
+		hint = "it can't be told any more whether the copy was whole: compare it with the source (verify -config), and free that with -reset"
+	case c.digests == nil:
+		hint = "start no Vault on the copy that is in place: " + look + "put its vault.db aside, free the source with -reset, and copy again"
+	default:
+		hint = "start no Vault on the copy that is in place: " + look + "put its vault.db aside, and run the same command again: it makes the copy anew, and reads what was not saved"
+	}
+	return &Error{Kind: ErrDestination, Err: err, Hint: hint}
+}
+
+// ErrChanged is returned by Options.ReadBack, together with ErrDestination, where
+// a result that is in place was in use: it can't be compared any more with what
+// was read for it.
+var ErrChanged = errors.New("a Vault has run on it since the copy")
 
 // ErrReadBack is returned, together with ErrDestination, when what was written
 // is not what was read from the source.
@@ -700,10 +727,15 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 		}
 	}
 	c.result.Digests = c.digests
+	c.finishing = true
 	if c.digests != nil {
 		err = c.readBack(ctx, c.digests)
 	} else {
 		err = c.look(ctx)
+	}
+	if c.digests != nil && errors.Is(err, ErrChanged) {
+		c.opts.Events(Warning{Message: "a Vault has run on the copy since it was put in place, so that it can't be compared any more with what was read; it was, before it was put in place"})
+		err = nil
 	}
 	if err != nil {
 		return err
@@ -729,7 +761,7 @@ func (c *copying) look(ctx context.Context) error {
 	c.startPhase(PhaseCheck)
 	var err error
 	if c.result.Digests, err = c.opts.ReadBack(ctx, sink.Loaded()); err != nil {
-		return cause(ctx, err)
+		return c.hintReadBack(cause(ctx, err))
 	}
 	total := c.result.Digests.Total()
 	c.result.Load.Entries, c.result.Load.Bytes = total.Entries, total.Bytes

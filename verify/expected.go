@@ -121,26 +121,42 @@ func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestRe
 }
 
 // ReadBack is [Digests] with a look at the rest of a directory that was just
-// written and is not in place yet, and tells what its vault.db holds, with the
-// given number of its largest entries. Where Raft does not stand where want
-// says, whose digests are left alone, the error wraps [ErrRaft] and
-// [copier.ErrDestination].
+// written, and tells what its vault.db holds, with the given number of its largest
+// entries. Where Raft does not stand where want says, whose digests are left alone,
+// or its log is not a new one, the error wraps [ErrRaft] and
+// [copier.ErrDestination], and where a Vault has run on the directory
+// [copier.ErrChanged].
 func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Reading, *Contents, error) {
+	fail := func(r Reading, err error) (Reading, *Contents, error) {
+		return r, nil, &copier.Error{Kind: copier.ErrDestination, Op: "read back " + path, Err: err}
+	}
 	r, contents, err := read(ctx, path, largest)
 	if err != nil {
 		return r, nil, err
 	}
-	log, err := readLog(ctx, filepath.Join(path, "raft"))
+	dir := filepath.Join(path, "raft")
+	log, err := readLog(ctx, dir)
 	if err != nil {
 		return r, nil, err
 	}
+	if log.damage(want.LogStore) == nil {
+		if want.started(r.Raft, log) {
+			return fail(r, fmt.Errorf("%w: it stands at index %d, the log at %d", copier.ErrChanged, r.Raft.Index, log.Last))
+		}
+		if err := log.judge(log.checkNew(ctx, dir)); err != nil {
+			return r, nil, err
+		}
+	}
+	diffs := want.compare(r.Raft, log)
+	if log.Damage == "" && len(diffs) == 0 && log.CurrentTerm != want.Term {
+		diffs = append(diffs, RaftDiff{"log term", fmt.Sprint(want.Term), fmt.Sprint(log.CurrentTerm)})
+	}
 	var what []string
-	for _, d := range want.compare(r.Raft, log) {
+	for _, d := range diffs {
 		what = append(what, fmt.Sprintf("its %s is %q, and must be %q", d.Name, d.Found, d.Expected))
 	}
 	if what != nil {
-		return r, nil, &copier.Error{Kind: copier.ErrDestination, Op: "read back " + path, Err: fmt.Errorf("%w: %s", ErrRaft, strings.Join(what, "; ")),
-			Hint: "nothing was put in place; check the disk and the memory of this machine, then run the same command again"}
+		return fail(r, fmt.Errorf("%w: %s", ErrRaft, strings.Join(what, "; ")))
 	}
 	return r, contents, nil
 }

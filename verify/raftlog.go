@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -11,7 +12,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
@@ -32,7 +35,8 @@ type Log struct {
 	// Bytes is the size of the log's files.
 	Bytes int64 `json:"bytes"`
 	// Damage says what is wrong with it, where something is; the rest is then
-	// not to be relied on. Only what is told here was read.
+	// not to be relied on. Of a raft.db with entries no more was read than what is
+	// told here, and of segments neither the entries nor their checksums.
 	Damage string `json:"damage,omitempty"`
 }
 
@@ -41,23 +45,28 @@ type Log struct {
 // libraries that write these files, since raft-wal can't open a log without
 // writing.
 func readLog(ctx context.Context, dir string) (log Log, err error) {
-	boltFile, wal := filepath.Join(dir, "raft.db"), filepath.Join(dir, "wal")
+	boltFile, walDir := filepath.Join(dir, "raft.db"), filepath.Join(dir, "wal")
 	var read func() error
 	if there(boltFile) {
 		log.Store = "raft.db"
 		read = func() error { return log.readRaftDB(ctx, boltFile) }
-	} else if there(filepath.Join(wal, metadb.FileName)) {
+	} else if there(filepath.Join(walDir, metadb.FileName)) {
 		log.Store = "wal"
-		read = func() error { return log.readWAL(ctx, wal) }
+		read = func() error { return log.readWAL(ctx, walDir) }
 	} else {
 		return log, nil
 	}
-	err = read()
+	return log, log.judge(read())
+}
+
+// judge makes of an error that says what is wrong with a log a part of what is told
+// of it, and returns every other one.
+func (l *Log) judge(err error) error {
 	if errors.Is(err, vaultdb.ErrDamaged) || errors.Is(err, vaultdb.ErrNoBucket) {
-		log.Damage = err.Error()
-		return log, nil
+		l.Damage = err.Error()
+		return nil
 	}
-	return log, err
+	return err
 }
 
 // there tells whether there is a file, or something that will fail to be read.
@@ -78,6 +87,9 @@ func (l *Log) readRaftDB(ctx context.Context, path string) (err error) {
 		return err
 	}
 	first, last, err := file.Ends(ctx, "logs")
+	if err == nil && first == nil { // it is small
+		_, err = file.Check(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -105,6 +117,9 @@ func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	if l.Bytes, err = fileSize(path); err != nil {
+		return err
+	}
+	if _, err := file.Check(ctx); err != nil {
 		return err
 	}
 	term, err := lookUp(ctx, file, metadb.StableBucket, "CurrentTerm")
@@ -147,6 +162,90 @@ func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
 			l.First = s.MinIndex
 		}
 		l.Last = last
+	}
+	return nil
+}
+
+// checkNew checks that a log is as the libraries make a new one, to the last
+// field: of one that was just written nothing is believed that is not seen. The log
+// of a directory that a Vault has run on, perhaps with later versions of them, may
+// hold more. An error that wraps [vaultdb.ErrDamaged] says what is wrong.
+func (l Log) checkNew(ctx context.Context, dir string) (err error) {
+	wrong := func(format string, a ...any) error {
+		return fmt.Errorf("%w: a new log has %s", vaultdb.ErrDamaged, fmt.Sprintf(format, a...))
+	}
+	if l.Last > 0 {
+		return wrong("no entry, not one at %d", l.Last)
+	}
+	path, only := filepath.Join(dir, "raft.db"), map[string]string{"conf": "CurrentTerm"}
+	if l.Store == "wal" {
+		dir = filepath.Join(dir, "wal")
+		path, only = filepath.Join(dir, metadb.FileName), map[string]string{metadb.StableBucket: "CurrentTerm", metadb.MetaBucket: metadb.MetaKey}
+	}
+	file, err := vaultdb.OpenBolt(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	for bucket, key := range only {
+		first, last, err := file.Ends(ctx, bucket)
+		if err != nil {
+			return err
+		}
+		if string(first) != key || string(last) != key {
+			return wrong("%s in its bucket %s, and nothing else", key, bucket)
+		}
+	}
+	if l.Store != "wal" {
+		return nil
+	}
+	raw, err := lookUp(ctx, file, metadb.MetaBucket, metadb.MetaKey)
+	if err != nil {
+		return err
+	}
+	var state types.PersistentState
+	if err := json.Unmarshal(raw, &state); err != nil {
+		return fmt.Errorf("%w: list of segments: %w", vaultdb.ErrDamaged, err)
+	}
+	if same, err := json.Marshal(state); err != nil || !bytes.Equal(raw, same) {
+		return wrong("a list of segments with the fields that it knows, as it writes them")
+	}
+	if len(state.Segments) != 1 || state.NextSegmentID != 1 {
+		return wrong("one segment, and 1 as the next id")
+	}
+	s := state.Segments[0]
+	made := s
+	made.CreateTime = time.Time{}
+	if made != (types.SegmentInfo{BaseIndex: 1, MinIndex: 1, Codec: wal.CodecBinaryV1, SizeLimit: uint32(wal.DefaultSegmentSize)}) {
+		return wrong("the segment that begins at 1, and is written to, not %+v", s)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return inspectError("read "+dir, err)
+	}
+	if len(files) != 2 {
+		return wrong("2 files, not %d", len(files))
+	}
+	return checkEmpty(filepath.Join(dir, segment.FileName(s)))
+}
+
+// checkEmpty checks that a segment begins with as many zeros as a look takes in:
+// it has no header before it has an entry.
+func checkEmpty(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return inspectError("read "+path, err)
+	}
+	defer f.Close()
+	begin := make([]byte, 64<<10)
+	n, err := io.ReadFull(f, begin)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return inspectError("read "+path, err)
+	}
+	for i, b := range begin[:n] {
+		if b != 0 {
+			return fmt.Errorf("%w: segment %s of a new log has byte %#x at %d", vaultdb.ErrDamaged, filepath.Base(path), b, i)
+		}
 	}
 	return nil
 }

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/hashicorp/raft-wal/metadb"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -27,6 +30,14 @@ func (s damagedSink) Load(ctx context.Context, in copier.Stream) (copier.LoadSta
 		s.damage(s.Loaded())
 	}
 	return stats, err
+}
+
+// readBackOf reads back what a sink writes for node-1 with the given log.
+func readBackOf(store string) func(context.Context, string) (copier.Digests, error) {
+	return func(ctx context.Context, dir string) (copier.Digests, error) {
+		r, _, err := Expected{Index: raft.FSMIndex, Term: raft.FSMTerm, NodeID: "node-1", Address: "127.0.0.1:8201", LogStore: store}.ReadBack(ctx, dir, 0)
+		return r.Digests, err
+	}
 }
 
 // TestReadBack damages a real vault.db between its being written and its being
@@ -83,11 +94,8 @@ func TestReadBack(t *testing.T) {
 			sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201"})
 			check(t, err)
 			res, err := copier.Copy(t.Context(), &fakeSource{entries: good}, damagedSink{sink, func(dir string) { c.f(t, dir) }}, copier.Options{
-				Memory: copier.MinMemory,
-				ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
-					r, _, err := Expected{Index: raft.FSMIndex, Term: raft.FSMTerm, NodeID: "node-1", Address: "127.0.0.1:8201", LogStore: "raft.db"}.ReadBack(ctx, dir, 0)
-					return r.Digests, err
-				},
+				Memory:   copier.MinMemory,
+				ReadBack: readBackOf("raft.db"),
 			})
 			list, lerr := os.ReadDir(dir)
 			check(t, lerr)
@@ -103,6 +111,178 @@ func TestReadBack(t *testing.T) {
 			if len(list) != 0 {
 				t.Errorf("the destination holds %v", list)
 			}
+			if hint := copier.Hint(err); c.want != vaultdb.ErrDamaged && !strings.Contains(hint, "nothing was put in place") || hint == "" {
+				t.Errorf("the hint is %q", hint)
+			}
 		})
 	}
+}
+
+// Of a log that was just written nothing is believed that is not seen: it has its
+// term, no entry, and both of its meta pages.
+func TestReadBackOfTheLog(t *testing.T) {
+	e := some(10)
+	for name, damage := range map[string]func(dir string){
+		"one bit of the term": func(dir string) { writeRaftDB(t, dir, raft.FSMTerm|1<<62) },
+		"entries in the log":  func(dir string) { appendLogs(t, dir, 5, 9) },
+		"another key": func(dir string) {
+			update(t, filepath.Join(dir, "raft", "raft.db"), func(tx *bolt.Tx) error {
+				return tx.Bucket([]byte("conf")).Put([]byte("LastVoteTerm"), make([]byte, 8))
+			})
+		},
+		"the older meta page": func(dir string) {
+			path := filepath.Join(dir, "raft", "raft.db")
+			b, err := os.ReadFile(path)
+			check(t, err)
+			const txid = 16 + 48
+			older := 0
+			if b[txid] > b[os.Getpagesize()+txid] {
+				older = os.Getpagesize()
+			}
+			b[older+20] ^= 1
+			check(t, os.WriteFile(path, b, 0o600))
+		},
+	} {
+		dir := directory(t, e)
+		damage(dir)
+		if _, _, err := expect(e).ReadBack(t.Context(), dir, 0); !errors.Is(err, ErrRaft) {
+			t.Errorf("%s: read back with %v", name, err)
+		}
+	}
+}
+
+// Every bit of the list of segments of a new write-ahead log, and of where the
+// first entry will be.
+func TestReadBackOfTheWAL(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	check(t, os.Mkdir(dir, 0o700))
+	sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201", WAL: true})
+	check(t, err)
+	_, err = copier.Copy(t.Context(), &fakeSource{entries: some(10)}, sink, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("wal")})
+	check(t, err)
+	wal := filepath.Join(dir, "raft", "wal")
+	refused := func(what string) {
+		t.Helper()
+		if _, err := readBackOf("wal")(t.Context(), dir); !errors.Is(err, ErrRaft) {
+			t.Errorf("%s: read back with %v", what, err)
+		}
+	}
+	file := filepath.Join(wal, metadb.FileName)
+	good, err := os.ReadFile(file)
+	check(t, err)
+	begin := bytes.LastIndex(good, []byte(`{"NextSegmentID"`))
+	end := begin + bytes.IndexByte(good[begin:], 0)
+	created := []byte(`"CreateTime":"`)
+	text := good[begin:end]
+	time := begin + bytes.Index(text, created) + len(created)
+	for i := begin; i < end; i++ {
+		if time <= i && i < time+bytes.IndexByte(good[time:], '"') {
+			continue // whenever that was
+		}
+		for bit := range 8 {
+			bad := slices.Clone(good)
+			bad[i] ^= 1 << bit
+			check(t, os.WriteFile(file, bad, 0o600))
+			refused(string(bad[begin:end]))
+		}
+	}
+	check(t, os.WriteFile(file, good, 0o600))
+
+	segments, err := filepath.Glob(filepath.Join(wal, "*.wal"))
+	check(t, err)
+	if len(segments) != 1 {
+		t.Fatal(segments)
+	}
+	for _, at := range []int64{0, 31, 32, 4000} {
+		f, err := os.OpenFile(segments[0], os.O_WRONLY, 0)
+		check(t, err)
+		for _, b := range []byte{1, 0} {
+			_, err = f.WriteAt([]byte{b}, at)
+			check(t, err)
+			if b == 1 {
+				refused("a byte of the segment")
+			}
+		}
+		check(t, f.Close())
+	}
+	check(t, os.WriteFile(filepath.Join(wal, "00000000000000000002-0000000000000001.wal"), nil, 0o600))
+	refused("another segment")
+	check(t, os.Remove(filepath.Join(wal, "00000000000000000002-0000000000000001.wal")))
+	if _, err := readBackOf("wal")(t.Context(), dir); err != nil {
+		t.Errorf("undamaged: %v", err)
+	}
+}
+
+// A keptSink is one whose process was killed behind its commit.
+type keptSink struct{ *raft.Sink }
+
+func (s keptSink) Close(bool) error { return s.Sink.Close(true) }
+
+// A copy that was killed behind its commit is resumed: when a Vault has run on it
+// since, and when its vault.db was damaged since, and is put aside then.
+func TestResumeOfWhatIsInPlace(t *testing.T) {
+	e, errAgain := some(20), errors.New("read again")
+	newSink := func(dir string) *raft.Sink {
+		s, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201"})
+		check(t, err)
+		return s
+	}
+	killed := func(t *testing.T) string {
+		dir := filepath.Join(t.TempDir(), "data")
+		check(t, os.Mkdir(dir, 0o700))
+		res, err := copier.Copy(t.Context(), &fakeSource{entries: e}, keptSink{newSink(dir)}, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("raft.db")})
+		if err != nil || !res.Complete {
+			t.Fatal(res, err)
+		}
+		return dir
+	}
+	resume := func(t *testing.T, dir string, read error) (copier.Result, []string, error) {
+		var warnings []string
+		src := &fakeSource{entries: e, readPage: func(context.Context) error { return read }}
+		res, err := copier.Copy(t.Context(), src, newSink(dir), copier.Options{Memory: copier.MinMemory, Resume: true, ReadBack: readBackOf("raft.db"), Events: func(ev copier.Event) {
+			if w, ok := ev.(copier.Warning); ok {
+				warnings = append(warnings, w.Message)
+			}
+		}})
+		return res, warnings, err
+	}
+	t.Run("used", func(t *testing.T) {
+		dir := killed(t)
+		setRaft(t, dir, 57, "node-1", "127.0.0.1:8201")
+		check(t, os.Chmod(filepath.Join(dir, "raft"), 0o700))
+		writeRaftDB(t, dir, 2)
+		res, warnings, err := resume(t, dir, errAgain)
+		if err != nil || !res.Complete || res.ReadBack || !res.Digests.Equal(digestsOf(e)) || len(warnings) != 1 || !strings.Contains(warnings[0], "Vault has run") {
+			t.Errorf("%+v, %q, %v", res, warnings, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, ".dyn2raft")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the work files: %v", err)
+		}
+	})
+	t.Run("used, and nobody knows what was read", func(t *testing.T) {
+		dir := killed(t)
+		setRaft(t, dir, 57, "node-1", "127.0.0.1:8201")
+		writeRaftDB(t, dir, 2)
+		check(t, os.Remove(filepath.Join(dir, ".dyn2raft", "work", "copy.json")))
+		if res, _, err := resume(t, dir, errAgain); !errors.Is(err, copier.ErrChanged) || res.Complete || !strings.Contains(copier.Hint(err), "-reset") {
+			t.Errorf("%v, %q", err, copier.Hint(err))
+		}
+	})
+	t.Run("damaged", func(t *testing.T) {
+		dir := killed(t)
+		file := filepath.Join(dir, "vault.db")
+		update(t, file, func(tx *bolt.Tx) error { return tx.Bucket([]byte("data")).Put([]byte("core/000/key"), []byte("other")) })
+		_, _, err := resume(t, dir, errAgain)
+		if !errors.Is(err, copier.ErrReadBack) || !strings.Contains(copier.Hint(err), "start no Vault") || strings.Contains(copier.Hint(err), "nothing was put in place") {
+			t.Fatalf("%v, %q", err, copier.Hint(err))
+		}
+		check(t, os.Rename(file, file+".bad"))
+		// It was too short to have saved anything.
+		if res, _, err := resume(t, dir, nil); err != nil || !res.ReadBack || !res.Digests.Equal(digestsOf(e)) {
+			t.Errorf("%+v, %v", res, err)
+		}
+		if rep, err := CheckManifest(t.Context(), Expected{Digests: digestsOf(e), Index: raft.FSMIndex, Term: raft.FSMTerm}, dir); err != nil || !rep.Equal() {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	})
 }

@@ -160,15 +160,20 @@ func (s *Sink) refuseVaultDB() error {
 	if !there {
 		return nil
 	}
+	runID := s.completedBy()
 	if inUse(path) {
+		hint := "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)"
+		if runID != "" {
+			hint = "it is the complete copy of run " + runID + ", and nothing has to be copied; stop that Vault for a moment and add --resume to free the table and to remove the work files. " +
+				"Or leave it running: -reset frees the table, and then they can go: rm -r " + shellescape.Quote(s.stage(""))
+		}
 		return &copier.Error{
 			Kind: copier.ErrLocked,
 			Op:   "check " + s.opts.Path,
-			Hint: "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)",
+			Hint: hint,
 			Err:  errors.New("vault.db is in use: a running Vault has it open"),
 		}
 	}
-	runID := s.completedBy()
 	if runID == "" {
 		return s.holdsData(vaultDBName, "")
 	}

@@ -599,6 +599,17 @@ func TestPrepareRefuses(t *testing.T) {
 			}
 			t.Cleanup(func() { db.Close() })
 		}, copier.ErrLocked, "running Vault"},
+		"a complete copy in use": {func(t *testing.T, o *Options) {
+			if err := os.Mkdir(filepath.Join(o.Path, stagingName), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			file(filepath.Join(stagingName, recordName), `{"format":1,"run_id":"run-9"}`)(t, o)
+			db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { db.Close() })
+		}, copier.ErrLocked, "the complete copy of run run-9"},
 		"another node-id":        {file(nodeIDName, "node-2"), copier.ErrDestination, `"node-2"`},
 		"node-id with a newline": {file(nodeIDName, "node-1\n"), copier.ErrDestination, `"node-1\n"`},
 		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "rm "},
