@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -199,6 +200,43 @@ func TestManifestExpected(t *testing.T) {
 	rep, err := CheckManifest(t.Context(), m.Expected(), directory(t, e))
 	if err != nil || !rep.Equal() {
 		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// Every bit of a manifest's file: what comes of it is refused.
+func TestManifestDamage(t *testing.T) {
+	digests := digestsOf(some(12))
+	m := Manifest{RunID: "run", Prefixes: digests, Total: digests.Total(), Partial: true, StartKey: "a",
+		Destination: ManifestDestination{Path: "/x", NodeID: "n1", Address: "127.0.0.1:8201", Index: 2, Term: 1, LogStore: "raft.db"}}
+	file := filepath.Join(t.TempDir(), "manifest.json")
+	check(t, m.Write(file))
+	got, err := ReadManifest(file)
+	if err != nil || !reflect.DeepEqual(got.Expected(), m.Expected()) || got.SHA256 != m.SHA256 || len(m.SHA256) != 64 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	good, err := os.ReadFile(file)
+	check(t, err)
+	refused := func(data []byte) {
+		t.Helper()
+		check(t, os.WriteFile(file, data, 0o600))
+		if _, err := ReadManifest(file); !errors.Is(err, ErrNotManifest) || !errors.Is(err, copier.ErrDestination) {
+			t.Errorf("read with %v: %s", err, data)
+		}
+	}
+	for i := range good {
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			refused(bad)
+		}
+		refused(good[:i])
+	}
+	refused(bytes.Replace(good, []byte(m.SHA256), nil, 1))
+	refused(append(good, '\n'))
+	m.Total.Entries++
+	check(t, m.Write(file))
+	if _, err := ReadManifest(file); !errors.Is(err, ErrNotManifest) || !strings.Contains(err.Error(), "add up") {
+		t.Errorf("a wrong total: %v", err)
 	}
 }
 

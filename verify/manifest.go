@@ -1,12 +1,15 @@
 package verify
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -21,8 +24,11 @@ const manifestFormat = 3
 // skipped, what was written, and how. It holds no value of an entry and no
 // credential. docs/manifest.md describes its fields.
 type Manifest struct {
-	Format int  `json:"format"`
-	Tool   Tool `json:"tool"`
+	Format int `json:"format"`
+	// SHA256 is that of the manifest's file with 64 zeros in its own place, in
+	// hexadecimal: a record in which one bit has changed is none. Write sets it.
+	SHA256 string `json:"sha256"`
+	Tool   Tool   `json:"tool"`
 	// RunID is the copy's id, Start when it was begun for the first time, End
 	// when its result was in place, and Resumed how often it was resumed.
 	RunID   string    `json:"run_id"`
@@ -113,16 +119,28 @@ type Sample = copier.Sample
 // is by default: beside it, so that the directory holds what is Vault's only.
 func ManifestPath(path string) string { return filepath.Clean(path) + ".dyn2raft.json" }
 
+// noSum stands for a manifest's own checksum where that is computed.
+var noSum = strings.Repeat("0", 2*sha256.Size)
+
+// intact tells whether the checksum in a manifest is that of its file.
+func (m *Manifest) intact(data []byte) bool {
+	data = bytes.Replace(data, []byte(m.SHA256), []byte(noSum), 1)
+	return m.SHA256 == fmt.Sprintf("%x", sha256.Sum256(data))
+}
+
 // Write writes the manifest, durably and whole. An error wraps
 // [copier.ErrDestination].
 func (m *Manifest) Write(file string) error {
-	m.Format = manifestFormat
+	m.Format, m.SHA256 = manifestFormat, noSum
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
+	data = append(data, '\n')
+	m.SHA256 = fmt.Sprintf("%x", sha256.Sum256(data))
+	data = bytes.Replace(data, []byte(noSum), []byte(m.SHA256), 1) // it comes before any text of another's
 	var disk *durable.Disk
-	if err := disk.Replace(file, append(data, '\n')); err != nil {
+	if err := disk.Replace(file, data); err != nil {
 		return manifestError("write manifest "+file, err, "")
 	}
 	return nil
@@ -198,8 +216,11 @@ func ReadManifest(file string) (*Manifest, error) {
 	if m.Format != manifestFormat || m.RunID == "" || m.Prefixes == nil {
 		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its format is %d, and this dyn2raft knows %d", ErrNotManifest, m.Format, manifestFormat), "")
 	}
+	if !m.intact(data) {
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its checksum is not that of the file", ErrNotManifest), "the file was changed, or damaged: use the copy of it that you put aside")
+	}
 	if m.Prefixes.Total() != m.Total {
-		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its prefixes do not add up to its total", ErrNotManifest), "the file was changed, or damaged")
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its prefixes do not add up to its total", ErrNotManifest), "")
 	}
 	return &m, nil
 }

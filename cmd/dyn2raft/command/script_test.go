@@ -28,6 +28,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // A script is what the commands of one script share.
@@ -192,6 +193,14 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		need(ts, !neg && len(args) == 1, "del-item KEY")
 		path, key := dynamodb.KeyItem(args[0])
 		ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
+	},
+	// seal-manifest FILE: write a manifest that was made or changed by hand anew, with
+	// the checksum that belongs to it.
+	"seal-manifest": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, !neg && len(args) == 1, "seal-manifest FILE")
+		var m verify.Manifest
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &m))
+		ts.Check(m.Write(ts.MkAbs(args[0])))
 	},
 	// copied DIR: its vault.db has all entries of the table and no other.
 	"copied": func(ts *testscript.TestScript, neg bool, args []string) {
