@@ -51,7 +51,7 @@ var (
 	// ErrInUse is returned by Open when another process has the file open for
 	// writing, as a running Vault has.
 	ErrInUse = errors.New("in use")
-	// ErrNoBucket is returned when a file is sound, but lacks a bucket.
+	// ErrNoBucket is returned when a file lacks a bucket.
 	ErrNoBucket = errors.New("it has no such bucket")
 )
 
@@ -89,8 +89,10 @@ const maxBuckets = 1000
 
 // Open opens a vault.db for reading and takes the shared lock that keeps a
 // Vault from starting on it until Close. Where a Vault runs on it the error
-// wraps [ErrInUse] and copier.ErrLocked; all others wrap copier.ErrDestination.
-// It does not wait, and changes nothing.
+// wraps [ErrInUse] and copier.ErrLocked; all others wrap copier.ErrDestination. One
+// without a bucket "data", which every Vault makes at once, wraps [ErrDamaged] and
+// [ErrNoBucket]: the name may be what is damaged. It does not wait, and changes
+// nothing.
 func Open(path string) (*File, error) {
 	f, err := OpenBolt(path)
 	if err != nil {
@@ -98,7 +100,7 @@ func Open(path string) (*File, error) {
 	}
 	if _, ok := f.buckets[DataBucket]; !ok {
 		return nil, errors.Join(
-			f.fail(fmt.Errorf(`%w: without a bucket %q it is not a Vault's`, ErrNoBucket, DataBucket), ""),
+			f.fail(fmt.Errorf("%w, or not a Vault's: bucket %q: %w", ErrDamaged, DataBucket, ErrNoBucket), "copy again into an empty directory"),
 			f.Close())
 	}
 	return f, nil

@@ -338,7 +338,7 @@ func TestOpen(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if name == "other buckets" {
-				if !errors.Is(err, ErrNoBucket) || errors.Is(err, ErrDamaged) {
+				if !errors.Is(err, ErrNoBucket) || !errors.Is(err, ErrDamaged) {
 					t.Errorf("got %v", err)
 				}
 				f, err := OpenBolt(path)
