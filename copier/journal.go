@@ -59,7 +59,7 @@ type journal struct {
 }
 
 const (
-	journalFormat    = 4
+	journalFormat    = 5
 	setupName        = "copy.json"
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"

@@ -177,8 +177,8 @@ def xxh3(data, seed):
 
 
 def entry(key, value):
-    seeds = xxh3(key, 0)
-    (low, high), (low2, high2) = (xxh3(value, seed) for seed in seeds)
+    both = b"".join(half.to_bytes(8, "big") for part in (key, value) for half in reversed(xxh3(part, 0)))
+    (low, high), (low2, high2) = xxh3(both, 0), xxh3(both, 1)
     return high << 192 | low << 128 | high2 << 64 | low2
 
 

@@ -18,7 +18,7 @@ import (
 
 // manifestFormat is the version of the manifest's form. Fields may be added
 // without a new one; none is ever removed or given another meaning.
-const manifestFormat = 3
+const manifestFormat = 4
 
 // A Manifest is the record of a complete copy: what was read, what was
 // skipped, what was written, and how. It holds no value of an entry and no
