@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 
 	"github.com/aws/smithy-go"
@@ -26,6 +27,9 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 	defer goOn(out)
 	var api smithy.APIError
 	var cert *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
+	var late *timeoutError
+	var foreign *smithy.DeserializationError
 	switch {
 	case errors.As(err, &api):
 		switch api.ErrorCode() {
@@ -37,14 +41,30 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 			out.Hint = "the AWS credentials have expired: renew them, then run the same command again (an interrupted copy goes on with --resume)"
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
 			out.Hint = "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock"
+		case unknownCode: // an answer without one
+			out.Hint = hintForeign
 		}
 	case errors.As(err, &cert):
 		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
+	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
+		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… in storage_source or AWS_DYNAMODB_ENDPOINT if that is meant, or check the proxy"
+	case errors.As(err, &foreign) && action == "DescribeTable", errors.Is(err, errNoTable): // it is the first that is asked
+		out.Hint = hintForeign
+	case errors.As(err, &late):
+		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
 	case isDial(err):
 		out.Hint = "the endpoint can't be reached from here: check region and endpoint in storage_source, AWS_DYNAMODB_ENDPOINT, the network and the proxy"
 	}
 	return out
 }
+
+// errNoTable is the answer to DescribeTable of what is no DynamoDB.
+var errNoTable = errors.New("the response describes no table")
+
+const (
+	unknownCode = "UnknownError" // the SDK's, of an error without a code
+	hintForeign = "what answers there is not DynamoDB: check endpoint in storage_source, AWS_DYNAMODB_ENDPOINT and the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)"
+)
 
 // goOn adds to the hint of an error that ended the tries what to do then.
 func goOn(out *copier.Error) {
@@ -91,10 +111,14 @@ func plain(err error) error {
 	var api smithy.APIError
 	var op *net.OpError
 	var late *timeoutError
+	var foreign *smithy.DeserializationError
+	var status interface{ HTTPStatusCode() int }
 	switch {
 	case errors.As(err, &late):
 		return late
 	case errors.As(err, &api):
+	case errors.As(err, &foreign) && errors.As(err, &status):
+		return &plainError{fmt.Sprintf("HTTP status %d with what is no answer of DynamoDB: %v", status.HTTPStatusCode(), foreign.Err), err}
 	case errors.As(err, &op):
 		return &plainError{op.Error(), err} // without the SDK's zero status and empty request id
 	case errors.Is(err, context.DeadlineExceeded):

@@ -31,7 +31,8 @@ type tries struct {
 	// Of the waits between two tries the first is at most base, and each may
 	// be twice as long as the one before, up to longest.
 	base, longest time.Duration
-	// timeout bounds one try, its response's body included.
+	// timeout bounds one try, its response's body included. So does what is left
+	// of lasting, where that is less.
 	timeout time.Duration
 }
 
@@ -45,12 +46,17 @@ var defaultTries = tries{
 	timeout: time.Minute,
 }
 
-// prepareTries bounds the tries of the very first request: a wrong endpoint
-// shall be told at once.
+// These bound the tries of the very first request: a wrong endpoint shall be told
+// at once.
 const (
 	prepareRetries = 3
 	prepareLongest = time.Second
+	prepareTimeout = 10 * time.Second
 )
+
+// lastTimeout is how long a try may take at least: the last one begins when
+// nothing is left of the time.
+const lastTimeout = time.Second
 
 // throttledLongest bounds the wait of a throttled request. A table's capacity comes
 // anew each second, and fewer workers ask for it after each throttling: whoever waits
@@ -136,12 +142,12 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		if t.max < 0 || t.max > prepareRetries {
 			t.max = prepareRetries
 		}
-		t.longest = min(t.longest, prepareLongest)
+		t.longest, t.timeout = min(t.longest, prepareLongest), min(t.timeout, prepareTimeout)
 	}
 	var made triesMade
-	var first time.Time // when a try failed first
+	var first time.Time // when the first try began that failed
 	for {
-		out, meta, err := r.try(ctx, in, next)
+		out, meta, began, err := r.try(ctx, in, next, t, first)
 		if err == nil {
 			r.succeeded(ctx)
 			meta.Set(triesKey{}, made)
@@ -159,7 +165,7 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		case !r.worthAnother(err):
 			return out, meta, err
 		case first.IsZero():
-			first = time.Now()
+			first = began
 		}
 		wait := t.wait(int(made.failed), throttled)
 		event := copier.Retried{Err: plain(err), Throttled: throttled}
@@ -184,31 +190,38 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 	}
 }
 
-// try makes one try.
-func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
-	middleware.InitializeOutput, middleware.Metadata, error,
+// try makes one try of a request, another of which began at first and failed, if
+// any has. It begins when there is capacity for it.
+func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler, t tries, first time.Time) (
+	out middleware.InitializeOutput, meta middleware.Metadata, began time.Time, err error,
 ) {
 	cost, _ := ctx.Value(costKey{}).(float64)
 	if err := r.capacity.take(ctx, cost); err != nil {
-		return middleware.InitializeOutput{}, middleware.Metadata{}, err
+		return out, meta, began, err
 	}
 	using := r.creds.current()
-	tctx, cancel := context.WithTimeout(ctx, r.timeout)
+	began = time.Now()
+	timeout := t.lasting
+	if !first.IsZero() {
+		timeout -= r.nothingSince(first)
+	}
+	timeout = min(t.timeout, max(timeout, lastTimeout))
+	tctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	out, meta, err := next.HandleInitialize(tctx, in)
+	out, meta, err = next.HandleInitialize(tctx, in)
 	if err == nil || ctx.Err() != nil {
-		return out, meta, err
+		return out, meta, began, err
 	}
 	switch {
 	case tctx.Err() != nil:
-		err = &timeoutError{r.timeout}
+		err = &timeoutError{timeout.Round(time.Millisecond)}
 	case costsNothing(err):
 		r.capacity.give(cost)
 	}
 	if isCredentials(err) {
 		r.creds.reload(using)
 	}
-	return out, meta, err
+	return out, meta, began, err
 }
 
 // succeeded notes a success. Only reads count as progress: the lock is renewed
@@ -230,7 +243,7 @@ func (r *retrier) throttled() {
 }
 
 // nothingSince is for how long nothing has succeeded, as far as a request knows
-// that failed first at that time. A time at which nothing was asked for does
+// whose first try that failed began at that time. A time at which nothing was asked for does
 // not count.
 func (r *retrier) nothingSince(first time.Time) time.Duration {
 	r.mu.Lock()

@@ -204,7 +204,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", err)
 	}
 	if out.Table == nil {
-		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", errors.New("the response describes no table: is the endpoint DynamoDB's?"))
+		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", errNoTable)
 	}
 	t := out.Table
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {

@@ -233,6 +233,40 @@ func TestUntrustedCertificate(t *testing.T) {
 	wantError(t, err, copier.ErrSource, "certificate", "AWS_CA_BUNDLE")
 }
 
+// TestNoTLS: an endpoint without a scheme is taken for https.
+func TestNoTLS(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	zero := 0
+	s, err := New(t.Context(), Options{Endpoint: "https" + strings.TrimPrefix(srv.URL, "http"), AccessKey: "a", SecretKey: "b", MaxRetries: &zero})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Prepare(t.Context())
+	wantError(t, err, copier.ErrSource, "HTTP response to HTTPS client", "http://…")
+}
+
+// TestNoAnswer: what takes connections and does not answer is given up within
+// RetryFor, and, where it has never answered, soon.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.fill(10)
+	const limit = 400 * time.Millisecond
+	s, _ := e.source(retryFor(limit))
+	_, err := s.Prepare(t.Context())
+	e.ok(err)
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute})
+	start := time.Now()
+	wantError(t, new(found).read(t.Context(), s, segments6[:1]), copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
+	if d := time.Since(start); d < limit || d > limit+lastTimeout+2*time.Second {
+		t.Errorf("given up after %v", d)
+	}
+	_, err = s.Prepare(t.Context())
+	wantError(t, err, copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
+}
+
 // TestNotDynamoDB: an endpoint that answers, but not as DynamoDB.
 func TestNotDynamoDB(t *testing.T) {
 	t.Parallel()
@@ -240,6 +274,14 @@ func TestNotDynamoDB(t *testing.T) {
 		"empty object": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "{}") },
 		"web page":     func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>Welcome!</html>") },
 		"forbidden":    func(w http.ResponseWriter) { w.WriteHeader(http.StatusForbidden) },
+		"proxy": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusProxyAuthRequired)
+			_, _ = io.WriteString(w, "<html>Who are you?</html>")
+		},
+		"another service": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"errors":[]}`)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
@@ -250,9 +292,8 @@ func TestNotDynamoDB(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err = s.Prepare(t.Context()); !errors.Is(err, copier.ErrSource) {
-				t.Errorf("error is %v", err)
-			}
+			_, err = s.Prepare(t.Context())
+			wantError(t, err, copier.ErrSource, "call DescribeTable on table ", "what answers there is not DynamoDB")
 			if w := eventsOf[copier.Warning](rec); name == "forbidden" && len(w) != 0 { // no word about checksums
 				t.Errorf("warnings: %v", w)
 			}

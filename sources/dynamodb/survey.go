@@ -54,7 +54,7 @@ func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 		return nil, s.fail(ctx, "DescribeTable", err)
 	}
 	if out.Table == nil {
-		return nil, s.fail(ctx, "DescribeTable", errors.New("the response describes no table: is the endpoint DynamoDB's?"))
+		return nil, s.fail(ctx, "DescribeTable", errNoTable)
 	}
 	t := out.Table
 	v := &Survey{
