@@ -186,6 +186,10 @@ func (s *Sink) refuseVaultDB() error {
 	return &copier.CompleteError{RunID: runID, Err: s.holdsData(vaultDBName, runID)}
 }
 
+// ErrHoldsData is returned, together with [copier.ErrDestination], by Prepare where
+// the directory has Vault's files in it, and nothing tells whose they are.
+var ErrHoldsData = errors.New("the directory already holds Vault's data")
+
 // holdsData is the error for a directory that has Vault's files in it.
 func (s *Sink) holdsData(name, runID string) error {
 	if runID != "" {
@@ -209,7 +213,7 @@ func (s *Sink) holdsData(name, runID string) error {
 		Op:   "check " + s.opts.Path,
 		Hint: fmt.Sprintf("nothing was changed; if these files are not needed, put them aside and copy again: mkdir %s && %s %s",
 			old, move, old),
-		Err: fmt.Errorf("the directory already holds Vault's data (%s)", name),
+		Err: fmt.Errorf("%w (%s)", ErrHoldsData, name),
 	}
 }
 

@@ -81,7 +81,8 @@ func copyCommand(std Streams) *cli.Command {
 			"table first. The data directory must exist and hold no Vault data.\n\n" +
 			"What was read is saved every few seconds. A copy that was interrupted, killed or failed is\n" +
 			"gone on with by -resume, or thrown away by -restart; until it is complete or given up\n" +
-			"(-reset), no Vault starts on the table.",
+			"(-reset), no Vault starts on the table. Of a complete copy -resume checks, and says, what\n" +
+			"verify -manifest does; exit status 3: the directory is not what was copied.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
@@ -215,7 +216,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	stop()
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport
-		if rep, err = alreadyComplete(ctx, err, rec, cmd.Bool("keep-source-locked")); rep != nil {
+		if rep, err = alreadyComplete(ctx, err, rec, cmd.String("config"), cmd.Bool("keep-source-locked")); rep != nil {
 			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
 		}
 	}

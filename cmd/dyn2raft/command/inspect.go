@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
@@ -196,22 +198,30 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 
 // alreadyComplete looks whether what stands in the way of a copy that was to be
 // resumed is its own result, and says what it finds of its locks in the table.
-// failed is the error of the copy, and keep tells whether core/migration shall stay
-// in the table.
-func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, keep bool) (*verify.ManifestReport, error) {
-	if !errors.Is(failed, copier.ErrDestination) {
+// failed is the error of the copy, config the name of its configuration, and keep
+// tells whether core/migration shall stay in the table.
+func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, config string, keep bool) (*verify.ManifestReport, error) {
+	if !errors.Is(failed, sink.ErrHoldsData) {
 		return nil, failed
 	}
+	path, table := rec.cfg.Destination.Path, rec.cfg.Source.Table
 	m, err := verify.ReadManifest(rec.file)
-	if err != nil || m.Destination.Path != rec.cfg.Destination.Path || m.Source.Name != rec.cfg.Source.Table {
-		return nil, failed
+	if err == nil && (m.Destination.Path != path || m.Source.Name != table) {
+		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination.Path)
 	}
-	rep, err := verify.CheckManifest(ctx, m.Expected(), rec.cfg.Destination.Path)
-	if err != nil || !rep.Equal() {
-		return nil, failed
+	if err != nil {
+		return nil, &copier.Error{Err: failed, Hint: fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
+			"Without it, compare the directory with the table: dyn2raft verify -config %s", err, shellescape.Quote(config))}
 	}
 	rec.manifest = m
 	rec.out.log.Info("the copy was complete already, and the table is not read again")
+	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	if !rep.Equal() {
+		return rep, nil
+	}
 	was, _ := m.Settings["keep_source_locked"].(bool)
 	if keep || !was {
 		// Its locks, if the process ended before it had released them: with keep the

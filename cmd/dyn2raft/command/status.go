@@ -112,6 +112,12 @@ func (p *printer) status(r statusRecord) error {
 		t.row("State", "no copy: %s holds nothing of a Vault's", r.Destination)
 	case sink.StateComplete:
 		t.row("State", "complete: %s holds a vault.db", r.Destination)
+		switch {
+		case r.Setup != nil:
+			t.row("To do", "its process ended before it had freed the table and removed its work files: copy --resume does that")
+		case r.Copy == nil:
+			t.row("Copied", "not known: no manifest says whose it is; verify -config compares it with the table")
+		}
 	case sink.StateUnfinished:
 		t.row("State", "unfinished: no dyn2raft is at work on %s", r.Destination)
 	default:
