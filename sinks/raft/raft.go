@@ -177,7 +177,8 @@ func (s *Sink) Prepare(ctx context.Context) error {
 	}
 	var err error
 	if s.owner, err = lookupOwner(s.opts.Owner); err != nil {
-		return &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + s.opts.Owner, Err: err}
+		return &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + s.opts.Owner, Err: err,
+			Hint: "name the user that Vault runs as, and has an account here, or give its number: -owner uid:gid"}
 	}
 	if err := s.takeLock(); err != nil {
 		return err

@@ -615,7 +615,7 @@ func TestPrepareRefuses(t *testing.T) {
 		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "rm "},
 		"staging not a directory": {file(stagingName, "x"), copier.ErrDestination,
 			"move it away"},
-		"unknown user":  {func(t *testing.T, o *Options) { o.Owner = "no-such-user-here" }, copier.ErrConfig, "no-such-user-here"},
+		"unknown user":  {func(t *testing.T, o *Options) { o.Owner = "no-such-user-here" }, copier.ErrConfig, "name the user that Vault runs as"},
 		"unknown group": {func(t *testing.T, o *Options) { o.Owner = "0:no-such-group-here" }, copier.ErrConfig, "no-such-group-here"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -129,7 +129,8 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	}
 	cfg, err := loadConfig(ctx, opts)
 	if err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err,
+			Hint: "check AWS_PROFILE, AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE; by default the files are in ~/.aws, and sudo has another home"}
 	}
 	s := &Source{opts: opts, timing: vaultTiming, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {

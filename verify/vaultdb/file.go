@@ -36,8 +36,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -106,6 +108,8 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
+const hintPermission = "run as the user that Vault runs as, whose alone it is: sudo -u vault dyn2raft …"
+
 // OpenBolt is [Open] for a bbolt file with other buckets than a Vault's.
 func OpenBolt(path string) (*File, error) {
 	f := &File{name: path}
@@ -113,12 +117,19 @@ func OpenBolt(path string) (*File, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, f.fail(err, "nothing was copied to this directory, or the copy is not complete (dyn2raft status tells): check the path, in storage_destination and VAULT_RAFT_PATH where they name it")
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, f.fail(err, "name the data directory, which holds vault.db and raft")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, f.fail(err, hintPermission)
 	case err != nil:
 		return nil, f.fail(err, "")
 	case !st.Mode().IsRegular(): // opening a pipe would wait for a writer
 		return nil, f.fail(errors.New("not a regular file"), "")
 	}
 	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, f.fail(err, hintPermission)
+	}
 	if err != nil {
 		return nil, f.fail(err, "")
 	}

@@ -50,6 +50,12 @@ func configureCompletion(c *cli.Command) {
 	c.UsageText = "dyn2raft completion bash|zsh|fish"
 	c.Description = "The command reference says where the script belongs."
 	c.Commands = slices.DeleteFunc(c.Commands, func(shell *cli.Command) bool { return shell.Name == "pwsh" })
+	c.Action = func(_ context.Context, cmd *cli.Command) error {
+		if shell := cmd.Args().First(); shell != "" {
+			return &usageError{fmt.Sprintf("there is no completion for %q", shell), "it is for bash, zsh and fish"}
+		}
+		return cli.ShowSubcommandHelp(cmd)
+	}
 	fish := c.Command("fish")
 	script := fish.Action
 	fish.Action = func(ctx context.Context, cmd *cli.Command) error {

@@ -369,7 +369,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it out for a good default"}
 		}
 	}
-	if n := cmd.Float("read-capacity"); cmd.IsSet("read-capacity") && !(n >= 1) {
+	if n := cmd.Float("read-capacity"); cmd.IsSet("read-capacity") && (!(n >= 1) || math.IsInf(n, 1)) {
 		return nil, &usageError{fmt.Sprintf("-read-capacity is %v, expected at least 1", n), "it takes read capacity units a second; leave it out for no limit"}
 	}
 	if d := cmd.Duration("retry-for"); cmd.IsSet("retry-for") && d <= 0 {

@@ -264,6 +264,7 @@ func TestErrors(t *testing.T) {
 		{"unterminated text", "storage_source \"dynamodb\" {\n  table = \"a\n}\n", nil, []string{"m.hcl:2: a quoted text does not end on its line"}},
 		{"unterminated block", "storage_source \"dynamodb\" {\n  table = \"a\"\n", nil, []string{"m.hcl:", "close"}},
 		{"no =", "storage_source \"dynamodb\" {\n  table \"a\"\n}\n", nil, []string{`m.hcl:3: a key is followed by neither "=" nor "{"`}},
+		{"byte order mark", "\xef\xbb\xbfcluster_addr = \"https://n1:8201\"\n", nil, []string{"m.hcl:1: the configuration begins with a byte order mark"}},
 		{"nothing HCL", "hello world, this is no configuration", nil, []string{"m.hcl:1: "}},
 		{"binary", "\x7fELF\x02\x01\x00\x00", nil, []string{"m.hcl:1: "}},
 		{"broken escape", file(`table = "\q"`, okPath, okAddr), nil, []string{"m.hcl:"}},

@@ -53,6 +53,11 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 	}
 	if err != nil {
 		e := &Error{File: name, Problem: "the configuration is malformed", Hint: `check the quotes, the braces and each "="`}
+		if bytes.HasPrefix(src, []byte("\xef\xbb\xbf")) {
+			e.Problem, e.Line = "the configuration begins with a byte order mark, with which no Vault reads it either", 1
+			e.Hint = `save it without one; this removes it: sed -i '1s/^\xEF\xBB\xBF//' ` + name
+			return nil, e
+		}
 		var at *hclparser.PosError
 		if errors.As(err, &at) {
 			e.Line = at.Pos.Line
