@@ -387,7 +387,7 @@ func TestNothingIsKept(t *testing.T) {
 		"not released":  {errors.Join(full, copier.ErrNotReleased), locked, false},
 		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, false},
 	} {
-		err := howToGoOn(c.err, c.res, nil)
+		err := howToGoOn(c.err, c.res, nil, nil)
 		kept, ok := errors.AsType[*unfinishedError](err)
 		if ok != c.says || ok && !strings.Contains(kept.hint, "the table is not locked any more") || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, %+v", name, err, kept)

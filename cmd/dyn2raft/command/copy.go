@@ -221,7 +221,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		}
 	}
 	if err != nil {
-		return howToGoOn(err, res, cmd)
+		return howToGoOn(err, res, cmd, cfg)
 	}
 	locked := ""
 	if cmd.Bool("keep-source-locked") {
@@ -236,7 +236,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 // howToGoOn adds to the error of a copy what became of the work done, and what
 // to do now: the same command, with every flag that was given and still means
 // something.
-func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
+func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Config) error {
 	if !res.Resumable {
 		if sig, ok := errors.AsType[*signalError](err); ok && !errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
 			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
@@ -251,6 +251,9 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command) error {
 			return &unfinishedError{err, "nothing is kept, since nothing that can be gone on with was saved, and nothing was put in place: the table is not locked any more, and a Vault may start on it"}
 		}
 		return err
+	}
+	if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && setup.Source.Name != cfg.Source.Table {
+		return &copier.Error{Err: err, Hint: fmt.Sprintf("the unfinished copy there is one of table %s, and this configuration names %s: go on with the one that it was begun with", setup.Source.Name, cfg.Source.Table)}
 	}
 	kept := "what was read is kept, and the table stays locked for this copy"
 	if errors.Is(err, copier.ErrNotReleased) {
