@@ -9,14 +9,15 @@ import (
 	"hash/crc32"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/memory"
@@ -75,7 +76,7 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 		}
 	}
 	if op := middleware.GetOperationName(ctx); op == "Scan" || op == "Query" {
-		if err := checkItems(buf.Bytes()); err != nil {
+		if err := checkItems(buf.Bytes(), resp.Header.Get(crcHeader) != ""); err != nil {
 			return out, meta, &badResponseError{err}
 		}
 	}
@@ -86,21 +87,30 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 // errNoItems is returned for what is no answer to a Scan or a Query.
 var errNoItems = errors.New("it has no Items and Count, as each answer of DynamoDB to a Scan has: something between may have answered (a proxy, a gateway, a wrong endpoint)")
 
+// answerMembers are what an answer to a Scan or a Query has, as far as it is known.
+var answerMembers = []string{"Items", "Count", "ScannedCount", "LastEvaluatedKey", "ConsumedCapacity"}
+
 // checkItems looks for what each answer to a Scan or a Query has, also where no
 // item was found. The SDK takes a body without it, or none at all, for the end of
-// what was asked for: whatever sends such a thing would cut a segment off.
-func checkItems(body []byte) error {
-	var answer struct {
-		Items *[]json.RawMessage `json:"Items"`
-		Count *int64             `json:"Count"`
-	}
-	if !utf8.Valid(body) { // the SDK would hand on what is not, and a key be another one
-		return fmt.Errorf("response of %d bytes: it is not UTF-8", len(body))
-	}
+// what was asked for: whatever sends such a thing would cut a segment off. So would
+// a LastEvaluatedKey with one bit of its name changed: where no checksum tells that
+// the body came as it was sent, a member that nobody knows is damage.
+func checkItems(body []byte, sum bool) error {
+	var answer map[string]json.RawMessage // names as they are; a struct takes others too
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return fmt.Errorf("response of %d bytes: %w", len(body), err)
 	}
-	if answer.Items == nil || answer.Count == nil {
+	for name := range answer {
+		if !sum && !slices.Contains(answerMembers, name) {
+			return fmt.Errorf("response of %d bytes: it has a member %.64q, and no checksum tells that it was sent so", len(body), name)
+		}
+	}
+	// Of a member that comes twice the SDK takes one, and what is no text in UTF-8
+	// it hands on, or replaces: a key would be another one.
+	if !jsontext.Value(body).IsValid() {
+		return fmt.Errorf("response of %d bytes: a member of it comes twice, or a text is not UTF-8", len(body))
+	}
+	if !bytes.HasPrefix(answer["Items"], []byte("[")) || json.Unmarshal(answer["Count"], new(int64)) != nil || string(answer["Count"]) == "null" {
 		return fmt.Errorf("response of %d bytes: %w", len(body), errNoItems)
 	}
 	return nil

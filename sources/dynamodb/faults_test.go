@@ -506,7 +506,12 @@ func TestAnswersWithoutItems(t *testing.T) {
 	for name, answer := range map[string]string{
 		"nothing": "", "an object": "{}", "another": `{"message":"hello"}`, "no list": `{"Items":null,"Count":0}`,
 		"no count": `{"Items":[]}`, "a page": "<html></html>",
-		"no UTF-8": "{\"Count\":0,\"Items\":[],\"LastEvaluatedKey\":{\"Path\":{\"S\":\"a\"},\"Key\":{\"S\":\"k\x80\"}}}",
+		"items":            `{"items":[],"Count":0}`,
+		"twice":            `{"Items":[],"Count":0,"Count":0}`,
+		"twice, within":    `{"Items":[],"Count":0,"LastEvaluatedKey":{"Path":{"S":"a"},"Path":{"S":"a"},"Key":{"S":"k"}}}`,
+		"half a character": `{"Items":[],"Count":0,"LastEvaluatedKey":{"Path":{"S":"a"},"Key":{"S":"\ud83d"}}}`,
+		"LastEvaluatedKex": `{"Items":[],"Count":0,"LastEvaluatedKex":{"Path":{"S":"a"},"Key":{"S":"k"}}}`,
+		"no UTF-8":         "{\"Count\":0,\"Items\":[],\"LastEvaluatedKey\":{\"Path\":{\"S\":\"a\"},\"Key\":{\"S\":\"k\x80\"}}}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
