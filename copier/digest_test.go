@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
 // sumByDefinition computes a digest as docs/digest.md says, with big numbers and
@@ -117,6 +119,19 @@ func TestDigestByDefinition(t *testing.T) {
 		if !parts.Equal(got) || !got.Equal(parts) {
 			t.Errorf("%d entries in parts differ", len(entries))
 		}
+	}
+}
+
+// What is told of a test's table is the same digest.
+func TestDigestOfContent(t *testing.T) {
+	var content dynamotest.Content
+	entries := randomEntries(rand.New(rand.NewPCG(11, 12)), 300)
+	for _, e := range entries {
+		content.Add(string(e.Key), e.Value)
+	}
+	want := digestsOf(entries).Total()
+	if got := fmt.Sprintf("%x", content.Digest); got != want.Hash.String() || int64(content.Entries) != want.Entries || content.Bytes != want.Bytes {
+		t.Errorf("%s of %d entries, %d bytes; want %+v", got, content.Entries, content.Bytes, want)
 	}
 }
 

@@ -123,13 +123,13 @@ func (c *Content) Add(key string, value []byte) {
 	c.Entries++
 	c.Bytes += int64(len(key) + len(value))
 	var h xxh3.Hasher128
-	_, _ = h.WriteString(key) // a hash never fails
-	var sum []byte
-	for _, seed := range []uint64{h.Sum128().Lo, h.Sum128().Hi} {
+	hash := func(sum []byte, seed uint64, data []byte) []byte {
 		h.ResetSeed(seed)
-		_, _ = h.Write(value)
-		sum = h.Sum(sum)
+		_, _ = h.Write(data) // a hash never fails
+		return h.Sum(sum)
 	}
+	both := hash(hash(nil, 0, []byte(key)), 0, value)
+	sum := hash(hash(nil, 0, both), 1, both)
 	carry := 0
 	for i := len(sum) - 1; i >= 0; i-- {
 		carry += int(c.Digest[i]) + int(sum[i])
