@@ -34,6 +34,7 @@ func TestKilledCopiesAndProof(t *testing.T) {
 	s.fillOld()
 
 	s.killAndGiveUp(newNode(t, "given up"))
+	s.killBehindCommit(newNode(t, "late"))
 	n := newNode(t, "node1")
 	s.killAndResume(n)
 	s.prove(n)
@@ -131,6 +132,71 @@ func (s *slowScenario) killAndGiveUp(n node) {
 		s.wantCopied(s.dyn2raft("copy", "-config", config, "--restart"), n)
 		s.wantSourceUnchanged()
 		s.wantLocks(locks{})
+	})
+}
+
+// killBehindCommit kills a copy when its result is in place, and before it has said so
+// or freed the table. A Vault that knows nothing of it runs on that result; then the
+// copy is finished.
+func (s *slowScenario) killBehindCommit(n node) {
+	s.t.Helper()
+	config := s.migrateFile(n, "")
+	s.step("dyn2raft copy is killed with its result in place", func() {
+		s.server.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Operation: "Query", Delay: time.Minute,
+			Match: func(r *dynamotest.Request) bool { return strings.Contains(string(r.Body), "core/versions") }})
+		defer s.server.SetFaults()
+		run := start(s.t, "dyn2raft copy", dyn2raftBin, "copy", "-config", config)
+		waitFor(s.t, "the copy to put its result in place", time.Minute, func() error {
+			if err := run.alive(); err != nil {
+				return err
+			}
+			_, err := os.Stat(filepath.Join(n.dir, "vault.db"))
+			return err
+		})
+		run.kill(s.t)
+		if s.locks()[0] == nil {
+			s.t.Fatal("the table was freed already: killed too late")
+		}
+		if run := s.dyn2raft("status", "-config", config); !strings.Contains(run.stdout, "copy --resume does that") {
+			s.t.Errorf("the status says\n%s%s", run.stdout, run.stderr)
+		}
+	})
+	var v *vault
+	s.step("a Vault starts on it all the same", func() {
+		v = startVault(s.t, n, raftStorage(n, ""))
+		v.unseal(s.t, s.keys)
+		v.waitHealth(s.t, 200)
+		s.contents.checkSecrets(s.t, v)
+	})
+	s.step("dyn2raft copy --resume is refused while it serves, and says why", func() {
+		run := s.dyn2raft("copy", "-config", config, "--resume")
+		if run.code != exitLocked || !strings.Contains(run.stderr, "the complete copy of run") {
+			s.t.Errorf("exit code %d, want %d and that it is complete:\n%s", run.code, exitLocked, run.stderr)
+		}
+		s.contents.checkSecrets(s.t, v)
+		v.write(s.t, "kv1/"+updatedName, map[string]any{"value": "on the killed copy"})
+	})
+	s.step("and finishes the copy once it is stopped", func() {
+		v.stop(s.t)
+		db := filepath.Join(n.dir, "vault.db")
+		before, err := os.ReadFile(db)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		run := s.dyn2raft("copy", "-config", config, "--resume")
+		if run.code != 0 || lastLines(run.stdout, 1) != successLine || !strings.Contains(run.stderr, "a Vault has run on the copy since") {
+			s.t.Fatalf("exit code %d\nstdout: %s\nstderr: %s", run.code, run.stdout, run.stderr)
+		}
+		if after, err := os.ReadFile(db); err != nil || sha256.Sum256(after) != sha256.Sum256(before) {
+			s.t.Errorf("vault.db is another one now (%v)", err)
+		}
+		s.wantLocks(locks{})
+		if _, err := os.Stat(filepath.Join(n.dir, ".dyn2raft")); !errors.Is(err, fs.ErrNotExist) {
+			s.t.Errorf("the work files are still there (%v)", err)
+		}
+		if run := s.dyn2raft("verify", "-manifest", manifestFile(n)); run.code != exitDiffers || !strings.Contains(run.stdout, "a Vault has run on the directory since the copy") {
+			s.t.Errorf("exit code %d, want %d\n%s%s", run.code, exitDiffers, run.stdout, run.stderr)
+		}
 	})
 }
 
