@@ -434,6 +434,8 @@ func (s *scan) limit(took, cpu time.Duration) Limit {
 		return LimitTable
 	case cpu*4 > took*time.Duration(runtime.GOMAXPROCS(0))*3:
 		return LimitProcessor
+	case adding*4 > reading+adding && len(s.sorter.runs) == 0 && s.stats.Checkpoints == 0:
+		return LimitProcessor // nothing went to disk: workers waited for each other
 	case adding*4 > reading+adding:
 		return LimitDisk
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -413,5 +414,34 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLimit has what bounded a scan, by how its workers spent their time.
+func TestLimit(t *testing.T) {
+	took := 10 * time.Second
+	all := took * time.Duration(runtime.GOMAXPROCS(0))
+	for name, c := range map[string]struct {
+		cpu, reading, adding time.Duration
+		runs                 int
+		checkpoints          int
+		throttles            int64
+		want                 Limit
+	}{
+		"a quick table":                 {all * 8 / 10, 10, 1, 3, 1, 0, LimitProcessor},
+		"a slow answer":                 {all / 10, 100, 1, 3, 1, 0, LimitNetwork},
+		"throttled":                     {all / 10, 100, 1, 0, 0, 10, LimitTable},
+		"a slow disk":                   {all / 10, 10, 10, 3, 0, 0, LimitDisk},
+		"a slow disk, all held":         {all / 10, 10, 10, 0, 1, 0, LimitDisk},
+		"nothing went to disk at all":   {all / 10, 10, 10, 0, 0, 0, LimitProcessor},
+		"nothing did, and no one waits": {all / 10, 10, 1, 0, 0, 0, LimitNetwork},
+	} {
+		s := &scan{sorter: &sorter{runs: make([]sortedRun, c.runs)}}
+		s.stats.Pages, s.stats.Checkpoints, s.stats.Throttles = 100, c.checkpoints, c.throttles
+		s.reading.Store(int64(c.reading))
+		s.adding.Store(int64(c.adding))
+		if got := s.limit(took, c.cpu); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }
