@@ -50,7 +50,7 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… in storage_source or AWS_DYNAMODB_ENDPOINT if that is meant, or check the proxy"
 	case errors.As(err, &foreign) && action == "DescribeTable", errors.Is(err, errNoTable): // it is the first that is asked
 		out.Hint = hintForeign
-	case errors.As(err, &late):
+	case errors.As(err, &late) && late.connected:
 		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
 	case isDial(err):
 		out.Hint = "the endpoint can't be reached from here: check region and endpoint in storage_source, AWS_DYNAMODB_ENDPOINT, the network and the proxy"
@@ -88,6 +88,10 @@ func goOn(out *copier.Error) {
 func isDial(err error) bool {
 	var dns *net.DNSError
 	var op *net.OpError
+	var late *timeoutError
+	if errors.As(err, &late) {
+		return !late.connected
+	}
 	return errors.As(err, &dns) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 

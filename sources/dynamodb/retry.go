@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -115,10 +117,18 @@ func (e *gaveUpError) what() string {
 }
 
 // A timeoutError is a try that took too long.
-type timeoutError struct{ after time.Duration }
+type timeoutError struct {
+	after     time.Duration
+	connected bool // there was a connection, TLS included
+}
 
-func (e *timeoutError) Error() string { return fmt.Sprintf("no complete answer within %v", e.after) }
-func (*timeoutError) Timeout() bool   { return true }
+func (e *timeoutError) Error() string {
+	if !e.connected {
+		return fmt.Sprintf("no connection within %v", e.after)
+	}
+	return fmt.Sprintf("no complete answer within %v", e.after)
+}
+func (*timeoutError) Timeout() bool { return true }
 
 // triesKey is the metadata's key of a triesMade.
 type triesKey struct{}
@@ -208,14 +218,17 @@ func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next m
 	timeout = min(t.timeout, max(timeout, lastTimeout))
 	tctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	var connected atomic.Bool
+	tctx = httptrace.WithClientTrace(tctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	out, meta, err = next.HandleInitialize(tctx, in)
 	if err == nil || ctx.Err() != nil {
 		return out, meta, began, err
 	}
 	switch {
 	case tctx.Err() != nil:
-		err = &timeoutError{timeout.Round(time.Millisecond)}
-	case costsNothing(err):
+		err = &timeoutError{timeout.Round(time.Millisecond), connected.Load()}
+	}
+	if costsNothing(err) {
 		r.capacity.give(cost)
 	}
 	if isCredentials(err) {

@@ -265,6 +265,13 @@ func TestNoAnswer(t *testing.T) {
 	}
 	_, err = s.Prepare(t.Context())
 	wantError(t, err, copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // and speaks no TLS
+	e.ok(err)
+	t.Cleanup(func() { silent.Close() })
+	s, _ = e.sourceAt("https://"+silent.Addr().String(), retryFor(limit), retries(0))
+	_, err = s.Prepare(t.Context())
+	wantError(t, err, copier.ErrSource, "no connection within", "the endpoint can't be reached from here")
 }
 
 // TestNotDynamoDB: an endpoint that answers, but not as DynamoDB.
