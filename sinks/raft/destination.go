@@ -92,6 +92,17 @@ func Look(path string) (State, error) {
 	return StateEmpty, nil
 }
 
+// CompletedBy returns the id of the run that has put the vault.db in the data
+// directory at path in place, and was killed before it had cleaned up behind
+// itself; it is empty where there is none.
+func CompletedBy(path string) string {
+	s := &Sink{opts: Options{Path: path}}
+	if there, err := durable.Exists(s.dest(vaultDBName)); err != nil || !there {
+		return ""
+	}
+	return s.completedBy()
+}
+
 // refuse returns an error when the directory holds what is Vault's, and sets
 // the node id otherwise.
 func (s *Sink) refuse() error {
@@ -164,8 +175,7 @@ func (s *Sink) refuseVaultDB() error {
 	if inUse(path) {
 		hint := "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)"
 		if runID != "" {
-			hint = "it is the complete copy of run " + runID + ", and nothing has to be copied; stop that Vault for a moment and add --resume to free the table and to remove the work files. " +
-				"Or leave it running: -reset frees the table, and then they can go: rm -r " + shellescape.Quote(s.stage(""))
+			hint = "it is the complete copy of run " + runID + ", and nothing has to be copied; what is left to do is to free the table and to remove the work files: stop that Vault for a moment, and add --resume"
 		}
 		return &copier.Error{
 			Kind: copier.ErrLocked,
@@ -231,22 +241,27 @@ func inUse(path string) bool {
 // errRuns is returned where a Vault runs on what was put in place.
 var errRuns = errors.New("a running Vault has it open")
 
-// lockVaultDB keeps every Vault from starting on the vault.db that is in place,
-// until unlock is called. It does not wait. An error is errRuns where one has
-// started.
-func (s *Sink) lockVaultDB() (unlock func(), err error) {
-	f, err := os.OpenFile(s.dest(vaultDBName), os.O_RDWR, 0) // over NFS a lock for writing needs that
+// takeBackVaultDB moves vault.db back into the staging directory, unless a Vault has
+// started on it: then the error is errRuns. bbolt opens a file and waits for its lock
+// then, and gets that also when the file has lost its name meanwhile. So what is taken
+// back is no bbolt file any more when the lock is given up.
+func (s *Sink) takeBackVaultDB() error {
+	f, err := os.OpenFile(s.dest(vaultDBName), os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errRuns
-		}
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	defer f.Close()
+	// That of a reader. It keeps a Vault out, and bears with other readers.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return errRuns
+	} else if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
-	return func() { f.Close() }, nil
+	if err := s.moveBack(vaultDBName); err != nil {
+		return err
+	}
+	s.loaded = false
+	return f.Truncate(1) // to nothing, and bbolt would make a new one of it
 }
 
 // stagingLeft tells whether an earlier run left its staging directory.

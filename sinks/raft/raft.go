@@ -178,7 +178,7 @@ func (s *Sink) Prepare(ctx context.Context) error {
 	var err error
 	if s.owner, err = lookupOwner(s.opts.Owner); err != nil {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + s.opts.Owner, Err: err,
-			Hint: "name the user that Vault runs as, and has an account here, or give its number: -owner uid:gid"}
+			Hint: "name a user, and a group, that has an account on this machine, or give their numbers: -owner uid:gid"}
 	}
 	if err := s.takeLock(); err != nil {
 		return err
@@ -347,35 +347,37 @@ func (s *Sink) place() (placed []string, err error) {
 	return placed, nil
 }
 
-// takeBack undoes place, in the opposite order. It moves and does not remove:
-// a directory goes in one step only so, and what is back in the staging
-// directory is not taken for placed. From a Vault that has started meanwhile it
-// takes nothing: to vault.db, which comes first, bbolt's lock is needed.
+// takeBack undoes place, in the opposite order. It takes nothing from a Vault that
+// has started meanwhile: vault.db comes first.
 func (s *Sink) takeBack(placed []string) error {
 	for _, name := range slices.Backward(placed) {
+		move := s.moveBack
 		if name == vaultDBName {
-			unlock, err := s.lockVaultDB()
-			if err != nil {
-				return err
-			}
-			defer unlock()
+			move = func(string) error { return s.takeBackVaultDB() }
 		}
-		if err := s.disk.Rename(s.dest(name), s.stage(name)); err != nil {
-			return err
-		}
-		// Renaming does nothing where both names are links to one file.
-		if there, err := durable.Exists(s.dest(name)); err != nil {
-			return err
-		} else if there {
-			if err := s.disk.Remove(s.dest(name)); err != nil {
-				return err
-			}
-		}
-		if err := s.disk.Sync(s.opts.Path); err != nil {
+		if err := move(name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// moveBack moves a name back into the staging directory. It does not remove it: a
+// directory goes in one step only so, and what is back in the staging directory is
+// not taken for placed.
+func (s *Sink) moveBack(name string) error {
+	if err := s.disk.Rename(s.dest(name), s.stage(name)); err != nil {
+		return err
+	}
+	// Renaming does nothing where both names are links to one file.
+	if there, err := durable.Exists(s.dest(name)); err != nil {
+		return err
+	} else if there {
+		if err := s.disk.Remove(s.dest(name)); err != nil {
+			return err
+		}
+	}
+	return s.disk.Sync(s.opts.Path)
 }
 
 // Loaded implements [copier.Directory].
