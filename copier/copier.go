@@ -273,6 +273,9 @@ type Result struct {
 	StartKey string `json:"-"`
 	// Complete is set when the result is in place.
 	Complete bool `json:"complete"`
+	// InPlace is set when the result was in place before: a process was killed then,
+	// and what it had left to do is done, or was to be.
+	InPlace bool `json:"-"`
 	// Resumed counts how often the copy was resumed; Phases, Duration and
 	// Start are those of the last process alone.
 	Resumed int `json:"resumed"`

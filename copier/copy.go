@@ -143,8 +143,7 @@ type copying struct {
 	history *history
 	digests Digests
 
-	started   bool // there is a setup, of this process or of one that it goes on with
-	finishing bool // the result is in place, by a process that was killed then
+	started bool // there is a setup, of this process or of one that it goes on with
 
 	phase      Phase
 	phaseStart time.Time
@@ -639,13 +638,11 @@ func (c *copying) hintReadBack(err error) error {
 	const look = "check the disk and the memory of this machine, then "
 	hint := "nothing was put in place; " + look + "run the same command again"
 	switch {
-	case !errors.Is(err, ErrDestination), errors.Is(err, ErrLocked):
-		return err
-	case !c.finishing && Hint(err) != "":
-		return err
-	case !c.finishing:
 	case errors.Is(err, ErrChanged): // and nobody knows what was read for it
-		hint = "it can't be told any more whether the copy was whole: compare it with the source (verify -config), and free that with -reset"
+		hint = "it can't be told any more whether the copy was whole: compare it with the source (verify -config), and free that where it is to be freed (-reset)"
+	case !errors.Is(err, ErrReadBack):
+		return err
+	case !c.result.InPlace:
 	case c.digests == nil:
 		hint = "start no Vault on the copy that is in place: " + look + "put its vault.db aside, free the source with -reset, and copy again"
 	default:
@@ -660,7 +657,8 @@ func (c *copying) hintReadBack(err error) error {
 var ErrChanged = errors.New("a Vault has run on it since the copy")
 
 // ErrReadBack is returned, together with ErrDestination, when what was written
-// is not what was read from the source.
+// is not what was read from the source. An error of Options.ReadBack that says so,
+// because what it finds is damaged, wraps it too.
 var ErrReadBack = errors.New("what was written is not what was read")
 
 // countTolerance is by how much, in percent, the number of items read may
@@ -702,7 +700,7 @@ func (e *CompleteError) Unwrap() error { return e.Err }
 
 // finish does what a run that was killed behind its commit has left undone.
 func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
-	c.result.RunID, c.result.Complete = complete.RunID, false
+	c.result.RunID, c.result.InPlace = complete.RunID, true
 	var err error
 	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
 		return cause(ctx, err)
@@ -727,15 +725,15 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 		}
 	}
 	c.result.Digests = c.digests
-	c.finishing = true
 	if c.digests != nil {
 		err = c.readBack(ctx, c.digests)
 	} else {
 		err = c.look(ctx)
 	}
 	if c.digests != nil && errors.Is(err, ErrChanged) {
+		// They are on record since it was found to have them.
 		c.opts.Events(Warning{Message: "a Vault has run on the copy since it was put in place, so that it can't be compared any more with what was read; it was, before it was put in place"})
-		err = nil
+		c.result.ReadBack, err = true, nil
 	}
 	if err != nil {
 		return err

@@ -123,14 +123,17 @@ func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestRe
 // ReadBack is [Digests] with a look at the rest of a directory that was just
 // written, and tells what its vault.db holds, with the given number of its largest
 // entries. Where Raft does not stand where want says, whose digests are left alone,
-// or its log is not a new one, the error wraps [ErrRaft] and
-// [copier.ErrDestination], and where a Vault has run on the directory
-// [copier.ErrChanged].
+// or its log is not a new one, the error wraps [ErrRaft], where vault.db is damaged
+// [vaultdb.ErrDamaged], and both [copier.ErrReadBack] and [copier.ErrDestination].
+// Where a Vault has run on the directory it wraps [copier.ErrChanged].
 func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Reading, *Contents, error) {
 	fail := func(r Reading, err error) (Reading, *Contents, error) {
 		return r, nil, &copier.Error{Kind: copier.ErrDestination, Op: "read back " + path, Err: err}
 	}
 	r, contents, err := read(ctx, path, largest)
+	if errors.Is(err, vaultdb.ErrDamaged) {
+		err = &copier.Error{Kind: copier.ErrReadBack, Err: err}
+	}
 	if err != nil {
 		return r, nil, err
 	}
@@ -156,7 +159,7 @@ func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Re
 		what = append(what, fmt.Sprintf("its %s is %q, and must be %q", d.Name, d.Found, d.Expected))
 	}
 	if what != nil {
-		return fail(r, fmt.Errorf("%w: %s", ErrRaft, strings.Join(what, "; ")))
+		return fail(r, &copier.Error{Kind: copier.ErrReadBack, Err: fmt.Errorf("%w: %s", ErrRaft, strings.Join(what, "; "))})
 	}
 	return r, contents, nil
 }
@@ -165,10 +168,11 @@ func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Re
 var ErrRaft = errors.New("raft is not as it was written")
 
 // started tells whether Raft has gone on since the copy. A Vault that starts
-// writes to the log, and takes a new term before that: where nothing of it is
-// to be seen, a higher index is damage.
+// takes a new term, writes to the log, and then to vault.db: where nothing of it is
+// to be seen in the log, a higher index is damage.
 func (want Expected) started(found vaultdb.State, log Log) bool {
-	return found.Index > want.Index && (log.Last > 0 || log.CurrentTerm > want.Term)
+	wrote, elected := log.Last > 0, log.CurrentTerm > want.Term
+	return found.Index > want.Index && (wrote || elected) || found.Index == want.Index && log.First > want.Index && elected
 }
 
 // compare names what is not as expected.

@@ -42,13 +42,15 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
 			out.Hint = "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock"
 		case unknownCode: // an answer without one
-			out.Hint = hintForeign
+			if status := statusOf(err); action == "DescribeTable" && status < 500 { // it is the first that is asked
+				out.Hint = hintForeign
+			}
 		}
 	case errors.As(err, &cert):
 		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… in storage_source or AWS_DYNAMODB_ENDPOINT if that is meant, or check the proxy"
-	case errors.As(err, &foreign) && action == "DescribeTable", errors.Is(err, errNoTable): // it is the first that is asked
+	case errors.As(err, &foreign) && action == "DescribeTable", errors.Is(err, errNoTable):
 		out.Hint = hintForeign
 	case errors.As(err, &late) && late.connected:
 		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
@@ -56,6 +58,15 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		out.Hint = "the endpoint can't be reached from here: check region and endpoint in storage_source, AWS_DYNAMODB_ENDPOINT, the network and the proxy"
 	}
 	return out
+}
+
+// statusOf is the HTTP status of a response that is an error, 0 where there is none.
+func statusOf(err error) int {
+	var status interface{ HTTPStatusCode() int }
+	if !errors.As(err, &status) {
+		return 0
+	}
+	return status.HTTPStatusCode()
 }
 
 // errNoTable is the answer to DescribeTable of what is no DynamoDB.
@@ -116,13 +127,14 @@ func plain(err error) error {
 	var op *net.OpError
 	var late *timeoutError
 	var foreign *smithy.DeserializationError
-	var status interface{ HTTPStatusCode() int }
 	switch {
 	case errors.As(err, &late):
 		return late
+	case errors.As(err, &api) && api.ErrorCode() == unknownCode && statusOf(err) != 0:
+		return &plainError{fmt.Sprintf("HTTP status %d, and no error of DynamoDB's", statusOf(err)), err}
 	case errors.As(err, &api):
-	case errors.As(err, &foreign) && errors.As(err, &status):
-		return &plainError{fmt.Sprintf("HTTP status %d with what is no answer of DynamoDB: %v", status.HTTPStatusCode(), foreign.Err), err}
+	case errors.As(err, &foreign) && statusOf(err) != 0:
+		return &plainError{fmt.Sprintf("HTTP status %d with what is no answer of DynamoDB: %v", statusOf(err), foreign.Err), err}
 	case errors.As(err, &op):
 		return &plainError{op.Error(), err} // without the SDK's zero status and empty request id
 	case errors.Is(err, context.DeadlineExceeded):

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -33,8 +34,9 @@ type tries struct {
 	// Of the waits between two tries the first is at most base, and each may
 	// be twice as long as the one before, up to longest.
 	base, longest time.Duration
-	// timeout bounds one try, its response's body included. So does what is left
-	// of lasting, where that is less.
+	// timeout bounds one try, its response's body included. So does half of what is
+	// left of lasting, where that is less: one connection that is dead shall not end
+	// it all.
 	timeout time.Duration
 }
 
@@ -98,7 +100,7 @@ var _ middleware.InitializeMiddleware = (*retrier)(nil)
 
 func (*retrier) ID() string { return "dyn2raft:Retry" }
 
-// A gaveUpError is the last error of a request that was tried more than once.
+// A gaveUpError is the last error of a request that was given up.
 type gaveUpError struct {
 	tries   int
 	nothing time.Duration // for how long nothing succeeded, where that ended it
@@ -111,9 +113,9 @@ func (e *gaveUpError) Unwrap() error { return e.err }
 
 func (e *gaveUpError) what() string {
 	if e.nothing > 0 {
-		return fmt.Sprintf("nothing succeeded for %v (%d tries)", e.nothing.Round(time.Millisecond), e.tries)
+		return fmt.Sprintf("nothing succeeded for %v (%s)", e.nothing.Round(time.Millisecond), english.Plural(e.tries, "try", "tries"))
 	}
-	return fmt.Sprintf("after %d tries", e.tries)
+	return "after " + english.Plural(e.tries, "try", "tries")
 }
 
 // A timeoutError is a try that took too long.
@@ -215,7 +217,7 @@ func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next m
 	if !first.IsZero() {
 		timeout -= r.nothingSince(first)
 	}
-	timeout = min(t.timeout, max(timeout, lastTimeout))
+	timeout = min(t.timeout, max(timeout/2, lastTimeout))
 	tctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var connected atomic.Bool

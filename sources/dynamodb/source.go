@@ -125,7 +125,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	}
 	if opts.RetryFor < 0 || opts.ReadCapacity < 0 || math.IsNaN(opts.ReadCapacity) || math.IsInf(opts.ReadCapacity, 0) {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read options of the source",
-			Err: fmt.Errorf("a retry time of %v and a read capacity of %v: neither may be less than 0", opts.RetryFor, opts.ReadCapacity)}
+			Err: fmt.Errorf("a retry time of %v and a read capacity of %v: neither may be less than 0, or without end", opts.RetryFor, opts.ReadCapacity)}
 	}
 	cfg, err := loadConfig(ctx, opts)
 	if err != nil {

@@ -266,12 +266,36 @@ func TestNoAnswer(t *testing.T) {
 	_, err = s.Prepare(t.Context())
 	wantError(t, err, copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
 
+	// One dead connection is not the end.
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute, Count: 1})
+	s, _ = e.source(retryFor(4 * lastTimeout))
+	var got found
+	e.ok(got.read(t.Context(), s, segments6[:1]))
+	if got.retries != 1 {
+		t.Errorf("%d retries", got.retries)
+	}
+
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // and speaks no TLS
 	e.ok(err)
 	t.Cleanup(func() { silent.Close() })
 	s, _ = e.sourceAt("https://"+silent.Addr().String(), retryFor(limit), retries(0))
 	_, err = s.Prepare(t.Context())
 	wantError(t, err, copier.ErrSource, "no connection within", "the endpoint can't be reached from here")
+}
+
+// TestOutage: an error without a code is not told to come from something else, where
+// the status says that what is asked is there and fails.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	t.Cleanup(srv.Close)
+	e := newEnv(t)
+	s, _ := e.sourceAt(srv.URL, retries(1))
+	_, err := s.Prepare(t.Context())
+	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "cure the cause")
+	var b copier.Batch
+	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+	wantError(t, err, copier.ErrSource, "HTTP status 503", "cure the cause, then go on with --resume")
 }
 
 // TestNotDynamoDB: an endpoint that answers, but not as DynamoDB.

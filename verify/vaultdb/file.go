@@ -108,7 +108,7 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-const hintPermission = "run as the user that Vault runs as, whose alone it is: sudo -u vault dyn2raft …"
+const hintPermission = "only its owner may read it: run as the user that Vault runs as (sudo -u vault dyn2raft …)"
 
 // OpenBolt is [Open] for a bbolt file with other buckets than a Vault's.
 func OpenBolt(path string) (*File, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"go.uber.org/goleak"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -391,6 +392,40 @@ func TestNothingIsKept(t *testing.T) {
 		kept, ok := errors.AsType[*unfinishedError](err)
 		if ok != c.says || ok && !strings.Contains(kept.hint, "the table is not locked any more") || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, %+v", name, err, kept)
+		}
+	}
+}
+
+// A copy whose result is in place is not said to be started over, and what is wrong
+// with it is a difference.
+func TestInPlace(t *testing.T) {
+	damage := &copier.Error{Kind: copier.ErrReadBack, Err: &copier.Error{Kind: copier.ErrDestination, Op: "read vault.db", Hint: "look"}}
+	if err := inPlace(damage); exitStatus(err) != exitDifferent || !errors.Is(err, copier.ErrDestination) || copier.Hint(err) != "look" {
+		t.Errorf("%v, status %d", err, exitStatus(err))
+	}
+	if err := inPlace(&copier.Error{Kind: copier.ErrSource}); exitStatus(err) != exitSource {
+		t.Errorf("%v, status %d", err, exitStatus(err))
+	}
+	sig := &signalError{signal: syscall.SIGINT}
+	if err := inPlace(sig); exitStatus(err) != 130 || !strings.Contains(sig.hint, "the copy is in place") {
+		t.Errorf("%v, %q", err, sig.hint)
+	}
+}
+
+// A configuration names a table by its name, and by its region where that is known.
+func TestNames(t *testing.T) {
+	table := copier.SourceInfo{Name: "vault", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault"}
+	for _, c := range []struct {
+		table, region, endpoint string
+		want                    bool
+	}{
+		{"vault", "eu-west-1", "", true}, {"vault2", "eu-west-1", "", false}, {"vault", "eu-west-2", "", false},
+		{"vault", "eu-west-2", "http://127.0.0.1:8000", true}, {"vault2", "eu-west-2", "http://127.0.0.1:8000", false},
+	} {
+		cfg := &config.Config{}
+		cfg.Source.Table, cfg.Source.Region, cfg.Source.Endpoint = c.table, c.region, c.endpoint
+		if got := names(cfg, table); got != c.want {
+			t.Errorf("%+v: %v", c, got)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"al.essio.dev/pkg/shellescape"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
@@ -157,7 +158,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		if err != nil {
 			return err
 		}
-		if _, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); err == nil && setup != nil {
+		_, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
+		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 		}
 		return out.reset(cfg.Source.Table, freed)
@@ -219,6 +221,12 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		if rep, err = alreadyComplete(ctx, err, rec, cmd.String("config"), cmd.Bool("keep-source-locked")); rep != nil {
 			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
 		}
+		if rec.manifest != nil {
+			return inPlace(err)
+		}
+	}
+	if res.InPlace && err != nil {
+		return inPlace(err)
 	}
 	if err != nil {
 		return howToGoOn(err, res, cmd, cfg)
@@ -231,6 +239,18 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil
+}
+
+// inPlace is the error of a copy whose result is in place already, and was to be
+// checked.
+func inPlace(err error) error {
+	if sig, ok := errors.AsType[*signalError](err); ok {
+		sig.hint = "the copy is in place, and is not checked to its end; run the same command again"
+	}
+	if errors.Is(err, copier.ErrReadBack) {
+		return errors.Join(errDifferent, err)
+	}
+	return err
 }
 
 // howToGoOn adds to the error of a copy what became of the work done, and what
@@ -252,8 +272,9 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 		}
 		return err
 	}
-	if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && setup.Source.Name != cfg.Source.Table {
-		return &copier.Error{Err: err, Hint: fmt.Sprintf("the unfinished copy there is one of table %s, and this configuration names %s: go on with the one that it was begun with", setup.Source.Name, cfg.Source.Table)}
+	if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {
+		return &copier.Error{Err: err, Hint: fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: go on with the one that it was begun with",
+			setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region)}
 	}
 	kept := "what was read is kept, and the table stays locked for this copy"
 	if errors.Is(err, copier.ErrNotReleased) {
@@ -263,6 +284,13 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 	// What is left out is said already, the contrary of going on, or done.
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	return &resumableError{err, kept, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
+}
+
+// names tells whether a configuration names a table, as far as that can be told
+// without asking it. What is at an endpoint of one's own may be in any region.
+func names(cfg *config.Config, table copier.SourceInfo) bool {
+	id, err := arn.Parse(table.ID)
+	return cfg.Source.Table == table.Name && (err != nil || cfg.Source.Endpoint != "" || cfg.Source.Region == id.Region)
 }
 
 // givenFlags are the flags that a command was given, but for some, each with its

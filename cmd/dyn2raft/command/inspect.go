@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
@@ -205,20 +207,24 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 		return nil, failed
 	}
 	path, table := rec.cfg.Destination.Path, rec.cfg.Source.Table
+	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
+	if there, eerr := durable.Exists(filepath.Join(path, "vault.db")); err != nil || setup != nil || eerr != nil || !there {
+		return nil, failed // there is something to go on with, or nothing to be checked
+	}
 	m, err := verify.ReadManifest(rec.file)
 	if err == nil && (m.Destination.Path != path || m.Source.Name != table) {
 		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination.Path)
 	}
 	if err != nil {
 		return nil, &copier.Error{Err: failed, Hint: fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
-			"Without it, compare the directory with the table: dyn2raft verify -config %s", err, shellescape.Quote(config))}
+			"Without it, compare the directory with the table: dyn2raft verify -config %s\n%s", err, shellescape.Quote(config), copier.Hint(failed))}
 	}
 	rec.manifest = m
-	rec.out.log.Info("the copy was complete already, and the table is not read again")
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
 	if err != nil {
 		return nil, damaged(err)
 	}
+	rec.out.log.Info("the copy was complete already, and the table is not read again")
 	if !rep.Equal() {
 		return rep, nil
 	}

@@ -60,7 +60,7 @@ func (r *manifestWriter) expected() verify.Expected {
 
 // write writes the manifest of a complete copy.
 func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
-	if !res.ReadBack {
+	if r.contents == nil {
 		// A run that was killed while it cleaned up has written it, and knew more.
 		if was, err := verify.ReadManifest(r.file); err == nil && was.RunID == res.RunID {
 			r.manifest = was
@@ -93,8 +93,11 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Settings: r.settings,
 		Contents: r.contents,
 	}
-	if res.ReadBack {
+	switch {
+	case res.ReadBack && r.contents != nil:
 		m.ReadBack = r.readBack
+	case res.ReadBack: // by an earlier process, at least so
+		m.ReadBack = "cache"
 	}
 	if r.err = m.Write(r.file); r.err != nil {
 		beside := verify.ManifestPath(m.Destination.Path)

@@ -39,6 +39,8 @@ type statusRecord struct {
 	Setup       *copier.Setup  `json:"setup,omitempty"`
 	Status      *copier.Status `json:"status,omitempty"`
 	Copy        *completeCopy  `json:"copy,omitempty"`
+
+	completedBy string // the run that has put the vault.db there, as far as it is on record
 }
 
 // A completeCopy is what the manifest of a complete copy says of it.
@@ -95,6 +97,7 @@ func runStatus(cmd *cli.Command, std Streams) error {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
 	if r.State == sink.StateComplete {
+		r.completedBy = sink.CompletedBy(path)
 		if r.Copy, err = readCopy(cmd.String("manifest"), path); err != nil {
 			return err
 		}
@@ -113,8 +116,10 @@ func (p *printer) status(r statusRecord) error {
 	case sink.StateComplete:
 		t.row("State", "complete: %s holds a vault.db", r.Destination)
 		switch {
-		case r.Setup != nil:
+		case r.Setup != nil && r.completedBy == r.Setup.RunID:
 			t.row("To do", "its process ended before it had freed the table and removed its work files: copy --resume does that")
+		case r.Setup != nil:
+			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and go on with copy --resume")
 		case r.Copy == nil:
 			t.row("Copied", "not known: no manifest says whose it is; verify -config compares it with the table")
 		}
@@ -132,7 +137,7 @@ func (p *printer) status(r statusRecord) error {
 		}
 		t.row("Manifest", "%s", c.Manifest)
 	}
-	if s := r.Setup; s != nil {
+	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
 		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))
 		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
 		if s.StartKey != "" {

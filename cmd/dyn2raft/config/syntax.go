@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/hashicorp/hcl/hcl/ast"
 	hclparser "github.com/hashicorp/hcl/hcl/parser"
 	"github.com/hashicorp/hcl/hcl/token"
@@ -55,7 +56,7 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 		e := &Error{File: name, Problem: "the configuration is malformed", Hint: `check the quotes, the braces and each "="`}
 		if bytes.HasPrefix(src, []byte("\xef\xbb\xbf")) {
 			e.Problem, e.Line = "the configuration begins with a byte order mark, with which no Vault reads it either", 1
-			e.Hint = `save it without one; this removes it: sed -i '1s/^\xEF\xBB\xBF//' ` + name
+			e.Hint = "save it in UTF-8 without one; this writes it so: tail -c +4 " + shellescape.Quote(name)
 			return nil, e
 		}
 		var at *hclparser.PosError
