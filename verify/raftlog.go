@@ -56,7 +56,8 @@ func readLog(ctx context.Context, dir string) (log Log, err error) {
 	} else {
 		return log, nil
 	}
-	return log, log.judge(read())
+	err = log.judge(read())
+	return log, err
 }
 
 // judge makes of an error that says what is wrong with a log a part of what is told
