@@ -215,7 +215,7 @@ func TestSampleOfUnequalSegments(t *testing.T) {
 // TestSegments asks for other numbers of segments than a copy, whose rule is
 // that of package dynamodb: one for each 8 MiB, from 64 to 4,096.
 func TestSegments(t *testing.T) {
-	for bytes, want := range map[int64]int{0: 85, 510 << 20: 85, 600 << 20: 100, 6 << 30: 1024, 1 << 50: 5461} {
+	for bytes, want := range map[int64]int{0: 85, 680 << 20: 114, 935 << 20: 85, 1100 << 20: 100, 11 << 30: 1024, 1 << 50: 3072} {
 		if got := segments(copier.SourceInfo{Bytes: bytes}, minSegments, 0); got != want {
 			t.Errorf("%d bytes: %d segments, want %d", bytes, got, want)
 		}
@@ -223,7 +223,7 @@ func TestSegments(t *testing.T) {
 	if got := segments(copier.SourceInfo{}, sampleSegments, 0); got != 1000 {
 		t.Errorf("%d segments for a sample", got)
 	}
-	for not, want := range map[int]int{0: 85, 84: 85, 85: 114} {
+	for not, want := range map[int]int{0: 85, 64: 85, 84: 85, 85: 114} {
 		if got := segments(copier.SourceInfo{}, minSegments, not); got != want {
 			t.Errorf("%d segments, want %d and not %d", got, want, not)
 		}

@@ -40,12 +40,13 @@ type Options struct {
 	Workers int
 	Memory  int64
 	// Segments is the number of segments the source is asked for. 0 means one
-	// for each 6 MiB that it reports, from 85 to 5,461, and for a sample at
-	// least 1,000: a third more than a copy of a table asks for, so that a
+	// for each 11 MiB that it reports, from 85 to 3,072, and for a sample at
+	// least 1,000: another number than a copy of a table asks for, so that a
 	// mistake in how the source was divided is not made twice.
 	Segments int
 	// NotSegments is a number that is not asked for by itself, but a third more
-	// instead: that of the copy, where it is known.
+	// instead: that of the copy, where it is known, else what it asks for by
+	// itself.
 	NotSegments int
 	// WorkDir is an existing directory for work files, about 170 bytes an
 	// entry of both sides together. See [WorkPath] for where they are in it, and where they are if it
@@ -362,16 +363,21 @@ func moved(err error) error {
 	return err
 }
 
+// Each segment ends with a part of a page: of a table that is not small there are
+// fewer segments than for a copy.
 const (
-	segmentBytes = 6 << 20
+	segmentBytes = 11 << 20
 	minSegments  = 85
-	maxSegments  = 5461
+	maxSegments  = 3072
 )
 
 // segments is the number of segments that a source is asked for, unless the
 // caller says it. See Options.Segments and Options.NotSegments.
 func segments(info copier.SourceInfo, least int64, not int) int {
 	n := int(min(max(info.Bytes/segmentBytes, least), maxSegments))
+	if not == 0 { // sources/dynamodb's own
+		not = int(min(max(info.Bytes/(8<<20), 64), 4096))
+	}
 	if n == not {
 		n += n/3 + 1
 	}

@@ -44,7 +44,7 @@ func verifyCommand(std Streams) *cli.Command {
 			&cli.Uint64Flag{Name: "sample-seed", Usage: "with -sample: choose the segments by this `number`, as an earlier run printed it (default: another one each time)", HideDefault: true},
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
 			parallelFlag(),
-			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 6 MiB of the table, from 85 to 5461; another number than the copy's)", HideDefault: true},
+			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 11 MiB of the table, from 85 to 3072; another number than the copy's)", HideDefault: true},
 			resultFlag(),
 			memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
