@@ -159,12 +159,11 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 		result = errDifferent
 	}
 	if p.json {
-		return errors.Join(p.encode(rep), result)
+		return compared(p.encode(rep), result)
 	}
+	var err error
 	if rep.Partial {
-		if err := p.line(fmt.Sprintf("PARTIAL: the copy has only the keys from %q on. Do not start a Vault from it, whatever is said below.", rep.StartKey)); err != nil {
-			return err
-		}
+		err = p.line(fmt.Sprintf("PARTIAL: the copy has only the keys from %q on. Do not start a Vault from it, whatever is said below.", rep.StartKey))
 	}
 	t := p.table()
 	t.row("PREFIX", "MANIFEST\tDIRECTORY\tMANIFEST BYTES\tDIRECTORY BYTES\tDIGEST")
@@ -181,21 +180,21 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 			humanize.Comma(x.Expected.Bytes), humanize.Comma(x.Found.Bytes), same)
 	}
 	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
-	err := errors.Join(t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
+	err = errors.Join(err, t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
 	case result == nil:
 		equal := "Equal"
 		if rep.Partial {
 			equal = "Equal to a PARTIAL copy"
 		}
-		return errors.Join(err, p.line(fmt.Sprintf("%s: %s holds all %s entries that run %s copied on %s from table %s (%s), and nothing else; their digest is %s; in %s.",
+		err = errors.Join(err, p.line(fmt.Sprintf("%s: %s holds all %s entries that run %s copied on %s from table %s (%s), and nothing else; their digest is %s; in %s.",
 			equal, rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), plain(m.Source.Name), plain(m.Source.ID), rep.Found.Hash, round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.line("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	default:
 		err = errors.Join(err, p.line("DIFFERENT: the directory is not what was copied. Do not start a Vault on it."))
 	}
-	return errors.Join(err, result)
+	return compared(err, result)
 }
 
 // alreadyComplete looks whether what stands in the way of a copy that was to be

@@ -467,7 +467,7 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 		result = errDifferent
 	}
 	if p.json {
-		return errors.Join(encodeReport(p.stdout, rep, found), result)
+		return compared(encodeReport(p.stdout, rep, found), result)
 	}
 	t := p.table()
 	t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
@@ -507,7 +507,21 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 	if rep.Resumed > 0 && n > 0 {
 		errs = append(errs, p.line(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", howOften(rep.Resumed), rep.Began.Format(time.DateTime))))
 	}
-	return errors.Join(append(errs, result)...)
+	return compared(errors.Join(errs...), result)
+}
+
+// compared is the error of a comparison: its result, with what it was where that
+// could not be written.
+func compared(written, result error) error {
+	all := split(written)
+	if len(all) == 0 {
+		return result
+	}
+	what := "nothing differs"
+	if result != nil {
+		what = "there are differences"
+	}
+	return errors.Join(fmt.Errorf("write the result (%s): %w", what, all[0]), result)
 }
 
 // judge says what differences are worth on a directory that Raft has gone on in.

@@ -284,7 +284,7 @@ func (p *printer) sampled(rep *verify.Report, found *spool, started string) erro
 		result = errDifferent
 	}
 	if p.json {
-		return errors.Join(encodeReport(p.stdout, rep, found), result)
+		return compared(encodeReport(p.stdout, rep, found), result)
 	}
 	s := rep.Sample
 	t := p.table()
@@ -315,7 +315,7 @@ func (p *printer) sampled(rep *verify.Report, found *spool, started string) erro
 	default:
 		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
-	return errors.Join(append(errs, result)...)
+	return compared(errors.Join(errs...), result)
 }
 
 // percent is a share with two digits that count.
