@@ -68,9 +68,11 @@ func damages(a, b string) map[string]func(e entries) {
 	flip := func(s string, i int) string { return s[:i] + string(s[i]^1) + s[i+1:] }
 	return map[string]func(e entries){
 		"one bit of a value":     func(e entries) { e[a] = flip(e[a], 3) },
-		"one bit of a key":       func(e entries) { e[flip(a, 7)+"'"] = e[a]; delete(e, a) },
+		"one bit of a key":       func(e entries) { e[flip(a, 7)] = e[a]; delete(e, a) },
 		"entry lost":             func(e entries) { delete(e, a) },
 		"entry added":            func(e entries) { e["core/new"] = "x" },
+		"in a prefix of its own": func(e entries) { e["zzz/new"] = "x" },
+		"without a slash":        func(e entries) { e["zzz"] = "x" },
 		"empty entry added":      func(e entries) { e["core/new"] = "" },
 		"two values swapped":     func(e entries) { e[a], e[b] = e[b], e[a] },
 		"two values of a prefix": func(e entries) { e[a], e["core/012/key"] = e["core/012/key"], e[a] },

@@ -27,6 +27,10 @@ type Expected struct {
 	// that is empty is not compared.
 	NodeID  string `json:"node_id"`
 	Address string `json:"cluster_addr"`
+	// NodeIDFile is set where a Vault has the node's id from the file node-id. One
+	// that is there and has another id is a difference in any case: a Vault whose
+	// configuration has no node_id takes it, and never unseals.
+	NodeIDFile bool `json:"node_id_file,omitempty"`
 	// LogStore is "raft.db" or "wal"; where it is empty either will do.
 	LogStore string `json:"log_store,omitempty"`
 	// Partial is set where StartKey left entries out, see Manifest.
@@ -37,7 +41,7 @@ type Expected struct {
 // Expected returns what the directory of the manifest's copy must hold.
 func (m *Manifest) Expected() Expected {
 	d := m.Destination
-	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, LogStore: d.LogStore,
+	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, NodeIDFile: d.NodeIDFile, LogStore: d.LogStore,
 		Partial: m.Partial, StartKey: m.StartKey}
 }
 
@@ -115,7 +119,9 @@ func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestRe
 		rep.Prefixes = append(rep.Prefixes, p)
 	}
 	rep.Expected, rep.Found = want.Digests.Total(), found.Digests.Total()
-	rep.RaftDiffs = want.compare(found.Raft, rep.Log)
+	if rep.RaftDiffs, err = want.compare(path, found.Raft, rep.Log); err != nil {
+		return rep, err
+	}
 	rep.Complete = true
 	return rep, nil
 }
@@ -150,7 +156,10 @@ func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Re
 			return r, nil, err
 		}
 	}
-	diffs := want.compare(r.Raft, log)
+	diffs, err := want.compare(path, r.Raft, log)
+	if err != nil {
+		return r, nil, err
+	}
 	if log.Damage == "" && len(diffs) == 0 && log.CurrentTerm != want.Term {
 		diffs = append(diffs, RaftDiff{"log term", fmt.Sprint(want.Term), fmt.Sprint(log.CurrentTerm)})
 	}
@@ -175,9 +184,9 @@ func (want Expected) started(found vaultdb.State, log Log) bool {
 	return found.Index > want.Index && (wrote || elected) || found.Index == want.Index && log.First > want.Index && elected
 }
 
-// compare names what is not as expected.
-func (want Expected) compare(found vaultdb.State, log Log) []RaftDiff {
-	out := []RaftDiff{}
+// compare names what is not as expected in the directory at path.
+func (want Expected) compare(path string, found vaultdb.State, log Log) (out []RaftDiff, err error) {
+	out = []RaftDiff{}
 	add := func(name string, want, found any) {
 		if want != found {
 			out = append(out, RaftDiff{name, fmt.Sprint(want), fmt.Sprint(found)})
@@ -192,9 +201,18 @@ func (want Expected) compare(found vaultdb.State, log Log) []RaftDiff {
 		add("node_id", cmp.Or(want.NodeID, s.ID), s.ID)
 		add("cluster_addr", cmp.Or(want.Address, s.Address), s.Address)
 		add("suffrage", "voter", s.Suffrage)
+		id, err := readSmall(filepath.Join(path, "node-id"))
+		switch {
+		case err != nil:
+			return out, inspectError("read node-id", err)
+		case id != nil:
+			add("file node-id", s.ID, string(id))
+		case want.NodeIDFile:
+			add("file node-id", s.ID, "not there")
+		}
 	}
 	if d := log.damage(want.LogStore); d != nil {
-		return append(out, *d)
+		return append(out, *d), nil
 	}
 	if log.Last > 0 && log.First <= want.Index {
 		out = append(out, RaftDiff{"first log index", fmt.Sprintf("more than %d, or none", want.Index), fmt.Sprint(log.First)})
@@ -202,7 +220,7 @@ func (want Expected) compare(found vaultdb.State, log Log) []RaftDiff {
 	if log.CurrentTerm < want.Term {
 		out = append(out, RaftDiff{"log term", fmt.Sprintf("%d or more", want.Term), fmt.Sprint(log.CurrentTerm)})
 	}
-	return out
+	return out, nil
 }
 
 // damage is what is wrong with a log by itself, if there must be one in the

@@ -92,6 +92,9 @@ type ManifestDestination struct {
 	Path    string `json:"path"`
 	NodeID  string `json:"node_id"`
 	Address string `json:"cluster_addr"`
+	// NodeIDFile is set where no node_id was configured: a Vault has it from the
+	// file node-id then.
+	NodeIDFile bool `json:"node_id_file"`
 	// LogStore is "raft.db" or "wal".
 	LogStore string `json:"log_store"`
 	// Index and Term are those of the FSM.

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -69,7 +70,14 @@ var raftDamages = map[string]struct {
 		check(t, os.Truncate(filepath.Join(dir, "raft", "raft.db"), 5000))
 	}, "log"},
 	"the log connects to a newcomer's": {func(t testing.TB, dir string) { appendLogs(t, dir, 1, 2) }, "first log index"},
-	"the log has no term":              {func(t testing.TB, dir string) { writeRaftDB(t, dir, 0) }, "log term"},
+	"no voter": {func(t testing.TB, dir string) {
+		c := configuration(2, "n1", "127.0.0.1:8201")
+		i := bytes.Index(c, []byte("\x12\x02n1")) // its suffrage, which is 0 and left out, comes before
+		c = slices.Insert(c, i, 0x08, 1)
+		c[3] += 2 // the message of the server is longer
+		putConfig(t, dir, "latest_config", c)
+	}, "suffrage"},
+	"the log has no term": {func(t testing.TB, dir string) { writeRaftDB(t, dir, 0) }, "log term"},
 }
 
 // TestRaftDamage has the table and the manifest say of each that it is no
@@ -139,12 +147,30 @@ func damageTerm(t testing.TB, dir string) {
 // TestNodeIDFile takes the node's id from the file that Vault takes it from.
 func TestNodeIDFile(t *testing.T) {
 	e := some(5)
-	for id, equal := range map[string]bool{"n1": true, "n2": false} {
+	for id, equal := range map[string]bool{"n1": true, "n2": false, "n1\n": false, "": false} {
 		dir := directory(t, e)
 		check(t, os.WriteFile(filepath.Join(dir, "node-id"), []byte(id), 0o600))
 		rep, err := compare(t, &fakeSource{entries: e}, dir, Options{})
 		if err != nil || rep.Equal() != equal {
 			t.Errorf("%s: %+v, %v", id, rep.RaftDiffs, err)
 		}
+		// Also where the manifest says which node it is, and in what is read back.
+		for _, want := range []Expected{expect(e), {Digests: digestsOf(e), Index: 2, Term: 1}} {
+			if got, err := CheckManifest(t.Context(), want, dir); err != nil || got.Equal() != equal || !equal && got.RaftDiffs[0] != (RaftDiff{"file node-id", "n1", id}) {
+				t.Errorf("%s: %+v, %v", id, got.RaftDiffs, err)
+			}
+			if rep, err := compare(t, &fakeSource{entries: e}, dir, Options{Raft: want}); err != nil || rep.Equal() != equal {
+				t.Errorf("%s: %+v, %v", id, rep.RaftDiffs, err)
+			}
+			if _, _, err := want.ReadBack(t.Context(), dir, 0); (err == nil) != equal {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+	}
+	// That the file is gone is seen where the manifest says that the id was in it.
+	want := expect(e)
+	want.NodeIDFile = true
+	if got, err := CheckManifest(t.Context(), want, directory(t, e)); err != nil || len(got.RaftDiffs) != 1 || got.RaftDiffs[0].Name != "file node-id" {
+		t.Errorf("%+v, %v", got.RaftDiffs, err)
 	}
 }

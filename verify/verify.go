@@ -274,22 +274,15 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 // lookAtRaft compares the state of Raft and its log with what a copy leaves.
 func (r *Report) lookAtRaft(ctx context.Context, path string, want Expected) (err error) {
 	want.Index, want.Term = cmp.Or(want.Index, fsmIndex), cmp.Or(want.Term, fsmTerm)
-	if want.NodeID == "" {
-		id, err := readSmall(filepath.Join(path, "node-id"))
-		if err != nil {
-			return inspectError("read node-id", err)
-		}
-		want.NodeID = string(id)
-	}
 	if r.Log, err = readLog(ctx, filepath.Join(path, "raft")); err != nil {
 		return err
 	}
 	if r.Started = want.started(r.Raft, r.Log); !r.Started {
-		r.RaftDiffs = want.compare(r.Raft, r.Log)
+		r.RaftDiffs, err = want.compare(path, r.Raft, r.Log)
 	} else if d := r.Log.damage(""); d != nil {
 		r.RaftDiffs = append(r.RaftDiffs, *d)
 	}
-	return nil
+	return err
 }
 
 // compareSample compares a part of src, and keeps nothing if that fails.

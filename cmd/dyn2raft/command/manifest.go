@@ -80,7 +80,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Source:       res.Source,
 		Backup:       res.Note,
 		Vault:        r.versions(ctx),
-		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: raft.NodeID, Address: raft.Address,
+		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: raft.NodeID, Address: raft.Address, NodeIDFile: r.cfg.Destination.NodeID == "",
 			LogStore: raft.LogStore, Index: raft.Index, Term: raft.Term, FileBytes: res.Load.FileBytes},
 		Total:    res.Digests.Total(),
 		Prefixes: res.Digests,

@@ -526,7 +526,7 @@ func compared(written, result error) error {
 
 // judge says what differences are worth on a directory that Raft has gone on in.
 func judge(rep *verify.Report) string {
-	return fmt.Sprintf("%s of these it makes by itself at each start, the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
+	return fmt.Sprintf("%s of these are of a kind that it changes by itself, which proves nothing of them; the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
 		"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", humanize.Comma(rep.Known))
 }
 

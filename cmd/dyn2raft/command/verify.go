@@ -163,6 +163,7 @@ func (p *printer) expected(cfg *config.Config) (want verify.Expected, segments i
 	m, err := verify.ReadManifest(verify.ManifestPath(cfg.Destination.Path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		p.log.Info("no manifest is beside the data directory: if the copy was told a number of segments, name another one, since a mistake in that would be made twice")
 		return want, 0
 	case err != nil:
 		p.log.Warn("the manifest beside the data directory can't be used", "error", err)

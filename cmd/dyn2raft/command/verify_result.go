@@ -21,8 +21,9 @@ func resultFlag() cli.Flag {
 // output; nowhere if it is empty.
 type resultFile string
 
-// try finds out whether the file can be written, before anything is read for
-// it.
+// try finds out whether the file can be written, before anything is read for it. What
+// an earlier comparison has left there goes: if this one fails, that would be taken for
+// its result.
 func (file resultFile) try() error {
 	if file == "" {
 		return nil
@@ -33,6 +34,8 @@ func (file resultFile) try() error {
 	}
 	if fi, serr := os.Lstat(string(file)); err == nil && serr == nil && !fi.Mode().IsRegular() {
 		err = errors.New("it is not a regular file")
+	} else if err == nil && serr == nil {
+		err = os.Remove(string(file))
 	}
 	return file.failed(err)
 }
