@@ -23,7 +23,7 @@ type resultFile string
 
 // try finds out whether the file can be written, before anything is read for it. What
 // an earlier comparison has left there goes: if this one fails, that would be taken for
-// its result.
+// its result. Nothing else does: a wrong name may be that of vault.db.
 func (file resultFile) try() error {
 	if file == "" {
 		return nil
@@ -35,9 +35,28 @@ func (file resultFile) try() error {
 	if fi, serr := os.Lstat(string(file)); err == nil && serr == nil && !fi.Mode().IsRegular() {
 		err = errors.New("it is not a regular file")
 	} else if err == nil && serr == nil {
-		err = os.Remove(string(file))
+		if err = file.isResult(); err == nil {
+			err = os.Remove(string(file))
+		}
 	}
 	return file.failed(err)
+}
+
+// isResult refuses a file that is there and does not begin as encodeReport does. An
+// empty one holds nothing.
+func (file resultFile) isResult() error {
+	f, err := os.Open(string(file))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const begins = "{\n  \"source\": {"
+	head := make([]byte, len(begins))
+	n, err := io.ReadFull(f, head)
+	if n == 0 && errors.Is(err, io.EOF) || string(head) == begins {
+		return nil
+	}
+	return errors.New("it is there, and is no result of a comparison")
 }
 
 // write writes the result, durably and whole.

@@ -162,12 +162,7 @@ func (s *slowScenario) killBehindCommit(n node) {
 		}
 	})
 	var v *vault
-	s.step("a Vault starts on it all the same", func() {
-		v = startVault(s.t, n, raftStorage(n, ""))
-		v.unseal(s.t, s.keys)
-		v.waitHealth(s.t, 200)
-		s.contents.checkSecrets(s.t, v)
-	})
+	s.step("a Vault starts on it all the same", func() { v = s.serve(n) })
 	s.step("dyn2raft copy --resume is refused while it serves, and says why", func() {
 		run := s.dyn2raft("copy", "-config", config, "--resume")
 		if run.code != exitLocked || !strings.Contains(run.stderr, "the complete copy of run") {
@@ -198,6 +193,16 @@ func (s *slowScenario) killBehindCommit(n node) {
 			s.t.Errorf("exit code %d, want %d\n%s%s", run.code, exitDiffers, run.stdout, run.stderr)
 		}
 	})
+}
+
+// serve starts a Vault on a copy, and reads every secret.
+func (s *slowScenario) serve(n node) *vault {
+	s.t.Helper()
+	v := startVault(s.t, n, raftStorage(n, ""))
+	v.unseal(s.t, s.keys)
+	v.waitHealth(s.t, 200)
+	s.contents.checkSecrets(s.t, v)
+	return v
 }
 
 // killCopy starts a copy from a table that answers slowly, and kills it with SIGKILL
@@ -340,10 +345,7 @@ func (s *slowScenario) prove(n node) {
 
 	var v *vault
 	s.step("new Vault: start on the copy, read every secret", func() {
-		v = startVault(s.t, n, raftStorage(n, ""))
-		v.unseal(s.t, s.keys)
-		v.waitHealth(s.t, 200)
-		s.contents.checkSecrets(s.t, v)
+		v = s.serve(n)
 		s.contents.checkListed(s.t, v)
 	})
 	s.step("on the running Vault's directory: answered at once", func() {
