@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
@@ -223,7 +224,7 @@ func decode(n int64) error {
 	const page = 3 << 18 // a multiple of 3, and about what a response holds
 	text := base64.StdEncoding.AppendEncode(nil, bytes.Repeat([]byte("dyn"), page/3))
 	var group errgroup.Group
-	procs := int64(runtime.GOMAXPROCS(0))
+	procs := int64(processors.Count())
 	for range procs {
 		group.Go(func() error {
 			dst := make([]byte, page)

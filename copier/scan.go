@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 // ScanOptions say how a source is read. The zero value is fit for use but for
@@ -82,8 +82,8 @@ const (
 )
 
 // startWorkers is how many workers read at first: four for each processor that
-// Go uses, since a worker mostly waits for its next page, but at least 8.
-func startWorkers() int { return max(4*runtime.GOMAXPROCS(0), 8) }
+// it may use, since a worker mostly waits for its next page, but at least 8.
+func startWorkers() int { return max(4*processors.Count(), 8) }
 
 func (o *ScanOptions) validate() error {
 	switch {
@@ -102,7 +102,7 @@ func (o *ScanOptions) validate() error {
 		o.Workers = defaultWorkers
 	}
 	o.Workers = min(o.Workers, allowed)
-	o.goroutines = min(o.Workers+runtime.GOMAXPROCS(0), allowed)
+	o.goroutines = min(o.Workers+processors.Count(), allowed)
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}
@@ -214,10 +214,10 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	s.queue = newQueue(left)
 	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(left), Workers: opts.Workers})
 
-	began, cpu := time.Now(), cpuTime()
+	began, cpu := time.Now(), processors.Time()
 	err = s.run(ctx)
 	s.stats.Workers = s.pace.peak
-	s.stats.Limit = s.limit(time.Since(began), cpuTime()-cpu)
+	s.stats.Limit = s.limit(time.Since(began), processors.Time()-cpu)
 	for _, r := range s.sorter.runs {
 		s.stats.Runs++
 		s.stats.RunBytes += r.size
@@ -432,7 +432,7 @@ func (s *scan) limit(took, cpu time.Duration) Limit {
 	switch {
 	case s.stats.Throttles*20 > s.stats.Pages || waited*5 > reading:
 		return LimitTable
-	case cpu*4 > took*time.Duration(runtime.GOMAXPROCS(0))*3:
+	case cpu*4 > took*time.Duration(processors.Count())*3:
 		return LimitProcessor
 	case adding*4 > reading+adding && len(s.sorter.runs) == 0 && s.stats.Checkpoints == 0:
 		return LimitProcessor // nothing went to disk: workers waited for each other
@@ -441,15 +441,6 @@ func (s *scan) limit(took, cpu time.Duration) Limit {
 	default:
 		return LimitNetwork
 	}
-}
-
-// cpuTime is the processor time that this process has used.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func (s *scan) event(e Event) { s.opts.Events(e) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 func TestScanStatistics(t *testing.T) {
@@ -420,7 +421,7 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 // TestLimit has what bounded a scan, by how its workers spent their time.
 func TestLimit(t *testing.T) {
 	took := 10 * time.Second
-	all := took * time.Duration(runtime.GOMAXPROCS(0))
+	all := took * time.Duration(processors.Count())
 	for name, c := range map[string]struct {
 		cpu, reading, adding time.Duration
 		runs                 int

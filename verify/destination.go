@@ -9,13 +9,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
@@ -92,7 +92,7 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 		buf  []byte
 		key  []byte // the last one in buf
 	}
-	workers := make([]*worker, runtime.GOMAXPROCS(0))
+	workers := make([]*worker, processors.Count())
 	for i := range workers {
 		workers[i] = &worker{buf: make([]byte, 0, chunkSize+1<<10)}
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"runtime"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
@@ -44,7 +44,7 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 		copier.Digester
 		collector
 	}
-	workers := make([]*worker, runtime.GOMAXPROCS(0))
+	workers := make([]*worker, processors.Count())
 	for i := range workers {
 		workers[i] = &worker{collector: collector{most: max(largest, 0)}}
 	}

@@ -6,8 +6,10 @@ import (
 	"os"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/command"
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 func main() {
+	processors.Overlap()
 	os.Exit(command.Main(os.Args, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv}))
 }

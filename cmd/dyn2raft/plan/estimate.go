@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 // An Estimate says how large the copy is and how long it will take.
@@ -126,7 +126,7 @@ const (
 	growth      = 1.5
 )
 
-func startWorkers() float64 { return float64(max(4*runtime.GOMAXPROCS(0), 8)) }
+func startWorkers() float64 { return float64(max(4*processors.Count(), 8)) }
 
 // predict returns how long a copy takes with the settings, in seconds, how much
 // of that is reading, and what bounds it.
@@ -174,7 +174,7 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 // error is the context's.
 func (p *planner) estimate(ctx context.Context) error {
 	e := &Estimate{Others: []Other{}}
-	m := model{perWorker: commonWorker, cpu: commonCPU / float64(runtime.GOMAXPROCS(0)), local: commonLocal,
+	m := model{perWorker: commonWorker, cpu: commonCPU / float64(processors.Count()), local: commonLocal,
 		bytes: float64(p.survey.Bytes), items: float64(p.survey.Bytes), segments: 64}
 	e.Entries = p.survey.Items
 	if l := p.locks.Leader; l != nil && l.Expired {
@@ -262,7 +262,7 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 	m.local = trial
 	if s.perWorker > 0 && !s.capped {
 		m.perWorker = s.perWorker
-		m.cpu = s.cpu/float64(runtime.GOMAXPROCS(0)) + trial.sort
+		m.cpu = s.cpu/float64(processors.Count()) + trial.sort
 		if s.saturated && s.most > 0 {
 			m.cpu = max(m.cpu, 1/s.most+trial.sort)
 		}

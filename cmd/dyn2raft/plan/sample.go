@@ -7,14 +7,13 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 )
 
@@ -132,7 +131,7 @@ type sampler struct {
 
 func (s *sampler) run(ctx context.Context) error {
 	s.batch.Grow(keptBytes + copier.PageRoom) // ahead of what is measured
-	began, cpu := time.Now(), processorTime()
+	began, cpu := time.Now(), processors.Time()
 	var failed error
 	live, over := 0, make(chan struct{}) // closed when the last worker has ended
 	start := func() {
@@ -187,7 +186,7 @@ steps:
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bytes > 0 {
-		s.cpu = (processorTime() - cpu).Seconds() / float64(s.bytes)
+		s.cpu = (processors.Time() - cpu).Seconds() / float64(s.bytes)
 	}
 	if n := len(s.stretches); n >= enoughStretches {
 		slices.Sort(s.stretches)
@@ -272,7 +271,7 @@ func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) 
 	s.step += page.Bytes()
 	s.count++
 	if s.pages%stretchPages == 0 {
-		cpu := processorTime()
+		cpu := processors.Time()
 		if s.fromCPU > 0 && s.bytes > s.from {
 			s.stretches = append(s.stretches, (cpu-s.fromCPU).Seconds()/float64(s.bytes-s.from))
 		}
@@ -288,15 +287,6 @@ func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) 
 			s.batch.Append(e.Key, e.Value)
 		}
 	}
-}
-
-// processorTime is the processor time that this process has used.
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // local is how long this machine takes for what is done with the entries once
@@ -343,7 +333,7 @@ func (p *planner) trial(ctx context.Context, s *sample, bytes int64) (res copier
 	if err != nil {
 		return res, 0, 0, err
 	}
-	src, workers := &again{batch: &s.batch, bytes: bytes}, runtime.GOMAXPROCS(0)
+	src, workers := &again{batch: &s.batch, bytes: bytes}, processors.Count()
 	res, err = copier.Copy(ctx, src, dst, copier.Options{Workers: workers, Memory: p.Memory})
 	if err != nil {
 		return res, 0, 0, fmt.Errorf("copy a sample to %s: %w", dir, err)

@@ -9,11 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 // entriesFlag is the size of the benchmarks' files: 1,000,000 entries of 800
@@ -218,7 +219,7 @@ func BenchmarkFill(b *testing.B) {
 					var pages int64
 					size := int64(os.Getpagesize())
 					run := func(ops int, op func(*bbolt.Bucket) error) time.Duration {
-						start := cpuTime()
+						start := processors.Time()
 						before := db.Stats().TxStats
 						for done := 0; done < ops; done += batch {
 							must(b, db.Update(func(tx *bbolt.Tx) error {
@@ -233,7 +234,7 @@ func BenchmarkFill(b *testing.B) {
 						}
 						after := db.Stats().TxStats
 						pages = (after.GetPageAlloc() - before.GetPageAlloc()) / size
-						return cpuTime() - start
+						return processors.Time() - start
 					}
 					fileSize := func() (all, used float64) {
 						must(b, db.View(func(tx *bbolt.Tx) error {
@@ -271,12 +272,4 @@ func BenchmarkFill(b *testing.B) {
 			})
 		}
 	}
-}
-
-// cpuTime returns the processor time of this process, which other processes
-// disturb less than the time that passes.
-func cpuTime() time.Duration {
-	var r syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
