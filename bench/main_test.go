@@ -298,9 +298,10 @@ func (m metrics) report(b *testing.B) {
 	}
 }
 
+// median is the middle of durations, or between the two in the middle.
 func median(d []time.Duration) time.Duration {
 	s := slices.Sorted(slices.Values(d))
-	return s[len(s)/2]
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }
 
 // spread is by how much the slowest took longer than the fastest, as a part of
