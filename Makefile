@@ -97,7 +97,7 @@ release_ldflags = -s -w -X $(COMMAND).version=$(VERSION) -X $(COMMAND).commit=$(
 as_if_cloned = GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=https://github.com/dyn2raft/dyn2raft.git
 
 # The benchmarks that bench/results knows. With VAULT_BIN set vault operator migrate is
-# measured too (15 minutes), with BENCH_GROWTH=10000000 a table of so many entries (5 minutes).
+# measured too (15 minutes), with BENCH_GROWTH=10000000 a table of so many entries (9 minutes).
 define measure
 { go test -run '^$$' -bench DecodePage -benchmem -count 3 ./sources/dynamodb && \
 go test -run '^$$' -bench 'Load$$' -benchtime 9x ./sinks/raft/boltfile && \
