@@ -159,7 +159,8 @@ const how = `
   sinks/raft/boltfile, all others in bench. Those have their tables served by dynamotest in a process of its own, which
   shares the machine's cores. What is compared takes turns, three to fifteen times, and the ratio is that of the medians;
   the peer runs once. A table of 10 M entries is copied three times, between two times three copies of what it is
-  compared with. The first three copies of 100 MB, and the first of 1 GB, do not count: they touch memory that the system, or the host of a virtual machine, has yet to find. "The first one" tells what it took.
+  compared with. The first three copies of 100 MB, and the first of 1 GB, do not count: they touch memory that the
+  system, or the host of a virtual machine, has yet to find. "The first one" tells what it took.
 - Before each copy of 10 M entries, of those that they are compared with, and of those with and without a proof, checkpoints
   or an interruption, all memory but 256 MiB is filled with a file that is not needed, as it is where a machine has run for
   some time. Otherwise some of what is compared takes the place of files that were just removed, and some has to find memory
