@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 const (
@@ -25,6 +27,8 @@ type pace struct {
 	wake    sync.Cond
 	control control
 	active  int
+	dealing int // workers that have read a page and still have it
+	beside  int // the most that do, beside as many as may read
 	stopped bool
 	peak    int // the most workers that were let in at once
 	told    func(workers int)
@@ -41,17 +45,18 @@ type pace struct {
 }
 
 func newPace(start, most int, told func(workers int)) *pace {
-	p := &pace{control: control{limit: min(start, most), most: most, growing: true}, told: told}
+	p := &pace{control: control{limit: min(start, most), most: most, growing: true}, beside: processors.Count(), told: told}
 	p.wake.L = &p.mu
 	return p
 }
 
-// enter waits until one more worker may read. It returns false when the pace
-// was stopped.
+// enter waits until one more worker may read. Where pages are read faster than
+// they are taken over, it waits for that: those that wait with a page take memory,
+// and make nothing faster. It returns false when the pace was stopped.
 func (p *pace) enter() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.active >= p.control.limit && !p.stopped {
+	for (p.active >= p.control.limit || p.active+p.dealing >= p.control.limit+p.beside) && !p.stopped {
 		p.wake.Wait()
 	}
 	if p.stopped {
@@ -69,12 +74,21 @@ func (p *pace) leave(page Page, asked time.Time) {
 	defer p.mu.Unlock()
 	p.note()
 	p.active--
+	p.dealing++
 	if asked.After(p.since) {
 		p.pages++
 		p.bytes += page.WireBytes
 		p.took += time.Since(asked)
 	}
 	p.throttles += page.Throttles
+	p.wake.Signal()
+}
+
+// done says that a worker has no page any more.
+func (p *pace) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dealing--
 	p.wake.Signal()
 }
 

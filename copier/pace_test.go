@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier/processors"
 )
 
 func TestControl(t *testing.T) {
@@ -134,4 +137,78 @@ func TestScanPace(t *testing.T) {
 			t.Errorf("at most %d read at the same time, expected 3", src.peak)
 		}
 	})
+}
+
+// Workers that can't get rid of their pages keep others from reading: beside as many
+// as may read, only as many have a page as there are processors.
+func TestPaceWaitsForWhatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(4, 4, func(int) {})
+		most := int64(4 + processors.Count() + 3)
+		var entered atomic.Int64
+		rid := make(chan struct{})
+		var all sync.WaitGroup
+		for range most {
+			all.Go(func() {
+				if !p.enter() {
+					return
+				}
+				entered.Add(1)
+				p.leave(Page{}, time.Now())
+				<-rid
+				p.done()
+			})
+		}
+		synctest.Wait()
+		if got, want := entered.Load(), int64(4+processors.Count()); got != want {
+			t.Errorf("%d workers have read, expected %d", got, want)
+		}
+		before := entered.Load()
+		rid <- struct{}{}
+		synctest.Wait()
+		if got := entered.Load(); got != before+1 {
+			t.Errorf("%d workers have read with one page gone, expected %d", got, before+1)
+		}
+		close(rid)
+		all.Wait()
+		if entered.Load() != most {
+			t.Errorf("%d of %d workers have read", entered.Load(), most)
+		}
+	})
+}
+
+// A scan whose runs can't be written, as on a disk that is busy, does not read what it
+// would have to keep: a few pages, however many workers it may have.
+func TestScanWaitsForTheDisk(t *testing.T) {
+	watch(t)
+	var read atomic.Int64
+	src := &serviceSource{pages: 5, takes: func(Segment) time.Duration { read.Add(1); return time.Millisecond }}
+	dir, write, done := t.TempDir(), make(chan struct{}), make(chan error)
+	go func() {
+		sorted, _, err := Scan(t.Context(), src, ScanOptions{WorkDir: dir, Workers: 1000, Memory: 64 << 30, tune: func(s *sorter) {
+			s.limit, s.hold = 1, 0 // a page for each
+			create := s.create
+			s.create = func() (runFile, error) { <-write; return create() }
+		}})
+		if err == nil {
+			err = sorted.Close()
+		}
+		done <- err
+	}()
+	least := int64(sortBuffers + startWorkers() + processors.Count())
+	for end := time.Now().Add(10 * time.Second); read.Load() < least && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond) // for those that should not
+	// More may have been let in once, since the first pages came quickly.
+	if got, most := read.Load(), least+int64(startWorkers()/2+1); got < least || got > most {
+		t.Errorf("%d pages were read while %d wait to be written, expected %d to %d", got, sortBuffers, least, most)
+	}
+	close(write)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := read.Load(); got != 500 {
+		t.Errorf("%d of 500 pages were read", got)
+	}
 }

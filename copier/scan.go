@@ -500,6 +500,7 @@ func (s *scan) work(ctx context.Context) error {
 				s.adding.Add(int64(time.Since(full)))
 			}
 			s.pages.give(&page)
+			s.pace.done()
 			s.count(read, info)
 			if len(info.Next) == 0 {
 				break

@@ -94,7 +94,7 @@ func run(in io.Reader, out io.Writer, file string, write bool, now time.Time) er
 func markdown(results []result, cpu string, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Measured speed, memory and disk\n\nWritten by `make bench-results` on %s, on %s with %d cores, %s/%s, %s. Rows of another date were\n"+
-		"measured on that day. All figures are ratios, from the same run on the same machine.\n\n",
+		"measured on that day, and perhaps on another machine. All figures are ratios, from the same run on the same machine.\n\n",
 		now.Format(time.DateOnly), cpu, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	b.WriteString(tableHead)
 	for _, r := range results {
