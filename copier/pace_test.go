@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -181,6 +182,8 @@ func TestPaceWaitsForWhatWasRead(t *testing.T) {
 // would have to keep: a few pages, however many workers it may have.
 func TestScanWaitsForTheDisk(t *testing.T) {
 	watch(t)
+	// With many processors each of the source's segments would have a worker.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	var read atomic.Int64
 	src := &serviceSource{pages: 5, takes: func(Segment) time.Duration { read.Add(1); return time.Millisecond }}
 	dir, write, done := t.TempDir(), make(chan struct{}), make(chan error)
