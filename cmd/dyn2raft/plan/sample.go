@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 const (
 	defaultSample = 4 * time.Second
 	sampleBytes   = 48 << 20 // of entries
-	keptBytes     = 4 << 20  // of these, for the trial
+	keptShare     = 4        // a page's first entries are kept for the trial, one in so many
+	manyPlaces    = 10       // pages, each of another segment, before any segment's next one
 	sampleStep    = 500 * time.Millisecond
 	stretchPages  = 4 // whose processor time is measured, and of how many that is
 	// worth more than the time of all together
@@ -113,8 +115,14 @@ type sampler struct {
 	limit int
 	end   context.CancelCauseFunc
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// queue is the segments of which nothing was read, and begun what is left of the
+	// others. They take turns, once there are some pages from different places: a Path
+	// that fills many pages is in one segment, most of which is behind its first page,
+	// and in a sample of first pages would hardly be.
 	queue   []copier.Segment
+	begun   []copier.Segment
+	turn    bool // of what was begun
 	busy    int
 	reading time.Duration // of all workers, in this step
 	step    int64         // bytes of this step
@@ -130,7 +138,7 @@ type sampler struct {
 }
 
 func (s *sampler) run(ctx context.Context) error {
-	s.batch.Grow(keptBytes + copier.PageRoom) // ahead of what is measured
+	s.batch.Grow(sampleBytes/keptShare + copier.PageRoom) // ahead of what is measured
 	began, cpu := time.Now(), processors.Time()
 	var failed error
 	live, over := 0, make(chan struct{}) // closed when the last worker has ended
@@ -192,8 +200,9 @@ steps:
 		slices.Sort(s.stretches)
 		s.cpu = s.stretches[n/2]
 	}
-	s.complete = s.busy == 0 && len(s.queue) == 0
-	s.done = s.segments - len(s.queue) - s.busy
+	left := len(s.queue) + len(s.begun)
+	s.complete = s.busy == 0 && left == 0
+	s.done = s.segments - left - s.busy
 	if s.pages == 0 && failed == nil && !s.throttled && !s.complete {
 		failed = context.Cause(ctx)
 	}
@@ -229,12 +238,17 @@ func (s *sampler) work(ctx context.Context) error {
 	page.Grow(copier.PageRoom)
 	for {
 		s.mu.Lock()
-		if len(s.queue) == 0 {
+		from := &s.queue
+		if s.turn && s.pages >= manyPlaces && len(s.begun) > 0 || len(s.queue) == 0 {
+			from = &s.begun
+		}
+		if len(*from) == 0 {
 			s.mu.Unlock()
 			return nil // what others split is theirs to read
 		}
-		seg := s.queue[0]
-		s.queue = s.queue[1:]
+		seg := (*from)[0]
+		*from = (*from)[1:]
+		s.turn = !s.turn
 		s.busy++
 		s.mu.Unlock()
 		page.Reset()
@@ -244,7 +258,7 @@ func (s *sampler) work(ctx context.Context) error {
 		s.mu.Lock()
 		if err == nil {
 			s.busy--
-			s.queue = append(s.queue, info.Next...)
+			s.begun = append(s.begun, info.Next...)
 			s.add(&page, info, took)
 		}
 		full := s.bytes >= sampleBytes
@@ -283,7 +297,7 @@ func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) 
 		class, _ := slices.BinarySearch(sizeClasses[:], n)
 		s.sizes[class]++
 		s.largest = max(s.largest, n)
-		if s.batch.Bytes() < keptBytes {
+		if i*keptShare < page.Len() {
 			s.batch.Append(e.Key, e.Value)
 		}
 	}
@@ -333,7 +347,7 @@ func (p *planner) trial(ctx context.Context, s *sample, bytes int64) (res copier
 	if err != nil {
 		return res, 0, 0, err
 	}
-	src, workers := &again{batch: &s.batch, bytes: bytes}, processors.Count()
+	src, workers := newAgain(&s.batch, bytes), processors.Count()
 	res, err = copier.Copy(ctx, src, dst, copier.Options{Workers: workers, Memory: p.Memory})
 	if err != nil {
 		return res, 0, 0, fmt.Errorf("copy a sample to %s: %w", dir, err)
@@ -342,11 +356,38 @@ func (p *planner) trial(ctx context.Context, s *sample, bytes int64) (res copier
 	return res, scan - time.Duration(src.spent.Load())/time.Duration(workers), res.Duration - scan, nil
 }
 
-// again yields the entries of a batch under other keys, again and again.
+// again yields the entries of a batch again and again, until they are so many bytes,
+// each turn under other Paths: a table has a Path in one place too, and that its
+// entries come in order is most of what makes sorting cheap.
 type again struct {
 	batch *copier.Batch
-	bytes int64
+	pages []againPage
 	spent atomic.Int64 // nanoseconds of all workers, on what a copy spends in its source
+}
+
+// An againPage is the entries from one up to another, in one of the turns.
+type againPage struct{ from, to, turn int }
+
+// mostPages bounds the pages that are made of a sample of a few entries.
+const mostPages = 100_000
+
+// newAgain makes pages of about 1 MiB, and an empty one of no entries.
+func newAgain(batch *copier.Batch, size int64) *again {
+	a := &again{batch: batch}
+	var all int64
+	for turn := 0; batch.Len() > 0 && all < size && len(a.pages) < mostPages; turn++ {
+		for p := (againPage{turn: turn}); p.from < batch.Len() && all < size; p.from = p.to {
+			for end := min(all+1<<20, size); p.to < batch.Len() && all < end; p.to++ {
+				e := batch.Entry(p.to)
+				all += int64(len(e.Key) + len(e.Value))
+			}
+			a.pages = append(a.pages, p)
+		}
+	}
+	if len(a.pages) == 0 {
+		a.pages = []againPage{{}}
+	}
+	return a
 }
 
 func (a *again) Prepare(context.Context) (copier.SourceInfo, error) {
@@ -354,41 +395,28 @@ func (a *again) Prepare(context.Context) (copier.SourceInfo, error) {
 }
 
 func (a *again) Segments(context.Context, int) ([]copier.Segment, error) {
-	var n int64
-	if each := a.batch.Bytes(); each > 0 {
-		n = min(a.bytes/each+1, 100_000)
-	}
-	out := make([]copier.Segment, max(n, 1))
+	out := make([]copier.Segment, len(a.pages))
 	for i := range out {
 		out[i] = copier.Segment{Index: i, Total: len(out)}
 	}
 	return out, nil
 }
 
-// ReadPage gives about 1 MiB.
+// ReadPage gives the whole segment, which is one page.
 func (a *again) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
 	began := time.Now()
 	defer func() { a.spent.Add(int64(time.Since(began))) }()
-	from := 0
-	if len(seg.Resume) > 0 {
-		if _, err := fmt.Sscan(string(seg.Resume), &from); err != nil {
-			return copier.Page{}, err
-		}
-	}
-	left := a.bytes/int64(seg.Total) + 1
-	suffix := fmt.Appendf(nil, ".%d", seg.Index)
+	p := a.pages[seg.Index]
+	suffix := fmt.Appendf(nil, ".%d", p.turn)
 	var key []byte
-	for i := from; i < a.batch.Len(); i++ {
-		if b.Bytes() >= min(left, 1<<20) {
-			if a.bytes < 1<<20 {
-				break
-			}
-			seg.Resume = fmt.Append(nil, i)
-			return copier.Page{Next: []copier.Segment{seg}}, nil
-		}
+	for i := p.from; i < p.to; i++ {
 		e := a.batch.Entry(i)
-		if key = append(key[:0], e.Key...); seg.Index > 0 {
-			key = append(key, suffix...)
+		if key = append(key[:0], e.Key...); p.turn > 0 {
+			path := bytes.LastIndexByte(key, '/')
+			if path < 0 {
+				path = len(key)
+			}
+			key = slices.Insert(key, path, suffix...)
 		}
 		b.Append(key, e.Value)
 	}
