@@ -243,6 +243,7 @@ const (
 	PhaseLoad    Phase = "load"    // the sorted entries are written aside
 	PhaseCheck   Phase = "check"   // what was written is read back
 	PhaseCommit  Phase = "commit"  // the result is put in place
+	PhaseCleanUp Phase = "cleanup" // it is, and the work files are removed
 )
 
 // Result is what a copy did. It is valid, as far as the copy came, also when

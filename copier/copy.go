@@ -184,7 +184,11 @@ func (c *copying) run(ctx context.Context) (err error) {
 			err = c.stillThere(err)
 		}
 		c.result.Resumable = err != nil && keep && c.started && c.canGoOn(err)
-		if cerr := c.cleanUp(keep && err != nil); cerr != nil {
+		left := keep && err != nil
+		if c.result.Complete && !left {
+			c.startPhase(PhaseCleanUp)
+		}
+		if cerr := c.cleanUp(left); cerr != nil {
 			if c.result.Complete {
 				c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
 				return

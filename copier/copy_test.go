@@ -168,6 +168,7 @@ type fakeSink struct {
 	skip      int   // entries that it leaves out
 	shorter   int64 // bytes that its values lose
 	committed bool
+	kept      bool
 }
 
 func (s *fakeSink) Identity() Identity { return Identity{"path": s.dir, "node_id": "n1"} }
@@ -209,6 +210,7 @@ func (s *fakeSink) Commit(_ context.Context, runID string) error {
 }
 
 func (s *fakeSink) Close(keep bool) error {
+	s.kept = keep
 	if !keep {
 		for _, name := range filesIn(s.c.t, s.dir) {
 			if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
@@ -248,7 +250,7 @@ func TestCopy(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(phases, []Phase{PhasePrepare, PhaseLock, PhaseScan, PhaseLoad, PhaseCommit}) || len(result.Phases) != 5 {
+	if !slices.Equal(phases, []Phase{PhasePrepare, PhaseLock, PhaseScan, PhaseLoad, PhaseCommit, PhaseCleanUp}) || len(result.Phases) != 6 {
 		t.Errorf("%v, %v", phases, result.Phases)
 	}
 	if w := c.warnings(); len(w) > 0 {
@@ -506,9 +508,12 @@ func TestCopyCountsItems(t *testing.T) {
 func TestCopyCompleteWithoutRecord(t *testing.T) {
 	there := Digests{"a/": {Entries: 7, Bytes: 70, Hash: Sum{1}}}
 	complete := &CompleteError{RunID: "run 1", Err: &Error{Kind: ErrDestination, Op: "prepare", Err: errors.New("it is complete")}}
-	for name, unsound := range map[string]error{"sound": nil, "unsound": errFake} {
+	for name, unsound := range map[string]error{"sound": nil, "unsound": errFake, "locked": nil} {
 		t.Run(name, func(t *testing.T) {
 			c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{"dst.Prepare": complete}}
+			if name == "locked" {
+				c.fail["src.Unlock(2)"] = errFake
+			}
 			c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
 			c.dst = &fakeSink{c: c, dir: t.TempDir()}
 			var finished []Result
@@ -519,6 +524,16 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 					return nil
 				},
 				Events: func(e Event) { c.events = append(c.events, e) }})
+			_, cleaned := result.Phases[PhaseCleanUp]
+			if cleaned != (name == "sound") {
+				t.Errorf("phases %v", result.Phases)
+			}
+			if name == "locked" { // what is left to do has its record
+				if !errors.Is(err, errFake) || !result.Complete || !c.dst.kept {
+					t.Errorf("%v, %+v after %s", err, result, c.String())
+				}
+				return
+			}
 			if unsound != nil {
 				if !errors.Is(err, errFake) || result.Complete || len(finished) > 0 || strings.Contains(c.String(), "src.Unlock") {
 					t.Errorf("%v, %+v after %s", err, result, c.String())

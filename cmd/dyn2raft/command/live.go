@@ -285,6 +285,7 @@ var phases = map[copier.Phase]string{
 	copier.PhaseCheck:   "reading back what was written",
 	copier.PhaseLoad:    "writing the destination aside", // of no entries
 	copier.PhaseCommit:  "putting the result in place",
+	copier.PhaseCleanUp: "it is in place: removing work files",
 }
 
 // rows are the lines of the block, at most width columns each.
@@ -307,7 +308,7 @@ func (v view) rows(width int) (out [blockLines]string) {
 	// The table counts its items, markers too: entries alone never come to that.
 	label, text := "entries   ", humanize.Comma(v.Entries)
 	switch {
-	case v.Phase == copier.PhaseLoad, v.Phase == copier.PhaseCheck, v.Phase == copier.PhaseCommit:
+	case v.Phase == copier.PhaseLoad, v.Phase == copier.PhaseCheck, v.Phase == copier.PhaseCommit, v.Phase == copier.PhaseCleanUp:
 		text = humanize.Comma(v.Loaded) + " of " + humanize.Comma(v.Entries)
 	case v.Source.Items > 0:
 		label, text = "items     ", fmt.Sprintf("%s of about %s", humanize.Comma(v.seen()), humanize.Comma(v.Source.Items))

@@ -56,7 +56,7 @@ var allMetrics = []metric{metricBuild, metricSource, metricStart, metricPhase, m
 	metricEntries, metricBytes, metricMarkers, metricLoaded, metricUnits, metricThrottles, metricRetries, metricSegments,
 	metricDone, metricWorkers, metricSaved, metricAge, metricLeft, metricIdle}
 
-var allPhases = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit}
+var allPhases = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp}
 
 // A collector makes metrics of a printer's status when they are asked for.
 type collector struct{ p *printer }

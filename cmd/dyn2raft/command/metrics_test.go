@@ -87,6 +87,7 @@ func TestMetrics(t *testing.T) {
 		`dyn2raft_phase{phase="load"}`:                 0,
 		`dyn2raft_phase{phase="check"}`:                0,
 		`dyn2raft_phase{phase="commit"}`:               0,
+		`dyn2raft_phase{phase="cleanup"}`:              0,
 		"dyn2raft_resumed":                             1,
 		"dyn2raft_source_items":                        100_000,
 		"dyn2raft_source_bytes":                        1 << 30,

@@ -149,6 +149,8 @@ func (p *printer) event(e copier.Event) {
 			p.log.Info("reading back what was written", "entries_written", count(s.Loaded))
 		case copier.PhaseCommit:
 			p.log.Info("putting the result in place")
+		case copier.PhaseCleanUp:
+			p.log.Info("the result is in place: removing work files")
 		}
 	case copier.Resuming:
 		p.log.Info("going on with an unfinished copy", "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
@@ -349,7 +351,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
-	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit} {
+	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
 		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
 			phases = append(phases, fmt.Sprintf("%s %s", ph, round(d)))
 		}
