@@ -2,7 +2,6 @@ package boltfile
 
 import (
 	"bytes"
-	"encoding/binary"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -35,15 +34,22 @@ func newSorted(valueSize int) *sorted {
 	return s
 }
 
-// next returns the next entry; values vary around valueSize by a half.
-func (s *sorted) next() (key, value []byte) {
-	const at, digits = 27, "0123456789abcdef"
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], uint32(s.i))
-	for j, x := range b {
-		s.key[at+2*j], s.key[at+2*j+1] = digits[x>>4], digits[x&15]
+// hexes are the four hexadecimal digits of each number.
+var hexes = func() (out [1 << 16][4]byte) {
+	for i := range out {
+		copy(out[i][:], fmt.Sprintf("%04x", i))
 	}
-	n := s.valueSize/2 + int(uint32(s.i)*2654435761>>16)%(s.valueSize+1)
+	return out
+}()
+
+// next returns the next entry; values vary around valueSize by a half. With each
+// digit by itself, and a division, it took a quarter of what is measured.
+func (s *sorted) next() (key, value []byte) {
+	const at = 27
+	i := uint32(s.i)
+	copy(s.key[at:], hexes[i>>16][:])
+	copy(s.key[at+4:], hexes[i&0xffff][:])
+	n := s.valueSize/2 + int(i*2654435761>>16)*(s.valueSize+1)>>16
 	s.i++
 	return s.key, s.value[:n]
 }
