@@ -94,7 +94,7 @@ type Writer struct {
 	fill   float64
 	tree   *tree  // the current bucket's; nil before the first
 	roots  []root // finished and current buckets; few, held until Finish
-	last   []byte // the key before; empty at the start of a bucket
+	last   []byte // the key before, the tree's; empty at the start of a bucket
 	stats  Stats
 	failed error
 }
@@ -151,7 +151,7 @@ func (w *Writer) Bucket(name []byte) error {
 	}
 	w.roots = append(w.roots, root{name: bytes.Clone(name)})
 	w.tree = newTree(w.pages, w.fill, 0)
-	w.last = w.last[:0]
+	w.last = nil
 	return nil
 }
 
@@ -172,11 +172,11 @@ func (w *Writer) Put(key, value []byte) error {
 	case bytes.Compare(key, w.last) <= 0: // the first key comes after the empty one
 		return w.fail(fmt.Errorf("put %.256q after %.256q: %w", key, w.last, ErrOrder))
 	}
-	w.last = append(w.last[:0], key...)
 	w.stats.Entries++
 	if err := w.tree.put(key, value); err != nil {
 		return w.fail(err)
 	}
+	w.last = w.tree.last
 	return nil
 }
 

@@ -80,19 +80,33 @@ func newPager(f File, pageSize int) *pager {
 // pagesFor returns how many pages a node of n bytes takes.
 func (p *pager) pagesFor(n int) int { return (n + p.size - 1) >> p.bits }
 
-// begin starts the next page, which will hold size bytes with its header, and
-// returns its id. The caller writes size-pageHeaderSize bytes and ends it.
-func (p *pager) begin(flags uint16, count, size int) (uint64, error) {
-	id := p.next
+// node writes a page, with the overflow pages it needs, and returns its id. It
+// holds the elements, the keys and values behind them, and tail, the end of the
+// last value.
+func (p *pager) node(flags uint16, heads, data, tail []byte) (uint64, error) {
+	id, size := p.next, pageHeaderSize+len(heads)+len(data)+len(tail)
 	pages := p.pagesFor(size)
 	p.next += uint64(pages)
 	var h [pageHeaderSize]byte
-	putPageHeader(h[:], id, flags, uint16(count), uint32(pages-1))
-	return id, p.write(h[:])
+	putPageHeader(h[:], id, flags, uint16(len(heads)/elemSize), uint32(pages-1))
+	if from := len(p.buf); pages<<p.bits <= cap(p.buf)-from {
+		// As nearly all do, it has room in the buffer.
+		p.buf = p.buf[:from+pages<<p.bits]
+		to := p.buf[from:]
+		to = to[copy(to, h[:]):]
+		to = to[copy(to, heads):]
+		to = to[copy(to, data):]
+		to = to[copy(to, tail):]
+		clear(to)
+		return id, p.flushIfFull()
+	}
+	for _, b := range [][]byte{h[:], heads, data, tail} {
+		if err := p.write(b); err != nil {
+			return 0, err
+		}
+	}
+	return id, p.pad(int64(p.next) * int64(p.size))
 }
-
-// end fills the page that was begun last up with zeros.
-func (p *pager) end() error { return p.pad(int64(p.next) * int64(p.size)) }
 
 // pad writes zeros up to the given offset.
 func (p *pager) pad(to int64) error {

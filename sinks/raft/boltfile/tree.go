@@ -15,6 +15,7 @@ type tree struct {
 	flags uint32 // of every leaf element
 	slack int    // bytes of each page that are left free
 	leaf  leaf
+	last  []byte   // the last key, until the next one is put
 	level []*level // branch pages being built, the one above the leaves first
 
 	leaves, branches, overflows int64
@@ -39,31 +40,28 @@ type leaf struct {
 	firstKey    int // size of the first key, which data starts with
 }
 
-func (l *leaf) count() int { return len(l.heads) / elemSize }
-
 func (l *leaf) size() int { return pageHeaderSize + len(l.heads) + len(l.data) }
 
 // put adds an entry to the open leaf, or to a new one.
 func (t *tree) put(key, value []byte) error {
 	l := &t.leaf
 	need := elemSize + len(key) + len(value)
-	if l.count() > 0 && !t.shares(need) {
+	if len(l.heads) > 0 && l.size()+need > t.pages.size-t.slack && !t.shares(need) {
 		if err := t.endLeaf(nil); err != nil {
 			return err
 		}
 	}
-	if l.count() == 0 {
+	if len(l.heads) == 0 {
 		l.firstKey = len(key)
 	}
-	var h [elemSize]byte
 	ne := binary.NativeEndian
-	ne.PutUint32(h[0:], t.flags)
-	ne.PutUint32(h[4:], uint32(len(l.data)))
-	ne.PutUint32(h[8:], uint32(len(key)))
-	ne.PutUint32(h[12:], uint32(len(value)))
-	l.heads = append(l.heads, h[:]...)
+	l.heads = ne.AppendUint32(l.heads, t.flags)
+	l.heads = ne.AppendUint32(l.heads, uint32(len(l.data)))
+	l.heads = ne.AppendUint32(l.heads, uint32(len(key)))
+	l.heads = ne.AppendUint32(l.heads, uint32(len(value)))
 	l.data = append(l.data, key...)
-	if t.pages.pagesFor(l.size()+len(value)) > maxSharedPages {
+	t.last = l.data[len(l.data)-len(key):]
+	if l.size()+len(value) > maxSharedPages*t.pages.size {
 		// It can only be alone in its leaf, which therefore is complete; its
 		// value needs no copy here.
 		return t.endLeaf(value)
@@ -72,40 +70,29 @@ func (t *tree) put(key, value []byte) error {
 	return nil
 }
 
-// shares tells whether an entry of need bytes goes into the open leaf: where
-// that takes a page less than a leaf of its own, and leaves the slack.
+// shares tells whether an entry of need bytes, for which the open leaf's first page
+// has no room, goes into that leaf: where that takes a page less than a leaf of its
+// own, and leaves the slack.
 func (t *tree) shares(need int) bool {
 	p, size := t.pages, t.leaf.size()
-	if size+need <= p.size-t.slack {
-		return true
-	}
 	pages := p.pagesFor(size) + p.pagesFor(pageHeaderSize+need) - 1
 	return pages <= maxSharedPages && size+need <= pages*p.size-t.slack
 }
 
 // endLeaf writes the open leaf; tail is the end of its last value.
 func (t *tree) endLeaf(tail []byte) error {
-	l, p := &t.leaf, t.pages
-	size := l.size() + len(tail)
+	l := &t.leaf
 	// bbolt counts a position from the start of its own element.
-	for i, rest := 0, len(l.heads); i < len(l.heads); i, rest = i+elemSize, rest-elemSize {
-		pos := l.heads[i+4 : i+8]
-		binary.NativeEndian.PutUint32(pos, binary.NativeEndian.Uint32(pos)+uint32(rest))
+	for rest := l.heads; len(rest) >= elemSize; rest = rest[elemSize:] {
+		pos := rest[4:8]
+		binary.NativeEndian.PutUint32(pos, binary.NativeEndian.Uint32(pos)+uint32(len(rest)))
 	}
-	id, err := p.begin(pageLeaf, l.count(), size)
+	id, err := t.pages.node(pageLeaf, l.heads, l.data, tail)
 	if err != nil {
 		return err
 	}
-	for _, b := range [][]byte{l.heads, l.data, tail} {
-		if err := p.write(b); err != nil {
-			return err
-		}
-	}
-	if err := p.end(); err != nil {
-		return err
-	}
 	t.leaves++
-	t.overflows += int64(p.pagesFor(size) - 1)
+	t.overflows += int64(t.pages.pagesFor(l.size()+len(tail)) - 1)
 	err = t.add(0, l.data[:l.firstKey], id)
 	l.heads, l.data, l.firstKey = l.heads[:0], l.data[:0], 0
 	return err
@@ -154,31 +141,20 @@ func (t *tree) add(i int, key []byte, id uint64) error {
 // child of the level above unless nothing is left that could be its sibling,
 // and returns its id.
 func (t *tree) writeBranch(i, n int) (uint64, error) {
-	l, p, ne := t.level[i], t.pages, binary.NativeEndian
+	l, ne := t.level[i], binary.NativeEndian
 	heads, keys := l.heads[:n*elemSize], l.keys
 	if n < l.count() {
 		keys = l.keys[:ne.Uint32(l.heads[n*elemSize:])]
 	}
-	for at, rest := 0, len(heads); at < len(heads); at, rest = at+elemSize, rest-elemSize {
-		pos := heads[at : at+4]
-		ne.PutUint32(pos, ne.Uint32(pos)+uint32(rest))
+	for rest := heads; len(rest) >= elemSize; rest = rest[elemSize:] {
+		ne.PutUint32(rest, ne.Uint32(rest)+uint32(len(rest)))
 	}
-	size := pageHeaderSize + len(heads) + len(keys)
-	id, err := p.begin(pageBranch, n, size)
+	id, err := t.pages.node(pageBranch, heads, keys, nil)
 	if err != nil {
 		return 0, err
 	}
-	if err := p.write(heads); err != nil {
-		return 0, err
-	}
-	if err := p.write(keys); err != nil {
-		return 0, err
-	}
-	if err := p.end(); err != nil {
-		return 0, err
-	}
 	t.branches++
-	t.overflows += int64(p.pagesFor(size) - 1)
+	t.overflows += int64(t.pages.pagesFor(pageHeaderSize+len(heads)+len(keys)) - 1)
 	if n < l.count() || i+1 < len(t.level) {
 		if err := t.add(i+1, keys[:ne.Uint32(heads[4:])], id); err != nil {
 			return 0, err
@@ -197,18 +173,15 @@ func (t *tree) writeBranch(i, n int) (uint64, error) {
 // finish writes what is left and returns the root page and the number of
 // levels. A bucket without entries has a leaf without elements.
 func (t *tree) finish() (root uint64, depth int, err error) {
-	if t.leaf.count() > 0 {
+	if len(t.leaf.heads) > 0 {
 		if err := t.endLeaf(nil); err != nil {
 			return 0, 0, err
 		}
 	}
 	if t.leaves == 0 {
-		id, err := t.pages.begin(pageLeaf, 0, pageHeaderSize)
-		if err != nil {
-			return 0, 0, err
-		}
+		id, err := t.pages.node(pageLeaf, nil, nil, nil)
 		t.leaves++
-		return id, 1, t.pages.end()
+		return id, 1, err
 	}
 	if l := t.level[0]; t.leaves == 1 {
 		return binary.NativeEndian.Uint64(l.heads[8:]), 1, nil
