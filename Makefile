@@ -1,6 +1,7 @@
 # Every job starts here. `make` lists them; Go is all that `make demo` and `make test` need.
 SHELL      := bash
 TESTFLAGS  ?=
+FUZZTIME   ?= 30s
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 E2E        := ./cmd/dyn2raft/e2e
 REPORT     := ./cmd/dyn2raft/report
@@ -15,7 +16,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test race crash browser e2e rehearsal vault lint docs cross dist bin/extra bench bench-results clean
+.PHONY: help demo build test fuzz race crash browser e2e rehearsal vault lint docs cross dist bin/extra bench bench-results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -30,6 +31,14 @@ test: ## all tests under the race detector, against AWS's DynamoDB Local too whe
 	@$(with_dynamodb_local); go test -race $(TESTFLAGS) ./...
 	@# A million entries, and how long a copy takes, without the race detector and with nothing else beside it.
 	go test -p 1 $(TESTFLAGS) -run '^(TestMany|TestEstimateOfRealCopy)$$' ./verify ./cmd/dyn2raft/plan
+
+fuzz: ## run every fuzz target for FUZZTIME=30s; what it finds goes into testdata/fuzz, to be fixed and committed
+	@targets=$$(grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed 's|/[^/]*:func |:|' | sort); \
+	[ -n "$$targets" ] || { echo "there are no fuzz targets" >&2; exit 1; }; \
+	for target in $$targets; do \
+		echo "$$target"; \
+		go test -run '^$$' -fuzz "^$${target#*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 0s "$${target%:*}" || exit 1; \
+	done
 
 race: ## the same tests three times over in shuffled order, to look for rare races
 	@$(with_dynamodb_local); go test -race -count=3 -shuffle=on $(TESTFLAGS) ./...

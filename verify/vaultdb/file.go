@@ -308,14 +308,18 @@ func (f *File) readMetas() error {
 	return nil
 }
 
-// readAt fills b from an offset. It takes the end of the file for damage.
+// readAt fills b from an offset. Where the file ends before, it is damaged;
+// nothing behind its end is asked for.
 func (f *File) readAt(b []byte, at int64) error {
-	n, err := f.r.ReadAt(b, at)
+	n, err := 0, io.EOF
+	if at < f.size {
+		n, err = f.r.ReadAt(b, at)
+	}
 	switch {
 	case n == len(b):
 		return nil
 	case errors.Is(err, io.EOF):
-		return f.fail(fmt.Errorf("%w: it ends at byte %d", ErrDamaged, at+int64(n)), "copy again into an empty directory")
+		return f.fail(fmt.Errorf("%w: it ends at byte %d", ErrDamaged, min(at, f.size)+int64(n)), "copy again into an empty directory")
 	default:
 		return f.fail(err, "")
 	}
