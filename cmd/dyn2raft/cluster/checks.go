@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,6 +57,11 @@ type request struct {
 // says nothing about the cluster. It returns whether there is any use in asking
 // for more.
 func (c *checker) failed(r request, err error) bool {
+	if redirect, ok := errors.AsType[*redirectError](err); ok {
+		c.unchecked(r.check, "not checked, nor is any other that needs a token: "+redirect.Error(),
+			"a standby forwards requests unless it can't reach the active node; "+redirect.hint(), c.Expect.any())
+		return false
+	}
 	var answer *api.ResponseError
 	if !errors.As(err, &answer) {
 		c.fail(r.check, fmt.Sprintf("%s got no answer: %v", r.path, err),
@@ -279,7 +285,37 @@ func (c *checker) peers(ctx context.Context) bool {
 		c.fail("raft leader", fmt.Sprintf("%d servers lead", leaders), "most servers must be up and unsealed to elect one: see their logs")
 	}
 	c.copiedNode()
+	c.loopbacks()
 	return true
+}
+
+// loopbacks looks for addresses by which no other machine reaches a peer. Such a
+// cluster looks well until its first failover.
+func (c *checker) loopbacks() {
+	const check = "loopback"
+	var local []string
+	real := 0 // loopback addresses, which do for a rehearsal
+	for _, s := range c.servers {
+		host, _, err := net.SplitHostPort(s.Address)
+		unspecified := host == "" || net.ParseIP(host).IsUnspecified()
+		if err != nil || !loopback(host) && !unspecified {
+			continue
+		}
+		local = append(local, s.ID+" at "+s.Address)
+		if !unspecified {
+			real++
+		}
+	}
+	switch {
+	case len(local) == 0:
+		c.pass(check, "no peer has an address of its own machine only")
+	case real == len(c.servers):
+		c.warn(check, fmt.Sprintf("every peer has an address of its own machine only (%s): this is a rehearsal", strings.Join(local, ", ")),
+			"right for a cluster on one machine; elsewhere no other server can reach these: set cluster_addr to an address that the others reach")
+	default:
+		c.fail(check, fmt.Sprintf("%d of %d peers have an address of their own machine only: %s", len(local), len(c.servers), strings.Join(local, ", ")),
+			"no other server can reach these, and a failover loses the cluster: set their cluster_addr, then remove and join them again one by one, or see peers.json in Vault's documentation")
+	}
 }
 
 func listed(head string, names []string) string {
@@ -393,9 +429,12 @@ func (c *checker) nodes(ctx context.Context) {
 	const path = "sys/ha-status"
 	s, err := c.root.Sys().HAStatusWithContext(ctx)
 	if err != nil {
-		c.failed(request{"nodes", path, readOnly, false}, err)
+		if c.failed(request{"nodes", path, readOnly, false}, err) {
+			c.unchecked(checkAddresses, "not checked: only "+path+" says what the nodes take for their addresses", "see the check nodes", false)
+		}
 		return
 	}
+	c.addresses(s.Nodes)
 	active := 0
 	for _, n := range s.Nodes {
 		if n.ActiveNode {
@@ -424,6 +463,41 @@ func (c *checker) nodes(ctx context.Context) {
 			c.fail("node "+n.Hostname, fmt.Sprintf("has not reported to the active node for %s", age.Round(time.Second)),
 				"is it running, and is the cluster port open from it to the active node?")
 		}
+	}
+}
+
+const checkAddresses = "peer addresses"
+
+// addresses compares the peers' addresses with what the nodes say of themselves.
+func (c *checker) addresses(nodes []api.HANode) {
+	if len(c.servers) == 0 {
+		return
+	}
+	silent := 0
+	var said []string
+	for _, n := range nodes {
+		u, err := url.Parse(n.ClusterAddress)
+		if err != nil || u.Host == "" {
+			silent++
+			continue
+		}
+		said = append(said, u.Host)
+	}
+	var missing []string
+	for _, s := range c.servers {
+		if !slices.ContainsFunc(said, func(a string) bool { return sameAddress(a, s.Address) }) {
+			missing = append(missing, s.ID+" at "+s.Address)
+		}
+	}
+	switch {
+	case len(missing) == 0:
+		c.pass(checkAddresses, "each is what a node says of itself")
+	case silent > 0:
+		c.unchecked(checkAddresses, fmt.Sprintf("not checked for %s: %d of %d nodes say no address of theirs", strings.Join(missing, ", "), silent, len(nodes)),
+			"redact_addresses is set on this listener: ask through another one", false)
+	default:
+		c.fail(checkAddresses, "no node says that it has the address of "+strings.Join(missing, ", "),
+			"is the node unsealed? then compare cluster_addr in its configuration: the others reach it by the address that Raft knows")
 	}
 }
 

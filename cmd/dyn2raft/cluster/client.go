@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,7 +26,11 @@ const requestTimeout = 15 * time.Second
 // that `vault login` leaves in ~/.vault-token. address, if it is not empty,
 // comes before the environment's. No request is sent. Every error is
 // [copier.ErrConfig], and holds no token.
-func Connect(address string) (*api.Client, error) {
+//
+// Unlike the vault command it sends the token neither along a redirect to another
+// server, nor, unless insecureHTTP is set, over plain HTTP off this machine, which
+// is an error here.
+func Connect(address string, insecureHTTP bool) (*api.Client, error) {
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, environmentError(cfg.Error)
@@ -41,10 +46,16 @@ func Connect(address string) (*api.Client, error) {
 	if os.Getenv(api.EnvVaultClientTimeout) == "" {
 		cfg.Timeout = requestTimeout
 	}
+	cfg.CheckRetry = noRetry
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, environmentError(err)
 	}
+	transport, ok := cfg.HttpClient.Transport.(*http.Transport)
+	if !ok {
+		return nil, environmentError(fmt.Errorf("its transport is a %T", cfg.HttpClient.Transport))
+	}
+	cfg.HttpClient.Transport = &tokenGuard{transport}
 	// VAULT_WRAP_TTL would put every answer into a wrapping token.
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if client.Token() == "" {
@@ -53,6 +64,11 @@ func Connect(address string) (*api.Client, error) {
 			return nil, environmentError(err)
 		}
 		client.SetToken(token)
+	}
+	if !insecureHTTP {
+		if err := checkPlain(client, transport); err != nil {
+			return nil, err
+		}
 	}
 	return client, nil
 }
@@ -112,8 +128,11 @@ func unreachable(client *api.Client, err error) error {
 		hostname  x509.HostnameError
 		record    tls.RecordHeaderError
 		answer    *api.ResponseError
+		redirect  *redirectError
 	)
 	switch {
+	case errors.As(err, &redirect):
+		hint = redirect.hint()
 	case errors.As(err, &authority):
 		hint = "name the authority that signed Vault's certificate: VAULT_CACERT=FILE or VAULT_CAPATH=DIRECTORY"
 	case errors.As(err, &hostname):

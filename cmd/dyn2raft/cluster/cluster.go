@@ -85,6 +85,11 @@ type Expect struct {
 // cluster tells whether anything is expected of the Raft configuration.
 func (e Expect) cluster() bool { return e.Peers+e.Voters != 0 || e.NodeID != "" }
 
+// any reports whether anything is expected that only a token can show.
+func (e Expect) any() bool {
+	return e.cluster() || e.Mounts+e.Auth+e.Audit+len(e.MountIDs)+len(e.AuthIDs) != 0
+}
+
 // DefaultSample is the time between the two looks at the applied index.
 const DefaultSample = 5 * time.Second
 
@@ -131,9 +136,8 @@ func (c *checker) run(ctx context.Context) {
 	before := c.leader(ctx)
 	sampled := time.Now()
 	if c.client.Token() == "" {
-		e := c.Expect
 		c.unchecked("token", "no token: peers, autopilot, nodes, secrets engines, auth methods and audit devices were not checked",
-			"set VAULT_TOKEN, or run `vault login` first", e.cluster() || e.Mounts+e.Auth+e.Audit+len(e.MountIDs)+len(e.AuthIDs) != 0)
+			"set VAULT_TOKEN, or run `vault login` first", c.Expect.any())
 	} else if c.peers(ctx) {
 		c.autopilot(ctx)
 		c.nodes(ctx)

@@ -56,7 +56,7 @@ func newVault() *vault {
 		peers = append(peers, object{"node_id": id, "address": fmt.Sprintf("10.0.0.%d:8201", i), "leader": i == 0, "protocol_version": "3", "voter": true})
 		servers[id] = object{"id": id, "name": id, "address": fmt.Sprintf("10.0.0.%d:8201", i), "node_status": "alive", "last_contact": contact,
 			"last_term": 3, "last_index": 140 - i, "healthy": true, "stable_since": "2026-11-24T00:21:49.597274725Z", "status": state, "version": "1.21.1", "node_type": "voter"}
-		nodes = append(nodes, object{"hostname": id, "api_address": "https://x:8200", "cluster_address": "https://x:8201", "active_node": i == 0,
+		nodes = append(nodes, object{"hostname": id, "api_address": "https://x:8200", "cluster_address": fmt.Sprintf("https://10.0.0.%d:8201", i), "active_node": i == 0,
 			"last_echo": echo, "version": "1.21.1", "echo_duration_ms": 1, "clock_skew_ms": 3})
 	}
 	data := func(o object) object { return object{"request_id": "x", "data": o} }
@@ -133,6 +133,13 @@ func (v *vault) peer(i int) object {
 	return v.field("sys/storage/raft/configuration", "data", "config")["servers"].([]any)[i].(object)
 }
 
+// moved gives the servers other addresses.
+func (v *vault) moved(to ...string) {
+	for i, a := range to {
+		v.peer(i)["address"], v.ha(i)["cluster_address"] = a, "https://"+a
+	}
+}
+
 func (v *vault) ha(i int) object { return v.answers["sys/ha-status"]["nodes"].([]any)[i].(object) }
 
 func (v *vault) pilot() object { return v.field("sys/storage/raft/autopilot/state", "data") }
@@ -152,7 +159,7 @@ func clean(t *testing.T) (home string) {
 
 func connect(t *testing.T, address string) *api.Client {
 	t.Helper()
-	c, err := Connect(address)
+	c, err := Connect(address, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,12 +216,12 @@ func TestHealthy(t *testing.T) {
 	for _, c := range r.Checks {
 		names = append(names, c.Check)
 	}
-	const want = "reachable,version,storage,initialized,unsealed,node,leader,peers,voters,copied node,autopilot," +
-		"server vault-1,server vault-2,server vault-3,nodes,secrets engines,auth methods,copied mounts,audit devices,applied index"
+	const want = "reachable,version,storage,initialized,unsealed,node,leader,peers,voters,copied node,loopback,autopilot," +
+		"server vault-1,server vault-2,server vault-3,peer addresses,nodes,secrets engines,auth methods,copied mounts,audit devices,applied index"
 	if got := strings.Join(names, ","); got != want {
 		t.Errorf("checks %s\nexpected %s", got, want)
 	}
-	if !r.Healthy() || r.Count(Pass) != 20 || r.Version != "1.21.1" || r.ClusterID != "id" || r.ClusterName != "c" {
+	if !r.Healthy() || r.Count(Pass) != 22 || r.Version != "1.21.1" || r.ClusterID != "id" || r.ClusterName != "c" {
 		t.Errorf("report %+v", r)
 	}
 	for _, a := range v.asked {
@@ -280,17 +287,30 @@ func TestFindings(t *testing.T) {
 			config["servers"] = config["servers"].([]any)[:1]
 			v.pilot()["failure_tolerance"] = 0
 		}, Expect{Peers: 1}, nil},
-		"no servers":        {func(v *vault) { v.answers["sys/storage/raft/configuration"] = object{"data": object{}} }, Expect{}, []string{"failure peers: sys/storage/raft/configuration names no server"}},
-		"other node":        {func(v *vault) {}, Expect{NodeID: "vault-9"}, []string{"failure copied node: no peer has the node_id vault-9"}},
-		"other address":     {func(v *vault) {}, Expect{NodeID: "vault-2", Address: "10.9.9.9:8201"}, []string{"warning copied node: vault-2 has the address 10.0.0.1:8201"}},
-		"not healthy":       {func(v *vault) { v.pilot()["healthy"] = false }, Expect{}, []string{"failure autopilot: the cluster is not healthy"}},
-		"no tolerance":      {func(v *vault) { v.pilot()["failure_tolerance"] = 0 }, Expect{Peers: 3}, []string{"warning autopilot: healthy, but"}},
-		"no state":          {func(v *vault) { delete(v.answers, "sys/storage/raft/autopilot/state") }, Expect{}, []string{"warning autopilot: autopilot has no state"}},
-		"unhealthy server":  {func(v *vault) { v.pilot()["servers"].(object)["vault-3"].(object)["healthy"] = false }, Expect{}, []string{"failure server vault-3: not healthy: voter, last contact 1.2s, 2 entries behind"}},
-		"two versions":      {func(v *vault) { v.pilot()["servers"].(object)["vault-3"].(object)["version"] = "1.20.0" }, Expect{}, []string{"warning versions: servers run 1.20.0 and 1.21.1"}},
-		"no active node":    {func(v *vault) { v.ha(0)["active_node"] = false }, Expect{}, []string{"failure nodes: 0 of 3 nodes are active"}},
-		"two active nodes":  {func(v *vault) { v.ha(1)["active_node"] = true }, Expect{}, []string{"failure nodes: 2 of 3 nodes are active"}},
-		"node missing":      {func(v *vault) { v.answers["sys/ha-status"]["nodes"] = v.answers["sys/ha-status"]["nodes"].([]any)[:2] }, Expect{}, []string{"failure nodes: 2 of 3"}},
+		"no servers":       {func(v *vault) { v.answers["sys/storage/raft/configuration"] = object{"data": object{}} }, Expect{}, []string{"failure peers: sys/storage/raft/configuration names no server"}},
+		"other node":       {func(v *vault) {}, Expect{NodeID: "vault-9"}, []string{"failure copied node: no peer has the node_id vault-9"}},
+		"other address":    {func(v *vault) {}, Expect{NodeID: "vault-2", Address: "10.9.9.9:8201"}, []string{"warning copied node: vault-2 has the address 10.0.0.1:8201"}},
+		"not healthy":      {func(v *vault) { v.pilot()["healthy"] = false }, Expect{}, []string{"failure autopilot: the cluster is not healthy"}},
+		"no tolerance":     {func(v *vault) { v.pilot()["failure_tolerance"] = 0 }, Expect{Peers: 3}, []string{"warning autopilot: healthy, but"}},
+		"no state":         {func(v *vault) { delete(v.answers, "sys/storage/raft/autopilot/state") }, Expect{}, []string{"warning autopilot: autopilot has no state"}},
+		"unhealthy server": {func(v *vault) { v.pilot()["servers"].(object)["vault-3"].(object)["healthy"] = false }, Expect{}, []string{"failure server vault-3: not healthy: voter, last contact 1.2s, 2 entries behind"}},
+		"two versions":     {func(v *vault) { v.pilot()["servers"].(object)["vault-3"].(object)["version"] = "1.20.0" }, Expect{}, []string{"warning versions: servers run 1.20.0 and 1.21.1"}},
+		"no active node":   {func(v *vault) { v.ha(0)["active_node"] = false }, Expect{}, []string{"failure nodes: 0 of 3 nodes are active"}},
+		"two active nodes": {func(v *vault) { v.ha(1)["active_node"] = true }, Expect{}, []string{"failure nodes: 2 of 3 nodes are active"}},
+		"node missing": {func(v *vault) { v.answers["sys/ha-status"]["nodes"] = v.answers["sys/ha-status"]["nodes"].([]any)[:2] }, Expect{},
+			[]string{"failure peer addresses: no node says that it has the address of vault-3 at 10.0.0.2:8201", "failure nodes: 2 of 3"}},
+		"other cluster_addr": {func(v *vault) { v.ha(1)["cluster_address"] = "https://vault-2.example:8201" }, Expect{},
+			[]string{"failure peer addresses: no node says that it has the address of vault-2 at 10.0.0.1:8201"}},
+		"redacted addresses": {func(v *vault) { v.ha(0)["cluster_address"], v.ha(2)["cluster_address"] = "", "" }, Expect{},
+			[]string{"warning peer addresses: not checked for vault-1 at 10.0.0.0:8201, vault-3 at 10.0.0.2:8201: 2 of 3 nodes"}},
+		"addresses are missing": {func(v *vault) { delete(v.ha(1), "cluster_address") }, Expect{Peers: 3},
+			[]string{"warning peer addresses: not checked for vault-2 at 10.0.0.1:8201: 1 of 3 nodes"}},
+		"rehearsal": {func(v *vault) { v.moved("127.0.0.1:8201", "localhost:8203", "[::1]:8205") }, Expect{},
+			[]string{"warning loopback: every peer has an address of its own machine only (vault-1 at 127.0.0.1:8201, vault-2 at localhost:8203, vault-3 at [::1]:8205)"}},
+		"one loopback": {func(v *vault) { v.moved("127.9.9.9:8201", "10.0.0.2:8201", "10.0.0.3:8201") }, Expect{},
+			[]string{"failure loopback: 1 of 3 peers have an address of their own machine only: vault-1 at 127.9.9.9:8201"}},
+		"unspecified": {func(v *vault) { v.moved("0.0.0.0:8201", "[::]:8201", "127.0.0.1:8201") }, Expect{},
+			[]string{"failure loopback: 3 of 3 peers"}},
 		"clock":             {func(v *vault) { v.ha(1)["clock_skew_ms"] = -5000 }, Expect{}, []string{"warning clock of vault-2: -5s away"}},
 		"silent node":       {func(v *vault) { v.ha(1)["last_echo"] = "2026-11-23T23:59:00Z" }, Expect{}, []string{"failure node vault-2: has not reported to the active node for 1m5s"}},
 		"mounts":            {func(v *vault) {}, Expect{Mounts: 5}, []string{"failure secrets engines: 4, expected 5"}},
@@ -314,7 +334,7 @@ func TestFindings(t *testing.T) {
 		"no index":           {func(v *vault) { v.applied = []float64{0} }, Expect{}, []string{"warning applied index: the server does not tell"}},
 		"denied peers":       {deny("sys/storage/raft/configuration"), Expect{}, []string{"warning peers: not checked: the token may not read sys/storage/raft/configuration"}},
 		"denied autopilot":   {deny("sys/storage/raft/autopilot/state"), Expect{}, []string{"warning autopilot: not checked"}},
-		"denied nodes":       {deny("sys/ha-status"), Expect{}, []string{"warning nodes: not checked"}},
+		"denied nodes":       {deny("sys/ha-status"), Expect{}, []string{"warning nodes: not checked", "warning peer addresses: not checked"}},
 		"denied mounts":      {deny("sys/mounts"), Expect{}, []string{"warning secrets engines: not checked"}},
 		"denied auth":        {deny("sys/auth"), Expect{}, []string{"warning auth methods: not checked"}},
 		"denied audit":       {deny("sys/audit"), Expect{}, []string{"warning audit devices: not checked"}},
@@ -324,7 +344,7 @@ func TestFindings(t *testing.T) {
 		"expected auth":      {deny("sys/auth"), Expect{Auth: 2}, []string{"failure auth methods: not checked"}},
 		"expected auth ids":  {deny("sys/auth"), Expect{AuthIDs: []string{"a1"}}, []string{"warning auth methods: not checked", "failure copied mounts: not checked"}},
 		"expected audit":     {deny("sys/audit"), Expect{Audit: 1}, []string{"failure audit devices: not checked"}},
-		"no such path":       {func(v *vault) { delete(v.answers, "sys/ha-status") }, Expect{}, []string{"warning nodes: not checked: this server has no sys/ha-status"}},
+		"no such path":       {func(v *vault) { delete(v.answers, "sys/ha-status") }, Expect{}, []string{"warning nodes: not checked: this server has no sys/ha-status", "warning peer addresses: not checked"}},
 		"no active node answers": {func(v *vault) {
 			v.answers["sys/leader"] = object{"ha_enabled": true, "is_self": false}
 			v.status["sys/storage/raft/configuration"], v.status["sys/mounts"] = 500, 500
@@ -418,11 +438,11 @@ func TestWithoutToken(t *testing.T) {
 }
 
 // A standby answers sys/health with 429, a performance standby with 473, and
-// sends on what it can't answer.
+// forwards what it can't answer.
 func TestStandby(t *testing.T) {
 	for status, want := range map[int]string{429: "standby", 473: "performance standby"} {
-		active, standby := newVault(), newVault()
-		standby.to, standby.health = serve(t, active), status
+		standby := newVault()
+		standby.health = status
 		standby.answers["sys/leader"]["is_self"] = false
 		standby.answers["sys/health"]["standby"] = true
 		standby.answers["sys/health"]["performance_standby"] = status == 473
@@ -435,22 +455,119 @@ func TestStandby(t *testing.T) {
 				t.Errorf("%d: %+v", status, c)
 			}
 		}
-		if len(active.asked) != 6 {
-			t.Errorf("the active node was asked %q", active.asked)
+	}
+}
+
+// The token goes to the server that was named, and along no redirect to another:
+// neither another host nor another port.
+func TestRedirect(t *testing.T) {
+	other := newVault()
+	elsewhere := serve(t, other)
+	for to, shown := range map[string]string{
+		elsewhere: elsewhere,
+		strings.Replace(elsewhere, "127.0.0.1", "localhost", 1): strings.Replace(elsewhere, "127.0.0.1", "localhost", 1),
+		strings.Replace(elsewhere, "http:", "https:", 1):        strings.Replace(elsewhere, "http:", "https:", 1),
+		"http://me:NOTPRINTED@attacker.example":                 "http://attacker.example:80",
+		"http://a b":                                            "what is no URL",
+	} {
+		for expected, status := range map[bool]Status{false: Warning, true: Failure} {
+			standby := newVault()
+			standby.to = to
+			opts := Options{}
+			if expected {
+				opts.Expect.Mounts = 4
+			}
+			r := checked(t, standby, opts)
+			want := fmt.Sprintf("%s peers: not checked, nor is any other that needs a token: the answer is a redirect to %s, ", status, shown)
+			if got := found(r); len(got) != 1 || !strings.HasPrefix(got[0], want) || strings.Contains(got[0], "NOTPRINTED") {
+				t.Errorf("%s: %q, expected %q", to, got, want)
+			}
+			if last := r.Checks[len(r.Checks)-1]; last.Check != "applied index" {
+				t.Errorf("%s: the last check is %+v", to, last)
+			}
+			if n := len(standby.asked); n != 5 {
+				t.Errorf("%s: asked %d times, expected no second try", to, n)
+			}
 		}
 	}
-	// One that can't be sent on is told once, and is no reason not to look at
-	// the standby itself.
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	standby := newVault()
-	standby.to = gone.URL
-	r := checked(t, standby, Options{})
-	if got := found(r); len(got) != 1 || !strings.HasPrefix(got[0], "failure peers: sys/storage/raft/configuration got no answer") {
-		t.Errorf("%q", got)
+	// From the first request on.
+	clean(t)
+	t.Setenv(api.EnvVaultToken, token)
+	at := serve(t, http.RedirectHandler(elsewhere, http.StatusMovedPermanently))
+	if _, err := Check(t.Context(), connect(t, at), Options{}); !errors.Is(err, copier.ErrDestination) || !strings.Contains(copier.Hint(err), "-address "+elsewhere) {
+		t.Errorf("%v, hint %q", err, copier.Hint(err))
 	}
-	if last := r.Checks[len(r.Checks)-1]; last.Check != "applied index" {
-		t.Errorf("the last check is %+v", last)
+	if len(other.asked) > 0 {
+		t.Errorf("the other server was asked %q", other.asked)
+	}
+	// Without a token there is nothing to keep, and on the same server it goes on.
+	t.Setenv(api.EnvVaultToken, "")
+	if _, err := Check(t.Context(), connect(t, at), Options{Sample: time.Millisecond}); err == nil || len(other.asked) == 0 {
+		t.Errorf("%v, asked %q", err, other.asked)
+	}
+	v := newVault()
+	at = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path, ok := strings.CutPrefix(r.URL.Path, "/v1/"); ok && !strings.HasPrefix(path, "new/") {
+			http.Redirect(w, r, "/v1/new/"+path, http.StatusTemporaryRedirect)
+			return
+		}
+		r.URL.Path = strings.Replace(r.URL.Path, "/new/", "/", 1)
+		v.ServeHTTP(w, r)
+	}))
+	t.Setenv(api.EnvVaultToken, token)
+	r, err := Check(t.Context(), connect(t, at), Options{Sample: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := found(r); len(got) > 0 {
+		t.Errorf("on the same server: %q", got)
+	}
+}
+
+// No token goes over plain HTTP to another machine.
+func TestPlainHTTP(t *testing.T) {
+	for address, c := range map[string]struct {
+		insecure bool
+		env      map[string]string
+		want     string // what the error names
+	}{
+		"http://vault.example:8200":        {want: "vault.example:8200"},
+		"HTTP://10.0.0.1:8200":             {want: "10.0.0.1:8200"},
+		"http://[fe80::1]:8200":            {want: "[fe80::1]:8200"},
+		"http://127.0.0.1.example":         {want: "127.0.0.1.example"},
+		"http://localhost.example":         {want: "localhost.example"},
+		"http://0.0.0.0:8200":              {want: "0.0.0.0:8200"},
+		"http://vault.example:8201":        {insecure: true},
+		"https://vault.example":            {},
+		"http://127.0.0.1:8200":            {},
+		"http://127.8.8.8":                 {},
+		"http://[::1]:8200":                {},
+		"http://[::ffff:127.0.0.1]":        {},
+		"http://LocalHost:8200":            {},
+		"http://127.0.0.1:8202":            {env: map[string]string{"VAULT_PROXY_ADDR": "http://proxy.example:3128"}, want: "the proxy proxy.example:3128"},
+		"http://127.0.0.1:8203":            {env: map[string]string{"VAULT_PROXY_ADDR": "http://127.0.0.1:3128"}},
+		"unix:///run/vault/socket":         {},
+		"http://no-token.example:8200":     {env: map[string]string{"VAULT_TOKEN": ""}},
+		"http://me:NOTPRINTED@b.example:1": {want: "b.example:1"},
+	} {
+		t.Run(address, func(t *testing.T) {
+			clean(t)
+			t.Setenv(api.EnvVaultToken, token)
+			for k, v := range c.env {
+				t.Setenv(k, v)
+			}
+			_, err := Connect(address, c.insecure)
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want == "":
+			case !errors.Is(err, copier.ErrConfig) || !strings.HasPrefix(err.Error(), "send a token to "+c.want+": ") || !strings.Contains(copier.Hint(err), "-insecure-http"):
+				t.Errorf("%v, hint %q", err, copier.Hint(err))
+			}
+			if err != nil && (strings.Contains(err.Error(), token) || strings.Contains(err.Error(), "NOTPRINTED")) {
+				t.Errorf("a secret is in %q", err)
+			}
+		})
 	}
 }
 
@@ -601,13 +718,13 @@ func TestConnect(t *testing.T) {
 	}
 	t.Setenv("VAULT_TOKEN", "hvs.env")
 	t.Setenv("VAULT_ADDR", "http://env:8200")
-	t.Setenv("VAULT_AGENT_ADDR", "http://agent:8200")
+	t.Setenv("VAULT_AGENT_ADDR", "http://127.0.0.1:8100")
 	t.Setenv("VAULT_CLIENT_TIMEOUT", "3s")
-	c = connect(t, "http://flag:8200")
-	if c.Address() != "http://flag:8200" || c.Token() != "hvs.env" || c.ClientTimeout() != 3*time.Second {
+	c = connect(t, "https://flag:8200")
+	if c.Address() != "https://flag:8200" || c.Token() != "hvs.env" || c.ClientTimeout() != 3*time.Second {
 		t.Errorf("%s, token %s, timeout %s", c.Address(), c.Token(), c.ClientTimeout())
 	}
-	if got := connect(t, "").Address(); got != "http://agent:8200" {
+	if got := connect(t, "").Address(); got != "http://127.0.0.1:8100" {
 		t.Errorf("address %s", got)
 	}
 }
@@ -625,7 +742,7 @@ func TestConnectErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			clean(t)
 			t.Setenv(c.variable, c.value)
-			_, err := Connect("")
+			_, err := Connect("", false)
 			if !errors.Is(err, copier.ErrConfig) || copier.Hint(err) == "" || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("%v, hint %q", err, copier.Hint(err))
 			}
@@ -638,7 +755,7 @@ func TestConnectErrors(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(home, ".vault-token"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Connect(""); !errors.Is(err, copier.ErrConfig) {
+	if _, err := Connect("", false); !errors.Is(err, copier.ErrConfig) {
 		t.Errorf("a directory as token: %v", err)
 	}
 }

@@ -34,11 +34,13 @@ func checkClusterCommand(std Streams) *cli.Command {
 			"The token needs read on sys/storage/raft/configuration, sys/storage/raft/autopilot/state,\n" +
 			"sys/ha-status, sys/mounts and sys/auth, and read and sudo on sys/audit; what it may not read\n" +
 			"is a warning, or a failure if the manifest or an -expect flag is about it. Without a token\n" +
-			"only what Vault tells everybody is checked.\n\n" +
+			"only what Vault tells everybody is checked. Unlike the vault command it sends the token\n" +
+			"neither along a redirect to another server nor over plain HTTP to another machine.\n\n" +
 			"Exit status 0: no check failed, warnings or not; 3: a check failed; 12: the address does not\n" +
 			"answer as a Vault does, or the manifest can't be read or is none of a copy.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
+			&cli.BoolFlag{Name: "insecure-http", Usage: "send the token to an http:// address of another machine too, where everybody on the way can read it"},
 			&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
 			manifestFlag("the copy's manifest, a `file`: what it tells of the copy is expected; instead of -config"),
 			expectFlag("peers", "servers in the Raft configuration, which should all vote"),
@@ -70,7 +72,7 @@ func runCheckCluster(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	client, err := cluster.Connect(cmd.String("address"))
+	client, err := cluster.Connect(cmd.String("address"), cmd.Bool("insecure-http"))
 	if err != nil {
 		return err
 	}
