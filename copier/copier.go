@@ -39,9 +39,10 @@ import (
 
 // An Entry is one physical entry of a Vault storage backend.
 //
-// Key is a clean Vault key such as "sys/policy/default": no empty, "." or ".."
-// segments, no slash at either end. Value is the bytes Vault stored, which are
-// ciphertext for all but a few keys under core/; it may be empty.
+// Key is a Vault key such as "sys/policy/default", as the source's storage keeps
+// it: not empty, and with no slash at its end. A last segment "." is data. Value
+// is the bytes Vault stored, which are ciphertext for all but a few keys under
+// core/; it may be empty.
 //
 // Entries handed out by a [Batch] or a [Stream] alias its memory; each says
 // until when they are valid.

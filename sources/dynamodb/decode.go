@@ -567,14 +567,11 @@ func (d *pageDecoder) take(it *item) error {
 	if !bytes.Equal(it.path, d.path) || d.path == nil {
 		d.path, d.prefix = it.path, d.prefix[:0]
 		if string(it.path) != emptyPath {
-			if !clean(it.path) {
+			if !cleanPath(it.path) {
 				return errOtherShape
 			}
 			d.prefix = append(append(d.prefix, it.path...), '/')
 		}
-	}
-	if string(it.key) == "." || string(it.key) == ".." {
-		return errOtherShape // all else that is unclean has a slash, or is nothing
 	}
 	e := d.b.Extend(len(d.prefix)+len(it.key), vlen)
 	copy(e.Key, d.prefix)

@@ -108,6 +108,8 @@ var decodeCases = []struct {
 	{"unicode and escapes", `{"Count":2,"Items":[{"Path":{"S":"geheim/ü 日本"},"Key":{"S":"a\"b\\c\u0020d"},"Value":{"B":"eQ=="}},{"Path":{"S":"s"},"Key":{"S":"\u0001"},"Value":{"B":"eQ=="}}]}`, true},
 	{"surrogate pair", `{"Count":1,"Items":[{"Path":{"S":"s"},"Key":{"S":"\ud83d\ude00"},"Value":{"B":"eQ=="}}]}`, true},
 	{"unclean key", `{"Count":1,"Items":[{"Path":{"S":"a//b"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, false},
+	{"a last segment .", `{"Count":2,"Items":[{"Path":{"S":"a"},"Key":{"S":"."},"Value":{"B":"eQ=="}},{"Path":{"S":"a"},"Key":{"S":"./"},"Value":{"NULL":true}}]}`, true},
+	{"a Path from the root", `{"Count":1,"Items":[{"Path":{"S":"/"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, false},
 	{"no value", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"}}]}`, false},
 	{"marker with a value", `{"Count":1,"Items":[{"Path":{"S":"a"},"Key":{"S":"c/"},"Value":{"B":"eQ=="}}]}`, false},
 	{"wrong count", `{"Count":2,"Items":[{"Path":{"S":"a"},"Key":{"S":"c"},"Value":{"B":"eQ=="}}]}`, true},

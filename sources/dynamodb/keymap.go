@@ -3,6 +3,7 @@ package dynamodb
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 )
 
@@ -34,49 +35,55 @@ const (
 var ErrNotVaultItem = errors.New("not an item of Vault's")
 
 // ItemKey returns the Vault key of the item with the given Path and Key
-// attributes, and ErrNotVaultItem for attributes that no clean key is stored
-// under: those with an empty, "." or ".." segment, as Vault cleans keys before
-// it writes them. Each item has a key of its own, and [KeyItem] leads back.
+// attributes, and ErrNotVaultItem for attributes that Vault's dynamodb storage
+// puts no key under. Each item has a key of its own, and [KeyItem] leads back.
+//
+// The storage cleans what is before a key's last slash, as path.Clean does, and
+// makes it the Path. The last segment becomes the Key as it is: "." and ".." are
+// data there, as in the KV v1 secret "foo/.", and so are spaces.
 //
 // Path " " stands for no path: Path " " and Key "x" are the key "x", and Path
 // " " and Key " " are the key " ". Vault would write a key " /x" to the same
-// item as "x"; when it reads that item it takes it for "x", and so do we.
-func ItemKey(path, key string) (string, error) {
-	vaultKey := key
-	if path != emptyPath {
-		vaultKey = path + "/" + key
+// item as "x". When Vault reads that item it reads "x", and so do we.
+func ItemKey(parent, key string) (string, error) {
+	switch {
+	case key == "" || strings.Contains(key, "/") || path.Clean(parent) != parent:
+		return "", fmt.Errorf("%w: there is no Vault key with Path %q and Key %q", ErrNotVaultItem, parent, key)
+	case parent == emptyPath:
+		return key, nil
+	case parent == "/":
+		return parent + key, nil
 	}
-	if strings.Contains(key, "/") || !clean(vaultKey) {
-		return "", fmt.Errorf("%w: Path %q and Key %q are no clean Vault key", ErrNotVaultItem, path, key)
-	}
-	return vaultKey, nil
+	return parent + "/" + key, nil
 }
 
 // KeyItem returns the Path and Key attributes under which Vault's dynamodb
-// storage keeps a clean Vault key. [ItemKey] leads back, but for keys of two
-// segments of which the first is one space, which share their item with
-// another key; Vault uses none.
-func KeyItem(vaultKey string) (path, key string) {
-	i := strings.LastIndexByte(vaultKey, '/')
-	if i < 0 {
+// storage keeps a key whose last segment is not empty and whose parents are
+// clean. [ItemKey] leads back, but for keys of two segments of which the first
+// is one space, which share their item with another key; Vault uses none.
+func KeyItem(vaultKey string) (parent, key string) {
+	switch i := strings.LastIndexByte(vaultKey, '/'); i {
+	case -1:
 		return emptyPath, vaultKey
+	case 0:
+		return "/", vaultKey[1:]
+	default:
+		return vaultKey[:i], vaultKey[i+1:]
 	}
-	return vaultKey[:i], vaultKey[i+1:]
 }
 
-// clean tells whether every segment of a key is neither empty nor "." nor
-// "..": what is not is cleaned by Vault's dynamodb storage before it is
-// written, so that it can't be in a table.
-func clean[T ~string | ~[]byte](key T) bool {
+// cleanPath reports whether no segment of a Path is empty, "." or "..": nearly
+// every Path is so, and path.Clean leaves it as it is.
+func cleanPath(p []byte) bool {
 	start := 0
-	for i := 0; i <= len(key); i++ {
-		if i < len(key) && key[i] != '/' {
+	for i := 0; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' {
 			continue
 		}
 		switch n := i - start; {
 		case n == 0,
-			n == 1 && key[start] == '.',
-			n == 2 && key[start] == '.' && key[start+1] == '.':
+			n == 1 && p[start] == '.',
+			n == 2 && p[start] == '.' && p[start+1] == '.':
 			return false
 		}
 		start = i + 1
@@ -117,10 +124,13 @@ const (
 
 // classify returns what the item is, and its Vault key unless it is a marker.
 func (r *record) classify() (kind, string, error) {
+	if r.path == "/" && r.key == "//" {
+		return kindMarker, "", nil // of the parent "/" of keys that begin with two slashes
+	}
 	name, slash := strings.CutSuffix(r.key, "/")
 	key, err := ItemKey(r.path, name)
 	if err != nil {
-		return 0, "", fmt.Errorf("%w: Path %q, Key %q is at no clean Vault key", ErrNotVaultItem, r.path, r.key)
+		return 0, "", fmt.Errorf("%w: Path %q, Key %q is at no key that Vault writes", ErrNotVaultItem, r.path, r.key)
 	}
 	if !slash {
 		switch key {

@@ -100,9 +100,16 @@ func TestItems(t *testing.T) {
 		"set value, binary":              {item: with("a", "b", attrs{"Value": &types.AttributeValueMemberBS{Value: [][]byte{[]byte("SECRET")}}}), refused: []string{`"b"`, "type BS"}},
 		"unclean Path":                   {item: with("a//b", "c", attrs{"Value": bin("v")}), refused: []string{`"a//b"`, `"c"`}},
 		"Key with a slash":               {item: with("a", "b/c", attrs{"Value": bin("v")}), refused: []string{`"b/c"`}},
-		"unclean Key":                    {item: with("a", "..", attrs{"Value": bin("v")}), refused: []string{`".."`}},
+		"entry .":                        {item: with("a", ".", attrs{"Value": bin("v")}), entry: "a/.", value: "v"},
+		"entry ..":                       {item: with("a", "..", attrs{"Value": bin("v")}), entry: "a/..", value: "v"},
+		"entry . at the root":            {item: with(" ", ".", attrs{"Value": bin("v")}), entry: ".", value: "v"},
+		"entry of spaces":                {item: with("a", "  ", attrs{"Value": bin("v")}), entry: "a/  ", value: "v"},
+		"marker ./":                      {item: with("a", "./", attrs{"Value": null}), marker: true},
+		"marker ./ at the root":          {item: with(" ", "./", attrs{"Value": null}), marker: true},
 		"marker of nothing":              {item: with("a", "/", attrs{"Value": null}), refused: []string{`"/"`}},
-		"absolute":                       {item: with("/", "a", attrs{"Value": bin("v")}), refused: []string{`"/"`}},
+		"absolute":                       {item: with("/", "a", attrs{"Value": bin("v")}), entry: "/a", value: "v"},
+		"below .":                        {item: with(".", "a", attrs{"Value": bin("v")}), entry: "./a", value: "v"},
+		"unclean Path, .":                {item: with("a/.", "c", attrs{"Value": bin("v")}), refused: []string{`"a/."`, `"c"`}},
 		"lock with a text for its value": {item: with("a", "_b", attrs{"Value": str("v"), "Identity": bin("me")}), refused: []string{`"_b"`, "type S"}},
 	}
 	tests := map[string]func(*env){}
