@@ -20,9 +20,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 const (
@@ -109,6 +112,9 @@ func readError(path string, err error) *Error {
 		e.Hint = "is this the file for `vault operator migrate`?"
 	case errors.Is(err, fs.ErrNotExist):
 		e.Problem, e.Hint = "the configuration does not exist", "check the path given with -config"
+		if what := unexpanded(path); what != "" {
+			e.Hint = "no shell has replaced " + what + ": put a blank instead of = before the path, and no quotes around it; or write the whole path"
+		}
 	case errors.Is(err, fs.ErrPermission):
 		e.Problem = fmt.Sprintf("no permission to read the configuration (running as uid %d)", os.Getuid())
 		e.Hint = "run as the user who runs Vault, for example with sudo -u vault"
@@ -268,6 +274,9 @@ func (r *reader) config(items []item) *Config {
 		}
 	}
 
+	if r.serverFile(items, blocks) {
+		return nil
+	}
 	cfg := &Config{}
 	if b, ok := r.block(items, sourceBlock, blocks[sourceBlock]); ok {
 		cfg.Source = r.source(r.resolve(b, dynamodbKeys))
@@ -276,9 +285,31 @@ func (r *reader) config(items []item) *Config {
 	if ok {
 		cfg.Destination = r.destination(r.resolve(b, raftKeys), b.line)
 	}
-	cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(addrs, b)
+	cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(items, addrs, b)
 	cfg.Warnings, cfg.Overrides = r.warnings, r.overrides
 	return cfg
+}
+
+// serverFile reports a Vault server's own configuration that was given in place
+// of a migrate file: it has a storage block, or a listener, and neither of the
+// blocks that are needed.
+func (r *reader) serverFile(items []item, blocks map[string][]item) bool {
+	if len(blocks) > 0 {
+		return false
+	}
+	for _, it := range items {
+		key := strings.ToLower(it.keys[0])
+		if key != "storage" && key != "backend" && key != "listener" {
+			continue
+		}
+		hint := "write a file of its own for the migration, for example\n" + example
+		if len(it.keys) == 2 && strings.EqualFold(it.keys[1], supported[sourceBlock]) {
+			hint += fmt.Sprintf("\nwhose storage_source block has the lines of the %s block here", key)
+		}
+		r.fail(it.line, fmt.Sprintf("this is the configuration of a Vault server (it has %s), not the file that `vault operator migrate` takes", quote(it.keys[0])), hint)
+		return true
+	}
+	return false
 }
 
 const (
@@ -299,7 +330,8 @@ func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
 		hint := form
 		for _, it := range all {
 			key := strings.ToLower(it.keys[0])
-			if key == "storage" || nearest(key, topLevelKeys) == name && !serverKeys[key] {
+			typed := key == "storage" && len(it.keys) == 2 && strings.EqualFold(it.keys[1], kind)
+			if typed || nearest(key, topLevelKeys) == name && !serverKeys[key] {
 				hint = fmt.Sprintf("line %d has %s: is that the block meant? %s", it.line, quote(it.keys[0]), form)
 				break
 			}
@@ -347,6 +379,11 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 		name := it.keys[0]
 		k, ok := known[name]
 		if !ok {
+			if meant := r.decisive(name, b, known); meant != "" {
+				r.fail(it.line, fmt.Sprintf("%s: %q is no key of Vault, and there is no %s", b.name, name, meant),
+					fmt.Sprintf("did you mean %q? Vault would ignore this line, and use its default instead", meant))
+				continue
+			}
 			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, Suggestion: nearest(name, known)})
 			continue
 		}
@@ -393,6 +430,25 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 	return values
 }
 
+// decisive returns the key that name, which Vault does not know, was probably
+// meant to be, if that key is absent and decides which data is read, or where the
+// copy goes; else "".
+func (r *reader) decisive(name string, b stanza, known map[string]key) string {
+	meant := nearest(name, known)
+	if !known[meant].decides || levenshtein.ComputeDistance(normal(name), meant) > 2 {
+		return ""
+	}
+	for _, variable := range known[meant].env {
+		if text, ok := r.env(variable); ok && text != "" {
+			return ""
+		}
+	}
+	if slices.ContainsFunc(b.items, func(it item) bool { return it.keys[0] == meant }) {
+		return ""
+	}
+	return meant
+}
+
 func (r *reader) source(v map[string]value) Source {
 	s := Source{
 		Table:        or(v["table"].text, DefaultTable),
@@ -428,16 +484,36 @@ func (r *reader) destination(v map[string]value, line int) Destination {
 	}
 	if path := v["path"].text; path != "" {
 		d.Path = filepath.Clean(path)
+		if what := unexpanded(path); what != "" {
+			r.bad(v["path"], destinationBlock, "path", "a directory's own name", "neither Vault nor dyn2raft replaces "+what+": write the whole path, such as /opt/vault/data")
+		}
 	} else {
 		r.fail(line, destinationBlock+": no path", `add path = "/opt/vault/data", the directory Vault will run on`)
 	}
 	return d
 }
 
+// unexpanded is what a shell would have replaced in path, or "". A directory that
+// has that very name is one all the same.
+func unexpanded(path string) string {
+	if _, err := os.Lstat(path); err == nil {
+		return ""
+	}
+	switch {
+	case strings.HasPrefix(path, "~"):
+		return "~ (a home directory)"
+	case shellVariable.MatchString(path):
+		return "the variable " + shellVariable.FindString(path)
+	}
+	return ""
+}
+
+var shellVariable = regexp.MustCompile(`\$(\w+|\{[^}]*\})`)
+
 // clusterAddr returns cluster_addr and its host:port. It comes from the file
 // only, as it does for the peer; but a server would let VAULT_CLUSTER_ADDR
 // win, and then stand in the configuration under another address than its own.
-func (r *reader) clusterAddr(found []item, destination stanza) (addr, hostPort string) {
+func (r *reader) clusterAddr(all, found []item, destination stanza) (addr, hostPort string) {
 	fromEnv, _ := r.env("VAULT_CLUSTER_ADDR")
 	switch len(found) {
 	case 1:
@@ -447,6 +523,11 @@ func (r *reader) clusterAddr(found []item, destination stanza) (addr, hostPort s
 			line = fmt.Sprintf("cluster_addr = %q", fromEnv) + " (the value of VAULT_CLUSTER_ADDR, which only the server reads)"
 		}
 		hint := "add at the top level, outside both blocks: " + line
+		for _, it := range all {
+			if name := normal(it.keys[0]); !serverKeys[name] && nearest(name, topLevelKeys) == "cluster_addr" {
+				hint = fmt.Sprintf("line %d has %s: did you mean cluster_addr?", it.line, quote(it.keys[0]))
+			}
+		}
 		for _, it := range destination.items {
 			if it.keys[0] == "cluster_addr" {
 				hint = fmt.Sprintf("move the cluster_addr of line %d to the top level, outside both blocks", it.line)

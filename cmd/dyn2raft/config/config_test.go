@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"github.com/hashicorp/hcl"
 	"github.com/hashicorp/hcl/hcl/ast"
@@ -208,6 +210,14 @@ func TestValues(t *testing.T) {
 	}
 }
 
+func utf16le(s string) string {
+	var b []byte
+	for _, unit := range utf16.Encode([]rune(s)) {
+		b = binary.LittleEndian.AppendUint16(b, unit)
+	}
+	return string(b)
+}
+
 func TestErrors(t *testing.T) {
 	both := file("", okPath, "")
 	source := "storage_source \"dynamodb\" {\n}\n"
@@ -234,7 +244,24 @@ func TestErrors(t *testing.T) {
 		{"unsupported source", "storage_source \"consul\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source type "consul" is not supported, only "dynamodb" is`}},
 		{"unsupported destination", source + "storage_destination \"file\" {\n}\n" + okAddr, nil, []string{`m.hcl:3: storage_destination type "file" is not supported, only "raft" is`}},
 		{"the wrong way round", "storage_source \"raft\" {\n}\nstorage_destination \"dynamodb\" {\n}\n" + okAddr, nil, []string{`m.hcl:1: storage_source type "raft"`, `m.hcl:3: storage_destination type "dynamodb"`}},
-		{"a server's file", "\nstorage \"dynamodb\" {\n}\n" + destination + okAddr, nil, []string{`line 2 has "storage": is that the block meant?`}},
+		{"a server's block", "\nstorage \"dynamodb\" {\n}\n" + destination + okAddr, nil, []string{`line 2 has "storage": is that the block meant?`}},
+		{"a server's block of another type", source + "storage \"consul\" {\n}\n" + okAddr, nil, []string{`no storage_destination block; write storage_destination "raft" { … }`}},
+		{"a server's file", "ui = true\nstorage \"dynamodb\" {\n table = \"abc\"\n}\n" + okAddr, nil, []string{"m.hcl:2: this is the configuration of a Vault server (it has \"storage\")", "whose storage_source block has the lines of the storage block here"}},
+		{"a server's file without storage", "listener \"tcp\" {\n}\n", nil, []string{"m.hcl:1: this is the configuration of a Vault server (it has \"listener\")"}},
+		{"mistyped cluster_addr", both + "cluster-adr = \"https://n1:8201\"", nil, []string{`no cluster_addr; line 8 has "cluster-adr": did you mean cluster_addr?`}},
+		{"home directory", file("", `path = "~/vault"`, okAddr), nil, []string{`m.hcl:5: storage_destination: path is "~/vault", want a directory's own name; neither Vault nor dyn2raft replaces ~`}},
+		{"home directory in the environment", both + okAddr, vars{"VAULT_RAFT_PATH": "~vault/data"}, []string{`environment variable VAULT_RAFT_PATH is "~vault/data", want`}},
+		{"shell variable", file("", `path = "${DATA}/vault"`, okAddr), nil, []string{`replaces the variable ${DATA}: write the whole path`}},
+
+		{"UTF-16 of Windows", "\xff\xfe" + utf16le(both+okAddr), nil, []string{"m.hcl:1: the configuration is encoded in UTF-16", "iconv -f UTF-16 -t UTF-8 m.hcl"}},
+		{"UTF-16 without a byte order mark", utf16le(both + okAddr), nil, []string{"m.hcl:1: the configuration is encoded in UTF-16", "iconv -f UTF-16LE"}},
+		{"UTF-16, big end first", "\x00" + utf16le(both+okAddr), nil, []string{"encoded in UTF-16", "iconv -f UTF-16BE"}},
+		{"UTF-32", "\xff\xfe\x00\x00a\x00\x00\x00", nil, []string{"encoded in UTF-32"}},
+		{"Latin-1", "# a\n# f\xfcr Vault\n" + both + okAddr, nil, []string{"m.hcl:2: the configuration is not encoded in UTF-8: byte 0xfc", "iconv -f WINDOWS-1252"}},
+		{"no-break space", "# \u00a0\n" + file("\u00a0\u00a0table = \"abc\"", okPath, okAddr), nil, []string{"m.hcl:3: a no-break space (U+00A0) stands outside of the quotes"}},
+		{"typographic quotes", file("table = “abc”", okPath, okAddr), nil, []string{"m.hcl:2: the typographic quote “ (U+201C)"}},
+		{"zero-width space", file("table\u200b = \"a\\\"bc\"", okPath, okAddr), nil, []string{"m.hcl:2: a zero-width space (U+200B)"}},
+		{"no-break space in JSON", "{\n\u00a0\"cluster_addr\": \"https://n1:8201\"}", nil, []string{"m.hcl:2: a no-break space (U+00A0)"}},
 		{"mistyped block", "storage_sorce \"dynamodb\" {\n}\n" + destination + okAddr, nil, []string{`no storage_source block; line 1 has "storage_sorce"`}},
 
 		{"no path", file("", "", okAddr), nil, []string{`m.hcl:4: storage_destination: no path; add path = "/opt/vault/data"`}},
@@ -242,6 +269,14 @@ func TestErrors(t *testing.T) {
 		{"path with a line break", file("", "path = <<EOF\n/data\nEOF\n", okAddr), nil, []string{`m.hcl:5: storage_destination: path is "/data\n", want text without`}},
 		{"template in node_id", file("", okPath+"\nnode_id = \"{{ GetPrivateIP }}\"", okAddr), nil, []string{`m.hcl:6: storage_destination: node_id is "{{ GetPrivateIP }}"`, "a {{ template }} works only in a server's configuration", `node_id = "vault-1"`}},
 		{"template in VAULT_RAFT_NODE_ID", both + okAddr, vars{"VAULT_RAFT_NODE_ID": "{{ x }}"}, []string{`environment variable VAULT_RAFT_NODE_ID is "{{ x }}", want`}},
+
+		{"misspelt table", file(`tabel = "a"`, okPath, okAddr), nil, []string{`m.hcl:2: storage_source: "tabel" is no key of Vault, and there is no table; did you mean "table"?`}},
+		{"misspelt region", file(`regoin = "eu-west-1"`, okPath, okAddr), nil, []string{`m.hcl:2: storage_source: "regoin" is no key of Vault, and there is no region`}},
+		{"misspelt endpoint", file(`endpont = "http://a"`, okPath, okAddr), nil, []string{`there is no endpoint`}},
+		{"ha-enabled", file(`HA-Enabled = true`, okPath, okAddr), nil, []string{`there is no ha_enabled`}},
+		{"misspelt token", file("access_key = \"a\"\nsecret_key = \"b\"\nsesion_token = \"c\"", okPath, okAddr), nil, []string{`m.hcl:4: storage_source: "sesion_token" is no key of Vault, and there is no session_token`}},
+		{"misspelt node_id", file("", okPath+"\nnodeid = \"a\"", okAddr), nil, []string{`m.hcl:6: storage_destination: "nodeid" is no key of Vault, and there is no node_id`}},
+		{"misspelt path", file("", `pth = "/data"`, okAddr), nil, []string{"no path", `m.hcl:5: storage_destination: "pth" is no key of Vault, and there is no path; did you mean "path"?`}},
 
 		{"no cluster_addr", both, nil, []string{"m.hcl: no cluster_addr", `add at the top level, outside both blocks: cluster_addr = "https://<host name or IP of this node>:8201"`}},
 		{"no cluster_addr but the variable", both, vars{"VAULT_CLUSTER_ADDR": "https://n7:8201"}, []string{`no cluster_addr`, `cluster_addr = "https://n7:8201" (the value of VAULT_CLUSTER_ADDR, which only the server reads)`}},
@@ -363,16 +398,16 @@ func TestBadValues(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	src := strings.Join([]string{
 		/* 1 */ `storage_source "dynamodb" {`,
-		/* 2 */ `  regoin = "eu-west-1"`,
+		/* 2 */ `  regoin = "eu-west-1"`, // the environment has a region
 		/* 3 */ `  max_retries = 3`,
-		/* 4 */ `  Table = "x"`,
+		/* 4 */ `  readcapacity = "x"`,
 		/* 5 */ `  frobnicate = "x"`,
 		/* 6 */ `  max_parallel = 1`,
 		/* 7 */ `  max_parallel = 2`,
 		/* 8 */ `}`,
 		/* 9 */ `storage_destination "raft" {`,
 		/* 10 */ `  path = "/data"`,
-		/* 11 */ `  node-id = "n1"`,
+		/* 11 */ `  node-id = "n1"`, // and so has it a node id
 		/* 12 */ `  retryjoin { a = 1 }`,
 		/* 13 */ `  retry_join { leader_api_addr = "a" }`,
 		/* 14 */ `  retry_join { leader_api_addr = "b" }`,
@@ -381,14 +416,14 @@ func TestWarnings(t *testing.T) {
 		/* 17 */ `listener "tcp" { address = "x" }`,
 		/* 18 */ okAddr,
 	}, "\n")
-	cfg, err := Parse("m.hcl", []byte(src), nil)
+	cfg, err := Parse("m.hcl", []byte(src), vars{"AWS_REGION": "eu-west-1", "VAULT_RAFT_NODE_ID": "n2"}.lookup)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
 		`m.hcl:2: storage_source: "regoin" is no key of Vault and is ignored; did you mean "region"?`,
 		`m.hcl:3: storage_source: "max_retries" is no key of Vault and is ignored; did you mean "dynamodb_max_retries"?`,
-		`m.hcl:4: storage_source: "Table" is no key of Vault and is ignored; did you mean "table"?`,
+		`m.hcl:4: storage_source: "readcapacity" is no key of Vault and is ignored; did you mean "read_capacity"?`,
 		`m.hcl:5: storage_source: "frobnicate" is no key of Vault and is ignored`,
 		`m.hcl:7: storage_source: "max_parallel" is set twice, first on line 6; the last one counts, delete the other`,
 		`m.hcl:11: storage_destination: "node-id" is no key of Vault and is ignored; did you mean "node_id"?`,
@@ -402,7 +437,7 @@ func TestWarnings(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if cfg.Source.MaxParallel != 2 || cfg.Source.Table != DefaultTable || cfg.Destination.NodeID != "" {
+	if cfg.Source.MaxParallel != 2 || cfg.Source.Table != DefaultTable || cfg.Destination.NodeID != "n2" {
 		t.Errorf("an ignored line had an effect: %+v", cfg)
 	}
 

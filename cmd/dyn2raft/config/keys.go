@@ -21,6 +21,9 @@ type key struct {
 	// Where check is nil the value is never looked at, nor shown.
 	check func(string) (want, hint string)
 	any   bool // blocks and lists will do, and several of them
+	// decides is set of what says which data is read, as whom, and where the copy
+	// goes: misspelt, it is an error.
+	decides bool
 }
 
 // commonKeys are those that Vault reads in every storage stanza.
@@ -36,13 +39,13 @@ var commonKeys = map[string]key{
 // The capacity, billing and update keys only matter to a Vault that creates or
 // changes the table, which dyn2raft never does; a wrong value is still wrong.
 var dynamodbKeys = with(commonKeys, map[string]key{
-	"table":                  {env: []string{"AWS_DYNAMODB_TABLE"}, check: tableName},
-	"region":                 {env: []string{"AWS_DYNAMODB_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"}, check: regionName},
-	"endpoint":               {env: []string{"AWS_DYNAMODB_ENDPOINT"}, check: endpointURL},
-	"access_key":             {},
-	"secret_key":             {},
-	"session_token":          {},
-	"ha_enabled":             {env: []string{"DYNAMODB_HA_ENABLED"}, check: boolean},
+	"table":                  {env: []string{"AWS_DYNAMODB_TABLE"}, check: tableName, decides: true},
+	"region":                 {env: []string{"AWS_DYNAMODB_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"}, check: regionName, decides: true},
+	"endpoint":               {env: []string{"AWS_DYNAMODB_ENDPOINT"}, check: endpointURL, decides: true},
+	"access_key":             {decides: true},
+	"secret_key":             {decides: true},
+	"session_token":          {decides: true},
+	"ha_enabled":             {env: []string{"DYNAMODB_HA_ENABLED"}, check: boolean, decides: true},
 	"max_parallel":           {check: integer(0)},
 	"read_capacity":          {env: []string{"AWS_DYNAMODB_READ_CAPACITY"}, check: integer(0)},
 	"write_capacity":         {env: []string{"AWS_DYNAMODB_WRITE_CAPACITY"}, check: integer(0)},
@@ -55,10 +58,10 @@ var dynamodbKeys = with(commonKeys, map[string]key{
 // https://developer.hashicorp.com/vault/docs/configuration/storage/raft and
 // the keys that Vault 1.21 reads without documenting them (the two delays).
 var raftKeys = with(commonKeys, map[string]key{
-	"path":                                     {env: []string{"VAULT_RAFT_PATH"}, check: plain},
-	"node_id":                                  {env: []string{"VAULT_RAFT_NODE_ID"}, check: nodeID},
+	"path":                                     {env: []string{"VAULT_RAFT_PATH"}, check: plain, decides: true},
+	"node_id":                                  {env: []string{"VAULT_RAFT_NODE_ID"}, check: nodeID, decides: true},
 	"max_entry_size":                           {check: integer(1)},
-	"raft_wal":                                 {check: boolean},
+	"raft_wal":                                 {check: boolean, decides: true},
 	"performance_multiplier":                   {check: integer(0)},
 	"trailing_logs":                            {check: integer(0)},
 	"snapshot_threshold":                       {check: integer(0)},
@@ -116,7 +119,7 @@ func with[V any](a, b map[string]V) map[string]V {
 // key at a Levenshtein distance of 1, plus 1 for each 5 letters, at most 3; or
 // one that ends in name, as dynamodb_max_retries does in max_retries.
 func nearest[V any](name string, known map[string]V) string {
-	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
+	name = normal(name)
 	if len(name) > 100 { // no key is that long, and the distance costs its square
 		return ""
 	}
@@ -132,6 +135,9 @@ func nearest[V any](name string, known map[string]V) string {
 	}
 	return best
 }
+
+// normal is how a name is compared with those that Vault knows.
+func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") }
 
 // The checks. Each returns "" for a value that Vault takes too.
 

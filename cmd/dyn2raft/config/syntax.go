@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/hashicorp/hcl/hcl/ast"
@@ -39,11 +41,17 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 		}
 	}()
 
+	if e := encoding(name, src); e != nil {
+		return nil, e
+	}
 	var file *ast.File
 	if bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) { // how Vault tells JSON from HCL
 		// HCL's JSON parser silently drops what follows a missing comma.
 		var syntax *json.SyntaxError
 		if err := json.Unmarshal(src, new(any)); errors.As(err, &syntax) {
+			if line, found := oddCharacter(src); found != 0 {
+				return nil, oddError(name, line, found)
+			}
 			before := src[:min(int(syntax.Offset), len(src))]
 			return nil, &Error{File: name, Line: 1 + bytes.Count(before, []byte("\n")), Problem: "the JSON is malformed",
 				Hint: "check the quotes, commas and braces on this line and the one before"}
@@ -54,10 +62,8 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 	}
 	if err != nil {
 		e := &Error{File: name, Problem: "the configuration is malformed", Hint: `check the quotes, the braces and each "="`}
-		if bytes.HasPrefix(src, []byte("\xef\xbb\xbf")) {
-			e.Problem, e.Line = "the configuration begins with a byte order mark, with which no Vault reads it either", 1
-			e.Hint = "save it in UTF-8 without one; this writes it so: tail -c +4 " + shellescape.Quote(name)
-			return nil, e
+		if line, found := oddCharacter(src); found != 0 {
+			return nil, oddError(name, line, found)
 		}
 		var at *hclparser.PosError
 		if errors.As(err, &at) {
@@ -78,6 +84,91 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 		return nil, &Error{File: name, Problem: "the configuration has no keys"}
 	}
 	return list(root, &line), nil
+}
+
+// encoding refuses a file that is not in UTF-8 without a byte order mark: neither
+// does Vault read one.
+func encoding(name string, src []byte) error {
+	e := &Error{File: name, Line: 1}
+	again := func(from string) string {
+		return "save it in UTF-8 (PowerShell: Set-Content -Encoding utf8NoBOM); this writes it so: iconv -f " + from + " -t UTF-8 " + shellescape.Quote(name)
+	}
+	half := len(src) / 2
+	switch nul := bytes.Count(src, []byte{0}); {
+	case bytes.HasPrefix(src, []byte("\xef\xbb\xbf")):
+		e.Problem = "the configuration begins with a byte order mark, with which no Vault reads it either"
+		e.Hint = "save it in UTF-8 without one; this writes it so: tail -c +4 " + shellescape.Quote(name)
+	case bytes.HasPrefix(src, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(src, []byte("\x00\x00\xfe\xff")):
+		e.Problem, e.Hint = "the configuration is encoded in UTF-32, which no Vault reads either", again("UTF-32")
+	case bytes.HasPrefix(src, []byte("\xff\xfe")), bytes.HasPrefix(src, []byte("\xfe\xff")):
+		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16")
+	case half > 0 && nul > half*9/10 && src[1] == 0: // without a byte order mark
+		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16LE")
+	case half > 0 && nul > half*9/10 && src[0] == 0:
+		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16BE")
+	case !utf8.Valid(src):
+		at := 0
+		for r, n := utf8.DecodeRune(src); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRune(src[at:]) {
+			at += n
+		}
+		e.Line += bytes.Count(src[:at], []byte("\n"))
+		e.Problem = fmt.Sprintf("the configuration is not encoded in UTF-8: byte 0x%02x", src[at])
+		e.Hint = "save it in UTF-8; if it is of an old Windows, this writes it so: iconv -f WINDOWS-1252 -t UTF-8 " + shellescape.Quote(name)
+	default:
+		return nil
+	}
+	return e
+}
+
+// oddCharacter finds the first character outside of quotes and comments that HCL
+// and JSON have no use for there, such as a no-break space, and its line.
+func oddCharacter(src []byte) (line int, found rune) {
+	line = 1
+	var inside string // what ends the text or comment, or ""
+	for rest := string(src); rest != ""; {
+		r, n := utf8.DecodeRuneInString(rest)
+		switch {
+		case inside == `"` && r == '\\' && len(rest) > 1:
+			n = 2
+		case inside != "" && strings.HasPrefix(rest, inside):
+			n, inside = len(inside), ""
+		case inside != "":
+		case r == '"':
+			inside = `"`
+		case r == '#', strings.HasPrefix(rest, "//"):
+			inside = "\n"
+		case strings.HasPrefix(rest, "/*"):
+			inside = "*/"
+		case r > unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r), r < ' ' && !strings.ContainsRune("\t\r\n", r):
+			return line, r
+		}
+		line += strings.Count(rest[:n], "\n")
+		rest = rest[n:]
+	}
+	return 0, 0
+}
+
+func oddError(name string, line int, found rune) *Error {
+	return &Error{File: name, Line: line, Problem: characterName(found) + " stands outside of the quotes",
+		Hint: "text that was copied from a web page or a document may have it: type the line anew, with plain blanks and plain quotes"}
+}
+
+// characterName names a character that can't be seen, or looks like another.
+func characterName(r rune) string {
+	name := map[rune]string{0xa0: "a no-break space", 0x202f: "a narrow no-break space", 0x200b: "a zero-width space",
+		0xfeff: "a byte order mark", 0x2028: "a line separator"}[r]
+	switch {
+	case name != "":
+	case unicode.In(r, unicode.Quotation_Mark):
+		name = fmt.Sprintf("the typographic quote %c", r)
+	case unicode.IsSpace(r):
+		name = "a blank that is none of ASCII's"
+	case unicode.IsPrint(r):
+		name = fmt.Sprintf("the character %c", r)
+	default:
+		name = "a character that can't be seen"
+	}
+	return fmt.Sprintf("%s (U+%04X)", name, r)
 }
 
 // jsonPosition is the line with which an error of the JSON scanner begins.
