@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/aws/smithy-go"
@@ -146,7 +147,7 @@ func plain(err error) error {
 	if i := strings.Index(strings.ToLower(message), "x-amz-security-token"); i >= 0 {
 		message = message[:i] + "…"
 	}
-	text := api.ErrorCode()
+	text := shown(api.ErrorCode())
 	if message != "" {
 		text += ": " + message
 	}
@@ -155,6 +156,15 @@ func plain(err error) error {
 		text += " (request " + id.ServiceRequestID() + ")"
 	}
 	return &plainError{text, err}
+}
+
+// shown is a text that the table or the service has a part in, quoted where it is
+// more than the plain text of one line.
+func shown(s string) string {
+	if quoted := strconv.Quote(s); quoted != `"`+s+`"` {
+		return quoted
+	}
+	return s
 }
 
 // deniedAction is the IAM action that AWS says is missing, which for an

@@ -118,7 +118,7 @@ func (l leaderLock) found() leaderLock {
 // holder names who holds the lock.
 func (l leaderLock) holder() string {
 	if id, ok := l.run(); ok {
-		return holderPrefix + id
+		return holderPrefix + shown(id)
 	}
 	name := fmt.Sprintf("the Vault with leader id %q", binaryOf(l[attrValue]))
 	if t, ok := l.expiry(); ok {
@@ -327,7 +327,7 @@ func migratorOf(item map[string]types.AttributeValue) string {
 	}
 	by := "`vault operator migrate`"
 	if m.Run != "" {
-		by = holderPrefix + m.Run + " on " + m.Host
+		by = holderPrefix + shown(m.Run) + " on " + shown(m.Host)
 	}
 	return by + " at " + m.Start.UTC().Format(time.RFC3339)
 }
@@ -341,7 +341,7 @@ func (s *Source) migrationLocked(item map[string]types.AttributeValue) error {
 	}
 	if m.Run != "" {
 		return s.locked("take the migration lock",
-			fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, m.Run, m.Host, m.Start.UTC().Format(time.RFC3339)),
+			fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.Start.UTC().Format(time.RFC3339)),
 			"if that run is still going, let it end; if it was interrupted, go on with it (--resume, with its destination), or remove its lock with -reset, which is the way too if it has left the table locked on purpose (-keep-source-locked)")
 	}
 	return s.locked("take the migration lock",
@@ -378,7 +378,7 @@ func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock,
 		// it until the watch is over.
 		if now != nil && !now.sameAs(first) {
 			if id, ok := now.run(); ok {
-				return nil, s.locked("take the leader lock", fmt.Errorf("dyn2raft run %s holds it, and renews it", id),
+				return nil, s.locked("take the leader lock", fmt.Errorf("dyn2raft run %s holds it, and renews it", shown(id)),
 					"another copy of this table is running: let it end")
 			}
 			return nil, s.locked("take the leader lock",

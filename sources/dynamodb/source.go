@@ -210,7 +210,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 	t := out.Table
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
 		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table,
-			Err:  fmt.Errorf("its status is %s, expected ACTIVE", t.TableStatus),
+			Err:  fmt.Errorf("its status is %s, expected ACTIVE", shown(string(t.TableStatus))),
 			Hint: statusHint(t.TableStatus)}
 	}
 	if err := checkSchema(t); err != nil {
@@ -261,7 +261,7 @@ func checkSchema(t *types.TableDescription) error {
 	found := ""
 	for _, k := range t.KeySchema {
 		name := aws.ToString(k.AttributeName)
-		found += fmt.Sprintf("%s %s %s, ", name, kinds[name], k.KeyType)
+		found += fmt.Sprintf("%s %s %s, ", shown(name), shown(string(kinds[name])), shown(string(k.KeyType)))
 	}
 	const want = "Path S HASH, Key S RANGE, "
 	if found != want {

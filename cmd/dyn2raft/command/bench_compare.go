@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/benchcompare"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -106,7 +107,7 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 	t := &table{w: columns(&text)}
 	t.row("", "COUNT\tRATE/S\tTHROUGHPUT/S\tMEAN\t95TH\t99TH\tSUCCESS")
 	for _, l := range c.Lines {
-		above[rows] = printable(l.Name)
+		above[rows] = visible.Text(l.Name)
 		rows += 2
 		for _, side := range []struct {
 			name string
@@ -134,7 +135,7 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 	}
 	names := 0
 	for _, l := range c.Lines {
-		names = max(names, min(len(printable(l.Name)), mostName))
+		names = max(names, min(len(visible.Text(l.Name)), mostName))
 	}
 	for _, l := range c.Lines {
 		text := string(l.Verdict)
@@ -147,7 +148,7 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 		if l.Note != "" {
 			text += " (" + l.Note + ")"
 		}
-		errs = append(errs, p.line(hanging(fmt.Sprintf("%-*s  ", names, printable(l.Name)), text, p.columns())))
+		errs = append(errs, p.line(hanging(fmt.Sprintf("%-*s  ", names, visible.Text(l.Name)), text, p.columns())))
 	}
 	errs = append(errs, p.line(hanging("", inAll(c), p.columns())))
 	return errors.Join(append(errs, result)...)

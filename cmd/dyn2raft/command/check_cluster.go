@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -171,18 +171,18 @@ func (p *printer) clusterChecked(rep *cluster.Report) error {
 	}
 	names := 0
 	for _, c := range rep.Checks {
-		names = max(names, min(len(printable(c.Check)), mostName))
+		names = max(names, min(len(visible.Text(c.Check)), mostName))
 	}
 	var errs []error
 	say := func(head, text string) {
-		errs = append(errs, p.line(hanging(head, printable(text), p.columns())))
+		errs = append(errs, p.line(hanging(head, visible.Text(text), p.columns())))
 	}
 	for _, c := range rep.Checks {
 		status := string(c.Status)
 		if c.Status != cluster.Pass {
 			status = strings.ToUpper(status)
 		}
-		say(fmt.Sprintf("%-7s  %-*s  ", status, names, printable(c.Check)), c.Message)
+		say(fmt.Sprintf("%-7s  %-*s  ", status, names, visible.Text(c.Check)), c.Message)
 		if c.Hint != "" { // as far to the left as can be: many are commands
 			say(strings.Repeat(" ", 9), "hint: "+c.Hint)
 		}
@@ -206,16 +206,5 @@ func clusterVerdict(rep *cluster.Report) string {
 	case rep.Unchecked() > 0:
 		verdict = "No failure, but not all was checked"
 	}
-	return fmt.Sprintf("%s: %s, at %s.", verdict, counts, printable(rep.Address))
-}
-
-// printable is a text that another server has a part in, without what would
-// upset a terminal or a table.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '�'
-	}, s)
+	return fmt.Sprintf("%s: %s, at %s.", verdict, counts, visible.Text(rep.Address))
 }

@@ -62,12 +62,6 @@ func TestClusterVerdict(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	if got := printable("vault é\t\x1b[31m\n"); got != "vault é��[31m�" {
-		t.Errorf("%q", got)
-	}
-}
-
 func TestLatency(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 999: "999ns", 61307741: "61.3ms", 109441173: "109ms", 1234567: "1.23ms", 955966: "956µs",

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -68,10 +69,14 @@ func Main(args []string, std Streams) int {
 	// not end a copy before it has given its locks back: a write that fails is
 	// an error, or a log line less.
 	signal.Ignore(syscall.SIGPIPE)
-	std.Err = newScreen(std.Err, std.Env)
+	std.Out, std.Err = visible.Writer(std.Out), newScreen(std.Err, std.Env)
 	ctx, stop := withSignals(context.Background(), std.Err)
 	defer stop()
-	err := root(std).Run(ctx, args)
+	app := root(std)
+	err := noCommand(app, args[1:])
+	if err == nil {
+		err = app.Run(ctx, args)
+	}
 	printError(std.Err, err)
 	return exitStatus(err)
 }
@@ -105,14 +110,9 @@ func root(std Streams) *cli.Command {
 		ConfigureShellCompletionCommand: configureCompletion,
 		ShellComplete:                   complete,
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			name := cmd.Args().First()
-			switch {
-			case cmd.Args().Present():
-				var names []string
-				for _, c := range cmd.VisibleCommands() {
-					names = append(names, c.Name)
-				}
-				return &usageError{fmt.Sprintf("there is no command %q", name), didYouMean("", nearest(name, names)) + "run `dyn2raft help` for the commands"}
+			switch err := noCommand(cmd, cmd.Args().Slice()); {
+			case err != nil:
+				return err
 			case cmd.Bool("version"):
 				return printVersion(std)
 			default:
@@ -134,7 +134,11 @@ func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error 
 		for _, f := range cmd.Flags {
 			names = append(names, f.Names()[0])
 		}
-		usage.hint = didYouMean("-", nearest(name, names)) + usage.hint
+		meant := didYouMean("-", nearest(name, names))
+		if hint := noFlag(cmd, name); meant == "" && hint != "" && cmd.Root() != cmd {
+			usage.hint = hint
+		}
+		usage.hint = meant + usage.hint
 	}
 	// What strconv has to say of a bad number adds nothing.
 	usage.msg, _, _ = strings.Cut(usage.msg, ": strconv.")
@@ -163,8 +167,7 @@ func nearest(word string, known []string) string {
 // mistyped one.
 func noArguments(cmd *cli.Command) error {
 	if cmd.Args().Present() {
-		return &usageError{fmt.Sprintf("%s takes no argument %q", cmd.FullName(), cmd.Args().First()),
-			fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())}
+		return &usageError{fmt.Sprintf("%s takes no argument %q", cmd.FullName(), cmd.Args().First()), noArgument(cmd, cmd.Args().First())}
 	}
 	return nil
 }

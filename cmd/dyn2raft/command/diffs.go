@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -129,7 +130,7 @@ func (p *printer) name(rep *verify.Report, found *spool) error {
 		case rep.Started:
 			why = ": changed since the start, cannot be judged"
 		}
-		_, err := w.WriteString(string(d.Kind) + " " + keyOf(d.Key, d.KeyBytes, d.KeySHA256) + describe(", table: ", d.Source) + describe(", directory: ", d.Destination) + why + "\n")
+		_, err := w.WriteString(visible.Text(string(d.Kind)+" "+keyOf(d.Key, d.KeyBytes, d.KeySHA256)+describe(", table: ", d.Source)+describe(", directory: ", d.Destination)+why) + "\n")
 		return err
 	})
 	return errors.Join(err, w.Flush())

@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -74,11 +75,11 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		humanize.Comma(in.Pages.HighWater), size(in.Pages.PageSize), in.Pages.Depth, 100*in.Fill, humanize.Comma(in.Pages.FreePages))
 	t.row("Raft", "index %d, term %d", in.Raft.Index, in.Raft.Term)
 	for _, s := range in.Raft.Servers {
-		t.row("", "%s %s at %s", s.Suffrage, plain(s.ID), plain(s.Address))
+		t.row("", "%s %s at %s", s.Suffrage, visible.Text(s.ID), visible.Text(s.Address))
 	}
 	t.row("Log", "%s", logOf(in.Log))
 	if in.NodeID != "" {
-		t.row("node-id", "%s", plain(in.NodeID))
+		t.row("node-id", "%s", visible.Text(in.NodeID))
 	}
 	t.row("Snapshots", "%d", len(in.Snapshots))
 	t.row("File system", "%s free of %s", size(in.FileSystem.Available), size(in.FileSystem.Bytes))
@@ -87,7 +88,7 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	t = p.table()
 	t.row("GROUP", "ENTRIES\tBYTES\tWHAT")
 	for _, g := range in.Groups {
-		name := plain(g.Name)
+		name := visible.Text(g.Name)
 		if g.Name == "" {
 			name = "(no slash)"
 		}
@@ -105,9 +106,9 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		t = p.table()
 		t.row("LARGEST", "BYTES")
 		for _, s := range in.Largest {
-			name := plain(s.Key)
+			name := visible.Text(s.Key)
 			if s.KeyBytes != 0 {
-				name = keyOf(s.Key, s.KeyBytes, s.KeySHA256)
+				name = visible.Text(keyOf(s.Key, s.KeyBytes, s.KeySHA256))
 			}
 			t.row(name, "%s", humanize.Comma(s.Bytes))
 		}
@@ -172,7 +173,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 		if !x.Equal {
 			same = "DIFFERENT"
 		}
-		name := plain(x.Prefix)
+		name := visible.Text(x.Prefix)
 		if x.Prefix == "" {
 			name = "(no slash)"
 		}
@@ -188,7 +189,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 			equal = "Equal to a PARTIAL copy"
 		}
 		err = errors.Join(err, p.line(fmt.Sprintf("%s: %s holds all %s entries that run %s copied on %s from table %s (%s), and nothing else; their digest is %s; in %s.",
-			equal, rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), plain(m.Source.Name), plain(m.Source.ID), rep.Found.Hash, round(rep.Duration))))
+			equal, rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), rep.Found.Hash, round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.line("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	default:

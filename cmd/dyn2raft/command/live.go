@@ -17,6 +17,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
@@ -61,12 +62,16 @@ func newScreen(out io.Writer, env func(string) (string, bool)) *screen {
 func (s *screen) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	text := visible.Lines(b)
 	if s.block != nil {
-		if n, err := s.block.Write(b); err == nil {
-			return n, nil
+		if _, err := s.block.Write(text); err == nil {
+			return len(b), nil
 		} // it has ended, as it does on a terminal that hung up
 	}
-	return s.out.Write(b)
+	if _, err := s.out.Write(text); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // logJSON makes all that says something on the screen log it.

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
@@ -142,7 +143,7 @@ func (p *printer) planned(rep *plan.Report, backup string) error {
 	}
 	var errs []error
 	say := func(status, name, text string) {
-		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), printable(strings.Join(strings.Fields(text), " ")), p.columns())))
+		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), visible.Text(strings.Join(strings.Fields(text), " ")), p.columns())))
 	}
 	for _, c := range rep.Checks {
 		status := string(c.Status)
@@ -162,7 +163,7 @@ func (p *printer) planned(rep *plan.Report, backup string) error {
 		errs = append(errs, p.line(""))
 	}
 	if backup != "" {
-		errs = append(errs, p.line("Backup: "+backup))
+		errs = append(errs, p.sentence("Backup: %s", backup))
 	}
 	verdict := "Ready"
 	if result != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -167,9 +168,9 @@ func (p *printer) event(e copier.Event) {
 		}
 		p.requestFailed(e)
 	case copier.Waiting:
-		p.log.Info(fmt.Sprintf("waiting %s for %s", time.Until(e.Until).Round(time.Second), e.For))
+		p.log.Info(visible.Text(fmt.Sprintf("waiting %s for %s", time.Until(e.Until).Round(time.Second), e.For)))
 	case copier.Warning:
-		p.log.Warn(e.Message)
+		p.log.Warn(visible.Text(e.Message))
 	}
 }
 
@@ -408,20 +409,12 @@ func skippedLocks(keys []string) string {
 	const most = 5
 	var names []string
 	for _, key := range keys[:min(len(keys), most)] {
-		names = append(names, plain(key))
+		names = append(names, visible.Text(key))
 	}
 	if len(keys) > most {
 		names = append(names, "…")
 	}
 	return fmt.Sprintf("%d locks (%s)", len(keys), strings.Join(names, ", "))
-}
-
-// plain is a key as it is, or quoted where it would upset a terminal or a table.
-func plain(key string) string {
-	if quoted := strconv.Quote(key); quoted != `"`+key+`"` {
-		return quoted
-	}
-	return key
 }
 
 // howOften says how often something was done, at least once.
@@ -456,9 +449,9 @@ func (p *printer) reset(table string, freed []string) error {
 		}{table, append([]string{}, freed...)})
 	}
 	if len(freed) == 0 {
-		return p.line(fmt.Sprintf("Success! Table %s has no migration lock.", table))
+		return p.sentence("Success! Table %s has no migration lock.", table)
 	}
-	return p.line(fmt.Sprintf("Success! Removed %s from table %s.", strings.Join(freed, " and "), table))
+	return p.sentence("Success! Removed %s from table %s.", strings.Join(freed, " and "), table)
 }
 
 // verified writes the result of a comparison. started says that Raft has gone
@@ -478,7 +471,7 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 		if x.Source.SHA256 != x.Destination.SHA256 {
 			same = "DIFFERENT"
 		}
-		name := plain(x.Prefix)
+		name := visible.Text(x.Prefix)
 		if x.Prefix == "" {
 			name = "(no slash)"
 		}
@@ -497,12 +490,12 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 	switch {
 	case result == nil:
 		if started != "" {
-			errs = append(errs, p.line("Note: "+started+", and has written nothing that the table has not."))
+			errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
 		}
-		errs = append(errs, p.line(fmt.Sprintf("Equal: all %s entries of table %s are in %s, and nothing else, in %s.",
-			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, round(rep.Duration))))
+		errs = append(errs, p.sentence("Equal: all %s entries of table %s are in %s, and nothing else, in %s.",
+			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, round(rep.Duration)))
 	case rep.Started:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, started, judge(rep))))
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
 		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
@@ -543,7 +536,7 @@ func andRaft(rep *verify.Report) string {
 // raftDiffs names what differs of Raft; the manifest says, or it must be.
 func (p *printer) raftDiffs(diffs []verify.RaftDiff, other string) (err error) {
 	for _, d := range diffs {
-		err = errors.Join(err, p.line(fmt.Sprintf("DIFFERENT: Raft's %s is %s, %s %s", d.Name, plain(d.Found), other, plain(d.Expected))))
+		err = errors.Join(err, p.sentence("DIFFERENT: Raft's %s is %s, %s %s", d.Name, d.Found, other, d.Expected))
 	}
 	return err
 }
@@ -569,6 +562,11 @@ func (p *printer) line(s string) error {
 	return err
 }
 
+// sentence writes one line, with escapes for line breaks too.
+func (p *printer) sentence(format string, a ...any) error {
+	return p.line(visible.Text(fmt.Sprintf(format, a...)))
+}
+
 func (p *printer) encode(v any) error {
 	enc := json.NewEncoder(p.stdout)
 	enc.SetIndent("", "  ")
@@ -588,7 +586,7 @@ func (p *printer) table() *table {
 func columns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 func (t *table) row(name, format string, a ...any) {
-	if _, err := fmt.Fprintf(t.w, "%s\t%s\n", name, fmt.Sprintf(format, a...)); err != nil && t.err == nil {
+	if _, err := fmt.Fprintf(t.w, "%s\t%s\n", name, indent(fmt.Sprintf(format, a...))); err != nil && t.err == nil {
 		t.err = err
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -74,7 +75,7 @@ func runReport(cmd *cli.Command, std Streams) error {
 		return reportError(to, err)
 	}
 	out := &printer{stdout: std.Out}
-	return out.line(fmt.Sprintf("Wrote %s: the copy of %s entries of table %s.", printable(to), humanize.Comma(in.Manifest.Total.Entries), printable(in.Manifest.Source.Name)))
+	return out.line(fmt.Sprintf("Wrote %s: the copy of %s entries of table %s.", visible.Text(to), humanize.Comma(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
 }
 
 func reportInput(manifest, compared string) (in report.Input, err error) {

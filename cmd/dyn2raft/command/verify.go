@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
@@ -312,7 +313,7 @@ func (p *printer) sampled(rep *verify.Report, found *spool, started string) erro
 		errs = append(errs, p.line(fmt.Sprintf("No difference in the sample: %s entries were compared, in %s. Only a comparison without -sample shows that all are there.",
 			humanize.Comma(rep.SourceEntries), round(rep.Duration))))
 	case rep.Started:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, started, judge(rep))))
+		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
 		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -39,7 +40,7 @@ var ErrOtherSource = errors.New("it compared another table")
 var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"show": show, "name": name, "count": count, "size": size, "took": took, "at": at, "kind": diffKind, "lock": whyLock,
+	"show": visible.Text, "name": name, "count": count, "size": size, "took": took, "at": at, "kind": diffKind, "lock": whyLock,
 }).Parse(page))
 
 // Write writes the page. An error wraps [copier.ErrConfig] and ErrOtherSource
@@ -47,7 +48,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // written before the whole page is made.
 func Write(w io.Writer, in Input) error {
 	if v := in.Verification; v != nil && v.Source.ID != in.Manifest.Source.ID {
-		return &copier.Error{Kind: copier.ErrConfig, Op: "use verification", Err: fmt.Errorf("%w: %s, and the copy is of %s", ErrOtherSource, show(v.Source.ID), show(in.Manifest.Source.ID)),
+		return &copier.Error{Kind: copier.ErrConfig, Op: "use verification", Err: fmt.Errorf("%w: %s, and the copy is of %s", ErrOtherSource, visible.Text(v.Source.ID), visible.Text(in.Manifest.Source.ID)),
 			Hint: "run verify with the configuration that the copy was made with"}
 	}
 	v, err := newView(in)

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -333,7 +334,7 @@ func TestVerdictAndTables(t *testing.T) {
 			_, doc := write(t, in)
 			m := in.Manifest
 			v := words(byID(t, doc, "verdict"))
-			for _, want := range []string{show(m.Source.Name), show(m.Destination.Path), count(m.Total.Entries) + " entries", m.Total.Hash.String()[:16]} {
+			for _, want := range []string{visible.Text(m.Source.Name), visible.Text(m.Destination.Path), count(m.Total.Entries) + " entries", m.Total.Hash.String()[:16]} {
 				if !strings.Contains(v, want) {
 					t.Errorf("the verdict lacks %q:\n%s", want, v)
 				}
@@ -352,7 +353,7 @@ func TestVerdictAndTables(t *testing.T) {
 				if p == "" {
 					p = "(no slash)"
 				} else {
-					p = show(p)
+					p = visible.Text(p)
 				}
 				if !strings.Contains(rows[p], count(d.Entries)) || !strings.Contains(rows[p], size(d.Bytes)) {
 					t.Errorf("the tables lack %q with %d entries: %s", p, d.Entries, rows[p])
@@ -365,19 +366,19 @@ func TestVerdictAndTables(t *testing.T) {
 				t.Error("the appendix lacks the digest of all")
 			}
 			for _, l := range m.Skipped.Locks {
-				if !strings.Contains(words(byID(t, doc, "skipped")), show(l)) {
+				if !strings.Contains(words(byID(t, doc, "skipped")), visible.Text(l)) {
 					t.Errorf("the lock %q is not named", l)
 				}
 			}
 			if c := m.Contents; c != nil && len(c.Groups) > 0 {
 				groups, largest := words(byID(t, doc, "groups-table")), words(byID(t, doc, "largest"))
 				for _, e := range c.Largest {
-					if !strings.Contains(largest, show(e.Key)) {
+					if !strings.Contains(largest, visible.Text(e.Key)) {
 						t.Errorf("the largest entries lack %q", e.Key)
 					}
 				}
 				for _, g := range c.Groups {
-					if !strings.Contains(groups, show(g.Name)) || !strings.Contains(groups, show(g.Role)) {
+					if !strings.Contains(groups, visible.Text(g.Name)) || !strings.Contains(groups, visible.Text(g.Role)) {
 						t.Errorf("the groups lack %q", g.Name)
 					}
 				}
@@ -385,7 +386,7 @@ func TestVerdictAndTables(t *testing.T) {
 			if in.Verification != nil {
 				compared := words(byID(t, doc, "compared"))
 				for _, p := range in.Verification.Prefixes {
-					if !strings.Contains(compared, show(p.Prefix)) {
+					if !strings.Contains(compared, visible.Text(p.Prefix)) {
 						t.Errorf("the comparison lacks %q", p.Prefix)
 					}
 				}
@@ -400,7 +401,7 @@ func TestHostileNamesAreShown(t *testing.T) {
 	_, doc := write(t, in)
 	text := words(elements(doc, tagged("body"))[0])
 	for _, h := range hostile {
-		if !strings.Contains(text, show(h)) {
+		if !strings.Contains(text, visible.Text(h)) {
 			t.Errorf("%q is not on the page", h)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"gonum.org/v1/plot/plotter"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -113,11 +114,11 @@ func newView(in Input) (*view, error) {
 func judge(m *verify.Manifest, c *verify.Report) verdict {
 	v := verdict{Level: "good", Word: "Complete"}
 	v.Text = fmt.Sprintf("All %s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s.",
-		count(m.Total.Entries), size(m.Total.Bytes), show(m.Source.Name), show(m.Destination.Path))
+		count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
 	if m.Partial {
 		v.Level, v.Word = "warn", "Partial"
 		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s: only keys from %s on. %s entries before it were left out. Do not start a Vault on this copy.",
-			count(m.Total.Entries), size(m.Total.Bytes), show(m.Source.Name), show(m.Destination.Path), quoted(m.StartKey), count(m.Skipped.LeftOut))
+			count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path), quoted(m.StartKey), count(m.Skipped.LeftOut))
 	} else if n := len(m.Skipped.Locks); n > 0 {
 		v.Text += fmt.Sprintf(" %d locks were skipped, which a copy must not have.", n)
 	}
@@ -204,7 +205,7 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 				percent(c.Sample.Share), at(c.Start), count(n), count(c.Missing), count(c.Different))
 		}
 		for _, d := range c.RaftDiffs {
-			text += fmt.Sprintf(" Raft's %s is %s and must be %s.", show(d.Name), show(d.Found), show(d.Expected))
+			text += fmt.Sprintf(" Raft's %s is %s and must be %s.", visible.Text(d.Name), visible.Text(d.Found), visible.Text(d.Expected))
 		}
 		switch {
 		case c.Started:
@@ -223,7 +224,7 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 		v.Points = append(v.Points, fmt.Sprintf("That comparison began before this copy had ended (%s): it is of an earlier state of the directory, and proves nothing of this copy.", at(m.End)))
 	}
 	if c.Destination != m.Destination.Path {
-		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", show(c.Destination), show(m.Destination.Path)))
+		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", visible.Text(c.Destination), visible.Text(m.Destination.Path)))
 	}
 }
 
@@ -233,7 +234,7 @@ func sampled(c *verify.Report) string {
 		percent(c.Sample.Share), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
-func quoted(key string) string { return "“" + show(key) + "”" }
+func quoted(key string) string { return "“" + visible.Text(key) + "”" }
 
 func facts(m *verify.Manifest) []fact {
 	took := took(m.End.Sub(m.Start))
@@ -241,8 +242,8 @@ func facts(m *verify.Manifest) []fact {
 		took += ", interrupted " + times(m.Resumed)
 	}
 	f := []fact{
-		{"From", "DynamoDB table " + show(m.Source.Name) + " (" + show(m.Source.ID) + ")"},
-		{"To", show(m.Destination.Path) + ", as node " + show(m.Destination.NodeID) + " at " + show(m.Destination.Address)},
+		{"From", "DynamoDB table " + visible.Text(m.Source.Name) + " (" + visible.Text(m.Source.ID) + ")"},
+		{"To", visible.Text(m.Destination.Path) + ", as node " + visible.Text(m.Destination.NodeID) + " at " + visible.Text(m.Destination.Address)},
 		{"Entries", count(m.Total.Entries) + ", keys and values " + size(m.Total.Bytes)},
 		{"vault.db", size(m.Destination.FileBytes)},
 		{"Begun", at(m.Start)},
@@ -251,13 +252,13 @@ func facts(m *verify.Manifest) []fact {
 		{"Read capacity", perSecond(m.Scan.Units) + " units"},
 	}
 	if key := m.Load.LargestKey; key != "" {
-		f = append(f, fact{"Largest value", size(m.Load.LargestBytes) + ", of " + show(key)})
+		f = append(f, fact{"Largest value", size(m.Load.LargestBytes) + ", of " + visible.Text(key)})
 	}
 	backup := "none was made by dyn2raft"
 	if m.Backup != "" {
-		backup = show(m.Backup)
+		backup = visible.Text(m.Backup)
 	}
-	return append(f, fact{"Backup of the table", backup}, fact{"Run", show(m.RunID)})
+	return append(f, fact{"Backup of the table", backup}, fact{"Run", visible.Text(m.RunID)})
 }
 
 // phaseOrder is the order of the phases that are known.
@@ -392,7 +393,7 @@ func (v *view) history(m *verify.Manifest) {
 		if i+1 < len(m.Earlier) {
 			next = m.Earlier[i+1].Start
 		}
-		why := show(p.Reason)
+		why := visible.Text(p.Reason)
 		if why == "" {
 			why = "killed, or the machine stopped: it had no time to say why"
 		}
@@ -413,10 +414,10 @@ func (v *view) phases(m *verify.Manifest) error {
 		}
 		for _, phase := range ordered(p.phases) {
 			d := max(p.phases[phase], 0)
-			rows.Rows = append(rows.Rows, phaseRow{show(string(phase)), phases[phase], took(from), took(d)})
-			b := slices.IndexFunc(bars, func(b bar) bool { return b.label == show(string(phase)) })
+			rows.Rows = append(rows.Rows, phaseRow{visible.Text(string(phase)), phases[phase], took(from), took(d)})
+			b := slices.IndexFunc(bars, func(b bar) bool { return b.label == visible.Text(string(phase)) })
 			if b < 0 {
-				b, bars = len(bars), append(bars, bar{label: show(string(phase))})
+				b, bars = len(bars), append(bars, bar{label: visible.Text(string(phase))})
 			}
 			bars[b].parts = append(bars[b].parts, [2]float64{line.place(from).Seconds(), line.place(from + d).Seconds()})
 			from += d
@@ -584,7 +585,7 @@ func rateRows(all []interval, line timeline) []rateRow {
 		if all[len(all)-1].to < 2*time.Second {
 			r.Span = clock(r.from) + " – " + clock(r.to)
 		}
-		r.Phase = show(strings.Join(r.phases, ", "))
+		r.Phase = visible.Text(strings.Join(r.phases, ", "))
 		r.Read, r.Written, r.Units = perSecond(float64(r.entries)/s), perSecond(float64(r.loaded)/s), perSecond(r.units/s)
 		r.Bytes, r.Throttles = size(int64(float64(r.bytes)/s)), count(r.throttle)
 	}
@@ -624,7 +625,7 @@ func shares(id, title string, groups []verify.Group) (rows []share, fig *figure,
 	var bars []bar
 	top, unit, factor := int64(0), "bytes", int64(1)
 	for i, g := range groups {
-		rows = append(rows, share{name(g.Name), show(g.Role), count(g.Entries), size(g.Bytes), fraction(g.Bytes, total)})
+		rows = append(rows, share{name(g.Name), visible.Text(g.Role), count(g.Entries), size(g.Bytes), fraction(g.Bytes, total)})
 		if i < mostBars || len(groups) == mostBars+1 {
 			bars = append(bars, upTo(name(g.Name), g.Bytes))
 			top = max(top, g.Bytes)
@@ -684,7 +685,7 @@ func (v *view) contents(c *verify.Contents) (err error) {
 		return err
 	}
 	for _, e := range c.Largest {
-		v.Largest = append(v.Largest, fact{show(e.Key), size(e.Bytes)})
+		v.Largest = append(v.Largest, fact{visible.Text(e.Key), size(e.Bytes)})
 	}
 	bins := slices.Clone(c.Sizes)
 	slices.SortFunc(bins, func(a, b verify.Bin) int { return cmp.Compare(a.From, b.From) })
@@ -735,8 +736,8 @@ func compared(c *verify.Report) *comparison {
 	out := &comparison{Title: "Comparison with the table, after the copy", Diffs: c.Diffs, More: c.Missing + c.Extra + c.Different - int64(len(c.Diffs))}
 	out.Facts = []fact{
 		{"Made", at(c.Start) + ", in " + took(c.Duration)},
-		{"Table", show(c.Source.Name) + " (" + show(c.Source.ID) + "), " + count(c.SourceEntries) + " entries"},
-		{"Directory", show(c.Destination) + ", " + count(c.DestinationEntries) + " entries"},
+		{"Table", visible.Text(c.Source.Name) + " (" + visible.Text(c.Source.ID) + "), " + count(c.SourceEntries) + " entries"},
+		{"Directory", visible.Text(c.Destination) + ", " + count(c.DestinationEntries) + " entries"},
 		{"Missing, extra, different", count(c.Missing) + ", " + count(c.Extra) + ", " + count(c.Different)},
 	}
 	if s := c.Sample; s != nil {
@@ -760,7 +761,7 @@ func compared(c *verify.Report) *comparison {
 func settings(m *verify.Manifest) []fact {
 	var out []fact
 	for _, k := range slices.Sorted(maps.Keys(m.Settings)) {
-		out = append(out, fact{show(k), setting(k, m.Settings[k])})
+		out = append(out, fact{visible.Text(k), setting(k, m.Settings[k])})
 	}
 	return out
 }
@@ -770,18 +771,18 @@ func versions(m *verify.Manifest) []fact {
 	if len(m.Vault.All) > 0 {
 		all := make([]string, len(m.Vault.All))
 		for i, s := range m.Vault.All {
-			all[i] = show(s)
+			all[i] = visible.Text(s)
 		}
-		vault = show(m.Vault.Newest) + "; versions that have run on the table: " + strings.Join(all, ", ")
+		vault = visible.Text(m.Vault.Newest) + "; versions that have run on the table: " + strings.Join(all, ", ")
 	}
 	return []fact{
-		{"Copied by", strings.TrimSpace(show(m.Tool.Name+" "+m.Tool.Version)) + ", " + show(m.Tool.Go) + ", " + show(m.Tool.OS) + "/" + show(m.Tool.Arch)},
+		{"Copied by", strings.TrimSpace(visible.Text(m.Tool.Name+" "+m.Tool.Version)) + ", " + visible.Text(m.Tool.Go) + ", " + visible.Text(m.Tool.OS) + "/" + visible.Text(m.Tool.Arch)},
 		{"Newest Vault", vault},
-		{"Node", show(m.Destination.NodeID)},
-		{"Cluster address", show(m.Destination.Address)},
-		{"Log store", show(m.Destination.LogStore)},
+		{"Node", visible.Text(m.Destination.NodeID)},
+		{"Cluster address", visible.Text(m.Destination.Address)},
+		{"Log store", visible.Text(m.Destination.LogStore)},
 		{"Raft index and term", fmt.Sprintf("%d and %d", m.Destination.Index, m.Destination.Term)},
-		{"Table, as found", show(m.Source.Incarnation)},
+		{"Table, as found", visible.Text(m.Source.Incarnation)},
 	}
 }
 

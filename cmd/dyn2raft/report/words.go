@@ -7,35 +7,20 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
-
-// show is a text that a table or an operator has a part in, with escapes for
-// what can't be seen or would turn the direction of what follows.
-func show(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-	}
-	return b.String()
-}
 
 // name is a prefix or a group as a person reads it.
 func name(prefix string) string {
 	if prefix == "" {
 		return "(no slash)"
 	}
-	return show(prefix)
+	return visible.Text(prefix)
 }
 
 func count(n int64) string { return humanize.Comma(n) }
@@ -129,7 +114,7 @@ func plainValue(v any) string {
 		if v == "" {
 			return "not set"
 		}
-		return show(v)
+		return visible.Text(v)
 	case bool:
 		if v {
 			return "yes"
@@ -145,9 +130,9 @@ func plainValue(v any) string {
 	default:
 		text, err := json.Marshal(v)
 		if err != nil {
-			return show(fmt.Sprint(v))
+			return visible.Text(fmt.Sprint(v))
 		}
-		return show(string(text))
+		return visible.Text(string(text))
 	}
 }
 
@@ -177,7 +162,7 @@ func diffKind(k verify.DiffKind) string {
 	case "extra":
 		return "not in the table"
 	default:
-		return show(string(k))
+		return visible.Text(string(k))
 	}
 }
 

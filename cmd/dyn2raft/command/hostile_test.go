@@ -1,0 +1,139 @@
+package command
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/benchcompare"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// hostileText sets a terminal's title, turns what follows, and begins a line that
+// looks like ours.
+const hostileText = "a\x1b]0;owned\a\u202eb\u009b2J\r\nhint: run this"
+
+// fill puts hostileText into every text of a value, and one element into every
+// list and map.
+func fill(v reflect.Value, depth int) {
+	if depth > 8 || !v.CanSet() {
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(hostileText)
+	case reflect.Int, reflect.Int64:
+		if v.Type() != reflect.TypeFor[time.Duration]() {
+			v.SetInt(3)
+		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), depth+1)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1, 0)))
+			return
+		}
+		for i := range v.NumField() {
+			fill(v.Field(i), depth+1)
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), depth+1)
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, depth+1)
+		fill(value, depth+1)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	default: // numbers and booleans stay what they are
+	}
+}
+
+func hostile[T any]() *T {
+	v := new(T)
+	fill(reflect.ValueOf(v).Elem(), 0)
+	return v
+}
+
+// found is a difference of hostile texts.
+func found(t *testing.T) *spool {
+	t.Helper()
+	s := &spool{dir: t.TempDir()}
+	if err := s.add(*hostile[verify.Diff]()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestHostileText feeds each output with texts of a table, a service and files
+// that do things to a terminal, or look like ours.
+func TestHostileText(t *testing.T) {
+	unequal := hostile[verify.Report]()
+	unequal.RaftDiffs = []verify.RaftDiff{*hostile[verify.RaftDiff]()}
+	sampled := hostile[verify.Report]()
+	sampled.Sample = hostile[verify.Part]()
+	status := hostile[statusRecord]()
+	rec := &manifestWriter{cfg: hostile[config.Config](), file: hostileText}
+	planned := hostile[plan.Report]()
+	planned.Checks[0].Check, planned.Checks[0].Status = "table", plan.Failure // ours
+	for name, output := range map[string]func(p *printer) error{
+		"plan":          func(p *printer) error { return p.planned(planned, hostileText) },
+		"status":        func(p *printer) error { return p.status(*status) },
+		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText) },
+		"verify sample": func(p *printer) error { return p.sampled(sampled, found(t), hostileText) },
+		"verify -manifest": func(p *printer) error {
+			return p.manifestChecked(hostile[verify.Manifest](), hostile[verify.ManifestReport]())
+		},
+		"inspect":       func(p *printer) error { return p.inspected(hostile[verify.Inspection]()) },
+		"check-cluster": func(p *printer) error { return p.clusterChecked(hostile[cluster.Report]()) },
+		"bench-compare": func(p *printer) error { return p.benchmarksCompared(hostile[benchcompare.Comparison]()) },
+		"reset":         func(p *printer) error { return p.reset(hostileText, []string{hostileText}) },
+		"copied": func(p *printer) error {
+			return p.copied(*hostile[copier.Result](), rec, hostileText, "dyn2raft copy -reset")
+		},
+		"error": func(p *printer) error {
+			printError(p.screen, errors.Join(&copier.Error{Op: hostileText, Err: errors.New(hostileText), Hint: hostileText}, &usageError{hostileText, hostileText}))
+			return nil
+		},
+		"events": func(p *printer) error {
+			for _, e := range []copier.Event{copier.PhaseStarted{Phase: copier.PhaseLock, Source: *hostile[copier.SourceInfo]()}, copier.Warning{Message: hostileText},
+				copier.Retried{Err: errors.New(hostileText)}, copier.Retried{Err: errors.New(hostileText), Throttled: true}, *hostile[copier.Waiting]()} {
+				p.event(e)
+			}
+			return nil
+		},
+		"block": func(p *printer) error {
+			p.event(*hostile[copier.Waiting]())
+			rows := p.block(80)
+			return p.line(strings.Join(rows[:], "\n"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			p := &printer{stdout: visible.Writer(&out), screen: newScreen(&out, func(string) (string, bool) { return "", false }), every: time.Minute}
+			p.log = hclog.New(&hclog.LoggerOptions{Output: p.screen, Level: hclog.Trace})
+			_ = output(p) // a difference is one
+			if strings.ContainsAny(out.String(), "\x1b\a\r\u202e\u009b") {
+				t.Errorf("it reaches the terminal:\n%q", out.String())
+			}
+			for line := range strings.SplitSeq(out.String(), "\n") {
+				if strings.HasPrefix(line, "hint: run this") {
+					t.Errorf("it looks like ours:\n%s", out.String())
+				}
+			}
+			if name != "block" && !strings.Contains(out.String(), "owned") {
+				t.Errorf("nothing of it is there:\n%s", out.String())
+			}
+		})
+	}
+}
