@@ -94,6 +94,23 @@ func (r *ManifestReport) Equal() bool {
 	return r.Complete && len(r.RaftDiffs) == 0 && !slices.ContainsFunc(r.Prefixes, func(p PrefixCheck) bool { return !p.Equal })
 }
 
+// OnlyNode reports whether nothing differs but the node's id or address. No Vault has
+// run on the directory, or none that ever unsealed.
+func (r *ManifestReport) OnlyNode() bool {
+	same := *r
+	same.RaftDiffs = slices.DeleteFunc(slices.Clone(r.RaftDiffs), func(d RaftDiff) bool {
+		return d.Name == diffNodeID || d.Name == diffAddress || d.Name == diffNodeIDFile
+	})
+	return !r.Started && !r.Equal() && same.Equal()
+}
+
+// Names of what may differ about the node.
+const (
+	diffNodeID     = "node_id"
+	diffAddress    = "cluster_addr"
+	diffNodeIDFile = "file node-id"
+)
+
 // CheckManifest compares the data directory at path with what it must hold,
 // without the source that it was copied from. That it differs is no error: it
 // is in the report, which is valid, as far as the check came, also beside an
@@ -184,6 +201,32 @@ func (want Expected) started(found vaultdb.State, log Log) bool {
 	return found.Index > want.Index && (wrote || elected) || found.Index == want.Index && log.First > want.Index && elected
 }
 
+// CheckLog returns an error that wraps [copier.ErrChanged] where Raft's log in the
+// data directory at path has gone on since the copy, were it by a vote only, and one
+// that wraps [copier.ErrDestination] alone where it can't be read, is damaged or is
+// not there. It takes no lock on vault.db, and changes nothing.
+func (want Expected) CheckLog(ctx context.Context, path string) error {
+	fail := func(err error) error {
+		return &copier.Error{Kind: copier.ErrDestination, Op: "read Raft's log in " + path, Err: err}
+	}
+	log, err := readLog(ctx, filepath.Join(path, "raft"))
+	if err != nil {
+		return fail(err)
+	}
+	if d := log.damage(want.LogStore); d != nil {
+		return fail(fmt.Errorf("%s is %s, and must be %s", d.Name, d.Found, d.Expected))
+	}
+	switch {
+	case log.Last > 0:
+		return fail(fmt.Errorf("%w: the log has entries %d to %d", copier.ErrChanged, log.First, log.Last))
+	case log.CurrentTerm != want.Term:
+		return fail(fmt.Errorf("%w: the log's term is %d, and was %d", copier.ErrChanged, log.CurrentTerm, want.Term))
+	case log.VotedTerm != 0:
+		return fail(fmt.Errorf("%w: it has voted in term %d", copier.ErrChanged, log.VotedTerm))
+	}
+	return nil
+}
+
 // compare names what is not as expected in the directory at path.
 func (want Expected) compare(path string, found vaultdb.State, log Log) (out []RaftDiff, err error) {
 	out = []RaftDiff{}
@@ -198,17 +241,17 @@ func (want Expected) compare(path string, found vaultdb.State, log Log) (out []R
 	add("servers", 1, len(found.Servers))
 	if len(found.Servers) > 0 {
 		s := found.Servers[0]
-		add("node_id", cmp.Or(want.NodeID, s.ID), s.ID)
-		add("cluster_addr", cmp.Or(want.Address, s.Address), s.Address)
+		add(diffNodeID, cmp.Or(want.NodeID, s.ID), s.ID)
+		add(diffAddress, cmp.Or(want.Address, s.Address), s.Address)
 		add("suffrage", "voter", s.Suffrage)
 		id, err := readSmall(filepath.Join(path, "node-id"))
 		switch {
 		case err != nil:
 			return out, inspectError("read node-id", err)
 		case id != nil:
-			add("file node-id", s.ID, string(id))
+			add(diffNodeIDFile, s.ID, string(id))
 		case want.NodeIDFile:
-			add("file node-id", s.ID, "not there")
+			add(diffNodeIDFile, s.ID, "not there")
 		}
 	}
 	if d := log.damage(want.LogStore); d != nil {

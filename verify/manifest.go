@@ -69,6 +69,18 @@ type Manifest struct {
 	Settings map[string]any `json:"settings"`
 	// Contents is what vault.db holds.
 	Contents *Contents `json:"contents,omitempty"`
+	// Readdressed are the changes of the destination's node id or address since, the
+	// oldest first.
+	Readdressed []Readdressed `json:"readdressed,omitempty"`
+}
+
+// A Readdressed is a change of a complete copy's node id or address.
+type Readdressed struct {
+	At   time.Time `json:"at"`
+	Tool Tool      `json:"tool"`
+	// NodeID and Address are those that the copy had until then.
+	NodeID  string `json:"node_id"`
+	Address string `json:"cluster_addr"`
 }
 
 // A Tool is a program.
@@ -134,16 +146,53 @@ func (m *Manifest) intact(data []byte) bool {
 // Write writes the manifest, durably and whole. An error wraps
 // [copier.ErrDestination].
 func (m *Manifest) Write(file string) error {
+	data, err := m.seal()
+	if err != nil {
+		return err
+	}
+	var disk *durable.Disk
+	if err := disk.Replace(file, data); err != nil {
+		return manifestError("write manifest "+file, err, "")
+	}
+	return nil
+}
+
+// seal returns the manifest's file, with its checksum.
+func (m *Manifest) seal() ([]byte, error) {
 	m.Format, m.SHA256 = manifestFormat, noSum
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
-		return fmt.Errorf("write manifest: %w", err)
+		return nil, fmt.Errorf("write manifest: %w", err)
 	}
 	data = append(data, '\n')
 	m.SHA256 = fmt.Sprintf("%x", sha256.Sum256(data))
-	data = bytes.Replace(data, []byte(noSum), []byte(m.SHA256), 1) // it comes before any text of another's
-	var disk *durable.Disk
-	if err := disk.Replace(file, data); err != nil {
+	return bytes.Replace(data, []byte(noSum), []byte(m.SHA256), 1), nil // it comes before any text of another's
+}
+
+// Amend gives the destination of a complete copy another node id and address, notes
+// which it had, and writes the manifest over the one that it was read from. The file
+// keeps its owner, and its mode. Where nothing changes, nothing is written. An error
+// wraps [copier.ErrDestination].
+func (m *Manifest) Amend(file string, tool Tool, nodeID, address string) error {
+	d := &m.Destination
+	if d.NodeID == nodeID && d.Address == address {
+		return nil
+	}
+	m.Readdressed = append(m.Readdressed, Readdressed{At: time.Now().UTC(), Tool: tool, NodeID: d.NodeID, Address: d.Address})
+	d.NodeID, d.Address = nodeID, address
+	data, err := m.seal()
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(file)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err == nil {
+		var disk *durable.Disk
+		err = disk.ReplaceLike(file, data, info)
+	}
+	if err != nil {
 		return manifestError("write manifest "+file, err, "")
 	}
 	return nil

@@ -32,6 +32,8 @@ type Log struct {
 	Last  uint64 `json:"last_index"`
 	// CurrentTerm is the newest term that the node has seen.
 	CurrentTerm uint64 `json:"current_term"`
+	// VotedTerm is the newest term that the node has voted in, 0 where it never has.
+	VotedTerm uint64 `json:"voted_term,omitempty"`
 	// Bytes is the size of the log's files.
 	Bytes int64 `json:"bytes"`
 	// Damage says what is wrong with it, where something is; the rest is then
@@ -100,11 +102,22 @@ func (l *Log) readRaftDB(ctx context.Context, path string) (err error) {
 	if l.Last, err = number(binary.BigEndian, last); err != nil {
 		return err
 	}
-	term, err := lookUp(ctx, file, "conf", "CurrentTerm")
-	if err == nil {
-		l.CurrentTerm, err = number(binary.BigEndian, term)
+	return l.readTerms(ctx, file, "conf", binary.BigEndian)
+}
+
+// readTerms reads the terms from a store's bucket. The keys are those of
+// hashicorp/raft (api.go and raft.go of v1.7.3).
+func (l *Log) readTerms(ctx context.Context, file *vaultdb.File, bucket string, order binary.ByteOrder) error {
+	for key, to := range map[string]*uint64{"CurrentTerm": &l.CurrentTerm, "LastVoteTerm": &l.VotedTerm} {
+		b, err := lookUp(ctx, file, bucket, key)
+		if err != nil {
+			return err
+		}
+		if *to, err = number(order, b); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // readWAL reads the files of raft-wal: wal-meta.db is a bbolt file that lists
@@ -123,11 +136,7 @@ func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
 	if _, err := file.Check(ctx); err != nil {
 		return err
 	}
-	term, err := lookUp(ctx, file, metadb.StableBucket, "CurrentTerm")
-	if err != nil {
-		return err
-	}
-	if l.CurrentTerm, err = number(binary.LittleEndian, term); err != nil {
+	if err := l.readTerms(ctx, file, metadb.StableBucket, binary.LittleEndian); err != nil {
 		return err
 	}
 	raw, err := lookUp(ctx, file, metadb.MetaBucket, metadb.MetaKey)

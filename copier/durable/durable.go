@@ -163,6 +163,30 @@ func (d *Disk) ReplaceWith(path string, write func(io.Writer) error) error {
 	return d.Sync(filepath.Dir(path))
 }
 
+// ReplaceLike is Replace for a file that gets the mode and the owner of another, such
+// as those of the one that is replaced.
+func (d *Disk) ReplaceLike(path string, data []byte, like os.FileInfo) error {
+	return d.ReplaceWith(path, func(w io.Writer) error {
+		f := w.(*File).f //nolint:errcheck // it is
+		if err := f.Chmod(like.Mode().Perm()); err != nil {
+			return err
+		}
+		if s, ok := like.Sys().(*syscall.Stat_t); ok {
+			is, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			if has, ok := is.Sys().(*syscall.Stat_t); ok && (has.Uid != s.Uid || has.Gid != s.Gid) {
+				if err := f.Chown(int(s.Uid), int(s.Gid)); err != nil {
+					return err
+				}
+			}
+		}
+		_, err := w.Write(data)
+		return err
+	})
+}
+
 // Sync makes a file's content, or a directory's names, durable.
 func (d *Disk) Sync(path string) error {
 	if err := d.Step(Sync, path); err != nil {

@@ -68,3 +68,59 @@ func configuration(index uint64, nodeID, address string) []byte {
 	b = protowire.AppendTag(b, 2, protowire.BytesType)
 	return protowire.AppendBytes(b, server)
 }
+
+// parseConfiguration decodes what configuration encodes, with any number of servers.
+func parseConfiguration(b []byte) (index uint64, peers []Peer, err error) {
+	err = eachField(b, func(n protowire.Number, v uint64, b []byte) error {
+		switch n {
+		case 1:
+			index = v
+		case 2:
+			var p Peer
+			err := eachField(b, func(n protowire.Number, v uint64, b []byte) error {
+				switch n {
+				case 1:
+					p.Suffrage = v
+				case 2:
+					p.ID = string(b)
+				case 3:
+					p.Address = string(b)
+				}
+				return nil
+			})
+			peers = append(peers, p)
+			return err
+		}
+		return nil
+	})
+	return index, peers, err
+}
+
+// eachField calls f with each number, and each text or message, of a protobuf message.
+func eachField(b []byte, f func(n protowire.Number, v uint64, b []byte) error) error {
+	for len(b) > 0 {
+		n, kind, size := protowire.ConsumeTag(b)
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		b = b[size:]
+		var v uint64
+		var text []byte
+		switch kind {
+		case protowire.VarintType:
+			v, size = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			text, size = protowire.ConsumeBytes(b)
+		default:
+			size = protowire.ConsumeFieldValue(n, kind, b)
+		}
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		b = b[size:]
+		if err := f(n, v, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

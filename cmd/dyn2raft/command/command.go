@@ -82,7 +82,7 @@ func Main(args []string, std Streams) int {
 }
 
 func root(std Streams) *cli.Command {
-	commands := []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), reportCommand(std),
+	commands := []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), readdressCommand(std), reportCommand(std),
 		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std)}
 	for _, c := range commands {
 		c.ShellComplete = complete

@@ -192,6 +192,9 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 			equal, rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), rep.Found.Hash, round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.line("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
+	case rep.OnlyNode():
+		err = errors.Join(err, p.line("DIFFERENT: every entry is there, and the node is not the one that was copied: a Vault would never unseal, or not be reached. "+
+			"Correct it, or finish a correction that was interrupted: dyn2raft readdress "+shellescape.Quote(rep.Destination)+" -node-id ID -cluster-addr URL"))
 	default:
 		err = errors.Join(err, p.line("DIFFERENT: the directory is not what was copied. Do not start a Vault on it."))
 	}

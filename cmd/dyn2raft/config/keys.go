@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"unicode"
 
 	"github.com/agnivade/levenshtein"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // key is what a stanza's key takes.
@@ -231,6 +234,16 @@ var hostPattern = regexp.MustCompile(`^[a-zA-Z0-9_.:%-]+$`)
 func isPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
+}
+
+// HostPort returns the host:port of a cluster_addr, the node's Raft address. An
+// error says what is wrong with it, and copier.Hint how to write it.
+func HostPort(clusterAddr string) (string, error) {
+	hostPort, want, hint := splitClusterAddr(clusterAddr)
+	if want != "" {
+		return "", &copier.Error{Kind: copier.ErrConfig, Op: fmt.Sprintf("read cluster_addr %q", clusterAddr), Err: errors.New("it is not " + want), Hint: hint}
+	}
+	return hostPort, nil
 }
 
 // splitClusterAddr returns the host:port of a cluster_addr, which is the

@@ -1,0 +1,162 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"al.essio.dev/pkg/shellescape"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
+	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func readdressCommand(std Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "readdress",
+		Usage:     "correct the node_id or cluster_addr of a complete copy",
+		UsageText: "dyn2raft readdress PATH -node-id ID -cluster-addr URL [flags]",
+		Description: "readdress gives the node of a complete copy another node_id, another cluster_addr or both,\n" +
+			"without reading the table again. Raft must have made no progress since the copy: no Vault has\n" +
+			"started on it, or one did and never unsealed because its node_id was another. Stop that Vault\n" +
+			"first. The data directory is read and compared with the copy's manifest before, and the\n" +
+			"manifest notes what it was: verify -manifest says equal afterwards. A file node-id gets the\n" +
+			"new id too. A readdress that was interrupted is finished by the same command.\n\n" +
+			"Where Raft has made progress nothing is changed: the peers.json that corrects it is printed,\n" +
+			"which Vault's documentation describes (manual recovery using peers.json). Exit status 3.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "node-id", Usage: "the `ID` that the server will run with, as node_id in its storage stanza (default: as it is)"},
+			&cli.StringFlag{Name: "cluster-addr", Usage: "the `URL` that the server will have as cluster_addr, such as https://vault-1.example.com:8201 (default: as it is)"},
+			manifestFlag("the copy's manifest, a `file` (default: beside the data directory, PATH.dyn2raft.json)"),
+			levelFlag(), formatFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runReaddress(ctx, cmd, std)
+		},
+	}
+}
+
+// A readdressing is the JSON of a readdress.
+type readdressing struct {
+	Destination string    `json:"destination"`
+	Was         sink.Peer `json:"was"`
+	Now         sink.Peer `json:"now"`
+	Manifest    string    `json:"manifest"`
+}
+
+func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) error {
+	out, err := newPrinter(cmd, std)
+	if err != nil {
+		return err
+	}
+	switch {
+	case cmd.Args().Len() != 1:
+		return &usageError{"readdress takes one data directory", "such as: dyn2raft readdress /opt/vault/data -node-id vault-1"}
+	case cmd.String("node-id") == "" && cmd.String("cluster-addr") == "":
+		return &usageError{"neither -node-id nor -cluster-addr says what to correct", "give the one that is wrong, or both"}
+	}
+	path, err := filepath.Abs(cmd.Args().First())
+	if err != nil {
+		return err
+	}
+	address := ""
+	if url := cmd.String("cluster-addr"); url != "" {
+		if address, err = config.HostPort(url); err != nil {
+			return err
+		}
+	}
+	file := cmp.Or(cmd.String("manifest"), verify.ManifestPath(path))
+	m, err := verify.ReadManifest(file)
+	if err != nil {
+		return err
+	}
+	was := sink.Peer{ID: m.Destination.NodeID, Address: m.Destination.Address}
+	now := sink.Peer{ID: cmp.Or(cmd.String("node-id"), was.ID), Address: cmp.Or(address, was.Address)}
+
+	// bbolt believes what it opens, so that it is looked at first.
+	out.log.Info("comparing the directory with the manifest", "directory", path, "manifest", file)
+	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	if err != nil {
+		return damaged(err)
+	}
+	if rep.Started {
+		return out.progressed(fmt.Errorf("%w: it stands at index %d, the log at %d", copier.ErrChanged, rep.Raft.Index, rep.Log.Last), path, rep, was, now)
+	}
+	if slices.ContainsFunc(rep.Prefixes, func(p verify.PrefixCheck) bool { return !p.Equal }) {
+		return &copier.Error{Kind: copier.ErrDestination, Op: "check " + path, Err: errors.New("it does not hold what the manifest says that was copied"),
+			Hint: "is this the copy's manifest? to see what differs: dyn2raft verify -manifest " + shellescape.Quote(file) + " -path " + shellescape.Quote(path)}
+	}
+	_, err = sink.Readdress(ctx, sink.ReaddressOptions{Path: path, NodeID: now.ID, Address: now.Address, NodeIDFile: m.Destination.NodeIDFile, CheckLog: m.Expected().CheckLog})
+	if errors.Is(err, copier.ErrChanged) {
+		return out.progressed(err, path, rep, was, now)
+	}
+	if err != nil {
+		return err
+	}
+	tool := verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	if err := m.Amend(file, tool, now.ID, now.Address); err != nil {
+		return &copier.Error{Err: fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), Hint: "run the same command again once it can be written"}
+	}
+	return out.readdressed(readdressing{path, was, now, file})
+}
+
+func (p *printer) readdressed(r readdressing) error {
+	if p.json {
+		return p.encode(r)
+	}
+	changed := func(is, was string) string {
+		if is == was {
+			return visible.Text(is) + " (as it was)"
+		}
+		return fmt.Sprintf("%s (was %s)", visible.Text(is), visible.Text(was))
+	}
+	t := p.table()
+	t.row("Directory", "%s", r.Destination)
+	t.row("node_id", "%s", changed(r.Now.ID, r.Was.ID))
+	t.row("cluster_addr", "%s", changed(r.Now.Address, r.Was.Address))
+	t.row("Manifest", "%s", r.Manifest)
+	return errors.Join(t.flush(), p.line(fmt.Sprintf("Done. The server must run with the same: node_id = %q in its storage stanza, and cluster_addr = %q.", r.Now.ID, "https://"+r.Now.Address)))
+}
+
+// A recoveryPeer is a server in Vault's peers.json,
+// https://developer.hashicorp.com/vault/docs/concepts/integrated-storage#manual-recovery-using-peers-json
+type recoveryPeer struct {
+	ID       string `json:"id"`
+	Address  string `json:"address"`
+	NonVoter bool   `json:"non_voter"`
+}
+
+// progressed prints the peers.json that does what can't be done here any more, and
+// returns the error that says why. was is the copied node, now what it is to be.
+func (p *printer) progressed(err error, path string, rep *verify.ManifestReport, was, now sink.Peer) error {
+	var peers []recoveryPeer
+	for _, s := range rep.Raft.Servers {
+		peer := recoveryPeer{s.ID, s.Address, s.Suffrage == "non-voter"}
+		if s.ID == was.ID || len(rep.Raft.Servers) == 1 {
+			peer.ID, peer.Address = now.ID, now.Address
+		}
+		peers = append(peers, peer)
+	}
+	if len(peers) == 0 {
+		peers = []recoveryPeer{{ID: now.ID, Address: now.Address}}
+	}
+	text, merr := json.MarshalIndent(peers, "", "  ")
+	if merr != nil {
+		return merr
+	}
+	file := filepath.Join(path, "raft", "peers.json")
+	return errors.Join(errDifferent, &copier.Error{Op: "readdress " + path, Err: err,
+		Hint: "Vault itself corrects it from the peers.json that is printed: stop Vault on every node, write it to " + shellescape.Quote(file) +
+			", of Vault's user and with the same servers on every node that is left, and start Vault; " +
+			"the node then runs with that node_id and cluster_addr in its configuration"}, p.line(string(text)))
+}
