@@ -149,7 +149,8 @@ type Limit string
 
 // The limits.
 const (
-	LimitTable     Limit = "table"     // it throttles, or a cap on what is asked of it
+	LimitTable     Limit = "table"     // it throttles
+	LimitCap       Limit = "cap"       // on what is asked of the source
 	LimitNetwork   Limit = "network"   // or how long the source takes to answer
 	LimitProcessor Limit = "processor" // of this machine
 	LimitDisk      Limit = "disk"      // with the work files
@@ -430,8 +431,10 @@ func (s *scan) limit(took, cpu time.Duration) Limit {
 	}
 	reading, adding := time.Duration(s.reading.Load()), time.Duration(s.adding.Load())
 	switch {
-	case s.stats.Throttles*20 > s.stats.Pages || waited*5 > reading:
+	case s.stats.Throttles*20 > s.stats.Pages:
 		return LimitTable
+	case waited*5 > reading:
+		return LimitCap
 	case cpu*4 > took*time.Duration(processors.Count())*3:
 		return LimitProcessor
 	case adding*4 > reading+adding && len(s.sorter.runs) == 0 && s.stats.Checkpoints == 0:

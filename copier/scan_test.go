@@ -418,6 +418,14 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 	}
 }
 
+// A capped source has waited because of its cap.
+type capped time.Duration
+
+func (c capped) Waited() time.Duration                                 { return time.Duration(c) }
+func (capped) Prepare(context.Context) (SourceInfo, error)             { return SourceInfo{}, nil }
+func (capped) Segments(context.Context, int) ([]Segment, error)        { return nil, nil }
+func (capped) ReadPage(context.Context, Segment, *Batch) (Page, error) { return Page{}, nil }
+
 // TestLimit has what bounded a scan, by how its workers spent their time.
 func TestLimit(t *testing.T) {
 	took := 10 * time.Second
@@ -427,17 +435,20 @@ func TestLimit(t *testing.T) {
 		runs                 int
 		checkpoints          int
 		throttles            int64
+		waited               capped
 		want                 Limit
 	}{
-		"a quick table":                 {all * 8 / 10, 10, 1, 3, 1, 0, LimitProcessor},
-		"a slow answer":                 {all / 10, 100, 1, 3, 1, 0, LimitNetwork},
-		"throttled":                     {all / 10, 100, 1, 0, 0, 10, LimitTable},
-		"a slow disk":                   {all / 10, 10, 10, 3, 0, 0, LimitDisk},
-		"a slow disk, all held":         {all / 10, 10, 10, 0, 1, 0, LimitDisk},
-		"nothing went to disk at all":   {all / 10, 10, 10, 0, 0, 0, LimitProcessor},
-		"nothing did, and no one waits": {all / 10, 10, 1, 0, 0, 0, LimitNetwork},
+		"a quick table":                 {all * 8 / 10, 10, 1, 3, 1, 0, 0, LimitProcessor},
+		"a slow answer":                 {all / 10, 100, 1, 3, 1, 0, 0, LimitNetwork},
+		"throttled":                     {all / 10, 100, 1, 0, 0, 10, 0, LimitTable},
+		"a cap":                         {all / 10, 100, 1, 0, 0, 0, 90, LimitCap},
+		"a cap above what is there":     {all / 10, 100, 1, 0, 0, 10, 90, LimitTable},
+		"a slow disk":                   {all / 10, 10, 10, 3, 0, 0, 0, LimitDisk},
+		"a slow disk, all held":         {all / 10, 10, 10, 0, 1, 0, 0, LimitDisk},
+		"nothing went to disk at all":   {all / 10, 10, 10, 0, 0, 0, 0, LimitProcessor},
+		"nothing did, and no one waits": {all / 10, 10, 1, 0, 0, 0, 0, LimitNetwork},
 	} {
-		s := &scan{sorter: &sorter{runs: make([]sortedRun, c.runs)}}
+		s := &scan{src: c.waited, sorter: &sorter{runs: make([]sortedRun, c.runs)}}
 		s.stats.Pages, s.stats.Checkpoints, s.stats.Throttles = 100, c.checkpoints, c.throttles
 		s.reading.Store(int64(c.reading))
 		s.adding.Store(int64(c.adding))

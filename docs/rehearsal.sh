@@ -400,7 +400,9 @@ wait $copying
 status=$?
 cat "$work/copy"
 [ $status = 130 ] || fail "the interrupted copy ended with $status, expected 130"
-must 'sudo -u vault dyn2raft status -config /etc/vault.d/migrate.hcl'
+run 'sudo -u vault dyn2raft status -config /etc/vault.d/migrate.hcl'
+status=$?
+[ $status = 5 ] || fail "status of the unfinished copy ended with $status, expected 5"
 [ ! -e "$work/vault_1/opt/data/vault.db" ] || fail "the interrupted copy left a vault.db"
 
 step "3.4 copy --resume"

@@ -26,6 +26,9 @@ const (
 	exitDone        = 0
 	exitUsage       = 1  // usage, configuration or internal error
 	exitDifferent   = 3  // differences found
+	exitRunning     = 4  // of status: a copy is running
+	exitUnfinished  = 5  // of status: a copy can be resumed
+	exitNone        = 6  // of status: there is no copy
 	exitSource      = 10 // the source failed
 	exitLocked      = 11 // another run, or a live Vault
 	exitDestination = 12 // the destination failed
@@ -39,6 +42,7 @@ var exitMeanings = []exitMeaning{
 	{"0", "done"},
 	{"1", "usage, configuration or internal error"},
 	{"3", "differences found"},
+	{"4, 5 and 6", "of status: a copy is running, is unfinished, there is none"},
 	{"10", "the source failed"},
 	{"11", "locked by another run or a live Vault"},
 	{"12", "the destination failed"},
@@ -92,10 +96,11 @@ func root(std Streams) *cli.Command {
 		Usage:     "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
 		UsageText: "dyn2raft COMMAND [flags]",
 		Description: "copy reads the table of Vault's dynamodb storage and writes a data directory that an\n" +
-			"unmodified Vault starts from. status tells how far a copy is. verify reads the table again\n" +
+			"unmodified Vault starts from. status reports how far a copy is. verify reads the table again\n" +
 			"and compares.\n\n" +
 			"Flags take one dash or two. Results go to standard output, everything else to standard error.\n\n" +
 			"Exit status: 0 done, 1 usage, configuration or internal error, 3 differences found,\n" +
+			"4, 5 and 6 of status: a copy is running, is unfinished, there is none,\n" +
 			"10 the source failed, 11 locked by another run or a live Vault, 12 the destination failed,\n" +
 			"129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM.",
 		Commands:                        commands,
@@ -186,6 +191,12 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.Is(err, errDifferent):
 		return exitDifferent
+	case errors.Is(err, errRunning):
+		return exitRunning
+	case errors.Is(err, errUnfinished):
+		return exitUnfinished
+	case errors.Is(err, errNone):
+		return exitNone
 	case errors.Is(err, copier.ErrConfig):
 		return exitUsage
 	case errors.Is(err, copier.ErrLocked):

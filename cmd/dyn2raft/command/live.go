@@ -251,6 +251,15 @@ func (c *console) erase() string {
 	return "\r" + saveCursor + strings.Repeat(eraseRow+downOne, c.high) + backToIt
 }
 
+// up puts the cursor so many lines up, and removes what is below.
+func (s *screen) up(lines int) {
+	if lines > 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_, _ = fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", lines)
+	}
+}
+
 // leave puts the cursor below the block, for a process that ends at once.
 func (s *screen) leave() {
 	if !s.mu.TryLock() {

@@ -85,8 +85,8 @@ func hasFlag(cmd *cli.Command, name string) bool {
 func printError(w io.Writer, err error) {
 	said := map[string]bool{}
 	for _, err := range split(err) {
-		if errors.Is(err, errDifferent) {
-			continue // the report said so
+		if exitStatus(err) >= exitDifferent && exitStatus(err) <= exitNone {
+			continue // the result said so
 		}
 		text, hint := err.Error(), copier.Hint(err)
 		if e, ok := errors.AsType[*config.Error](err); ok {
@@ -396,7 +396,8 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 
 // limits says in words what bounded the reading.
 var limits = map[copier.Limit]string{
-	copier.LimitTable:     "the table: it throttled, or -read-capacity did; more read capacity makes a copy faster",
+	copier.LimitTable:     "the table: it throttled; more read capacity makes a copy faster",
+	copier.LimitCap:       "your -read-capacity; a higher one, or none, makes a copy faster as long as the table does not throttle",
 	copier.LimitNetwork:   "the network, or how fast the table answers; the processor and the disk had time to spare",
 	copier.LimitProcessor: "this machine's processor; one with more makes a copy faster",
 	copier.LimitDisk:      "the disk with the work files; a faster one, or more -memory, makes a copy faster",

@@ -1,9 +1,11 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -18,18 +20,41 @@ import (
 func statusCommand(std Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
-		Usage:     "tell how far a copy is, from another terminal",
+		Usage:     "report how far a copy is, from another terminal",
 		UsageText: "dyn2raft status -config migrate.hcl [flags]",
 		Description: "status reads what a copy writes into its destination every second, while it runs and after\n" +
-			"it has ended; of a complete copy, its manifest. It asks nothing of the table and changes nothing.",
+			"it has ended; of a complete copy, its manifest. It asks nothing of the table and changes nothing.\n\n" +
+			"Exit status 0: a copy is complete; 4: one is running; 5: one is unfinished, or complete with\n" +
+			"something left to do, which copy -resume does; 6: there is none.",
 		Flags: []cli.Flag{configFlag(),
 			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
+			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
 			strictFlag(), levelFlag(), formatFlag()},
 		OnUsageError: onUsageError,
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			return runStatus(cmd, std)
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return runStatus(ctx, cmd, std)
 		},
 	}
+}
+
+// The results of status, each with an exit status of its own.
+var (
+	errRunning    = errors.New("a copy is running")
+	errUnfinished = errors.New("a copy is unfinished")
+	errNone       = errors.New("there is no copy")
+)
+
+// result is nil of a complete copy with nothing left to do.
+func (r *statusRecord) result() error {
+	switch {
+	case r.State == sink.StateRunning:
+		return errRunning
+	case r.State == sink.StateEmpty:
+		return errNone
+	case r.State != sink.StateComplete || r.Setup != nil:
+		return errUnfinished
+	}
+	return nil
 }
 
 // A statusRecord is the JSON of a status.
@@ -76,7 +101,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.End.Sub(m.Start)}, nil
 }
 
-func runStatus(cmd *cli.Command, std Streams) error {
+func runStatus(ctx context.Context, cmd *cli.Command, std Streams) error {
 	out, err := newPrinter(cmd, std)
 	if err != nil {
 		return err
@@ -85,24 +110,81 @@ func runStatus(cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	path := cfg.Destination.Path
-	r := statusRecord{Destination: path}
-	if r.State, err = sink.Look(path); err != nil {
+	look := func() (*statusRecord, error) { return readStatus(cfg.Destination.Path, cmd.String("manifest")) }
+	if cmd.Bool("watch") {
+		return out.watchStatus(ctx, look)
+	}
+	r, err := look()
+	if err != nil {
 		return err
 	}
+	return errors.Join(out.status(*r), r.result())
+}
+
+// watchStatus writes what look returns until no copy is running: on a terminal in
+// place of what it wrote before.
+func (p *printer) watchStatus(ctx context.Context, look func() (*statusRecord, error)) error {
+	every, lines := p.every, 0
+	terminal := p.live && terminalWidth(p.stdout) > 0
+	if terminal {
+		every = time.Second
+	}
+	counted := &lineCounter{Writer: p.stdout}
+	p.stdout = counted
+	for {
+		r, err := look()
+		if err != nil {
+			return err
+		}
+		if terminal {
+			p.screen.up(lines)
+		}
+		before := counted.lines
+		if err := p.status(*r); err != nil {
+			return err
+		}
+		if lines = counted.lines - before; r.State != sink.StateRunning {
+			return r.result()
+		}
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// A lineCounter counts the lines that go through it.
+type lineCounter struct {
+	io.Writer
+	lines int
+}
+
+func (c *lineCounter) Write(b []byte) (int, error) {
+	c.lines += bytes.Count(b, []byte("\n"))
+	return c.Writer.Write(b)
+}
+
+// readStatus reads what a copy into path says of itself, and of a complete one the
+// manifest.
+func readStatus(path, manifest string) (r *statusRecord, err error) {
+	r = &statusRecord{Destination: path}
+	if r.State, err = sink.Look(path); err != nil {
+		return nil, err
+	}
 	if r.Status, r.Setup, err = copier.ReadStatus(sink.WorkDir(path)); err != nil {
-		return err
+		return nil, err
 	}
 	if r.State == sink.StateUnfinished && r.Setup == nil {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
 	if r.State == sink.StateComplete {
 		r.completedBy = sink.CompletedBy(path)
-		if r.Copy, err = readCopy(cmd.String("manifest"), path); err != nil {
-			return err
+		if r.Copy, err = readCopy(manifest, path); err != nil {
+			return nil, err
 		}
 	}
-	return out.status(r)
+	return r, nil
 }
 
 func (p *printer) status(r statusRecord) error {

@@ -23,8 +23,11 @@ func (p *printer) columns() int {
 // terminalWidth is the width of the terminal that w writes to, and 0 where that
 // is none or does not know.
 func terminalWidth(w io.Writer) int {
-	if s, ok := w.(*screen); ok {
-		w = s.out
+	switch inner := w.(type) {
+	case *screen:
+		w = inner.out
+	case *lineCounter:
+		w = inner.Writer
 	}
 	if f, ok := w.(interface{ Fd() uintptr }); ok {
 		if cols, _, err := term.GetSize(int(f.Fd())); err == nil {
