@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -152,10 +151,8 @@ func (s *Sink) refuse() error {
 			Err: fmt.Errorf("the file holds node id %q, but this copy is for node %q", id, want),
 		}
 	}
-	if s.nodeID == "" && strings.TrimSpace(string(id)) != string(id) {
-		s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
-			"%s holds the node id %q; Vault takes its spaces and line ends for a part of the id, and so does this copy: do not change the file",
-			s.dest(nodeIDName), id)})
+	if err := s.opts.checkNodeID(string(id), copier.ErrDestination, "read "+s.dest(nodeIDName)); err != nil {
+		return err
 	}
 	s.nodeID = string(id)
 	return nil

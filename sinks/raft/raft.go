@@ -58,6 +58,9 @@ type Options struct {
 	// a file with another id is refused all the same, because a server
 	// without node_id would take it, and then unsealing never returns.
 	NodeID string
+	// AnyNodeID lets an id through with which no Vault from 1.16 on starts: see
+	// [CheckNodeID].
+	AnyNodeID bool
 	// Address is the host:port of the node's cluster_addr.
 	Address string
 	// WAL selects the write-ahead log in raft/wal instead of raft/raft.db,
@@ -97,6 +100,9 @@ func (o Options) Validate() error {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
 		return bad("cluster address %q needs a host and a port between 1 and 65535", o.Address)
+	}
+	if err := o.checkNodeID(o.NodeID, copier.ErrConfig, "check raft destination"); err != nil {
+		return err
 	}
 	if o.MaxEntrySize < 0 {
 		return bad("max_entry_size is %d bytes; it can't be negative", o.MaxEntrySize)

@@ -612,6 +612,14 @@ func TestPrepareRefuses(t *testing.T) {
 		"another node-id":        {file(nodeIDName, "node-2"), copier.ErrDestination, `"node-2"`},
 		"node-id with a newline": {file(nodeIDName, "node-1\n"), copier.ErrDestination, `"node-1\n"`},
 		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "rm "},
+		"node-id by echo": {func(t *testing.T, o *Options) {
+			o.NodeID = ""
+			file(nodeIDName, "node-1\n")(t, o)
+		}, ErrNodeID, "line ends"},
+		"node-id with a colon": {func(t *testing.T, o *Options) {
+			o.NodeID = ""
+			file(nodeIDName, "zone:instance")(t, o)
+		}, ErrNodeID, "zone:instance"},
 		"staging not a directory": {file(stagingName, "x"), copier.ErrDestination,
 			"move it away"},
 		"unknown user":  {func(t *testing.T, o *Options) { o.Owner = "no-such-user-here" }, copier.ErrConfig, "has an account on this machine"},
@@ -699,24 +707,15 @@ func TestNodeID(t *testing.T) {
 	t.Run("found", func(t *testing.T) {
 		for _, content := range []string{"from-file", "from-file\n"} {
 			o := testOptions(t.TempDir())
-			o.NodeID = ""
-			var warnings []string
-			o.Notify = func(e copier.Event) {
-				if w, ok := e.(copier.Warning); ok {
-					warnings = append(warnings, w.Message)
-				}
-			}
+			o.NodeID, o.AnyNodeID = "", strings.HasSuffix(content, "\n")
 			if err := os.WriteFile(filepath.Join(o.Path, nodeIDName), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := run(o, nil, nil); err != nil {
 				t.Fatal(err)
 			}
-			if err := inspect(o, nil); err != nil {
+			if err := inspect(o, nil); err != nil { // as it is in the file
 				t.Error(err)
-			}
-			if want := strings.Count(content, "\n"); len(warnings) != want {
-				t.Errorf("%q: warnings %q, want %d", content, warnings, want)
 			}
 		}
 	})
@@ -732,6 +731,29 @@ func TestNodeID(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Each id is given to a real Vault by the end-to-end suite.
+func TestCheckNodeID(t *testing.T) {
+	for id, good := range map[string]bool{
+		"": true, "node-1": true, "vault_1": true, "eu-central-1a.i-0abc": true, "9c3d4a55-8e0f-4b47-9d05-0d4cf3a3a1f2": true, "ünïcode": true, "a/b": true,
+		"a:8201":  true, // a port, by its form
+		"vault 1": false, "zone:instance": false, "rack%1": false, `host\1`: false, "[1]": false, "{{ GetPrivateIP }}": false, "node-1\n": false, "\tnode": false, "a\x7f": false,
+	} {
+		if err := CheckNodeID(id); (err == nil) != good || !good && !errors.Is(err, ErrNodeID) {
+			t.Errorf("%q: %v", id, err)
+		}
+		o := testOptions(t.TempDir())
+		o.NodeID = id
+		err := o.Validate()
+		if (err == nil) != good || !good && (!errors.Is(err, ErrNodeID) || !errors.Is(err, copier.ErrConfig) || hint(err) == "") {
+			t.Errorf("%q in the options: %v", id, err)
+		}
+		o.AnyNodeID = true
+		if err := o.Validate(); err != nil {
+			t.Errorf("%q is to be let through: %v", id, err)
+		}
+	}
 }
 
 // What appears, changes or goes in the directory during the copy stops the

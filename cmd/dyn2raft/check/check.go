@@ -4,10 +4,12 @@ package check
 // A Status is the outcome of a check.
 type Status string
 
-// A Warning is what a person should look at and what could not be checked; a
-// Failure is what must not be as it is.
+// A Note is what a person should know, and nothing is wrong with it; a Warning is
+// what a person should look at and what could not be checked; a Failure is what
+// must not be as it is.
 const (
 	Pass    Status = "pass"
+	Note    Status = "note"
 	Warning Status = "warning"
 	Failure Status = "failure"
 )

@@ -167,6 +167,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	dst, err := sink.New(sink.Options{
 		Path:         cfg.Destination.Path,
 		NodeID:       cfg.Destination.NodeID,
+		AnyNodeID:    slices.Contains(cmd.StringSlice("ignore"), "node-id"),
 		Address:      cfg.Destination.Address,
 		WAL:          cfg.Destination.WAL,
 		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),

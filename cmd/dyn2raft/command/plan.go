@@ -147,7 +147,7 @@ func (p *printer) planned(rep *plan.Report, backup string) error {
 	}
 	for _, c := range rep.Checks {
 		status := string(c.Status)
-		if c.Status != plan.Pass {
+		if c.Status == plan.Warning || c.Status == plan.Failure {
 			status = strings.ToUpper(status)
 		}
 		say(status, c.Check, c.Message)

@@ -274,6 +274,7 @@ func (p *planner) data() int64 {
 
 // machine makes the checks of this machine and its network.
 func (p *planner) machine(ctx context.Context) {
+	p.nodeID()
 	p.address(ctx)
 	p.files()
 }
@@ -306,6 +307,30 @@ func (p *planner) address(ctx context.Context) {
 		}
 	}
 	p.pass("cluster_addr", "%s", is(strings.Join(addrs, ", ")))
+}
+
+// nodeID says which node the copy will be for, and looks at whether Vault can
+// start with its id.
+func (p *planner) nodeID() {
+	id, from, same := p.Config.Destination.NodeID, "node_id", "the same node_id in the server's storage stanza"
+	if id == "" {
+		file := filepath.Join(p.Config.Destination.Path, "node-id")
+		text, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return // which the destination's check says
+		}
+		if id = string(text); id == "" {
+			p.note("node-id", "generated: the copy makes an id and writes it into %s, where Vault finds it; no node_id in the server's storage stanza either. The address is %s: the same in its cluster_addr", file, p.Config.Destination.Address)
+			return
+		}
+		from, same = file, "no node_id in the server's storage stanza"
+	}
+	if err := sink.CheckNodeID(id); err != nil {
+		p.fail("node-id", fmt.Sprintf("%s: %v", from, err),
+			"use letters, digits, \".\", \"-\" and \"_\", without spaces and line ends, and the same in the server's storage stanza; Vaults before 1.16 take it as it is")
+		return
+	}
+	p.note("node-id", "%q, from %s: %s. The address is %s: the same in its cluster_addr", id, from, same, p.Config.Destination.Address)
 }
 
 // enoughFiles is how many files a process should be allowed to have open: a

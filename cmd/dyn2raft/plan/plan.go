@@ -27,6 +27,7 @@ type (
 // Warning is what a person should look at first, and what could not be checked.
 const (
 	Pass    = check.Pass
+	Note    = check.Note
 	Warning = check.Warning
 	Failure = check.Failure
 )
@@ -154,5 +155,6 @@ func (p *planner) add(s Status, check, hint, format string, a ...any) {
 }
 
 func (p *planner) pass(check, format string, a ...any) { p.add(Pass, check, "", format, a...) }
+func (p *planner) note(check, format string, a ...any) { p.add(Note, check, "", format, a...) }
 func (p *planner) warn(check, message, hint string)    { p.add(Warning, check, hint, "%s", message) }
 func (p *planner) fail(check, message, hint string)    { p.add(Failure, check, hint, "%s", message) }
