@@ -212,12 +212,12 @@ free_port() {
 	port_from=$((port + 2))
 }
 
-# server_config HOST writes Vault's configuration, with the storage read from stdin.
+# server_config HOST writes Vault's configuration: what is read from stdin, and a listener.
 server_config() {
 	local p
 	p=$(port "$1")
+	echo "# as the package leaves it" >"$work/$1/etc/vault.env"
 	cat - >"$work/$1/etc/vault.hcl" <<EOF
-disable_mlock = true
 listener "tcp" {
   address         = "127.0.0.1:$p"
   cluster_address = "127.0.0.1:$((p + 1))"
@@ -346,6 +346,7 @@ export AWS_DYNAMODB_TABLE=vault-rehearsal-$$-$RANDOM
 step "cluster A: a Vault on DynamoDB, with data"
 on a
 server_config a <<EOF
+disable_mlock = true
 storage "dynamodb" {
   ha_enabled = "true"
   region     = "eu-central-1"
@@ -364,6 +365,13 @@ eventually 120 "cluster A serves" active
 fill
 look
 
+step "before the night: what else cluster A needs"
+mkdir -p "$work/audit"
+want Success vault audit enable file file_path="$work/audit/audit.log"
+must 'vault audit list -detailed'
+must 'vault plugin list -detailed' >"$work/out" || exit 1
+must 'vault secrets list -detailed'
+
 step "3.1 to 3.3, the days before: the first node's directory and migrate.hcl"
 on vault_1
 must 'sudo install -d -o vault -g vault -m 0755 /opt/vault'
@@ -372,15 +380,16 @@ fence storage_source | here_on >"$work/vault_1/etc/migrate.hcl"
 for h in vault_1 vault_2 vault_3; do
 	on "$h"
 	mkdir -p -m 0700 "$work/$h/opt/data"
-	# The runbook's stanzas; less patience than Vault's default of 5 makes elections shorter.
+	# The runbook's stanzas, each node with its own id and addresses.
 	p=$(port "$h")
-	fence 'storage "raft"' | sed "s|vault_1|$h|; s|10.0.1.21:8201|127.0.0.1:$((p + 1))|; s|https://10.0.1.21:8200|http://127.0.0.1:$p|; s|^storage.*|&\n  performance_multiplier = \"2\"|" |
+	fence 'storage "raft"' | sed "s|vault_1|$h|; s|10.0.1.21:8201|127.0.0.1:$((p + 1))|; s|https://10.0.1.21:8200|http://127.0.0.1:$p|" |
 		here_on | server_config "$h"
 done
 
 step "the evening before: dyn2raft plan, while cluster A serves"
 on vault_1
-must 'sudo -u vault dyn2raft plan -config /etc/vault.d/migrate.hcl -vault-config /etc/vault.d/vault.hcl'
+must 'sudo -u vault dyn2raft plan -config /etc/vault.d/migrate.hcl -vault-config /etc/vault.d/vault.hcl -vault-env /etc/vault.d/vault.env' | tee "$work/out" || exit 1
+! grep -E '^(WARNING|FAILURE) +server-' "$work/out" || fail "the runbook's own stanzas do not pass"
 
 step "2 stop cluster A"
 on a

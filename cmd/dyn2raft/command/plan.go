@@ -35,7 +35,8 @@ func planCommand(std Streams) *cli.Command {
 			"reached.",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.StringFlag{Name: "vault-config", Usage: "compare with the server's configuration, a `file` or a directory"},
+			&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
+			&cli.StringFlag{Name: "vault-env", Usage: "with -vault-config: `file` of the server's environment, its unit's EnvironmentFile"},
 			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
 			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
@@ -85,6 +86,9 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 			return err
 		}
 	}
+	if cmd.IsSet("vault-env") && !cmd.IsSet("vault-config") {
+		return &usageError{"-vault-env has no meaning without -vault-config", "give the server's configuration too"}
+	}
 	memory, err := memoryBudget(cmd)
 	if err != nil {
 		return err
@@ -115,6 +119,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Manifest:     cmd.String("manifest"),
 		Stopped:      cmd.Bool("source-stopped"),
 		VaultConfig:  cmd.String("vault-config"),
+		VaultEnv:     cmd.String("vault-env"),
 		NoSample:     cmd.Bool("no-sample"),
 		SampleTime:   cmd.Duration("sample"),
 	})

@@ -365,7 +365,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	if cfg.Destination.NodeID == "" {
 		same = "from the file node-id: no node_id in the server's storage stanza"
 	}
-	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", plain(rec.dst.NodeID()), same, cfg.Destination.Address)
+	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(rec.dst.NodeID()), same, cfg.Destination.Address)
 	t.row("Time", "%s (%s)", round(res.Duration), strings.Join(phases, ", "))
 	t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
 	t.row("Read", "%s pages, %s, %s read capacity units, %d retries of which %d throttled",

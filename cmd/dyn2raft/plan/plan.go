@@ -69,8 +69,10 @@ type Options struct {
 	// runs is a failure; before the window it is what is expected.
 	Stopped bool
 	// VaultConfig is the server's configuration, a file or a directory of
-	// them; where it is empty nothing is compared.
+	// them; where it is empty nothing is looked at. VaultEnv is the file with its
+	// environment, that of its unit, and may be empty: not known.
 	VaultConfig string
+	VaultEnv    string
 	// NoSample leaves the sample scan out: the estimate is then made from what
 	// the table says of its size and capacity.
 	NoSample bool
@@ -127,8 +129,9 @@ type planner struct {
 	// denied are the IAM actions that are missing.
 	denied map[string]bool
 	locks  dynamodb.Locks
-	// seal is the type of the seal in the table, or empty.
-	seal string
+	// seal is the type of the seal in the table, and version that of the newest
+	// Vault on it; empty where nothing tells.
+	seal, version string
 	// These look at the machine, and are other ones in tests; nil is the real
 	// thing.
 	statfs   func(path string, st *unix.Statfs_t) error

@@ -1,64 +1,154 @@
 package plan
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/hashicorp/hcl"
-	"github.com/hashicorp/hcl/hcl/ast"
-	hclparser "github.com/hashicorp/hcl/hcl/parser"
+	"golang.org/x/mod/semver"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 )
 
-// A serverConfig is what of a Vault server's configuration must agree with the
-// copy. Later files of a directory beat earlier ones, as Vault merges them.
-type serverConfig struct {
-	storage     string // the type of the storage stanza, or empty
-	values      map[string]string
-	clusterAddr string
-	apiAddr     string
-	seals       []string // types of the seal stanzas that are not disabled
-}
-
-// server compares the copy's configuration with the server's.
+// server asks whether Vault starts from the server's configuration, and whether
+// that says the same as the copy's. What a real Vault says of each is in the
+// end-to-end suite.
 func (p *planner) server() {
 	if p.VaultConfig == "" {
 		return
 	}
-	c, err := readServer(p.VaultConfig)
-	if err != nil {
-		p.fail("server configuration", err.Error(), "name the file, or the directory, that the server is started with: vault server -config=…")
-		return
-	}
-	if c.storage != "raft" {
-		found := "it has no storage stanza"
-		if c.storage != "" {
-			found = fmt.Sprintf("its storage is %q", c.storage)
+	var env func(string) (string, bool)
+	if p.VaultEnv != "" {
+		variables, notes, err := config.LoadEnvironment(p.VaultEnv)
+		if err != nil {
+			p.fail("server-environment", err.Error(), "name the EnvironmentFile of the server's unit: systemctl cat vault")
+			return
 		}
-		p.fail("server storage", found+", expected \"raft\"", fmt.Sprintf("write storage \"raft\" { path = %q, node_id = … } into it, in the place of the old one", p.Config.Destination.Path))
+		if len(notes) > 0 {
+			p.warn("server-environment", p.VaultEnv+": "+strings.Join(notes, "; "), "correct the file, or Vault starts without these variables")
+		}
+		env = func(name string) (string, bool) { v, ok := variables[name]; return v, ok }
+	} else {
+		p.note("server-environment", "not looked at: VAULT_RAFT_NODE_ID, VAULT_RAFT_PATH, VAULT_CLUSTER_ADDR and VAULT_SEAL_TYPE beat the server's file, where its unit has them (-vault-env)")
+	}
+	c, err := config.LoadServer(p.VaultConfig, env)
+	if err != nil {
+		p.fail("server-configuration", err.Error(), "name the file, or the directory, that the server is started with: vault server -config=…")
 		return
 	}
+	if c.Storage != "raft" {
+		p.serverStorage(c)
+		return
+	}
+	p.serverStarts(c)
 	p.serverPath(c)
 	p.serverNode(c)
 	p.serverAddress(c)
+	p.serverJoin(c)
 	p.serverLog(c)
 	p.serverSeal(c)
+	p.serverLicense(c)
 }
 
-func (p *planner) serverPath(c *serverConfig) {
-	path, want := c.values["path"], p.Config.Destination.Path
-	if path == "" || absolute(path) != absolute(want) {
-		p.fail("server path", fmt.Sprintf("the server's path is %q, the copy's %q", path, want),
-			"Vault would find no data and ask to be initialized: make them the same")
-		return
+func (p *planner) serverStorage(c *config.Server) {
+	found := "it has no storage stanza"
+	switch {
+	case strings.EqualFold(c.Storage, "raft"):
+		found = fmt.Sprintf("its storage is %q, which a server wants in lower case", c.Storage)
+	case c.Storage != "":
+		found = fmt.Sprintf("its storage is %q", c.Storage)
 	}
-	p.pass("server path", "the same as the copy's")
+	p.fail("server-storage", found+", expected \"raft\"", fmt.Sprintf("write storage \"raft\" { path = %q, node_id = … } into it, in the place of the old one", p.Config.Destination.Path))
+}
+
+// serverStarts makes the checks of what ends a Vault at its start, whatever the
+// copy says.
+func (p *planner) serverStarts(c *config.Server) {
+	for _, err := range c.Problems {
+		p.fail("server-settings", err.Error(), "Vault does not start, or can't be unsealed, with this: correct it")
+	}
+	for _, err := range c.Duplicates {
+		const hint = "Vault ends at its start from 1.21 on, and warns before"
+		if p.atLeast("v1.21") {
+			p.fail("server-settings", err.Error(), hint)
+		} else {
+			p.warn("server-settings", err.Error(), hint)
+		}
+	}
+	for _, w := range c.Warnings {
+		p.warn("server-settings", w.String(), "correct it, or take it out")
+	}
+	if c.HAStorage != "" {
+		p.fail("server-ha-storage", fmt.Sprintf("the server has an ha_storage or ha_backend (%q), with which no Vault starts on raft", c.HAStorage),
+			"take it out: raft storage is for high availability itself")
+	} else {
+		p.pass("server-ha-storage", "none, as it has to be")
+	}
+	if c.DisableClustering {
+		p.fail("server-clustering", "disable_clustering is true, with which no Vault starts on raft", "take it out")
+	}
+	p.serverNeeds("server-mlock", "disable_mlock", c.MlockSet, "VAULT_DISABLE_MLOCK",
+		"write disable_mlock = true (or false: what matters from Vault 1.20 on is that it is set)", p.atLeast("v1.20"))
+	p.serverNeeds("server-api-addr", "api_addr", c.APIAddr != "", "VAULT_API_ADDR", "write api_addr = \"https://HOST:8200\", as clients and the other nodes reach this one", true)
+	p.serverNeeds("server-cluster-addr", "cluster_addr", c.ClusterAddr != "", "VAULT_CLUSTER_ADDR", fmt.Sprintf("write cluster_addr = %q at the top level", p.Config.ClusterAddr), true)
+	if len(c.Listeners) == 0 {
+		p.warn("server-listener", "the server has no listener: it starts, and nobody can reach it", "write a listener stanza, such as cluster A's")
+	}
+	for _, file := range c.TLSFiles {
+		if _, err := os.Stat(file); os.IsNotExist(err) {
+			p.fail("server-listener", fmt.Sprintf("the listener's %s is not there", file), "put the certificate and its key on this node, or Vault ends at its start")
+		}
+	}
+}
+
+// serverNeeds says of a setting without which no Vault starts on raft whether it
+// is there. A variable may stand for it, which can be told only where the server's
+// environment is known.
+func (p *planner) serverNeeds(check, key string, is bool, variable, hint string, needed bool) {
+	switch {
+	case is && check == "server-mlock":
+		p.pass(check, "%s is set", key)
+	case is || !needed:
+		// What it is, if it has to be something, is another check's.
+	case p.VaultEnv != "":
+		p.fail(check, fmt.Sprintf("the server has no %s, and %s no %s: Vault ends at its start", key, p.VaultEnv, variable), hint)
+	default:
+		p.warn(check, fmt.Sprintf("the server has no %s: Vault ends at its start unless %s is in its environment", key, variable),
+			hint+", or give the unit's EnvironmentFile with -vault-env")
+	}
+}
+
+// atLeast reports whether the Vault that will start is of that version or a newer
+// one, such as "v1.20", and no OpenBao, which counts from 2. Where nothing tells,
+// it is assumed to be new.
+func (p *planner) atLeast(version string) bool {
+	have := "v" + p.version
+	return !semver.IsValid(have) || semver.Major(have) == "v1" && semver.Compare(semver.MajorMinor(have), version) >= 0
+}
+
+func (p *planner) serverPath(c *config.Server) {
+	path, want := c.Path, p.Config.Destination.Path
+	switch {
+	case absolute(path) != absolute(want):
+		p.fail("server-path", fmt.Sprintf("the server's path is %q%s, the copy's %q", path, from(c, "path"), want),
+			"Vault would find no data and ask to be initialized: make them the same")
+	case !filepath.IsAbs(path):
+		p.warn("server-path", fmt.Sprintf("the server's path is %q, below the directory that it is started in, which need not be this one", path), "write it whole: "+absolute(path))
+	default:
+		p.pass("server-path", "the same as the copy's")
+	}
+}
+
+// from names the variable that a value is from.
+func from(c *config.Server, key string) string {
+	if v := c.From[key]; v != "" {
+		return " (from " + v + ")"
+	}
+	return ""
 }
 
 func absolute(path string) string {
@@ -71,206 +161,91 @@ func absolute(path string) string {
 	return path
 }
 
-func (p *planner) serverNode(c *serverConfig) {
-	id, want := c.values["node_id"], p.Config.Destination.NodeID
+func (p *planner) serverNode(c *config.Server) {
+	id, want := c.NodeID, p.Config.Destination.NodeID
 	const hint = "make node_id the same in both: under another id Vault finds no leader, and unsealing never returns"
+	if err := sink.CheckNodeID(id); err != nil {
+		p.fail("server-node-id", fmt.Sprintf("%v%s", err, from(c, "node_id")), "a template is not replaced in node_id; "+hint)
+		return
+	}
 	switch {
-	case id == want && id == "":
-		p.pass("server node_id", "neither has one: both take the id in the file node-id")
-	case id == want:
-		p.pass("server node_id", "%q in both (VAULT_RAFT_NODE_ID, where the server has it, beats it)", id)
-	case strings.Contains(id, "{{"):
-		p.warn("server node_id", fmt.Sprintf("the server's is a template, %s, the copy's is %q", id, want), "make sure that the template gives just that on this node")
+	case id != want:
+		p.fail("server-node-id", fmt.Sprintf("the server's node_id is %q%s, the copy's %q", id, from(c, "node_id"), want), hint)
+	case id == "":
+		p.pass("server-node-id", "neither has one: both take the id in the file node-id")
 	default:
-		p.fail("server node_id", fmt.Sprintf("the server's node_id is %q, the copy's %q", id, want), hint)
+		p.pass("server-node-id", "%q in both%s", id, from(c, "node_id"))
 	}
 }
 
-func (p *planner) serverAddress(c *serverConfig) {
+func (p *planner) serverAddress(c *config.Server) {
 	want := p.Config.Destination.Address
-	switch {
-	case c.clusterAddr == "" && c.apiAddr == "":
-		p.fail("server cluster_addr", "the server has neither cluster_addr nor api_addr, which raft storage needs",
-			fmt.Sprintf("write cluster_addr = %q, unless VAULT_CLUSTER_ADDR gives it", p.Config.ClusterAddr))
-	case c.clusterAddr == "":
-		p.warn("server cluster_addr", "the server has none, and makes one of its api_addr and port 8201 or so", fmt.Sprintf("write cluster_addr = %q", p.Config.ClusterAddr))
-	case strings.Contains(c.clusterAddr, "{{"):
-		p.warn("server cluster_addr", fmt.Sprintf("the server's is a template, %s", c.clusterAddr), "make sure that the template gives "+want+" on this node")
-	case !strings.EqualFold(hostPort(c.clusterAddr), want):
-		p.fail("server cluster_addr", fmt.Sprintf("the server's is %s, the copy's %s", c.clusterAddr, p.Config.ClusterAddr),
-			"the copy's Raft configuration has the address: make them the same")
+	switch u, err := url.ParseRequestURI(c.ClusterAddr); {
+	case c.ClusterAddr == "": // another check says so
+	case strings.Contains(c.ClusterAddr, "{{"):
+		p.warn("server-cluster-addr", fmt.Sprintf("the server's is a template, %s", c.ClusterAddr), "make sure that the template gives "+want+" on this node")
+	case err != nil || !strings.EqualFold(u.Host, want):
+		p.fail("server-cluster-addr", fmt.Sprintf("the server's is %s%s, the copy's %s", c.ClusterAddr, from(c, "cluster_addr"), p.Config.ClusterAddr),
+			"the copy's Raft configuration has the address: make them the same, as a URL with scheme, host and port")
 	default:
-		p.pass("server cluster_addr", "the same as the copy's")
+		p.pass("server-cluster-addr", "the same as the copy's")
+	}
+	switch u, err := url.Parse(c.APIAddr); {
+	case c.APIAddr == "", strings.Contains(c.APIAddr, "{{"):
+	case c.APIAddr == c.ClusterAddr:
+		p.fail("server-api-addr", "api_addr and cluster_addr are both "+c.APIAddr+", with which no Vault starts", "they have ports of their own: 8200 and 8201 by default")
+	case err != nil || u.Scheme == "":
+		p.fail("server-api-addr", c.APIAddr+from(c, "api_addr")+" is no URL with a scheme, and Vault ends at its start", `write api_addr = "https://HOST:8200"`)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		p.warn("server-api-addr", c.APIAddr+from(c, "api_addr")+" is no http or https URL: neither clients nor other nodes reach it", `write api_addr = "https://HOST:8200"`)
+	default:
+		p.pass("server-api-addr", "%s", c.APIAddr)
 	}
 }
 
-func hostPort(addr string) string {
-	u, err := url.Parse(addr)
-	if err != nil {
-		return addr
+func (p *planner) serverJoin(c *config.Server) {
+	if c.RetryJoins == 0 {
+		p.note("server-retry-join", "no retry_join: the first node needs none; the others join by it, or by `vault operator raft join`")
 	}
-	return u.Host
+	if c.NonVoter && c.RetryJoins > 0 {
+		p.warn("server-non-voter", "retry_join_as_non_voter is set, and the first node, which the copy is for, has to vote", "take it out of the first node's configuration")
+	}
 }
 
-func (p *planner) serverLog(c *serverConfig) {
-	wal, _ := strconv.ParseBool(c.values["raft_wal"]) // Vault refuses what is no boolean
+func (p *planner) serverLog(c *config.Server) {
 	switch have := p.Config.Destination.WAL; {
-	case wal == have:
-		p.pass("server raft_wal", "%v in both", wal)
+	case c.WAL == have:
+		p.pass("server-raft-wal", "%v in both", have)
 	case have:
-		p.fail("server raft_wal", "the copy's log store is raft/wal, the server's raft/raft.db", `write raft_wal = "true" into the server's storage stanza, or leave it out of storage_destination`)
+		p.fail("server-raft-wal", "the copy's log store is raft/wal, the server's raft/raft.db", `write raft_wal = "true" into the server's storage stanza, or leave it out of storage_destination`)
 	default:
-		p.warn("server raft_wal", "the copy's log store is raft/raft.db: Vault goes on with that, and ignores raft_wal", `write raft_wal = "true" into storage_destination`)
+		p.warn("server-raft-wal", "the copy's log store is raft/raft.db: Vault goes on with that, and ignores raft_wal", `write raft_wal = "true" into storage_destination`)
 	}
 }
 
-func (p *planner) serverSeal(c *serverConfig) {
+func (p *planner) serverSeal(c *config.Server) {
 	if p.seal == "" {
 		return // not known, which another check says
 	}
-	seals := c.seals
+	seals := c.Seals
 	if len(seals) == 0 {
 		seals = []string{"shamir"}
 	}
 	if slices.Contains(seals, p.seal) {
-		p.pass("server seal", "%s, as in the table", p.seal)
+		p.pass("server-seal", "%s, as in the table", p.seal)
 		return
 	}
-	p.fail("server seal", fmt.Sprintf("the table's Vault is sealed by %s, the server's configuration says %s", p.seal, strings.Join(seals, ", ")),
+	p.fail("server-seal", fmt.Sprintf("the table's Vault is sealed by %s, the server's configuration says %s%s", p.seal, strings.Join(seals, ", "), from(c, "seal")),
 		"take the seal stanza of the old servers over (VAULT_SEAL_TYPE may stand for it); change the seal before or after the migration, not at once")
 }
 
-// maxServerFile bounds what is read of a file, which by mistake may be any.
-const maxServerFile = 1 << 20
-
-// readServer reads a server's configuration: a file, or all .hcl and .json
-// files of a directory, as Vault does.
-func readServer(path string) (*serverConfig, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read server configuration: %w", err)
+// serverLicense looks at what ends the way back from Vault Enterprise: where a
+// seal can wrap them, Enterprise wraps entries as it writes them, and no other
+// Vault reads those.
+func (p *planner) serverLicense(c *config.Server) {
+	auto := slices.ContainsFunc(c.Seals, func(kind string) bool { return kind != "shamir" })
+	if c.LicensePath != "" && auto && !c.DisableSealwrap {
+		p.warn("server-sealwrap", "the server has a license_path and an auto-unseal: Vault Enterprise wraps entries with that seal, which no Community Vault reads",
+			"if the old Vaults are of the Community edition, write disable_sealwrap = true before the first start, which keeps the way back")
 	}
-	files := []string{path}
-	if fi.IsDir() {
-		files = nil
-		list, err := os.ReadDir(path) // by name
-		if err != nil {
-			return nil, fmt.Errorf("read server configuration: %w", err)
-		}
-		for _, f := range list {
-			if ext := filepath.Ext(f.Name()); !f.IsDir() && (ext == ".hcl" || ext == ".json") {
-				files = append(files, filepath.Join(path, f.Name()))
-			}
-		}
-		if len(files) == 0 {
-			return nil, fmt.Errorf("read server configuration: no .hcl and no .json file in %s", path)
-		}
-	}
-	out := &serverConfig{values: map[string]string{}}
-	for _, f := range files {
-		if err := out.read(f); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-func (c *serverConfig) read(file string) (err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return fmt.Errorf("read server configuration: %w", err)
-	}
-	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, maxServerFile+1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("read server configuration: %w", err)
-	case len(src) > maxServerFile:
-		return fmt.Errorf("read server configuration: %s is larger than 1 MiB", file)
-	}
-	// The parser's errors quote the source, in which credentials may be, and
-	// it panics on some malformed text.
-	malformed := fmt.Errorf("read server configuration: %s is malformed", file)
-	defer func() {
-		if recover() != nil {
-			err = malformed
-		}
-	}()
-	tree, err := hcl.ParseBytes(src)
-	if err != nil {
-		if at, ok := errors.AsType[*hclparser.PosError](err); ok {
-			return fmt.Errorf("%w at line %d", malformed, at.Pos.Line)
-		}
-		return malformed
-	}
-	root, ok := tree.Node.(*ast.ObjectList)
-	if !ok {
-		return malformed
-	}
-	c.take(root)
-	return nil
-}
-
-func (c *serverConfig) take(root *ast.ObjectList) {
-	for _, item := range root.Items {
-		if len(item.Keys) == 0 {
-			continue
-		}
-		text := textOf(item.Val)
-		switch key := strings.ToLower(keyOf(item, 0)); key {
-		case "cluster_addr":
-			c.clusterAddr = text
-		case "api_addr":
-			c.apiAddr = text
-		case "storage", "backend":
-			c.storage, c.values = strings.ToLower(labelOf(item)), valuesOf(item)
-		case "seal":
-			if off, err := strconv.ParseBool(valuesOf(item)["disabled"]); err != nil || !off {
-				c.seals = append(c.seals, labelOf(item))
-			}
-		}
-	}
-}
-
-func keyOf(item *ast.ObjectItem, i int) string {
-	s, _ := item.Keys[i].Token.Value().(string) // keys are strings
-	return s
-}
-
-// labelOf is the type of a stanza: storage "raft" { … }, or in JSON the one
-// member of its value.
-func labelOf(item *ast.ObjectItem) string {
-	if len(item.Keys) > 1 {
-		return keyOf(item, 1)
-	}
-	if body, ok := item.Val.(*ast.ObjectType); ok && len(body.List.Items) == 1 {
-		return keyOf(body.List.Items[0], 0)
-	}
-	return ""
-}
-
-// valuesOf are the values of a stanza that are no blocks.
-func valuesOf(item *ast.ObjectItem) map[string]string {
-	out := map[string]string{}
-	body, ok := item.Val.(*ast.ObjectType)
-	if ok && len(item.Keys) == 1 && len(body.List.Items) == 1 {
-		body, ok = body.List.Items[0].Val.(*ast.ObjectType)
-	}
-	if !ok {
-		return out
-	}
-	for _, v := range body.List.Items {
-		if len(v.Keys) == 1 {
-			out[keyOf(v, 0)] = textOf(v.Val)
-		}
-	}
-	return out
-}
-
-func textOf(n ast.Node) string {
-	lit, ok := n.(*ast.LiteralType)
-	if !ok {
-		return ""
-	}
-	return fmt.Sprint(lit.Token.Value())
 }

@@ -287,7 +287,8 @@ func (p *planner) versions(ctx context.Context) {
 	case len(list) == 0:
 		p.warn("version", "the table does not tell which Vault has run on it (those before 1.9 did not)", "start the same version on the copy; upgrade before or after, not at once")
 	default:
-		p.pass("version", "the newest Vault on this table was %s: start the same on the copy", list[len(list)-1])
+		p.version = list[len(list)-1]
+		p.pass("version", "the newest Vault on this table was %s: start the same on the copy", p.version)
 	}
 }
 

@@ -1,0 +1,213 @@
+package plan
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// serverFile is a server's configuration with which nothing is wrong.
+func serverFile(path string) string {
+	return fmt.Sprintf(`disable_mlock = true
+storage "raft" {
+  path    = %q
+  node_id = "vault-1"
+}
+listener "tcp" {
+  address     = "127.0.0.1:8200"
+  tls_disable = true
+}
+api_addr     = "https://127.0.0.1:8200"
+cluster_addr = "https://127.0.0.1:8201"
+`, path)
+}
+
+// TestServer changes that file, a piece or a line at a time. Whether a real Vault
+// starts from such files is told in the end-to-end suite.
+func TestServer(t *testing.T) {
+	t.Parallel()
+	const node, mlock, api, address = `node_id = "vault-1"`, "disable_mlock = true", `api_addr     = "https://127.0.0.1:8200"`, `cluster_addr = "https://127.0.0.1:8201"`
+	const noEnv, someEnv = "", "# the unit's\nVAULT_LOG_LEVEL=debug\n"
+	with := func(more string) [2]string { return [2]string{"", "\n" + more + "\n"} }
+	for name, c := range map[string]struct {
+		put    [2]string // the first is replaced by the second; after an empty one it is added
+		config string    // instead of it
+		env    string
+		change func(*planner)
+		check  string
+		status Status // or empty: no such line
+		want   string
+	}{
+		"no storage":      {config: address, check: "server-storage", status: Failure, want: "no storage stanza"},
+		"dynamodb":        {put: [2]string{`"raft"`, `"dynamodb"`}, check: "server-storage", status: Failure, want: `"dynamodb"`},
+		"the guide's":     {put: [2]string{`"raft"`, `"Raft"`}, check: "server-storage", status: Failure, want: "lower case"},
+		"backend":         {put: [2]string{"storage", "backend"}, check: "server-node-id", status: Pass},
+		"two storages":    {put: with(`storage "raft" {}`), check: "server-settings", status: Failure, want: "a second storage block"},
+		"old word too":    {put: with(`backend "inmem" {}`), check: "server-node-id", status: Pass},
+		"path":            {put: [2]string{"PATH", "/else"}, check: "server-path", status: Failure, want: "/else"},
+		"slash":           {put: [2]string{"PATH", "PATH/"}, check: "server-path", status: Pass},
+		"path by env":     {env: "VAULT_RAFT_PATH=/else", check: "server-path", status: Failure, want: "from VAULT_RAFT_PATH"},
+		"misspelt path":   {put: [2]string{"path ", "pth "}, check: "server-settings", status: Failure, want: `did you mean "path"`},
+		"node":            {put: [2]string{node, `node_id = "vault-2"`}, check: "server-node-id", status: Failure, want: "never returns"},
+		"node by env":     {env: "VAULT_RAFT_NODE_ID=vault-2", check: "server-node-id", status: Failure, want: "from VAULT_RAFT_NODE_ID"},
+		"the same by env": {put: [2]string{node, ""}, env: `VAULT_RAFT_NODE_ID="vault-1"`, check: "server-node-id", status: Pass, want: "from VAULT_RAFT_NODE_ID"},
+		"no node":         {put: [2]string{node, ""}, check: "server-node-id", status: Failure, want: "never returns"},
+		"neither node":    {put: [2]string{node, ""}, change: func(p *planner) { p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Pass},
+		"template":        {put: [2]string{node, `node_id = "{{ GetPrivateIP }}"`}, check: "server-node-id", status: Failure, want: "template"},
+		"blank in id":     {put: [2]string{node, `node_id = "vault 1"`}, check: "server-node-id", status: Failure, want: "vault 1"},
+
+		"address":            {put: [2]string{address, `cluster_addr = "https://10.0.0.1:8201"`}, check: "server-cluster-addr", status: Failure, want: "10.0.0.1"},
+		"address by env":     {env: "VAULT_CLUSTER_ADDR=https://10.0.0.1:8201", check: "server-cluster-addr", status: Failure, want: "from VAULT_CLUSTER_ADDR"},
+		"address template":   {put: [2]string{address, `cluster_addr = "https://{{ GetPrivateIP }}:8201"`}, check: "server-cluster-addr", status: Warning, want: "template"},
+		"address, no scheme": {put: [2]string{address, `cluster_addr = "127.0.0.1:8201"`}, check: "server-cluster-addr", status: Failure, want: "scheme"},
+		"no address":         {put: [2]string{address, ""}, check: "server-cluster-addr", status: Warning, want: "VAULT_CLUSTER_ADDR"},
+		"no address, env":    {put: [2]string{address, ""}, env: someEnv, check: "server-cluster-addr", status: Failure, want: "no VAULT_CLUSTER_ADDR"},
+		"address in env":     {put: [2]string{address, ""}, env: "VAULT_CLUSTER_ADDR=https://127.0.0.1:8201\n", check: "server-cluster-addr", status: Pass},
+		"address in stanza":  {config: strings.Replace(strings.Replace(serverFile("PATH"), address, "", 1), node, node+"\n"+address, 1), check: "server-cluster-addr", status: Warning, want: "top level"},
+		"no api":             {put: [2]string{api, ""}, check: "server-api-addr", status: Warning, want: "VAULT_API_ADDR"},
+		"no api, env":        {put: [2]string{api, ""}, env: someEnv, check: "server-api-addr", status: Failure, want: "no VAULT_API_ADDR"},
+		"api in env":         {put: [2]string{api, ""}, env: "VAULT_API_ADDR='https://127.0.0.1:8200'", check: "server-api-addr", status: Pass},
+		"api by old name":    {put: [2]string{api, ""}, env: "VAULT_REDIRECT_ADDR=https://127.0.0.1:8200", check: "server-api-addr", status: Pass},
+		"api, no scheme":     {put: [2]string{api, `api_addr = "127.0.0.1:8200"`}, check: "server-api-addr", status: Failure, want: "scheme"},
+		"api, odd scheme":    {put: [2]string{api, `api_addr = "localhost:8200"`}, check: "server-api-addr", status: Warning, want: "nor other nodes"},
+		"one for both":       {put: [2]string{api, `api_addr = "https://127.0.0.1:8201"`}, check: "server-api-addr", status: Failure, want: "both"},
+
+		"no mlock":          {put: [2]string{mlock, ""}, check: "server-mlock", status: Warning, want: "VAULT_DISABLE_MLOCK"},
+		"no mlock, env":     {put: [2]string{mlock, ""}, env: someEnv, check: "server-mlock", status: Failure, want: "no VAULT_DISABLE_MLOCK"},
+		"mlock in env":      {put: [2]string{mlock, ""}, env: "VAULT_DISABLE_MLOCK=false", check: "server-mlock", status: Pass},
+		"mlock by export":   {put: [2]string{mlock, ""}, env: "export VAULT_DISABLE_MLOCK=true", check: "server-environment", status: Warning, want: "export"},
+		"mlock false":       {put: [2]string{mlock, "disable_mlock = false"}, check: "server-mlock", status: Pass},
+		"no mlock, 1.19":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.19.5" }, check: "server-mlock"},
+		"no mlock, 1.20":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.20.0+ent" }, check: "server-mlock", status: Failure},
+		"no mlock, OpenBao": {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "2.2.0" }, check: "server-mlock"},
+		"mlock, no boolean": {put: [2]string{mlock, `disable_mlock = "maybe"`}, check: "server-settings", status: Failure, want: "true or false"},
+		"env, no boolean":   {env: "VAULT_DISABLE_MLOCK=maybe", check: "server-settings", status: Failure, want: "VAULT_DISABLE_MLOCK"},
+
+		"ha_storage":         {put: with(`ha_storage "dynamodb" { table = "x" }`), check: "server-ha-storage", status: Failure, want: "dynamodb"},
+		"ha_backend":         {put: with(`ha_backend "consul" {}`), check: "server-ha-storage", status: Failure, want: "consul"},
+		"ha on raft":         {put: with(`ha_storage "raft" {}`), check: "server-ha-storage", status: Failure},
+		"no clustering":      {put: with("disable_clustering = true"), check: "server-clustering", status: Failure},
+		"in the stanza":      {put: [2]string{node, node + "\n disable_clustering = \"true\""}, check: "server-clustering", status: Failure},
+		"top level beats it": {config: strings.Replace(serverFile("PATH"), node, node+"\n disable_clustering = \"true\"", 1) + "disable_clustering = false", check: "server-clustering"},
+
+		"set twice":         {put: with(mlock), check: "server-settings", status: Failure, want: "disable_mlock"},
+		"set twice, 1.20":   {put: with(mlock), change: func(p *planner) { p.version = "1.20.4" }, check: "server-settings", status: Warning, want: "twice"},
+		"set twice, let be": {put: with(mlock), env: "VAULT_ALLOW_PENDING_REMOVAL_DUPLICATE_HCL_ATTRIBUTES=true", check: "server-settings"},
+		"no key":            {put: with(`tcp_addr = "x"`), check: "server-settings", status: Warning, want: "tcp_addr"},
+		"log level":         {put: with(`log_level = "loud"`), check: "server-settings", status: Failure, want: "loud"},
+		"no number":         {put: [2]string{node, node + "\n max_entry_size = \"1MB\""}, check: "server-settings", status: Failure, want: "max_entry_size"},
+
+		"no listener":  {put: [2]string{"listener \"tcp\" {\n  address     = \"127.0.0.1:8200\"\n  tls_disable = true\n}", ""}, check: "server-listener", status: Warning},
+		"no TLS file":  {put: [2]string{"tls_disable = true", ""}, check: "server-settings", status: Failure},
+		"TLS not here": {put: [2]string{"tls_disable = true", "tls_cert_file = \"PATH/c.pem\"\n tls_key_file = \"PATH\""}, check: "server-listener", status: Failure, want: "c.pem"},
+
+		"no retry_join":   {check: "server-retry-join", status: Note},
+		"retry_join":      {put: [2]string{node, node + "\n retry_join { leader_api_addr = \"https://h:8200\" }"}, check: "server-retry-join"},
+		"non-voter":       {put: [2]string{node, node + "\n retry_join_as_non_voter = true\n retry_join { leader_api_addr = \"https://h:8200\" }"}, check: "server-non-voter", status: Warning},
+		"non-voter alone": {put: [2]string{node, node + "\n retry_join_as_non_voter = true"}, check: "server-settings", status: Failure, want: "without retry_join"},
+		"non-voter, env":  {env: "VAULT_RAFT_RETRY_JOIN_AS_NON_VOTER=false", check: "server-settings", status: Failure, want: "whichever value"},
+
+		"wal here":        {change: func(p *planner) { p.Config.Destination.WAL = true }, check: "server-raft-wal", status: Failure, want: "raft/wal"},
+		"wal there":       {put: [2]string{node, node + "\n raft_wal = \"true\""}, check: "server-raft-wal", status: Warning, want: "ignores"},
+		"wal in both":     {put: [2]string{node, node + "\n raft_wal = true"}, change: func(p *planner) { p.Config.Destination.WAL = true }, check: "server-raft-wal", status: Pass},
+		"seal missing":    {change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Failure, want: "awskms"},
+		"seal":            {put: with("seal \"awskms\" {\n kms_key_id = \"x\"\n}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Pass},
+		"seal by env":     {env: "VAULT_SEAL_TYPE=awskms", change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Pass},
+		"seal off":        {put: with("seal \"awskms\" {\n disabled = \"true\"\n}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Failure},
+		"seal added":      {put: with(`seal "transit" {}`), change: func(p *planner) { p.seal = "shamir" }, check: "server-seal", status: Failure, want: "transit"},
+		"shamir off":      {put: with("seal \"shamir\" {\n disabled = true\n}"), check: "server-settings", status: Failure},
+		"enterprise":      {put: with("license_path = \"/l\"\nseal \"awskms\" {}"), check: "server-sealwrap", status: Warning, want: "disable_sealwrap = true"},
+		"no seal wrap":    {put: with("license_path = \"/l\"\ndisable_sealwrap = true\nseal \"awskms\" {}"), check: "server-sealwrap"},
+		"license, shamir": {put: with(`license_path = "/l"`), check: "server-sealwrap"},
+
+		"malformed": {config: "storage \"raft\" {\n node_id = \"topsecret\n", check: "server-configuration", status: Failure, want: ":2"},
+		"JSON": {config: `{"disable_mlock":false,"storage":{"raft":{"path":"PATH","node_id":"vault-1"}},"listener":[{"tcp":{"tls_disable":1}}],"api_addr":"https://127.0.0.1:8200","cluster_addr":"https://127.0.0.1:8201"}`,
+			check: "server-mlock", status: Pass},
+		"no env": {env: noEnv, check: "server-environment", status: Note, want: "-vault-env"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := localPlanner(t)
+			p.Config.ClusterAddr = "https://127.0.0.1:8201"
+			if c.change != nil {
+				c.change(p)
+			}
+			text := c.config
+			if text == "" {
+				text = serverFile("PATH")
+			}
+			if c.put[0] == "" {
+				text += c.put[1]
+			} else if text = strings.Replace(text, c.put[0], c.put[1], 1); !strings.Contains(text, c.put[1]) {
+				t.Fatalf("there is no %s to replace", c.put[0])
+			}
+			if file := filepath.Join(t.TempDir(), "vault.env"); c.env != "" {
+				p.VaultEnv = file
+				write(t, file, c.env)
+			}
+			file := filepath.Join(t.TempDir(), "vault.hcl")
+			write(t, file, strings.ReplaceAll(text, "PATH", p.Config.Destination.Path))
+			for _, path := range []string{file, filepath.Dir(file)} { // a directory does as well
+				p.VaultConfig, p.report.Checks = path, nil
+				p.server()
+				var got []Result
+				for _, r := range p.report.Checks {
+					if strings.Contains(r.Message+r.Hint, "topsecret") {
+						t.Errorf("the configuration's text is shown: %+v", r)
+					}
+					if r.Check == c.check {
+						got = append(got, r)
+					}
+				}
+				found := slices.ContainsFunc(got, func(r Result) bool {
+					return r.Status == c.status && strings.Contains(r.Message+r.Hint, c.want)
+				})
+				if c.status == "" && len(got) > 0 || c.status != "" && !found {
+					t.Errorf("%+v, expected %q of %s with %q", got, c.status, c.check, c.want)
+				}
+				if c.status == Pass && slices.ContainsFunc(p.report.Checks, func(r Result) bool { return r.Status == Failure }) {
+					t.Errorf("something else is wrong: %+v", p.report.Checks)
+				}
+			}
+		})
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A planner's line on the node's id says which it will be, and where from.
+func TestNodeID(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		id, file string
+		status   Status
+		want     string
+	}{
+		"given":     {id: "vault-1", status: Note, want: "server's storage stanza"},
+		"made":      {status: Note, want: "generated"},
+		"kept":      {file: "from-before", status: Note, want: `"from-before"`},
+		"blank":     {id: "vault 1", status: Failure, want: "vault 1"},
+		"colon":     {id: "zone:instance", status: Failure, want: "1.16"},
+		"by echo":   {file: "vault-1\n", status: Failure, want: "line ends"},
+		"two files": {id: "rack%1", file: "rack%1", status: Failure, want: "node_id"},
+	} {
+		p := localPlanner(t)
+		p.Config.Destination.NodeID = c.id
+		if c.file != "" {
+			write(t, filepath.Join(p.Config.Destination.Path, "node-id"), c.file)
+		}
+		p.nodeID()
+		got := find(t, p.report, "node-id")
+		if got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
+			t.Errorf("%s: %+v, expected a %s with %q", name, got, c.status, c.want)
+		}
+	}
+}
