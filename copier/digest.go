@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/zeebo/xxh3"
@@ -75,8 +76,20 @@ func (d *Digest) Add(o Digest) {
 	d.Hash.add(o.Hash)
 }
 
-// Digests are digests by what [Prefix] returns for the keys in them.
+// Digests are digests by what [Prefix] returns for the keys in them. Keys without
+// a slash have one of their own, and so has each of the first [MostPrefixes]
+// prefixes in the order of their bytes. Those behind them share one, under the name
+// [OtherPrefixes]. So the digests of a set of entries do not depend on the order
+// in which it was put together.
 type Digests map[string]Digest
+
+const (
+	// MostPrefixes is how many prefixes, beside the empty one, have a digest of
+	// their own. Vault's keys have about ten.
+	MostPrefixes = 1000
+	// OtherPrefixes stands for all others. It is no prefix: it has no slash.
+	OtherPrefixes = "*"
+)
 
 // Prefix returns the first segment of a key with the slash behind it, such as
 // "sys/", and nothing for a key without a slash. It aliases the key.
@@ -89,6 +102,32 @@ func (d Digests) Add(o Digests) {
 		sum.Add(x)
 		d[prefix] = sum
 	}
+	d.bound()
+}
+
+// bound adds up what is behind the first MostPrefixes prefixes. A prefix that is
+// among the first of all was among the first of any part, so none of its entries
+// is in the sum of the others.
+func (d Digests) bound() {
+	if len(d) <= MostPrefixes {
+		return
+	}
+	var prefixes []string
+	for prefix := range d {
+		if prefix != "" && prefix != OtherPrefixes {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	if len(prefixes) <= MostPrefixes {
+		return
+	}
+	slices.Sort(prefixes)
+	other := d[OtherPrefixes]
+	for _, prefix := range prefixes[MostPrefixes:] {
+		other.Add(d[prefix])
+		delete(d, prefix)
+	}
+	d[OtherPrefixes] = other
 }
 
 // Total is the digest of all entries.
@@ -99,7 +138,7 @@ func (d Digests) Total() (sum Digest) {
 	return sum
 }
 
-// Equal tells whether both have the same entries under the same prefixes.
+// Equal reports whether both have the same entries under the same prefixes.
 // A prefix without entries is as good as none.
 func (d Digests) Equal(o Digests) bool {
 	for prefix, x := range d {
@@ -121,21 +160,49 @@ type Digester struct {
 	sums   map[string]*Digest
 	prefix string // of the last entry
 	last   *Digest
+
+	over Digests // where there were too many prefixes: what was found until then
 }
 
 // Add adds an entry.
 func (d *Digester) Add(e Entry) {
+	if p := Prefix(e.Key); d.last == nil || d.prefix != string(p) {
+		d.turn(p)
+	}
+	d.last.Add(Digest{Entries: 1, Bytes: int64(len(e.Key) + len(e.Value)), Hash: hashOf(e)})
+}
+
+// turn goes on to the entries of another prefix.
+func (d *Digester) turn(prefix []byte) {
 	if d.sums == nil {
 		d.sums = map[string]*Digest{}
 	}
-	if p := Prefix(e.Key); d.last == nil || d.prefix != string(p) {
-		d.prefix = string(p)
-		if d.last = d.sums[d.prefix]; d.last == nil {
-			d.last = new(Digest)
-			d.sums[d.prefix] = d.last
+	d.prefix, d.last = string(prefix), d.sums[string(prefix)]
+	if d.last != nil {
+		return
+	}
+	if len(d.sums) >= 2*MostPrefixes {
+		if d.over == nil {
+			d.over = Digests{}
+		}
+		d.over.Add(d.found())
+		clear(d.sums)
+	}
+	d.last = new(Digest)
+	d.sums[d.prefix] = d.last
+}
+
+// found returns what is in sums, and leaves it without entries.
+func (d *Digester) found() Digests {
+	out := Digests{}
+	for prefix, sum := range d.sums {
+		if sum.Entries > 0 {
+			out[prefix] = *sum
+			*sum = Digest{}
 		}
 	}
-	d.last.Add(Digest{Entries: 1, Bytes: int64(len(e.Key) + len(e.Value)), Hash: hashOf(e)})
+	out.bound()
+	return out
 }
 
 // hashOf is an entry's hash.
@@ -168,12 +235,10 @@ var digestWorks = sync.OnceValue(func() error {
 
 // Take returns the digests of what was added since the last Take.
 func (d *Digester) Take() Digests {
-	out := Digests{}
-	for prefix, sum := range d.sums {
-		if sum.Entries > 0 {
-			out[prefix] = *sum
-			*sum = Digest{}
-		}
+	out := d.found()
+	if d.over != nil {
+		out.Add(d.over)
+		d.over = nil
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"math/rand/v2"
 	"os"
@@ -118,6 +119,52 @@ func TestDigestByDefinition(t *testing.T) {
 		parts.Add(digestsOf(entries[len(entries)/3:]))
 		if !parts.Equal(got) || !got.Equal(parts) {
 			t.Errorf("%d entries in parts differ", len(entries))
+		}
+	}
+}
+
+// TestManyPrefixes: the first prefixes have digests of their own, and all others
+// one, whatever the order and the parts in which entries come.
+func TestManyPrefixes(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(21, 22))
+	for _, prefixes := range []int{MostPrefixes - 1, MostPrefixes, MostPrefixes + 1, 5 * MostPrefixes} {
+		var entries []Entry
+		for i := range prefixes {
+			for range 1 + rnd.IntN(2) {
+				entries = append(entries, Entry{Key: fmt.Appendf(nil, "p%d/%d", i, rnd.Uint64()), Value: []byte{byte(i)}})
+			}
+		}
+		entries = append(entries, Entry{Key: []byte("zzz")}, Entry{Key: []byte("*")}, Entry{Key: []byte("*/a")})
+		// By definition: sort the prefixes, and count.
+		want := map[string][]Entry{}
+		for _, e := range entries {
+			i := strings.IndexByte(string(e.Key), '/')
+			want[string(e.Key[:i+1])] = append(want[string(e.Key[:i+1])], e)
+		}
+		names := slices.Sorted(maps.Keys(want))
+		for _, name := range names[min(1+MostPrefixes, len(names)):] { // the first one is ""
+			want["*"] = append(want["*"], want[name]...)
+			delete(want, name)
+		}
+		for range 3 {
+			rnd.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
+			got := Digests{}
+			var d Digester
+			for i, e := range entries {
+				d.Add(e)
+				if i == 10 || rnd.IntN(len(entries)) < 3 {
+					got.Add(d.Take())
+				}
+			}
+			got.Add(d.Take())
+			if len(got) != len(want) {
+				t.Fatalf("of %d prefixes %d have a digest, expected %d", prefixes, len(got), len(want))
+			}
+			for name, under := range want {
+				if x := got[name]; int(x.Entries) != len(under) || x.Hash.String() != sumByDefinition(under) {
+					t.Errorf("of %d prefixes %q has %+v, expected %d entries", prefixes, name, x, len(under))
+				}
+			}
 		}
 	}
 }

@@ -46,7 +46,7 @@ type Manifest struct {
 	Destination ManifestDestination `json:"destination"`
 
 	// Total is the digest of all entries copied, Prefixes of those under each
-	// first segment of the keys, such as "sys/".
+	// first segment of the keys, such as "sys/", as far as [copier.Digests] goes.
 	Total    copier.Digest  `json:"total"`
 	Prefixes copier.Digests `json:"prefixes"`
 	// ReadBack says from where vault.db was read back and found to have these
@@ -274,6 +274,9 @@ func ReadManifest(file string) (*Manifest, error) {
 	if m.Prefixes.Total() != m.Total {
 		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its prefixes do not add up to its total", ErrNotManifest), "")
 	}
+	prefixes := copier.Digests{}
+	prefixes.Add(m.Prefixes) // an older manifest may have more of them
+	m.Prefixes = prefixes
 	return &m, nil
 }
 

@@ -531,10 +531,23 @@ type sum struct {
 
 func newSum() *sum { return &sum{hash: sha256.New().(hash.Cloner)} }
 
-// of returns the pair of the prefix of a key.
+// of returns the pair of the prefix of a key. Keys come in ascending order, so
+// prefixes do, and those that share a digest come last: see [copier.Digests].
 func (s sums) of(key []byte) *pair {
 	prefix := copier.Prefix(key)
 	p := s[string(prefix)]
+	if p == nil && len(prefix) > 0 && len(s) >= copier.MostPrefixes {
+		own := len(s)
+		for _, name := range []string{"", copier.OtherPrefixes} {
+			if s[name] != nil {
+				own--
+			}
+		}
+		if own >= copier.MostPrefixes {
+			prefix = []byte(copier.OtherPrefixes)
+			p = s[string(prefix)]
+		}
+	}
 	if p == nil {
 		both := newSum()
 		p = &pair{both, both}
