@@ -82,6 +82,10 @@ type Page struct {
 	// Locks holds the Vault keys of the items that are locks and therefore
 	// were not copied.
 	Locks []string
+	// Refused says of each item of the page that can't be copied why, and names
+	// it. A page that has any was not read: what the batch has of it, and of the
+	// pages behind it, is incomplete.
+	Refused []error
 	// WireBytes is the size of the response in bytes.
 	WireBytes int64
 	// Units is what the page cost, in read capacity units.

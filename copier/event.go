@@ -88,6 +88,13 @@ type Waiting struct {
 	Until time.Time
 }
 
+// ItemRefused says that the source has an item that can't be copied, so that the
+// copy will fail: what follows is read for the sake of naming others like it. Err
+// names the item.
+type ItemRefused struct {
+	Err error
+}
+
 // Warning is something that a person should know and that does not stop the
 // copy.
 type Warning struct {
@@ -103,4 +110,5 @@ func (Resuming) event()       {}
 func (Loaded) event()         {}
 func (Retried) event()        {}
 func (Waiting) event()        {}
+func (ItemRefused) event()    {}
 func (Warning) event()        {}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dyn2raft/dyn2raft/copier/processors"
@@ -74,8 +75,8 @@ const (
 
 	defaultWorkers = 64
 	maxWorkers     = 4096
-	// pageMemory is what a worker holds: a response of up to 1.4 MB, and the
-	// entries decoded from it.
+	// pageMemory is what a worker holds: a response of usually up to 1.4 MB, and
+	// the entries decoded from it. A source bounds what is larger.
 	pageMemory = 4 << 20
 	sortShare  = 2 // of the budget, as its divisor
 	pageShare  = 4
@@ -347,6 +348,9 @@ func (s *scan) read(ctx, sctx context.Context) error {
 	if err != nil {
 		err = cause(ctx, err) // what a worker meets first may be the end of ctx
 	}
+	if err == nil {
+		err = s.refusedError()
+	}
 	stop()
 	others.Wait()
 	if err == nil && s.opts.journal != nil && s.sorter.isSaving() {
@@ -420,7 +424,53 @@ type scan struct {
 	mu      sync.Mutex
 	stats   ScanStats
 	digests Digests
+	refused []error // what keeps items from being copied, mostRefused of them at the most
 }
+
+// mostRefused is how many items that can't be copied a scan names before it ends.
+const mostRefused = 100
+
+// refuse tells of items that can't be copied. It returns false once that is enough.
+func (s *scan) refuse(items []error) bool {
+	s.mu.Lock()
+	items = items[:min(len(items), mostRefused-len(s.refused))]
+	s.refused = append(s.refused, items...)
+	enough := len(s.refused) >= mostRefused
+	s.mu.Unlock()
+	for _, err := range items {
+		s.opts.Events(ItemRefused{Err: err})
+	}
+	return !enough
+}
+
+// refusedError is the error of a scan that met items that can't be copied, nil
+// where it met none.
+func (s *scan) refusedError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch n := len(s.refused); n {
+	case 0:
+		return nil
+	case 1:
+		return s.refused[0]
+	default:
+		return &refusedError{slices.Clone(s.refused)}
+	}
+}
+
+// A refusedError is more than one item that can't be copied. Its text has the
+// first; each was told of by an [ItemRefused].
+type refusedError struct{ items []error }
+
+func (e *refusedError) Error() string {
+	more := english.Plural(len(e.items)-1, "more such item", "")
+	if len(e.items) == mostRefused {
+		return fmt.Sprintf("%v (and at least %s: reading ended there)", e.items[0], more)
+	}
+	return fmt.Sprintf("%v (and %s)", e.items[0], more)
+}
+
+func (e *refusedError) Unwrap() []error { return e.items }
 
 // limit tells what bounded a scan that took so much time, on the clock and of
 // the processors.
@@ -462,11 +512,12 @@ func (s *scan) work(ctx context.Context) error {
 	var mapped Batch
 	var digester Digester
 	for {
-		seg, ok := s.queue.take()
+		next, ok := s.queue.take()
 		if !ok {
 			return context.Cause(ctx)
 		}
 		for {
+			seg := next.Segment
 			if !s.pace.enter() {
 				return context.Cause(ctx)
 			}
@@ -476,6 +527,23 @@ func (s *scan) work(ctx context.Context) error {
 			s.pace.leave(info, asked)
 			if err != nil {
 				return err
+			}
+			if len(info.Refused) > 0 {
+				next.lookOnly = true
+				if !s.refuse(info.Refused) {
+					return s.refusedError()
+				}
+			}
+			if next.lookOnly {
+				// Were what follows on record, it would lead from a page that is not.
+				s.pages.give(&page)
+				s.pace.done()
+				if len(info.Next) == 0 {
+					break
+				}
+				next.Segment = info.Next[0]
+				s.queue.put(info.Next[1:], true)
+				continue
 			}
 			if err := page.checkSize(); err != nil {
 				return err
@@ -508,8 +576,8 @@ func (s *scan) work(ctx context.Context) error {
 			if len(info.Next) == 0 {
 				break
 			}
-			seg = info.Next[0]
-			s.queue.put(info.Next[1:])
+			next.Segment = info.Next[0]
+			s.queue.put(info.Next[1:], false)
 		}
 		s.queue.done()
 	}
@@ -539,9 +607,13 @@ func (p *pages) take(b *Batch) {
 	}
 }
 
-// give takes the memory of a batch back, and leaves it empty.
+// give takes the memory of a batch back, and leaves it empty. What is much larger
+// than a page is not kept.
 func (p *pages) give(b *Batch) {
 	b.Reset()
+	if cap(b.arena) > 4*PageRoom {
+		b.arena, b.refs, b.stretches = nil, nil, nil
+	}
 	if b.arena == nil {
 		return
 	}
@@ -582,32 +654,43 @@ func (s *scan) count(read coverage, p Page) {
 	})
 }
 
+// A queued segment is one that is to be read.
+type queued struct {
+	Segment
+	// lookOnly is set of what follows on a page with items that can't be copied:
+	// it is read to name others, and nothing of it is kept, so that who resumes
+	// reads from that page on.
+	lookOnly bool
+}
+
 // A queue holds the segments that nobody reads yet.
 type queue struct {
 	mu      sync.Mutex
 	changed sync.Cond
-	waiting []Segment
+	waiting []queued
 	open    int // segments waiting or being read
 	stopped bool
 }
 
 func newQueue(segs []Segment) *queue {
-	q := &queue{waiting: slices.Clone(segs), open: len(segs)}
-	slices.Reverse(q.waiting) // taken from the end
+	q := &queue{open: len(segs)}
+	for _, seg := range slices.Backward(segs) { // taken from the end
+		q.waiting = append(q.waiting, queued{Segment: seg})
+	}
 	q.changed.L = &q.mu
 	return q
 }
 
 // take waits for a segment and returns false when all are read, or when the
 // queue was stopped.
-func (q *queue) take() (Segment, bool) {
+func (q *queue) take() (queued, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) == 0 && q.open > 0 && !q.stopped {
 		q.changed.Wait()
 	}
 	if len(q.waiting) == 0 || q.stopped {
-		return Segment{}, false
+		return queued{}, false
 	}
 	last := len(q.waiting) - 1
 	seg := q.waiting[last]
@@ -616,13 +699,15 @@ func (q *queue) take() (Segment, bool) {
 }
 
 // put adds segments that a page was split into.
-func (q *queue) put(segs []Segment) {
+func (q *queue) put(segs []Segment, lookOnly bool) {
 	if len(segs) == 0 {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting = append(q.waiting, segs...)
+	for _, seg := range segs {
+		q.waiting = append(q.waiting, queued{seg, lookOnly})
+	}
 	q.open += len(segs)
 	q.changed.Broadcast()
 }

@@ -120,6 +120,7 @@ type BackupInfo struct {
 func (s *Source) Backups(ctx context.Context) ([]BackupInfo, error) {
 	var out []BackupInfo
 	in := &dynamodb.ListBackupsInput{TableName: &s.opts.Table}
+	var way trail
 	for {
 		page, err := s.client.ListBackups(few(ctx), in)
 		if err != nil {
@@ -131,9 +132,12 @@ func (s *Source) Backups(ctx context.Context) ([]BackupInfo, error) {
 			}
 		}
 		last := aws.ToString(page.LastEvaluatedBackupArn)
-		if last == "" || last == aws.ToString(in.ExclusiveStartBackupArn) {
+		if last == "" {
 			slices.SortFunc(out, func(a, b BackupInfo) int { return a.Created.Compare(b.Created) })
 			return out, nil
+		}
+		if way, err = way.step(last); err != nil {
+			return nil, s.fail(ctx, "ListBackups", err)
 		}
 		in.ExclusiveStartBackupArn = &last
 	}

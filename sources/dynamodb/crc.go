@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +10,13 @@ import (
 	"hash/crc32"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -29,10 +32,17 @@ const crcHeader = "X-Amz-Crc32"
 // A crcCheck is a middleware that reads a response to its end and compares it
 // with its checksum before anything is decoded. The SDK (seen with
 // service/dynamodb v1.73.2) only logs a mismatch and decodes the damaged body.
-// A Scan page that passes is decoded right here, see [scanTarget].
+// A page that passes is decoded right here, see [scanTarget]. Of any other
+// response it makes sure that it is an answer at all: of an empty body the SDK
+// makes an empty answer, which would mean "no such item", or "done".
 type crcCheck struct {
 	events  func(copier.Event)
 	missing sync.Once
+	// told is set once an answer said what the request had cost.
+	told atomic.Bool
+	// large is held by the one response at a time that is larger than any page
+	// of Vault's items. It has room for one.
+	large chan struct{}
 }
 
 var _ middleware.DeserializeMiddleware = (*crcCheck)(nil)
@@ -49,71 +59,109 @@ func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.Deserial
 	}
 	buf := bodies.Get().(*bytes.Buffer) //nolint:errcheck // it holds nothing else
 	buf.Reset()
-	defer bodies.Put(buf)
-	err = readBody(buf, resp.Response)
+	done, err := c.readBody(ctx, buf, resp.Response)
+	defer done()
 	resp.Body = http.NoBody // it is closed, and the SDK complains where it can't read on
 	if err != nil {
 		if ctx.Err() != nil {
 			return out, meta, &smithy.CanceledError{Err: ctx.Err()} // not to be retried
 		}
-		return out, meta, &badResponseError{fmt.Errorf("read response: %w", err)}
+		return out, meta, &badResponseError{err: fmt.Errorf("read response: %w", err), final: errors.Is(err, errTooLarge)}
 	}
-	if err := c.check(buf.Bytes(), resp.Header.Get(crcHeader), resp.StatusCode); err != nil {
+	sum := resp.Header.Get(crcHeader)
+	if err := c.check(buf.Bytes(), sum, resp.StatusCode); err != nil {
 		return out, meta, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
 		return out, meta, nil
 	}
-	if t, ok := ctx.Value(scanTargetKey{}).(*scanTarget); ok {
-		decoded, err := t.fast(buf.Bytes())
-		if err != nil {
-			return out, meta, &badResponseError{err}
+	t, page := ctx.Value(scanTargetKey{}).(*scanTarget)
+	told := false
+	if page {
+		if err := t.decode(buf.Bytes(), sum != ""); err != nil {
+			return out, meta, err
 		}
-		if decoded {
-			resp.Body = io.NopCloser(strings.NewReader("{}")) // nothing is left for the SDK
-			return out, meta, nil
+		told = t.told
+		resp.Body = io.NopCloser(strings.NewReader("{}")) // nothing is left for the SDK
+	} else {
+		if told, err = checkAnswer(buf.Bytes(), middleware.GetOperationName(ctx), sum != ""); err != nil {
+			return out, meta, &badResponseError{err: fmt.Errorf("response of %d bytes: %w", buf.Len(), err), final: sum != "", undecoded: true}
 		}
+		resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
 	}
-	if op := middleware.GetOperationName(ctx); op == "Scan" || op == "Query" {
-		if err := checkItems(buf.Bytes(), resp.Header.Get(crcHeader) != ""); err != nil {
-			return out, meta, &badResponseError{err}
-		}
+	switch {
+	case told:
+		c.told.Store(true)
+	case asksForCapacity(middleware.GetOperationName(ctx)) && c.told.Load():
+		return out, meta, &badResponseError{err: errNotTold, undecoded: true}
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
 	return out, meta, nil
 }
 
 // errNoItems is returned for what is no answer to a Scan or a Query.
 var errNoItems = errors.New("it has no Items and Count, as each answer of DynamoDB to a Scan has: something between may have answered (a proxy, a gateway, a wrong endpoint)")
 
+// errNotTold is returned for an answer that does not say what the request has
+// cost, where earlier ones did. An emulator that never says it is taken as it is.
+var errNotTold = errors.New("the response has no ConsumedCapacity, which those before it had: something between may have answered (a proxy, a gateway)")
+
+// errNoAnswer is returned for a body that is no JSON object.
+var errNoAnswer = errors.New("it is not the JSON object that each answer of DynamoDB is: something between may have answered (a proxy, a gateway, a wrong endpoint)")
+
 // answerMembers are what an answer to a Scan or a Query has, as far as it is known.
 var answerMembers = []string{"Items", "Count", "ScannedCount", "LastEvaluatedKey", "ConsumedCapacity"}
 
-// checkItems looks for what each answer to a Scan or a Query has, also where no
-// item was found. The SDK takes a body without it, or none at all, for the end of
-// what was asked for: whatever sends such a thing would cut a segment off. So would
-// a LastEvaluatedKey with one bit of its name changed: where no checksum tells that
-// the body came as it was sent, a member that nobody knows is damage.
-func checkItems(body []byte, sum bool) error {
-	var answer map[string]json.RawMessage // names as they are; a struct takes others too
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return fmt.Errorf("response of %d bytes: %w", len(body), err)
-	}
-	for name := range answer {
-		if !sum && !slices.Contains(answerMembers, name) {
-			return fmt.Errorf("response of %d bytes: it has a member %.64q, and no checksum tells that it was sent so", len(body), name)
+// checkAnswer looks whether a body that the SDK will decode is an answer to the
+// operation, and returns whether it says what the request has cost.
+func checkAnswer(body []byte, op string, checked bool) (told bool, err error) {
+	if op == "Scan" || op == "Query" {
+		a, err := readAnswer(body, checked)
+		for _, item := range append(a.items, readItem{err: a.lastErr}) {
+			err = cmp.Or(err, item.err)
 		}
+		return a.told, err
+	}
+	var answer map[string]json.RawMessage // names as they are; a struct takes others too
+	if json.Unmarshal(body, &answer) != nil || answer == nil {
+		return false, errNoAnswer
 	}
 	// Of a member that comes twice the SDK takes one, and what is no text in UTF-8
-	// it hands on, or replaces: a key would be another one.
+	// it replaces.
 	if !jsontext.Value(body).IsValid() {
-		return fmt.Errorf("response of %d bytes: a member of it comes twice, or a text is not UTF-8", len(body))
+		return false, errors.New("a member of it comes twice, or a text is not UTF-8")
 	}
-	if !bytes.HasPrefix(answer["Items"], []byte("[")) || json.Unmarshal(answer["Count"], new(int64)) != nil || string(answer["Count"]) == "null" {
-		return fmt.Errorf("response of %d bytes: %w", len(body), errNoItems)
+	return answer["ConsumedCapacity"] != nil, nil
+}
+
+// asksForCapacity reports whether requests of an operation ask what they cost,
+// see askForCapacity.
+func asksForCapacity(op string) bool {
+	switch op {
+	case "Scan", "Query", "GetItem", "PutItem", "UpdateItem", "DeleteItem":
+		return true
 	}
-	return nil
+	return false
+}
+
+// askForCapacity lets a request ask what it costs. All that can do: the cap on
+// read capacity needs it, and who answers in the service's place is noticed.
+func askForCapacity(in any) {
+	const total = types.ReturnConsumedCapacityTotal
+	switch in := in.(type) {
+	case *dynamodb.ScanInput:
+		in.ReturnConsumedCapacity = total
+	case *dynamodb.QueryInput:
+		in.ReturnConsumedCapacity = total
+	case *dynamodb.GetItemInput:
+		in.ReturnConsumedCapacity = total
+	case *dynamodb.PutItemInput:
+		in.ReturnConsumedCapacity = total
+	case *dynamodb.UpdateItemInput:
+		in.ReturnConsumedCapacity = total
+	case *dynamodb.DeleteItemInput:
+		in.ReturnConsumedCapacity = total
+	}
 }
 
 // check compares a body with its checksum. Errors without one are a proxy's,
@@ -130,7 +178,7 @@ func (c *crcCheck) check(body []byte, want string, status int) error {
 		return nil
 	}
 	if got := strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10); got != want {
-		return &badResponseError{fmt.Errorf("response of %d bytes has CRC-32 %s, its header says %s", len(body), got, want)}
+		return &badResponseError{err: fmt.Errorf("response of %d bytes has CRC-32 %s, its header says %s", len(body), got, want)}
 	}
 	return nil
 }
@@ -138,30 +186,74 @@ func (c *crcCheck) check(body []byte, want string, status int) error {
 // bodies keeps the memory of response bodies for the next ones.
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// bodyMemory has room for the body of a page of 1 MB, and of some more.
-const bodyMemory = 3 << 19
+const (
+	// bodyMemory has room for the body of a page of 1 MB, and of some more.
+	bodyMemory = 3 << 19
+	// usualBody is more than a page of Vault's items has, be they ever so small.
+	usualBody = 4 << 20
+	// mostBody is more than DynamoDB can send: a page is 1 MB of items, and JSON
+	// makes at the most 14 times as many bytes of it (of lists of NULLs).
+	mostBody = 16 << 20
+)
 
-// readBody reads the whole body into buf and closes it.
-func readBody(buf *bytes.Buffer, r *http.Response) error {
-	defer func() { _ = r.Body.Close() }() // read to its end; nothing is left to fail
+// errTooLarge is returned for a body of more than mostBody bytes.
+var errTooLarge = errors.New("it has more than 16 MiB, which is more than DynamoDB sends: something else answers there")
+
+// readBody reads the whole body into buf and closes it. done gives the buffer
+// back, and must be called.
+func (c *crcCheck) readBody(ctx context.Context, buf *bytes.Buffer, r *http.Response) (done func(), err error) {
+	defer func() { _ = r.Body.Close() }() // read to its end, or given up; nothing is left to fail
+	done = func() { bodies.Put(buf) }
+	if r.ContentLength > mostBody {
+		return done, errTooLarge
+	}
 	switch n := r.ContentLength + bytes.MinRead; {
-	case r.ContentLength <= 0 || n <= int64(buf.Available()) || n > 64<<20:
+	case r.ContentLength <= 0 || n <= int64(buf.Available()) || n > usualBody:
 	case n > bodyMemory/8:
 		*buf = *bytes.NewBuffer(memory.Make(int(max(n, bodyMemory))))
 	default:
 		buf.Grow(int(n))
 	}
-	n, err := buf.ReadFrom(r.Body)
-	if err == nil && r.ContentLength >= 0 && n != r.ContentLength {
+	n, err := buf.ReadFrom(io.LimitReader(r.Body, usualBody))
+	if err == nil && n == usualBody {
+		// One such body at a time, so that as many as there are workers don't
+		// come to more than the budget of memory has room for.
+		select {
+		case c.large <- struct{}{}:
+		case <-ctx.Done():
+			return done, ctx.Err()
+		}
+		done = func() { <-c.large } // and the buffer is not kept
+		buf.Grow(mostBody - usualBody + bytes.MinRead + 1)
+		var more int64
+		more, err = buf.ReadFrom(io.LimitReader(r.Body, mostBody-usualBody+1))
+		n += more
+	}
+	switch {
+	case err != nil:
+	case n > mostBody:
+		err = errTooLarge
+	case r.ContentLength >= 0 && n != r.ContentLength:
 		err = io.ErrUnexpectedEOF
 	}
-	return err
+	return done, err
 }
 
-// A badResponseError is an incomplete or damaged response. The SDK's retryer
-// asks it whether to try again.
-type badResponseError struct{ err error }
+// mostUndecoded is how many times a request is tried again because its answer
+// can't be decoded, though it came whole: what damages answers on the way does
+// not hit each.
+const mostUndecoded = 5
 
-func (e *badResponseError) Error() string      { return e.err.Error() }
-func (e *badResponseError) Unwrap() error      { return e.err }
-func (*badResponseError) RetryableError() bool { return true }
+// A badResponseError is an incomplete or damaged response. The retrier asks it
+// whether to try again.
+type badResponseError struct {
+	err error
+	// final is set where no other try can help: it was sent so.
+	final bool
+	// undecoded is set of one that came whole: it is tried mostUndecoded times.
+	undecoded bool
+}
+
+func (e *badResponseError) Error() string        { return e.err.Error() }
+func (e *badResponseError) Unwrap() error        { return e.err }
+func (e *badResponseError) RetryableError() bool { return !e.final }

@@ -16,8 +16,8 @@ import (
 // A pageDecoder decodes the body of a Scan response straight into a batch, in
 // one pass. It takes exactly the shapes that DynamoDB sends for a table of
 // Vault's; for anything else it gives up with errOtherShape, changes nothing,
-// and the SDK's decoding takes over. What it accepts it decodes as the SDK
-// does, which a fuzz test holds it to.
+// and [scanTarget.slow] takes over. What it accepts it decodes as the SDK does,
+// which a fuzz test holds it to.
 type pageDecoder struct {
 	body []byte
 	pos  int
@@ -27,6 +27,7 @@ type pageDecoder struct {
 	last *position // LastEvaluatedKey
 	// items is the number of items seen, count what the response says.
 	items, count int64
+	told         bool // it has a ConsumedCapacity
 
 	path, prefix []byte // the last entry's Path, and what it makes a key begin with
 	plainPath    []byte // the last Path that plain has taken
@@ -34,7 +35,7 @@ type pageDecoder struct {
 	order order
 }
 
-// errOtherShape is returned for a body that is left to the SDK.
+// errOtherShape is returned for a body that is left to the slow path.
 var errOtherShape = errors.New("not the expected shape of a Scan response")
 
 // errCount is returned for a body that lacks items, or has too many.
@@ -52,7 +53,7 @@ func decodePage(body []byte, b *copier.Batch) (decoded, error) {
 		return decoded{}, errCount
 	}
 	d.order.path, d.order.key = nil, nil // they alias the body
-	return decoded{page: d.page, last: d.last, order: d.order}, nil
+	return decoded{page: d.page, last: d.last, order: d.order, told: d.told}, nil
 }
 
 // space skips white space.
@@ -124,13 +125,13 @@ func (d *pageDecoder) raw() (s []byte, ok bool) {
 }
 
 // name takes the name of a member and the colon behind it. A name that is not
-// printable ASCII, or is escaped, is left to the SDK.
+// printable ASCII, or is escaped, is left to the slow path.
 func (d *pageDecoder) name() (s []byte, ok bool) {
 	s, ok = d.raw()
 	return s, ok && verbatim(s) && d.next(':')
 }
 
-// verbatim tells whether what stands between quotes means itself.
+// verbatim reports whether what stands between quotes means itself.
 func verbatim(s []byte) bool { return ascii.ValidPrint(s) && bytes.IndexByte(s, '\\') < 0 }
 
 // text takes a string and returns it decoded. What has no escapes aliases the
@@ -149,8 +150,7 @@ func (d *pageDecoder) text() ([]byte, bool) {
 			return nil, false
 		}
 		s = []byte(out)
-		// What json replaces, it would replace for the SDK as well; but such
-		// a key is better looked at by the slow path.
+		// What json replaces is no text: the slow path names it.
 		if bytes.ContainsRune(s, utf8.RuneError) {
 			return nil, false
 		}
@@ -224,6 +224,7 @@ func (d *pageDecoder) response() error {
 	if d.pos != len(d.body) || !seenItems || !seenCount {
 		return errOtherShape
 	}
+	d.told = seenUnits
 	return nil
 }
 

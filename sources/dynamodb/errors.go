@@ -51,7 +51,7 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… in storage_source or AWS_DYNAMODB_ENDPOINT if that is meant, or check the proxy"
-	case errors.As(err, &foreign) && action == "DescribeTable", errors.Is(err, errNoTable):
+	case (errors.As(err, &foreign) || isUndecoded(err)) && action == "DescribeTable", errors.Is(err, errNoTable), errors.Is(err, errTooLarge):
 		out.Hint = hintForeign
 	case errors.As(err, &late) && late.connected:
 		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
@@ -96,7 +96,7 @@ func goOn(out *copier.Error) {
 	}
 }
 
-// isDial tells whether no connection came about.
+// isDial reports whether no connection came about.
 func isDial(err error) bool {
 	var dns *net.DNSError
 	var op *net.OpError
@@ -116,10 +116,30 @@ type plainError struct {
 func (e *plainError) Error() string { return e.text }
 func (e *plainError) Unwrap() error { return e.err }
 
+// longestText bounds what is printed of an error, in bytes: the service may send
+// as much as it likes.
+const longestText = 1 << 10
+
+// cut ends a text after longestText bytes.
+func cut(text string) string {
+	if len(text) <= longestText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longestText], "") + "…"
+}
+
 // plain words an error of the service so that it can be printed. Of its message
 // only the first line is kept: for a wrong signature the rest repeats the
 // request that was signed, session token included.
 func plain(err error) error {
+	out := worded(err)
+	if text := out.Error(); len(text) > longestText {
+		return &plainError{cut(text), err}
+	}
+	return out
+}
+
+func worded(err error) error {
 	var gaveUp *gaveUpError
 	if errors.As(err, &gaveUp) {
 		return &plainError{gaveUp.what() + ": " + plain(gaveUp.err).Error(), err}
@@ -128,9 +148,12 @@ func plain(err error) error {
 	var op *net.OpError
 	var late *timeoutError
 	var foreign *smithy.DeserializationError
+	var bad *badResponseError
 	switch {
 	case errors.As(err, &late):
 		return late
+	case errors.As(err, &bad):
+		return &plainError{bad.Error(), err} // without the SDK's status 200
 	case errors.As(err, &api) && api.ErrorCode() == unknownCode && statusOf(err) != 0:
 		return &plainError{fmt.Sprintf("HTTP status %d, and no error of DynamoDB's", statusOf(err)), err}
 	case errors.As(err, &api):
@@ -143,7 +166,7 @@ func plain(err error) error {
 	default:
 		return err
 	}
-	message, _, _ := strings.Cut(api.ErrorMessage(), "\n")
+	message, _, _ := strings.Cut(cut(api.ErrorMessage()), "\n")
 	if i := strings.Index(strings.ToLower(message), "x-amz-security-token"); i >= 0 {
 		message = message[:i] + "…"
 	}
@@ -172,7 +195,7 @@ func shown(s string) string {
 func deniedAction(action, message string) string {
 	if _, rest, ok := strings.Cut(message, "not authorized to perform: "); ok {
 		if named, _, _ := strings.Cut(rest, " "); strings.Contains(named, ":") {
-			return named
+			return cut(named)
 		}
 	}
 	return "dynamodb:" + action

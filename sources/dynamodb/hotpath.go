@@ -2,6 +2,8 @@ package dynamodb
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -44,9 +46,41 @@ type position struct {
 	Key  string `json:"key"`
 	// To is the last Key of a range within the Path, and a part of it.
 	To string `json:"to,omitempty"`
+	trail
 }
 
-// sameItem tells whether both name one item, whatever is to be read behind it.
+// A trail notices pages that lead back to where one was before, in constant
+// memory: it remembers one of the places, and replaces that with the current one
+// each time the number of steps is a power of two. Once that is more than the way
+// around and the way to it, the place comes again (R. P. Brent, An improved Monte
+// Carlo factorization algorithm, 1980).
+type trail struct {
+	// Steps counts the pages of the segment that led to another.
+	Steps int64 `json:"steps,omitempty"`
+	// Seen is the place that is remembered: 128 bits of its SHA-256.
+	Seen string `json:"seen,omitempty"`
+}
+
+// ErrEndless is returned when the pages of a response lead back to where one was
+// before, or do not go on in the order of Keys.
+var ErrEndless = errors.New("the response's LastEvaluatedKey leads back to where a page was before: the table would be read for ever")
+
+// step goes on to a place, which a text identifies. It returns ErrEndless where
+// the trail was there before.
+func (t trail) step(place string) (trail, error) {
+	sum := sha256.Sum256([]byte(place))
+	at := base64.RawStdEncoding.EncodeToString(sum[:16])
+	if t.Seen == at {
+		return t, ErrEndless
+	}
+	t.Steps++
+	if t.Steps&(t.Steps-1) == 0 {
+		t.Seen = at
+	}
+	return t, nil
+}
+
+// sameItem reports whether both name one item, whatever is to be read behind it.
 func (p *position) sameItem(o *position) bool { return p.Path == o.Path && p.Key == o.Key }
 
 // query reads the next page of a range.
@@ -63,16 +97,12 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 			":path": &types.AttributeValueMemberS{Value: from.Path},
 			":to":   &types.AttributeValueMemberS{Value: to},
 		},
-		ExclusiveStartKey:      itemKey(from.Path, from.Key),
-		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
-		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
-		Limit:                  t.limited(),
+		ExclusiveStartKey: itemKey(from.Path, from.Key),
+		ConsistentRead:    aws.Bool(!s.opts.EventuallyConsistent),
+		Limit:             t.limited(),
 	})
 	if err != nil {
 		return err
-	}
-	if !t.done {
-		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
 	countTries(&t.page, out.ResultMetadata)
 	return nil
@@ -87,14 +117,16 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool
 	if from != nil && !d.order.after(from) || d.order.descends {
 		s.unordered.Store(true)
 	}
-	switch {
-	case last == nil:
+	if last == nil {
 		return nil, nil
-	case from == nil:
-		return []position{*last}, nil
 	}
-	if err := s.movesOn(from, last); err != nil {
+	trail, err := s.movesOn(from, last)
+	if err != nil {
 		return nil, err
+	}
+	last.trail = trail
+	if from == nil {
+		return []position{*last}, nil
 	}
 	switch {
 	case from.To != "" && !full:
@@ -106,26 +138,42 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool
 		return []position{*last}, nil
 	}
 	end, err := s.lastKey(ctx, last.Path, &d.page)
+	if isUndecoded(err) {
+		return []position{*last}, nil // the page with that item will name it
+	}
 	if err != nil {
 		return nil, err
 	}
 	if end <= last.Key {
 		return []position{*last}, nil
 	}
-	return append(split(from.Key, position{Path: last.Path, Key: last.Key, To: end}, mostParts), position{Path: last.Path, Key: end}), nil
+	return append(split(from.Key, position{Path: last.Path, Key: last.Key, To: end}, mostParts), position{Path: last.Path, Key: end, trail: trail}), nil
 }
 
-// movesOn refuses a response whose LastEvaluatedKey leads back to where its
-// page began, or out of the range that was asked for.
-func (s *Source) movesOn(from, last *position) error {
+// movesOn returns the trail up to where a page ended that began at from, which is
+// nil at a segment's start. It refuses a response whose LastEvaluatedKey leads back
+// to where a page was before, or out of the range that was asked for. Within one
+// Path Keys ascend. The Paths come in the order of a hash that is not known.
+func (s *Source) movesOn(from, last *position) (trail, error) {
 	switch {
-	case from.To == "" && last.sameItem(from):
-		return s.fail(context.Background(), "Scan", errors.New("the response's LastEvaluatedKey is where the page began: the table would be read for ever"))
+	case from == nil:
+		return trail{}.step(last.place())
 	case from.To != "" && (last.Path != from.Path || last.Key <= from.Key || last.Key > from.To):
-		return s.fail(context.Background(), "Query", errors.New("the response's LastEvaluatedKey lies outside of what was asked for"))
+		return trail{}, s.fail(context.Background(), "Query", fmt.Errorf("%w: it lies outside of what was asked for", ErrEndless))
+	case from.To != "":
+		return trail{}, nil // it can't go on for ever
+	case from.Path == last.Path && last.Key <= from.Key:
+		return trail{}, s.fail(context.Background(), "Scan", fmt.Errorf("%w: in Path %q it does not go on in the order of Keys", ErrEndless, last.Path))
 	}
-	return nil
+	on, err := from.step(last.place())
+	if err != nil {
+		return trail{}, s.fail(context.Background(), "Scan", err)
+	}
+	return on, nil
 }
+
+// place identifies the item of a position.
+func (p *position) place() string { return strconv.Itoa(len(p.Path)) + " " + p.Path + "/" + p.Key }
 
 // lastKey returns the greatest Key of a Path.
 func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (string, error) {
@@ -139,7 +187,6 @@ func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (s
 		ScanIndexForward:          aws.Bool(false),
 		Limit:                     aws.Int32(1),
 		ConsistentRead:            aws.Bool(true),
-		ReturnConsumedCapacity:    types.ReturnConsumedCapacityTotal,
 	})
 	if err != nil {
 		return "", s.fail(ctx, "Query", err)

@@ -664,7 +664,7 @@ func (l *lease) Check(ctx context.Context) error {
 		return l.s.locked("hold the migration lock", errors.New("somebody removed it, so that a Vault may have been started, and what was read may have changed since"),
 			"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
 	}
-	return nil
+	return l.s.sameTable(ctx)
 }
 
 // Release implements [copier.Lease]. The leader lock goes back to what was
@@ -842,8 +842,6 @@ func (s *Source) getItem(ctx context.Context, vaultKey string) (map[string]types
 		TableName:      &s.opts.Table,
 		Key:            itemKey(path, key),
 		ConsistentRead: aws.Bool(true),
-
-		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
 	})
 	if err != nil {
 		return nil, s.fail(ctx, "GetItem", err)

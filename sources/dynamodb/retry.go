@@ -156,7 +156,9 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		}
 		t.longest, t.timeout = min(t.longest, prepareLongest), min(t.timeout, prepareTimeout)
 	}
+	askForCapacity(in.Parameters)
 	var made triesMade
+	undecoded := 0
 	var first time.Time // when the first try began that failed
 	for {
 		out, meta, began, err := r.try(ctx, in, next, t, first)
@@ -176,8 +178,13 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 			r.throttled()
 		case !r.worthAnother(err):
 			return out, meta, err
+		case isUndecoded(err) && undecoded >= mostUndecoded:
+			return out, meta, &gaveUpError{tries: int(made.failed), prepare: few, err: err}
 		case first.IsZero():
 			first = began
+		}
+		if isUndecoded(err) {
+			undecoded++
 		}
 		wait := t.wait(int(made.failed), throttled)
 		event := copier.Retried{Err: plain(err), Throttled: throttled}
@@ -297,6 +304,12 @@ func (r *retrier) worthAnother(err error) bool {
 	default:
 		return retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
 	}
+}
+
+// isUndecoded reports whether a response came whole and can't be decoded.
+func isUndecoded(err error) bool {
+	bad, ok := errors.AsType[*badResponseError](err)
+	return ok && bad.undecoded
 }
 
 // isCredentials tells whether the service does not take the credentials, which

@@ -29,6 +29,10 @@ func (e *env) readOne() (map[string]string, copier.Page, error) {
 	var b copier.Batch
 	b.Append([]byte("before"), []byte("x"))
 	page, err := s.ReadPage(e.Context(), copier.Segment{Total: 1}, &b)
+	err = errors.Join(append(page.Refused, err)...)
+	if len(page.Refused) > 0 {
+		b.Truncate(1) // what a caller does with such a page
+	}
 	if first := b.Entry(0); string(first.Key) != "before" || string(first.Value) != "x" {
 		e.Errorf("the entry that was in the batch is now %q: %q", first.Key, first.Value)
 	}

@@ -140,7 +140,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		}
 	}
 	cfg.Credentials = s.creds
-	s.crc.events = opts.Events
+	s.crc.events, s.crc.large = opts.Events, make(chan struct{}, 1)
 	s.capacity = newBucket(opts.ReadCapacity, !opts.EventuallyConsistent)
 	s.retrier = &retrier{tries: defaultTries, events: opts.Events, creds: s.creds, capacity: s.capacity}
 	if opts.RetryFor > 0 {
@@ -180,6 +180,7 @@ func loadConfig(ctx context.Context, opts Options) (aws.Config, error) {
 			WithTransportOptions(func(t *http.Transport) {
 				t.MaxIdleConnsPerHost = 256 // one for each worker
 				t.MaxIdleConns = 256
+				t.MaxResponseHeaderBytes = 256 << 10
 			})),
 	}
 	if opts.AccessKey != "" {
@@ -236,6 +237,27 @@ func incarnation(t *types.TableDescription) string {
 		id = strings.TrimSpace(id + " created " + t.CreationDateTime.UTC().Format(time.RFC3339Nano))
 	}
 	return id
+}
+
+// sameTable returns an error that wraps [copier.ErrMoved] where the table is not
+// the one that Prepare has seen, but one of its name that was made since.
+func (s *Source) sameTable(ctx context.Context) error {
+	if s.info.Incarnation == "" {
+		return nil // the service does not tell one from the other
+	}
+	out, err := s.client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
+	if err != nil {
+		return s.fail(ctx, "DescribeTable", err)
+	}
+	if out.Table == nil {
+		return s.fail(ctx, "DescribeTable", errNoTable)
+	}
+	if now := incarnation(out.Table); now != s.info.Incarnation {
+		return &copier.Error{Kind: copier.ErrSource, Op: "look at table " + s.opts.Table + " again",
+			Err:  fmt.Errorf("%w: it was deleted and made anew: its id is %s now, and was %s when the copy began", copier.ErrMoved, now, s.info.Incarnation),
+			Hint: "find out who does that, then start over: what was read may be of either"}
+	}
+	return nil
 }
 
 // statusHint says what to do about a table that can't be read.
@@ -298,7 +320,7 @@ func (s *Source) Segments(ctx context.Context, n int) ([]copier.Segment, error) 
 	}
 	// Query is needed only once a Path fills several pages, maybe after an
 	// hour: better to be told now that it is not allowed.
-	if _, err := s.lastKey(ctx, corePath, &copier.Page{}); err != nil {
+	if _, err := s.lastKey(ctx, corePath, &copier.Page{}); err != nil && !isUndecoded(err) {
 		return nil, err
 	}
 	out := make([]copier.Segment, n)
@@ -339,8 +361,8 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		return page, s.fail(ctx, action, err)
 	}
 	s.capacity.learn(target.cost, target.page.Units, target.items(), target.page.WireBytes)
-	if target.err != nil {
-		return page, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: target.err,
+	for i, err := range target.page.Refused {
+		target.page.Refused[i] = &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
 			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
 	}
 	var rest []position
@@ -378,12 +400,11 @@ func positionOf(token []byte) (*position, error) {
 // scan reads the next page of a segment.
 func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t *scanTarget) error {
 	in := &dynamodb.ScanInput{
-		TableName:              &s.opts.Table,
-		Segment:                aws.Int32(int32(seg.Index)),
-		TotalSegments:          aws.Int32(int32(seg.Total)),
-		ConsistentRead:         aws.Bool(!s.opts.EventuallyConsistent),
-		ReturnConsumedCapacity: types.ReturnConsumedCapacityTotal,
-		Limit:                  t.limited(),
+		TableName:      &s.opts.Table,
+		Segment:        aws.Int32(int32(seg.Index)),
+		TotalSegments:  aws.Int32(int32(seg.Total)),
+		ConsistentRead: aws.Bool(!s.opts.EventuallyConsistent),
+		Limit:          t.limited(),
 	}
 	if from != nil {
 		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
@@ -391,9 +412,6 @@ func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t
 	out, err := s.client.Scan(t.in(ctx), in)
 	if err != nil {
 		return err
-	}
-	if !t.done {
-		t.slow(out.Items, out.Count, out.LastEvaluatedKey, out.ConsumedCapacity)
 	}
 	countTries(&t.page, out.ResultMetadata)
 	return nil

@@ -12,20 +12,19 @@ import (
 // began to where it ended, which is the segment's Until. The pages need not end
 // at the same items as they did. So the item that Until names, the last one of
 // what was read, is looked for among the items, and what comes behind it is
-// cut. The SDK decodes such a page: it is rare, and the fast decoder need not
-// know of it.
+// cut. Such a page is rare, and the fast decoder need not know of it.
 
 // cut cuts the items behind the one that until names. last is the response's
 // LastEvaluatedKey, which may be that item. It sets t.found where the item was
 // found.
-func (t *scanTarget) cut(items []map[string]types.AttributeValue, last *position) []map[string]types.AttributeValue {
+func (t *scanTarget) cut(items []readItem, last *position) []readItem {
 	if last != nil && last.sameItem(t.until) {
 		t.found = true
 		return items
 	}
 	for i, item := range items {
-		path, ok1 := item[attrPath].(*types.AttributeValueMemberS)
-		key, ok2 := item[attrKey].(*types.AttributeValueMemberS)
+		path, ok1 := item.attrs[attrPath].(*types.AttributeValueMemberS)
+		key, ok2 := item.attrs[attrKey].(*types.AttributeValueMemberS)
 		if ok1 && ok2 && t.until.sameItem(&position{Path: path.Value, Key: key.Value}) {
 			t.found = true
 			t.cutOff = int64(len(items) - i - 1)
@@ -47,11 +46,12 @@ func (s *Source) restUntil(from *position, t *scanTarget) ([]position, error) {
 	case t.last == nil:
 		return nil, s.moved(fmt.Errorf("the item with Path %q and Key %q, at which a page ended before, does not come any more", t.until.Path, t.until.Key))
 	}
-	next := *t.last
+	trail, err := s.movesOn(from, t.last)
+	if err != nil {
+		return nil, err
+	}
+	next := position{Path: t.last.Path, Key: t.last.Key, trail: trail}
 	if from != nil {
-		if err := s.movesOn(from, t.last); err != nil {
-			return nil, err
-		}
 		next.To = from.To
 	}
 	return []position{next}, nil

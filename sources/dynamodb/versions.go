@@ -19,16 +19,17 @@ const versionsPath = "core/versions"
 // first, such as "1.21.1". Vaults before 1.9 left no record.
 func (s *Source) Versions(ctx context.Context) ([]string, error) {
 	var out []string
-	pages := dynamodb.NewQueryPaginator(s.client, &dynamodb.QueryInput{
+	in := &dynamodb.QueryInput{
 		TableName:                 &s.opts.Table,
 		KeyConditionExpression:    aws.String("#path = :path"),
 		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
 		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: versionsPath}},
 		ProjectionExpression:      aws.String("#key"),
 		ConsistentRead:            aws.Bool(true),
-	})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	}
+	last := ""
+	for {
+		page, err := s.client.Query(ctx, in)
 		if err != nil {
 			return nil, s.fail(ctx, "Query", err)
 		}
@@ -41,7 +42,14 @@ func (s *Source) Versions(ctx context.Context) ([]string, error) {
 				out = append(out, key.Value)
 			}
 		}
+		if len(page.LastEvaluatedKey) == 0 {
+			slices.SortFunc(out, func(a, b string) int { return semver.Compare("v"+a, "v"+b) })
+			return out, nil
+		}
+		key, ok := page.LastEvaluatedKey[attrKey].(*types.AttributeValueMemberS)
+		if !ok || key.Value <= last {
+			return nil, s.fail(ctx, "Query", ErrEndless)
+		}
+		last, in.ExclusiveStartKey = key.Value, page.LastEvaluatedKey
 	}
-	slices.SortFunc(out, func(a, b string) int { return semver.Compare("v"+a, "v"+b) })
-	return out, nil
 }

@@ -169,6 +169,8 @@ func (p *printer) event(e copier.Event) {
 		p.requestFailed(e)
 	case copier.Waiting:
 		p.log.Info(visible.Text(fmt.Sprintf("waiting %s for %s", time.Until(e.Until).Round(time.Second), e.For)))
+	case copier.ItemRefused:
+		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
 	case copier.Warning:
 		p.log.Warn(visible.Text(e.Message))
 	}
@@ -201,7 +203,7 @@ func (p *printer) note(e copier.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch e := e.(type) {
-	case copier.Retried, copier.Warning:
+	case copier.Retried, copier.Warning, copier.ItemRefused:
 		return
 	case copier.PhaseStarted:
 		p.since = time.Now()
