@@ -166,7 +166,7 @@ sudo() {
 systemctl() {
 	case "$*" in
 	"enable --now vault") begin "$work/$host" "$VAULT_BIN" server -config "$work/$host/etc/vault.hcl" ;;
-	"disable --now vault") end "$work/$host" ;;
+	"disable --now vault" | "stop vault") end "$work/$host" ;;
 	"is-active vault") if running "$work/$host"; then echo active; else echo inactive; fi ;;
 	*) return 1 ;;
 	esac
@@ -441,6 +441,12 @@ if [ ${#backup[@]} != 0 ]; then # made by the copy that was interrupted, and on 
 	grep -qF "\"backup_arn\": \"$arn\"" "$work/vault_1/opt/data.dyn2raft.json" || fail "the manifest does not name the backup $arn"
 	grep -qF "${arn##*/}" "$work/vault_1/opt/report.html" || fail "the report does not name the backup $arn"
 fi
+
+step "a wrong node_id and cluster_addr: made, and corrected"
+must 'sudo systemctl stop vault'
+want Done. dyn2raft readdress "$work/vault_1/opt/data" -node-id vault_9 -cluster-addr https://127.0.0.1:1
+must 'sudo -u vault dyn2raft readdress /opt/vault/data -node-id vault_1 -cluster-addr https://10.0.1.21:8201'
+must 'sudo -u vault dyn2raft verify -manifest /opt/vault/data.dyn2raft.json'
 
 step "4.1 to 4.3 start and unseal the first node, and look"
 must 'sudo systemctl enable --now vault'

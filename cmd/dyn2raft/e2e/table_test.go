@@ -38,6 +38,20 @@ func openTable(endpoint string) *table {
 	})}
 }
 
+// create makes the table, without anything in it.
+func (tb *table) create(t *testing.T) {
+	t.Helper()
+	path, key := aws.String("Path"), aws.String("Key")
+	_, err := tb.client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
+		TableName: aws.String(tableName), BillingMode: types.BillingModePayPerRequest,
+		KeySchema:            []types.KeySchemaElement{{AttributeName: path, KeyType: types.KeyTypeHash}, {AttributeName: key, KeyType: types.KeyTypeRange}},
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: path, AttributeType: types.ScalarAttributeTypeS}, {AttributeName: key, AttributeType: types.ScalarAttributeTypeS}},
+	})
+	if err != nil {
+		t.Fatalf("create the table: %v", err)
+	}
+}
+
 type item = map[string]types.AttributeValue
 
 func text(i item, attribute string) string {
