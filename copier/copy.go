@@ -40,6 +40,13 @@ type Options struct {
 	WorkDir string
 	// CheckpointInterval is how often what was read is saved; 0 means 4 s.
 	CheckpointInterval time.Duration
+	// Check, where set, is called before the source is locked, with both ends
+	// found fit and the destination held. Its error ends the copy; an unfinished
+	// one stays.
+	Check func(ctx context.Context) error
+	// Uninitialized accepts a source that no initialized Vault has used, which
+	// is refused with [ErrNotAVault] otherwise, where the source is a [Getter].
+	Uninitialized bool
 	// Begin, where set, is called once the destination is fit, the source is
 	// fit and locked, and before anything is read. What it returns is kept with
 	// the copy, of a resumed one too, and given back as Result.Note: the name of
@@ -211,6 +218,9 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
 		return cause(ctx, err)
 	}
+	if err := c.check(ctx); err != nil {
+		return cause(ctx, err)
+	}
 	locker, _ := c.src.(Locker)
 	if earlier != nil && c.opts.Restart {
 		if err := c.sameSource("throw away", *earlier); err != nil {
@@ -265,6 +275,23 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return err
 	}
 	return c.transfer(ctx, lease)
+}
+
+// check calls Options.Check, and looks whether the source is a Vault's.
+func (c *copying) check(ctx context.Context) error {
+	if c.opts.Check != nil {
+		if err := c.opts.Check(ctx); err != nil {
+			return err
+		}
+	}
+	src, ok := c.src.(Getter)
+	if !ok || c.opts.Uninitialized {
+		return nil
+	}
+	if _, err := CheckVault(ctx, src); err != nil {
+		return fmt.Errorf("check %s: %w", c.result.Source.Name, err)
+	}
+	return nil
 }
 
 // note calls Options.Begin, unless an earlier process of the copy has.

@@ -67,6 +67,8 @@ type Manifest struct {
 	Earlier []copier.Process `json:"earlier,omitempty"`
 
 	Settings map[string]any `json:"settings"`
+	// Warnings is what the checks before the copy have found.
+	Warnings []Warning `json:"warnings,omitempty"`
 	// Contents is what vault.db holds.
 	Contents *Contents `json:"contents,omitempty"`
 	// Readdressed are the changes of the destination's node id or address since, the
@@ -81,6 +83,16 @@ type Readdressed struct {
 	// NodeID and Address are those that the copy had until then.
 	NodeID  string `json:"node_id"`
 	Address string `json:"cluster_addr"`
+}
+
+// A Warning is what a check before the copy has found.
+type Warning struct {
+	// Check is the check's short name, such as "cluster-addr".
+	Check   string `json:"check"`
+	Message string `json:"message"`
+	// Ignored is set where that had ended the copy, had the check not been let
+	// pass on demand.
+	Ignored bool `json:"ignored,omitempty"`
 }
 
 // A Tool is a program.

@@ -115,11 +115,11 @@ type BackupInfo struct {
 	Created time.Time `json:"created"`
 }
 
-// Backups returns the table's on-demand backups that can be restored, the
-// oldest first.
+// Backups returns the table's backups that can be restored, the oldest first:
+// those on demand, and those of AWS Backup.
 func (s *Source) Backups(ctx context.Context) ([]BackupInfo, error) {
 	var out []BackupInfo
-	in := &dynamodb.ListBackupsInput{TableName: &s.opts.Table}
+	in := &dynamodb.ListBackupsInput{TableName: &s.opts.Table, BackupType: types.BackupTypeFilterAll}
 	var way trail
 	for {
 		page, err := s.client.ListBackups(few(ctx), in)

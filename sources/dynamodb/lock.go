@@ -133,9 +133,8 @@ func (l leaderLock) holder() string {
 //   - It looks whether a Vault is running. A leader lock that has not expired
 //     by our clock is watched for 20 s, longer than a lease, one that has for
 //     11 s, longer than two renewals, and either is refused if it changes.
-//     Without a leader lock, or with one that expired more than a day ago, and
-//     where the Vaults are not known to elect their leader in the table,
-//     Options.Stopped is asked. Until here nothing is written.
+//     Where that proves nothing, because the leader is or may be elected
+//     elsewhere, Options.Stopped is asked. Until here nothing is written.
 //   - It puts the entry core/migration, on which a starting Vault refuses to
 //     start, on the condition that there is none.
 //   - It takes the leader lock on the condition that it is as it was seen,
@@ -195,12 +194,13 @@ func (l *lease) take(ctx context.Context) error {
 		l.found = first.found() // left by a run that was killed: go back to what that one found
 	}
 	l.leader = ours
-	// A Vault's lock that is there shows that Vaults elect their leader in the
-	// table, also if its holder gives it back while it is watched; but one
-	// that expired long ago tells nothing of today's Vaults. Where the
-	// migration lock is ours this was answered before it was put.
-	if (l.found == nil || l.found.stale()) && !s.opts.HAEnabled && l.migration == nil {
-		if err := s.askStopped(ctx, l.found); err != nil {
+	// Where the migration lock is ours this was answered before it was put.
+	if l.migration == nil {
+		doubt, err := s.doubt(ctx, l.found)
+		if err != nil {
+			return err
+		}
+		if err := s.askStopped(ctx, doubt); err != nil {
 			return err
 		}
 	}
@@ -391,13 +391,56 @@ func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock,
 	}
 }
 
-func (s *Source) askStopped(ctx context.Context, stale leaderLock) error {
-	reason := "the table has no leader lock, and storage_source does not say ha_enabled = \"true\""
-	if t, ok := stale.expiry(); ok {
-		reason = "the table's leader lock expired at " + t.UTC().Format(time.RFC3339) + ", and storage_source does not say ha_enabled = \"true\""
+// leaderPath is where an active Vault announces itself, under the Value of its
+// leader lock, wherever that lock is. It removes its predecessors' entries
+// when it becomes active, and its own when it stops in order.
+const leaderPath = "core/leader"
+
+// doubt returns why the leader lock does not show whether a Vault is running;
+// nothing where it does, or will once it has been watched. A lock that is there
+// shows that Vaults elect their leader in the table, also if its holder gives
+// it back while it is watched; but one that expired long ago tells nothing of
+// today's Vaults.
+func (s *Source) doubt(ctx context.Context, leader leaderLock) (string, error) {
+	if leader != nil && !leader.expired() {
+		return "", nil
+	}
+	lock := "the table has no leader lock"
+	if t, ok := leader.expiry(); ok {
+		lock = "the table's leader lock expired at " + t.UTC().Format(time.RFC3339)
+	}
+	if s.opts.HAStorage != "" {
+		return lock + ", and the configuration has the HA storage " + strconv.Quote(s.opts.HAStorage) + ", where Vaults elect their leader", nil
+	}
+	out, err := s.client.Query(ctx, &dynamodb.QueryInput{
+		TableName:                 &s.opts.Table,
+		KeyConditionExpression:    aws.String("#path = :path"),
+		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: leaderPath}},
+		ProjectionExpression:      aws.String("#key"),
+		ConsistentRead:            aws.Bool(true),
+	})
+	if err != nil {
+		return "", s.fail(ctx, "Query", err)
+	}
+	for _, item := range out.Items {
+		if id, ok := item[attrKey].(*types.AttributeValueMemberS); ok && id.Value != string(binaryOf(leader[attrValue])) {
+			return fmt.Sprintf("%s, but the entry %s/%s, which a Vault has as long as it is active: it may elect its leader elsewhere", lock, leaderPath, id.Value), nil
+		}
+	}
+	if (leader == nil || leader.stale()) && !s.opts.HAEnabled {
+		return lock + ", and storage_source does not say ha_enabled = \"true\"", nil
+	}
+	return "", nil
+}
+
+// askStopped asks whether all Vaults are stopped, if there is a doubt.
+func (s *Source) askStopped(ctx context.Context, doubt string) error {
+	if doubt == "" {
+		return nil
 	}
 	if s.opts.Stopped != nil {
-		ok, err := s.opts.Stopped(ctx, reason)
+		ok, err := s.opts.Stopped(ctx, doubt)
 		if err != nil {
 			return err
 		}
@@ -405,8 +448,7 @@ func (s *Source) askStopped(ctx context.Context, stale leaderLock) error {
 			return nil
 		}
 	}
-	return s.locked("look for a running Vault", fmt.Errorf("%w: %s", ErrNotStopped, reason),
-		"stop every Vault that uses the table, then say so with -source-stopped; or, if they run with ha_enabled, put ha_enabled = \"true\" into storage_source")
+	return s.locked("look for a running Vault", fmt.Errorf("%w: %s", ErrNotStopped, doubt), "stop every Vault that uses the table, and say so")
 }
 
 // A lease is the two locks of one run.

@@ -219,7 +219,7 @@ var lockCases = map[string]func(*env){
 				e.Errorf("%s: error is %v, expected %v", c.name, err, c.err)
 			}
 			if errors.Is(err, ErrNotStopped) {
-				wantError(e, err, copier.ErrLocked, "no leader lock", "-source-stopped")
+				wantError(e, err, copier.ErrLocked, "no leader lock", "say so")
 			}
 			if (h != nil) != c.locked {
 				e.Errorf("%s: locked %v", c.name, h != nil)
@@ -304,7 +304,7 @@ var lockCases = map[string]func(*env){
 		if !errors.Is(err, ErrNotStopped) {
 			e.Errorf("error is %v", err)
 		}
-		wantError(e, err, copier.ErrLocked, "expired at 20", "-source-stopped")
+		wantError(e, err, copier.ErrLocked, "expired at 20", "say so")
 		e.unlocked(was)
 		s, _ = e.source(func(o *Options) { o.HAEnabled = true })
 		h := e.lock(s, "run-1")
@@ -799,7 +799,7 @@ var resumeCases = map[string]func(*env){
 		e.del("core/migration")
 		s, _ = e.source()
 		_, err := e.tryLock(e.Context(), s, "run-1")
-		wantError(e, err, ErrNotStopped, "no leader lock", "-source-stopped")
+		wantError(e, err, ErrNotStopped, "no leader lock", "say so")
 		e.unlocked(nil)
 	},
 	"unlock as Release would": func(e *env) {

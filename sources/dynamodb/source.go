@@ -71,6 +71,10 @@ type Options struct {
 	// HAEnabled says that the Vaults on this table elect their leader in it,
 	// so that a table without a leader lock has no running Vault.
 	HAEnabled bool
+	// HAStorage is the type of another storage in which the Vaults elect their
+	// leader, where one is configured: then no lock in the table shows that none
+	// is running, whatever HAEnabled says.
+	HAStorage string
 	// Stopped is asked when nothing in the table can tell whether a Vault is
 	// running, with the reason; it returns whether all are stopped. Nil means
 	// that nobody knows.

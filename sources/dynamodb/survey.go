@@ -108,6 +108,8 @@ func (s *Source) Recovery(ctx context.Context) (from, until time.Time, err error
 type Access struct {
 	// Action is an IAM action without its prefix, such as "Scan".
 	Action string
+	// Writes says that the action would change the table.
+	Writes bool
 	// Err is nil where it is allowed.
 	Err error
 }
@@ -124,13 +126,15 @@ func IsDenied(err error) bool {
 
 // Probe tries each action that a copy needs besides DescribeTable, and changes
 // nothing: what it writes has the condition that the entry core/migration both
-// is there and is not. Each request costs a unit or less.
-func (s *Source) Probe(ctx context.Context) []Access {
+// is there and is not. Each request costs a unit or less. With readOnly it sends
+// nothing that would write, whatever its condition.
+func (s *Source) Probe(ctx context.Context, readOnly bool) []Access {
 	path, key := KeyItem(migrationLockKey)
 	item := itemKey(path, key)
 	never := aws.String("attribute_exists(#path) AND attribute_not_exists(#path)")
 	names := map[string]string{"#path": attrPath}
 	ctx = few(ctx)
+	const reads = 3 // the first ones only read
 	probes := []struct {
 		action string
 		try    func() error
@@ -166,14 +170,17 @@ func (s *Source) Probe(ctx context.Context) []Access {
 			return err
 		}},
 	}
+	if readOnly {
+		probes = probes[:reads]
+	}
 	var out []Access
-	for _, p := range probes {
+	for i, p := range probes {
 		err := p.try()
 		if _, refused := conditionFailed(err); err != nil && !refused {
-			out = append(out, Access{p.action, s.fail(ctx, p.action, err)})
+			out = append(out, Access{p.action, i >= reads, s.fail(ctx, p.action, err)})
 			continue
 		}
-		out = append(out, Access{Action: p.action})
+		out = append(out, Access{Action: p.action, Writes: i >= reads})
 	}
 	return out
 }
@@ -182,6 +189,9 @@ func (s *Source) Probe(ctx context.Context) []Access {
 type Locks struct {
 	// Leader is Vault's leader lock, and Migration the entry core/migration.
 	Leader, Migration *LockHolder
+	// Doubt is why the leader lock does not show whether a Vault is running,
+	// and empty where it does.
+	Doubt string
 }
 
 // A LockHolder is whose a lock is.
@@ -211,10 +221,18 @@ func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
 		out.Leader.Expires, _ = leader.expiry()
 	}
 	item, err := s.getItem(few(ctx), migrationLockKey)
-	if err != nil || item == nil {
+	if err != nil {
 		return out, err
 	}
-	out.Migration = &LockHolder{Name: migratorOf(item), Run: migrationRun(item)}
+	if item != nil {
+		out.Migration = &LockHolder{Name: migratorOf(item), Run: migrationRun(item)}
+	}
+	if _, ours := leader.run(); ours {
+		leader = leader.found()
+	}
+	if out.Doubt, err = s.doubt(few(ctx), leader); err != nil {
+		return out, err
+	}
 	return out, nil
 }
 

@@ -103,7 +103,7 @@ func TestProbeChangesNothing(t *testing.T) {
 				}
 				s, _ := e.source()
 				var got []string
-				for _, a := range s.Probe(e.Context()) {
+				for _, a := range s.Probe(e.Context(), false) {
 					got = append(got, a.Action)
 					if a.Err != nil || a.Denied() {
 						e.Errorf("%s: %v", a.Action, a.Err)
@@ -122,7 +122,7 @@ func TestProbeChangesNothing(t *testing.T) {
 	for _, denied := range actions {
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: denied})
 		s, _ := e.source()
-		for _, a := range s.Probe(t.Context()) {
+		for _, a := range s.Probe(t.Context(), false) {
 			if a.Denied() != (a.Action == denied) {
 				t.Errorf("%s is denied, and %s says %v", denied, a.Action, a.Err)
 			}

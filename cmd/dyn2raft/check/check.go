@@ -16,7 +16,7 @@ const (
 
 // A Result is what one check has found.
 type Result struct {
-	// Check names the check: "unsealed", "free space", "server vault-2".
+	// Check names the check: "unsealed", "disk", "server vault-2".
 	Check  string `json:"check"`
 	Status Status `json:"status"`
 	// Message is what was found, in one line.
@@ -27,6 +27,8 @@ type Result struct {
 	// or there is no answer. That is a warning, and a failure where something
 	// was expected.
 	Unchecked bool `json:"unchecked,omitempty"`
+	// Ignored says that a failure was let pass on demand: it is a warning now.
+	Ignored bool `json:"ignored,omitempty"`
 }
 
 // Count is the number of results with a status.

@@ -93,7 +93,7 @@ func TestScripts(t *testing.T) {
 
 // TestScriptCommandsCanFail shows that what scripts check with can say no.
 func TestScriptCommandsCanFail(t *testing.T) {
-	const table = "table entries=4 entry=secret/one:9\nconfig ha_enabled=true\n"
+	const table = "table entries=14 entry=secret/one:9\nconfig ha_enabled=true\n"
 	const copied = table + "status 0 dyn2raft copy -config migrate.hcl -format json\n"
 	for name, c := range map[string]struct {
 		script string
@@ -107,8 +107,8 @@ func TestScriptCommandsCanFail(t *testing.T) {
 		"json nothing":    {copied + "json perfect true", "no member perfect"},
 		"json no":         {"status 0 dyn2raft version\njson a b", "invalid character"},
 		"json more":       {"status 0 sh -c 'echo {}; echo {}'\njson a b", "something follows"},
-		"copied":          {copied + "put data/vault.db a b\ncopied data", "6 entries"},
-		"copied value":    {copied + "put data/vault.db secret/one b\ncopied data", "5 entries"},
+		"copied":          {copied + "put data/vault.db a b\ncopied data", "16 entries"},
+		"copied value":    {copied + "put data/vault.db secret/one b\ncopied data", "15 entries"},
 		"item":            {table + "item no/such", "item no/such is there: false"},
 		"not item":        {table + "! item secret/one", "item secret/one is there: true"},
 		"kept":            {table + "keep\nstatus 0 dyn2raft copy -config migrate.hcl -keep-source-locked\nkept", "the table is the same: false"},

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -89,6 +90,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
+			ignoreFlag(),
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
 			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
 			parallelFlag(), segmentsFlag(), memoryFlag(), capacityFlag(), retryFlag(),
@@ -137,6 +139,10 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if readBack != "cache" && readBack != "device" {
 		return &usageError{fmt.Sprintf("-readback is %q", readBack), "it takes cache or device"}
 	}
+	ignore, err := ignored(cmd)
+	if err != nil {
+		return err
+	}
 	memory, err := memoryBudget(cmd)
 	if err != nil {
 		return err
@@ -181,6 +187,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
 		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": cmd.String("work-dir"),
 		"start": cmd.String("start"), "keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
+		"ignore": ignore,
 	}}
 	if rec.file == "" {
 		rec.file = verify.ManifestPath(cfg.Destination.Path)
@@ -207,10 +214,17 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Resume:   cmd.Bool("resume"),
 		Restart:  cmd.Bool("restart"),
 		WorkDir:  cmd.String("work-dir"),
-		ReadBack: rec.check,
-		Finish:   rec.write,
-		Progress: &out.tracker,
-		Events:   out.event,
+		Check: func(ctx context.Context) error {
+			return out.beforeCopy(ctx, rec, plan.Options{
+				Config: cfg, Source: src, Workers: workers(cmd, cfg), ReadCapacity: cmd.Float("read-capacity"), Memory: memory,
+				Owner: cmd.String("owner"), WorkDir: cmd.String("work-dir"), Manifest: rec.file, Backup: cmd.IsSet("backup"), Ignore: ignore,
+			})
+		},
+		Uninitialized: slices.Contains(ignore, "initialized"),
+		ReadBack:      rec.check,
+		Finish:        rec.write,
+		Progress:      &out.tracker,
+		Events:        out.event,
 	}
 	if cmd.IsSet("backup") {
 		opts.Begin = func(ctx context.Context) (string, error) { return backup(ctx, cmd, src, out) }
@@ -228,6 +242,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	}
 	if res.InPlace && err != nil {
 		return inPlace(err)
+	}
+	if errors.Is(err, dynamodb.ErrNotStopped) {
+		err = &copier.Error{Err: err, Hint: "stop every Vault that uses the table, then say so with -source-stopped; or, if they elect their leader in this table, put ha_enabled = \"true\" into storage_source"}
 	}
 	if err != nil {
 		return howToGoOn(err, res, cmd, cfg)
@@ -303,6 +320,10 @@ func givenFlags(cmd *cli.Command, but ...string) (out []string) {
 		case !cmd.IsSet(name), cmd.Value(name) == false, slices.Contains(but, name): // -strict=false is no -strict
 		case cmd.Value(name) == true:
 			out = append(out, "-"+name)
+		case len(cmd.StringSlice(name)) > 0:
+			for _, v := range cmd.StringSlice(name) {
+				out = append(out, "-"+name+" "+shellescape.Quote(v))
+			}
 		default:
 			out = append(out, "-"+name+" "+shellescape.Quote(fmt.Sprint(cmd.Value(name))))
 		}
@@ -435,6 +456,7 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.C
 		SessionToken: string(cfg.Source.SessionToken),
 		MaxRetries:   cfg.Source.MaxRetries,
 		HAEnabled:    cfg.Source.HAEnabled,
+		HAStorage:    cfg.HAStorage,
 		KeepLocked:   cmd.Bool("keep-source-locked"),
 		ReadCapacity: cmd.Float("read-capacity"),
 		RetryFor:     cmd.Duration("retry-for"),

@@ -58,8 +58,8 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if opts.Latency < 0 {
 		return &usageError{fmt.Sprintf("-latency is %s", opts.Latency), "it takes a duration such as 5ms"}
 	}
-	if n := cmd.Int("entries"); n < 1 {
-		return &usageError{fmt.Sprintf("-entries is %d", n), "it takes a number from 1 on"}
+	if n := cmd.Int("entries"); n < dynamotest.LeastVault {
+		return &usageError{fmt.Sprintf("-entries is %d", n), fmt.Sprintf("it takes a number from %d on: fewer are no initialized Vault", dynamotest.LeastVault)}
 	}
 	if cmd.IsSet("value-size") && cmd.Int("value-size") < 1 {
 		return &usageError{fmt.Sprintf("-value-size is %d", cmd.Int("value-size")), "it takes a number of bytes from 1 on"}
@@ -75,6 +75,9 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	defer srv.Close()
 	if err := srv.CreateVaultTable(dynamodb.DefaultTable); err != nil {
+		return err
+	}
+	if err := srv.SetTableDetails(dynamodb.DefaultTable, dynamotest.TableDetails{Recovery: true, DeletionProtection: true}); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -111,7 +114,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		return fmt.Errorf("create directory: %w", err)
 	}
 	text := fmt.Sprintf("storage_source \"dynamodb\" {\n  endpoint   = %q\n  access_key = \"any\"\n  secret_key = \"any\"\n}\n\n"+
-		"storage_destination \"raft\" {\n  path    = %q\n  node_id = \"demo-1\"\n}\n\ncluster_addr = \"https://127.0.0.1:8201\"\n", srv.URL, data)
+		"storage_destination \"raft\" {\n  path    = %q\n  node_id = \"demo-1\"\n}\n\ncluster_addr = \"https://192.0.2.1:8201\"\n", srv.URL, data)
 	if err := os.WriteFile(hcl, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}

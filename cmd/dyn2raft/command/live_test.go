@@ -499,7 +499,7 @@ func TestLiveCopy(t *testing.T) {
 	}
 	// All that is on the screen is lines that begin as lines do, and what was
 	// too long for one.
-	begin := regexp.MustCompile(`^(20\d\d-\S+Z? \[|Nothing tells|A Vault that|Copied  |From  |To  |Time  |Rate  |Read  |Limit  |Skipped  |Proof  |Manifest  | {10}\S|Success!)`)
+	begin := regexp.MustCompile(`^(20\d\d-\S+Z? \[|Nothing tells|A Vault that|Copied  |From  |To  |Time  |Rate  |Read  |Limit  |Skipped  |Proof  |Manifest  |Warnings  | {10}\S|Success!)`)
 	for i, l := range lines {
 		if !begin.MatchString(l) && (i == 0 || len(lines[i-1]) < cols-1) {
 			t.Errorf("line %q follows %q", l, lines[max(i-1, 0)])

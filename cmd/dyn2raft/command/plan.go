@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
@@ -31,8 +33,10 @@ func planCommand(std Streams) *cli.Command {
 			"of a provisioned table's read units and until the table throttles, and estimates the copy.\n" +
 			"Run it on the node that gets the copy, as the user who runs Vault, with the flags that\n" +
 			"copy will get: days before, and again in the window with -source-stopped.\n\n" +
+			"Checks that passed are shown with -v only; those that failed come last, and the last line\n" +
+			"names them. copy makes the same checks again, as far as they need no sample.\n\n" +
 			"Exit status 0: no check failed, warnings or not; 3: a check failed; 10: the table can't be\n" +
-			"reached.",
+			"reached, and what needs no table was checked.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
@@ -45,6 +49,9 @@ func planCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
 			manifestFlag("`file` for the record of the copy that copy will be given"),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
+			ignoreFlag(),
+			&cli.BoolFlag{Name: "no-write-probes", Usage: "send no request that could write: whether PutItem, UpdateItem and DeleteItem are allowed is not tried"},
+			&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
 			strictFlag(), levelFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -89,6 +96,10 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if cmd.IsSet("vault-env") && !cmd.IsSet("vault-config") {
 		return &usageError{"-vault-env has no meaning without -vault-config", "give the server's configuration too"}
 	}
+	ignore, err := ignored(cmd)
+	if err != nil {
+		return err
+	}
 	memory, err := memoryBudget(cmd)
 	if err != nil {
 		return err
@@ -109,28 +120,31 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 		out.log.Info("making checks, and reading a sample", "for", cmd.Duration("sample"))
 	}
 	rep, err := plan.Run(ctx, plan.Options{
-		Config:       cfg,
-		Source:       src,
-		Workers:      workers(cmd, cfg),
-		ReadCapacity: cmd.Float("read-capacity"),
-		Memory:       memory,
-		Owner:        cmd.String("owner"),
-		WorkDir:      cmd.String("work-dir"),
-		Manifest:     cmd.String("manifest"),
-		Stopped:      cmd.Bool("source-stopped"),
-		VaultConfig:  cmd.String("vault-config"),
-		VaultEnv:     cmd.String("vault-env"),
-		NoSample:     cmd.Bool("no-sample"),
-		SampleTime:   cmd.Duration("sample"),
+		Config:        cfg,
+		Source:        src,
+		Workers:       workers(cmd, cfg),
+		ReadCapacity:  cmd.Float("read-capacity"),
+		Memory:        memory,
+		Owner:         cmd.String("owner"),
+		WorkDir:       cmd.String("work-dir"),
+		Manifest:      cmd.String("manifest"),
+		Ignore:        ignore,
+		NoWriteProbes: cmd.Bool("no-write-probes"),
+		Stopped:       cmd.Bool("source-stopped"),
+		VaultConfig:   cmd.String("vault-config"),
+		VaultEnv:      cmd.String("vault-env"),
+		NoSample:      cmd.Bool("no-sample"),
+		SampleTime:    cmd.Duration("sample"),
 	})
-	if err != nil {
+	if rep == nil {
 		return err
 	}
-	return out.planned(rep, arn)
+	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), "dyn2raft copy -config "+shellescape.Quote(cmd.String("config"))))
 }
 
-// planned writes a report of plan.
-func (p *printer) planned(rep *plan.Report, backup string) error {
+// planned writes a report of plan: what failed comes last, and what passed only
+// on demand. next is the command that comes next.
+func (p *printer) planned(rep *plan.Report, backup string, passed bool, next string) error {
 	var result error
 	if !rep.Ready() {
 		result = errNotReady
@@ -150,14 +164,28 @@ func (p *printer) planned(rep *plan.Report, backup string) error {
 	say := func(status, name, text string) {
 		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), visible.Text(strings.Join(strings.Fields(text), " ")), p.columns())))
 	}
-	for _, c := range rep.Checks {
-		status := string(c.Status)
+	tell := func(c plan.Result) {
+		status, message, hint := string(c.Status), c.Message, c.Hint
 		if c.Status == plan.Warning || c.Status == plan.Failure {
 			status = strings.ToUpper(status)
 		}
-		say(status, c.Check, c.Message)
-		if c.Hint != "" {
-			say("", "", "hint: "+c.Hint)
+		if c.Ignored {
+			message = "ignored: " + message
+		} else if how := ignoreHint(c.Check); how != "" && c.Status == plan.Failure {
+			hint += "; or let it pass: " + how
+		}
+		say(status, c.Check, message)
+		if hint != "" {
+			say("", "", "hint: "+hint)
+		}
+	}
+	var failed []string
+	for _, c := range rep.Checks {
+		switch {
+		case c.Status == plan.Failure:
+			failed = append(failed, c.Check)
+		case c.Status != plan.Pass || passed:
+			tell(c)
 		}
 	}
 	if e := rep.Estimate; e != nil {
@@ -167,14 +195,28 @@ func (p *printer) planned(rep *plan.Report, backup string) error {
 		}
 		errs = append(errs, p.line(""))
 	}
+	first := "stop every Vault in the window, then: " + next
+	if rep.Count(plan.Warning) > 0 {
+		first = "look at the warnings above; " + first
+	}
+	for _, c := range rep.Checks { // what is seen last is what is to do
+		if c.Status != plan.Failure {
+			continue
+		}
+		tell(c)
+		if c.Check == failed[0] {
+			first = c.Check + ": " + c.Hint
+		}
+	}
 	if backup != "" {
 		errs = append(errs, p.sentence("Backup: %s", backup))
 	}
-	verdict := "Ready"
+	errs = append(errs, p.line(hanging("First: ", visible.Text(first), p.columns())))
+	verdict, which := "Ready", ""
 	if result != nil {
-		verdict = "NOT READY"
+		verdict, which = "NOT READY", ": "+strings.Join(slices.Compact(failed), ", ")
 	}
-	errs = append(errs, p.line(fmt.Sprintf("%s: %d passed, %d with a warning, %d failed.", verdict, rep.Count(plan.Pass), rep.Count(plan.Warning), rep.Count(plan.Failure))))
+	errs = append(errs, p.line(hanging("", fmt.Sprintf("%s: %d passed, %d with a warning, %d failed%s.", verdict, rep.Count(plan.Pass), rep.Count(plan.Warning), len(failed), which), p.columns())))
 	return errors.Join(append(errs, result)...)
 }
 

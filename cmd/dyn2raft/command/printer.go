@@ -337,7 +337,9 @@ type copyRecord struct {
 	Backup      string `json:"backup_arn,omitempty"`
 	// ManifestError says why the manifest is not where it should be.
 	ManifestError string `json:"manifest_error,omitempty"`
-	Message       string `json:"message"`
+	// Warnings are those of the checks before the copy.
+	Warnings []verify.Warning `json:"warnings"`
+	Message  string           `json:"message"`
 }
 
 // copied writes the result of a copy. unlock is the command that frees the table
@@ -350,7 +352,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
-			start, rec.path(), res.Note, rec.failed(), message})
+			start, rec.path(), res.Note, rec.failed(), rec.warnings, message})
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
@@ -397,6 +399,13 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	}
 	if unlock != "" {
 		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `%s`", unlock)
+	}
+	for i, w := range rec.warnings {
+		name := ""
+		if i == 0 {
+			name = "Warnings"
+		}
+		t.row(name, "%s", warningText(w))
 	}
 	return errors.Join(t.flush(), p.line(message))
 }

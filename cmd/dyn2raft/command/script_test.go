@@ -85,7 +85,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		}
 		out := ts.ReadFile("stdout")
 		checkOutput(ts, out, ts.ReadFile("stderr"))
-		if result := got >= exitDone && got <= exitNone && got != exitUsage || args[2] == "demo"; out != "" && !result {
+		if result := got >= exitDone && got <= exitNone && got != exitUsage || args[2] == "demo" || args[2] == "plan"; out != "" && !result {
 			ts.Fatalf("there is no result, and something on standard output")
 		}
 	},
@@ -350,6 +350,7 @@ func settings(ts *testscript.TestScript, args []string, f func(name, value strin
 //	entries=N        Vault-shaped entries
 //	latency=DURATION of each response that reads
 //	throughput=BYTES a second of one response
+//	clock=DURATION   by which the server's clock is ahead
 //	name=NAME        instead of Vault's
 //	keys=wrong       another key schema
 //	status=STATUS    instead of ACTIVE
@@ -375,6 +376,8 @@ func tableCommand(ts *testscript.TestScript, neg bool, args []string) {
 			entries, err = strconv.Atoi(v)
 		case "latency":
 			opts.Latency, err = time.ParseDuration(v)
+		case "clock":
+			opts.Clock, err = time.ParseDuration(v)
 		case "throughput":
 			opts.Throughput, err = strconv.ParseFloat(v, 64)
 		case "name":
@@ -436,6 +439,7 @@ func tableCommand(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Check(s.server.CreateVaultTable(name))
+	ts.Check(s.server.SetTableDetails(name, dynamotest.TableDetails{Recovery: true}))
 	loaded, err := dynamotest.VaultShape{Entries: entries, Seed: 1}.Load(s.server, name)
 	ts.Check(err)
 	s.content = loaded.Content

@@ -47,6 +47,10 @@ const (
 type Config struct {
 	Source      Source
 	Destination Destination
+	// HAStorage is the type of a top-level ha_storage or ha_backend, such as
+	// "raft": the Vaults elect their leader there then, and not in the table.
+	// It is empty where there is none.
+	HAStorage string
 	// ClusterAddr is the top-level cluster_addr as written.
 	ClusterAddr string
 	// Warnings lists what Vault would ignore without a word, in file order.
@@ -260,6 +264,7 @@ func quote(s string) string {
 func (r *reader) config(items []item) *Config {
 	blocks := map[string][]item{}
 	var addrs []item
+	haStorage := ""
 	for _, it := range items {
 		// Vault matches top-level keys without regard to case.
 		switch name := strings.ToLower(it.keys[0]); name {
@@ -267,6 +272,11 @@ func (r *reader) config(items []item) *Config {
 			blocks[name] = append(blocks[name], it)
 		case "cluster_addr":
 			addrs = append(addrs, it)
+		case "ha_storage", "ha_backend":
+			haStorage = "unknown"
+			if len(it.keys) > 1 {
+				haStorage = it.keys[1]
+			}
 		default:
 			if !serverKeys[name] {
 				r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Key: it.keys[0], Suggestion: nearest(name, topLevelKeys)})
@@ -277,7 +287,7 @@ func (r *reader) config(items []item) *Config {
 	if r.serverFile(items, blocks) {
 		return nil
 	}
-	cfg := &Config{}
+	cfg := &Config{HAStorage: haStorage}
 	if b, ok := r.block(items, sourceBlock, blocks[sourceBlock]); ok {
 		cfg.Source = r.source(r.resolve(b, dynamodbKeys))
 	}

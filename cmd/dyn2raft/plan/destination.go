@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +35,18 @@ const (
 
 func (p *planner) destination() {
 	path := p.Config.Destination.Path
+	if !p.atCopy { // which has it in its hands
+		p.contents(path)
+	}
+	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
+		p.owner(path)
+		p.space(path)
+	}
+	p.beside()
+}
+
+// contents looks at what the data directory holds.
+func (p *planner) contents(path string) {
 	state, err := sink.Look(path)
 	if err != nil {
 		p.fail("destination", err.Error(), copier.Hint(err))
@@ -52,9 +66,6 @@ func (p *planner) destination() {
 	default:
 		p.empty(path)
 	}
-	p.owner(path)
-	p.beside()
-	p.space(path)
 }
 
 // finished is the manifest of the copy in the destination, and nil where there is
@@ -148,8 +159,8 @@ func (p *planner) beside() {
 		p.fail("manifest", fmt.Sprintf("%s can't write to %s (%v), where copy writes its manifest", userName(os.Geteuid()), dir, err),
 			"make the directory, and let this user write to it, or name another place with -manifest")
 	default:
-		p.warn("manifest", fmt.Sprintf("%s can't write to %s (%v), where copy writes its manifest and verify its work files", userName(os.Geteuid()), dir, err),
-			"sudo chown it, or give copy another place with -manifest, and verify with -work-dir")
+		p.fail("manifest", fmt.Sprintf("%s can't write to %s (%v), where copy writes its manifest and verify its work files", userName(os.Geteuid()), dir, err),
+			"let this user write to it, or give copy another place with -manifest, and verify with -work-dir")
 	}
 }
 
@@ -168,9 +179,9 @@ func (p *planner) volume(check, dir, need string) (v volume, ok bool) {
 		return v, false
 	}
 	switch kind, unfit := fileSystem(&st); {
-	case unfit != "" && check == "file system":
+	case unfit != "" && check == "file-system":
 		p.warn(check, kind+": "+unfit, "put the data directory on a local disk with ext4 or xfs")
-	case check == "file system":
+	case check == "file-system":
 		p.pass(check, "%s", kind)
 	}
 	return volume{id: st.Fsid, free: int64(st.Bavail) * int64(st.Bsize)}, true //nolint:unconvert // other systems have other types
@@ -178,7 +189,7 @@ func (p *planner) volume(check, dir, need string) (v volume, ok bool) {
 
 // space compares what is free with what is needed, on each file system.
 func (p *planner) space(path string) {
-	at, ok := p.volume("file system", path, "3 times")
+	at, ok := p.volume("file-system", path, "3 times")
 	if !ok {
 		return
 	}
@@ -199,19 +210,19 @@ func (p *planner) space(path string) {
 	}
 	switch {
 	case data == 0:
-		p.warn("free space", size(at.free)+"; how much is needed is not known", "plan 3 times the table's size")
+		p.warn("disk", size(at.free)+" are free; how much is needed is not known", "plan 3 times the table's size")
 	case at.free < need:
-		p.fail("free space", fmt.Sprintf("%s; the copy of %s needs %s while it runs", size(at.free), size(data), size(need)), hint)
+		p.tooSmall("disk", fmt.Sprintf("%s are free; the copy of %s needs %s while it runs", size(at.free), size(data), size(need)), at.free < int64(float64(need)*p.proven()), hint)
 	case at.free < later:
-		p.warn("free space", fmt.Sprintf("%s: enough for the copy of %s, and less than the %s that a node needs later", size(at.free), size(data), size(later)),
+		p.warn("disk", fmt.Sprintf("%s are free: enough for the copy of %s, and less than the %s that a node needs later", size(at.free), size(data), size(later)),
 			"make the file system larger before Vault goes into use")
 	default:
-		p.pass("free space", "%s; the copy of %s needs %s while it runs", size(at.free), size(data), size(need))
+		p.pass("disk", "%s are free; the copy of %s needs %s while it runs", size(at.free), size(data), size(need))
 	}
 	if data == 0 {
 		return
 	}
-	p.pass("other nodes", "give each node that joins %s of disk and as much memory, 3 times the data: Vault maps its file", size(later))
+	p.pass("other-nodes", "give each node that joins %s of disk and as much memory, 3 times the data: Vault maps its file", size(later))
 	total, available, err := memory()
 	switch {
 	case err != nil:
@@ -227,10 +238,31 @@ func (p *planner) space(path string) {
 	}
 }
 
-// work looks at the directory for work files. It tells whether that is on another
+// tooSmall says that a file system has too little room by the size that the
+// table is thought to have. That is a failure only where a sample proves it: the
+// table's own figure is up to six hours old.
+func (p *planner) tooSmall(check, message string, proven bool, hint string) {
+	if proven {
+		p.fail(check, message, hint)
+		return
+	}
+	p.warn(check, message+", if the table's own count of its size is right, which may be 6 hours old", hint)
+}
+
+// proven is the share of the data that a sample has shown to be there, from 0
+// to 1.
+func (p *planner) proven() float64 {
+	e, data := p.report.Estimate, p.data()
+	if e == nil || data == 0 {
+		return 0
+	}
+	return float64(min(e.atLeast, data)) / float64(data)
+}
+
+// work looks at the directory for work files. It reports whether that is on another
 // file system than the destination, with room of its own.
 func (p *planner) work(destination volume, need int64) (elsewhere bool) {
-	const check = "work files"
+	const check = "work-files"
 	if fi, err := os.Stat(p.WorkDir); err != nil || !fi.IsDir() {
 		p.fail(check, p.WorkDir+" is not a directory that is there", "make it, for the user that runs the copy, or name another one with -work-dir")
 		return false
@@ -246,7 +278,8 @@ func (p *planner) work(destination volume, need int64) (elsewhere bool) {
 		p.pass(check, "in %s, on the destination's own file system", p.WorkDir)
 		return false
 	case at.free < need:
-		p.fail(check, fmt.Sprintf("%s are free for %s, and the copy needs %s there", size(at.free), p.WorkDir, size(need)), "make that file system larger, or name another directory with -work-dir")
+		p.tooSmall(check, fmt.Sprintf("%s are free for %s, and the copy needs %s there", size(at.free), p.WorkDir, size(need)), at.free < int64(float64(need)*p.proven()),
+			"make that file system larger, or name another directory with -work-dir")
 	default:
 		p.pass(check, "%s are free for %s; the copy needs %s there", size(at.free), p.WorkDir, size(need))
 	}
@@ -279,34 +312,53 @@ func (p *planner) machine(ctx context.Context) {
 	p.files()
 }
 
+// address looks at the address under which the other nodes are to reach this
+// one.
 func (p *planner) address(ctx context.Context) {
+	const check, hint = "cluster-addr", "write the name or IP under which the other nodes reach this one"
 	host, _, err := net.SplitHostPort(p.Config.Destination.Address)
 	if err != nil {
-		p.fail("cluster_addr", err.Error(), `write cluster_addr = "https://HOST:8201"`)
+		p.fail(check, err.Error(), `write cluster_addr = "https://HOST:8201"`)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	is := func(addrs string) string {
-		if net.ParseIP(host) != nil {
-			return host
-		}
-		return host + " is " + addrs
-	}
-	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil {
-		p.fail("cluster_addr", fmt.Sprintf("%s can't be resolved here: %v", host, err),
-			"other nodes reach this one by that name, and it becomes a part of the copy: enter it in the DNS, or write one that resolves")
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	switch {
+	case err != nil && isLocalhost(host):
+		ips = []netip.Addr{netip.IPv6Loopback()} // by RFC 6761, whatever the resolver says
+	case err != nil:
+		p.warn(check, fmt.Sprintf("%s can't be resolved here yet: %v", host, err),
+			"other nodes reach this one by that name, and it becomes a part of the copy: see that it resolves once Vault runs (a pod's name does only then)")
 		return
 	}
-	for _, a := range addrs {
-		if ip := net.ParseIP(a); ip != nil && ip.IsLoopback() {
-			p.warn("cluster_addr", is(a)+": no other machine reaches this node there",
-				"write the name or IP under which the other nodes reach this one, unless it stays alone")
-			return
-		}
+	said := p.Config.Destination.Address
+	var all []string
+	for _, ip := range ips {
+		all = append(all, ip.Unmap().String())
 	}
-	p.pass("cluster_addr", "%s", is(strings.Join(addrs, ", ")))
+	if _, err := netip.ParseAddr(host); err != nil {
+		said += " is " + strings.Join(all, ", ")
+	}
+	has := func(f func(netip.Addr) bool) bool {
+		return slices.ContainsFunc(ips, func(ip netip.Addr) bool { return f(ip.Unmap()) })
+	}
+	switch {
+	case has(netip.Addr.IsUnspecified), has(netip.Addr.IsMulticast):
+		p.fail(check, said+": no node can be reached there", hint)
+	case has(netip.Addr.IsLoopback):
+		p.warn(check, said+", a loopback address: no other machine reaches this node there", hint+", unless this is a rehearsal on one machine")
+	case has(netip.Addr.IsLinkLocalUnicast):
+		p.warn(check, said+", a link-local address: it is good in one network segment only, and changes", hint)
+	default:
+		p.pass(check, "%s", said)
+	}
+}
+
+// isLocalhost reports whether a name is one that always means this machine.
+func isLocalhost(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
 // nodeID says which node the copy will be for, and looks at whether Vault can
@@ -340,7 +392,7 @@ const enoughFiles = 1024
 func (p *planner) files() {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		p.warn("open files", "the limit could not be looked at: "+err.Error(), "ulimit -n should say at least 1024")
+		p.warn("open-files", "the limit could not be looked at: "+err.Error(), "ulimit -n should say at least 1024")
 		return
 	}
 	p.fileLimit(lim.Cur)
@@ -350,11 +402,11 @@ func (p *planner) fileLimit(most uint64) {
 	least := uint64(p.workers() + 64)
 	switch {
 	case most < least:
-		p.fail("open files", fmt.Sprintf("at most %d, and the copy needs %d", most, least), "raise the limit: ulimit -n 65536, or LimitNOFILE in the unit")
+		p.fail("open-files", fmt.Sprintf("at most %d, and the copy needs %d", most, least), "raise the limit: ulimit -n 65536, or LimitNOFILE in the unit")
 	case most < enoughFiles:
-		p.warn("open files", fmt.Sprintf("at most %d", most), "raise the limit: ulimit -n 65536, or LimitNOFILE in the unit")
+		p.warn("open-files", fmt.Sprintf("at most %d", most), "raise the limit: ulimit -n 65536, or LimitNOFILE in the unit")
 	default:
-		p.pass("open files", "at most %s", humanize.Comma(int64(min(most, 1<<62))))
+		p.pass("open-files", "at most %s", humanize.Comma(int64(min(most, 1<<62))))
 	}
 }
 

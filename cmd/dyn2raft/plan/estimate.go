@@ -23,6 +23,9 @@ type Estimate struct {
 	Entries   int64 `json:"entries"`
 	Bytes     int64 `json:"bytes"`
 	FileBytes int64 `json:"file_bytes"`
+	// atLeast is what a sample has shown the table to hold, in bytes of keys and
+	// values.
+	atLeast int64
 	// Sizes is the mix of the entries' sizes, empty without a sample, and
 	// Largest the largest of the sample, in bytes.
 	Sizes   []SizeClass `json:"sizes,omitempty"`
@@ -221,7 +224,7 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 	if s.items == 0 {
 		return
 	}
-	e.Largest = s.largest
+	e.Largest, e.atLeast = s.largest, s.atLeast()
 	for i, n := range s.sizes {
 		c := SizeClass{Share: float64(n) / float64(max(s.entries, 1))}
 		if i < len(sizeClasses) {

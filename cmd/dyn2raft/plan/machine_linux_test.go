@@ -23,10 +23,10 @@ func TestUnfitFileSystem(t *testing.T) {
 			return nil
 		}
 		p.space(p.Config.Destination.Path)
-		expect(t, p, "file system", c.status, kind)
+		expect(t, p, "file-system", c.status, kind)
 	}
 	p := localPlanner(t)
 	p.statfs = func(string, *unix.Statfs_t) error { return unix.EIO }
 	p.space(p.Config.Destination.Path)
-	expect(t, p, "file system", Warning, "could not be looked at")
+	expect(t, p, "file-system", Warning, "could not be looked at")
 }

@@ -64,7 +64,7 @@ func TestAnotherCopyAtWork(t *testing.T) {
 	p := localPlanner(t)
 	p.locks.Leader = &dynamodb.LockHolder{Name: "dyn2raft run x", Run: "x"}
 	p.vault()
-	expect(t, p, "running Vault", Failure, "another copy is at work: dyn2raft run x")
+	expect(t, p, "running-vault", Warning, "another copy is at work: dyn2raft run x")
 }
 
 func TestNoClock(t *testing.T) {
@@ -84,7 +84,7 @@ func TestAccessUnknown(t *testing.T) {
 	opts.NoSample = true
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "access"); got.Status != Failure || strings.Contains(got.Message, "not allowed") || !strings.Contains(got.Message, "PutItem") {
+	if got := find(t, rep, "write-access"); got.Status != Warning || strings.Contains(got.Message, "not allowed") || !strings.Contains(got.Message, "PutItem") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -120,7 +120,7 @@ func TestWorkFilesElsewhere(t *testing.T) {
 		"not to be written": {here: 4000, there: 1200, work: Failure, free: Pass},
 	} {
 		p := localPlanner(t)
-		p.WorkDir, p.report.Estimate = t.TempDir(), &Estimate{Bytes: data}
+		p.WorkDir, p.report.Estimate = t.TempDir(), &Estimate{Bytes: data, atLeast: data}
 		p.statfs = func(path string, st *unix.Statfs_t) error {
 			st.Bsize = 1 << 20
 			st.Bavail = uint64(c.here)
@@ -139,7 +139,7 @@ func TestWorkFilesElsewhere(t *testing.T) {
 			return nil
 		}
 		p.space(p.Config.Destination.Path)
-		work, free := find(t, p.report, "work files"), find(t, p.report, "free space")
+		work, free := find(t, p.report, "work-files"), find(t, p.report, "disk")
 		if name != "not to be written" && free.Status != c.free || work.Status != c.work {
 			t.Errorf("%s: %+v, %+v", name, work, free)
 		}
@@ -147,7 +147,7 @@ func TestWorkFilesElsewhere(t *testing.T) {
 	p := localPlanner(t)
 	p.WorkDir = "/no/such"
 	p.space(p.Config.Destination.Path)
-	expect(t, p, "work files", Failure, "-work-dir")
+	expect(t, p, "work-files", Failure, "-work-dir")
 }
 
 func TestManifestElsewhere(t *testing.T) {
@@ -191,7 +191,7 @@ func TestLeftLocked(t *testing.T) {
 		}
 		p.locks.Migration = &dynamodb.LockHolder{Name: "somebody", Run: c.run}
 		p.migration()
-		expect(t, p, "migration lock", c.status, c.want)
+		expect(t, p, "migration-lock", c.status, c.want)
 		if state, err := sink.Look(path); err != nil || state != sink.StateComplete {
 			t.Fatalf("%s: %s, %v", name, state, err)
 		}

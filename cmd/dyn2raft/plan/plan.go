@@ -7,13 +7,13 @@ package plan
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
@@ -48,7 +48,7 @@ type Report struct {
 // Count is the number of checks that ended so.
 func (r *Report) Count(s Status) int { return check.Count(r.Checks, s) }
 
-// Ready tells that no check failed.
+// Ready reports that no check failed.
 func (r *Report) Ready() bool { return r.Count(Failure) == 0 }
 
 // Options are for [Run].
@@ -65,6 +65,12 @@ type Options struct {
 	Owner        string
 	WorkDir      string // an existing directory for work files
 	Manifest     string // the file for the record
+	Backup       bool   // the copy makes a backup first
+	// Ignore names checks of the list whose failure is let pass, as a warning.
+	Ignore []string
+	// NoWriteProbes leaves out all requests that would change the table, were it
+	// not for their condition.
+	NoWriteProbes bool
 	// Stopped says that every Vault on the table is stopped. Then one that
 	// runs is a failure; before the window it is what is expected.
 	Stopped bool
@@ -83,48 +89,52 @@ type Options struct {
 	TempDir string
 }
 
-// Run makes the checks and the estimate. What is wrong is in the report. An
-// error says that there is none: that the table can't be reached at all
-// ([copier.ErrSource]), or the context's cause.
+// Run makes the checks and the estimate. What is wrong is in the report. Where
+// the table can't be reached that is a failed check, the others are made as far
+// as they don't need it, and an error ([copier.ErrSource]) comes with the report.
+// The context's cause comes without one.
 //
 // [copier.ErrSource]: https://pkg.go.dev/github.com/dyn2raft/dyn2raft/copier#ErrSource
 func Run(ctx context.Context, opts Options) (*Report, error) {
+	p := newPlanner(opts)
+	err := p.run(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	return p.report, err
+}
+
+func newPlanner(opts Options) *planner {
 	if opts.SampleTime == 0 {
 		opts.SampleTime = defaultSample
 	}
-	p := &planner{Options: opts, report: &Report{
+	return &planner{Options: opts, report: &Report{
 		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path,
 	}}
-	if err := p.run(ctx); err != nil {
-		return nil, err
-	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	return p.report, nil
 }
 
 func (p *planner) run(ctx context.Context) error {
 	readable, err := p.table(ctx)
-	if err != nil {
-		return err
+	if err != nil && context.Cause(ctx) == nil {
+		p.fail("table", err.Error(), copier.Hint(err))
 	}
 	if readable {
 		p.content(ctx)
-		if err := p.estimate(ctx); err != nil {
-			return err
+		if !p.atCopy {
+			p.estimate(ctx)
 		}
 	}
 	p.destination()
 	p.machine(ctx)
 	p.server()
-	return nil
+	return err
 }
 
 // A planner is one run.
 type planner struct {
 	Options
 	report *Report
+	atCopy bool             // the checks are a copy's, see BeforeCopy
 	survey *dynamodb.Survey // nil where the table may not be described
 	// denied are the IAM actions that are missing.
 	denied map[string]bool
@@ -152,12 +162,3 @@ func (p *planner) writable(dir string) error {
 	}
 	return unix.Access(dir, unix.W_OK|unix.X_OK)
 }
-
-func (p *planner) add(s Status, check, hint, format string, a ...any) {
-	p.report.Checks = append(p.report.Checks, Result{Check: check, Status: s, Message: fmt.Sprintf(format, a...), Hint: hint})
-}
-
-func (p *planner) pass(check, format string, a ...any) { p.add(Pass, check, "", format, a...) }
-func (p *planner) note(check, format string, a ...any) { p.add(Note, check, "", format, a...) }
-func (p *planner) warn(check, message, hint string)    { p.add(Warning, check, hint, "%s", message) }
-func (p *planner) fail(check, message, hint string)    { p.add(Failure, check, hint, "%s", message) }

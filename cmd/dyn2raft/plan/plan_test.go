@@ -43,9 +43,15 @@ func (e *env) options() Options {
 	cfg := &config.Config{ClusterAddr: "https://127.0.0.1:8201"}
 	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
 	cfg.Destination = config.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
-	src, err := dynamodb.New(e.Context(), dynamodb.Options{Table: cfg.Source.Table, Endpoint: e.srv.URL, AccessKey: "a", SecretKey: "b"})
+	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), TempDir: e.TempDir()}
+}
+
+func (e *env) source(opts dynamodb.Options) *dynamodb.Source {
+	e.Helper()
+	opts.Table, opts.Endpoint, opts.AccessKey, opts.SecretKey = dynamotest.VaultTable, e.srv.URL, "a", "b"
+	src, err := dynamodb.New(e.Context(), opts)
 	e.ok(err)
-	return Options{Config: cfg, Source: src, TempDir: e.TempDir()}
+	return src
 }
 
 func newEnv(t *testing.T, opts dynamotest.Options) *env {
@@ -112,7 +118,7 @@ func TestNothingWrong(t *testing.T) {
 	before := e.srv.Items(dynamotest.VaultTable)
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	machine := []string{"file system", "free space", "memory", "open files", "cluster_addr"} // this machine's affair
+	machine := []string{"file-system", "disk", "memory", "open-files", "cluster-addr"} // this machine's affair
 	var names []string
 	for _, c := range rep.Checks {
 		names = append(names, c.Check)
@@ -123,8 +129,8 @@ func TestNothingWrong(t *testing.T) {
 			t.Errorf("a %s with hint %q", c.Status, c.Hint)
 		}
 	}
-	for _, want := range append(machine, "table", "access", "clock", "capacity", "recovery", "backup", "deletion", "stream", "replicas",
-		"running Vault", "migration lock", "initialized", "seal", "version", "duration", "destination", "owner", "manifest", "other nodes",
+	for _, want := range append(machine, "table", "access", "clock", "capacity", "write-access", "recovery", "backup", "deletion", "stream", "replicas",
+		"running-vault", "migration-lock", "initialized", "seal", "version", "duration", "destination", "owner", "manifest", "other-nodes",
 		"node-id", "server-path", "server-node-id", "server-cluster-addr", "server-api-addr", "server-mlock", "server-ha-storage", "server-raft-wal", "server-seal") {
 		if !slices.Contains(names, want) {
 			t.Errorf("no check %q in %v", want, names)
@@ -171,13 +177,13 @@ func TestWhatIsWrong(t *testing.T) {
 		status Status
 		want   string // in the message or the hint
 	}{
-		"describe denied": {wrong: denied("DescribeTable"), check: "describe table", status: Failure, want: "dynamodb:DescribeTable"},
+		"describe denied": {wrong: denied("DescribeTable"), check: "table", status: Failure, want: "dynamodb:DescribeTable"},
 		"scan denied":     {wrong: denied("Scan"), check: "access", status: Failure, want: "dynamodb:Scan"},
 		"query denied":    {wrong: denied("Query"), check: "access", status: Failure, want: "dynamodb:Query"},
 		"get denied":      {wrong: denied("GetItem"), check: "access", status: Failure, want: "dynamodb:GetItem"},
-		"put denied":      {wrong: denied("PutItem"), check: "access", status: Failure, want: "dynamodb:PutItem"},
-		"update denied":   {wrong: denied("UpdateItem"), check: "access", status: Failure, want: "dynamodb:UpdateItem"},
-		"delete denied":   {wrong: denied("DeleteItem"), check: "access", status: Failure, want: "dynamodb:DeleteItem"},
+		"put denied":      {wrong: denied("PutItem"), check: "write-access", status: Warning, want: "dynamodb:PutItem"},
+		"update denied":   {wrong: denied("UpdateItem"), check: "write-access", status: Warning, want: "dynamodb:UpdateItem"},
+		"delete denied":   {wrong: denied("DeleteItem"), check: "write-access", status: Warning, want: "dynamodb:DeleteItem"},
 		"recovery denied": {wrong: denied("DescribeContinuousBackups"), check: "recovery", status: Warning, want: "dynamodb:DescribeContinuousBackups"},
 		"backups denied":  {wrong: denied("ListBackups"), check: "backup", status: Warning, want: "dynamodb:ListBackups"},
 		"deleting": {wrong: func(e *env, _ *Options) {
@@ -190,17 +196,33 @@ func TestWhatIsWrong(t *testing.T) {
 		"unprotected": {check: "deletion", status: Warning, want: "update-table"},
 		"stream":      {wrong: details(dynamotest.TableDetails{Stream: types.StreamViewTypeKeysOnly}), check: "stream", status: Warning, want: "KEYS_ONLY"},
 		"replicas":    {wrong: details(dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}), check: "replicas", status: Warning, want: "eu-west-1"},
-		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running Vault", status: Warning, want: "the-leader"},
+		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running-vault", status: Warning, want: "the-leader"},
 		"running, said to be stopped": {wrong: func(e *env, o *Options) {
 			e.leader(time.Hour)
 			o.Stopped = true
-		}, check: "running Vault", status: Failure, want: "the-leader"},
-		"nobody knows":     {check: "running Vault", status: Warning, want: "-source-stopped"},
-		"ha and no leader": {wrong: func(_ *env, o *Options) { o.Config.Source.HAEnabled = true }, check: "running Vault", status: Pass, want: "nobody"},
-		"over":             {wrong: func(e *env, _ *Options) { e.leader(-time.Hour) }, check: "running Vault", status: Warning, want: "does not prove"},
+		}, check: "running-vault", status: Failure, want: "the-leader"},
+		"nobody knows":     {check: "running-vault", status: Warning, want: "-source-stopped"},
+		"ha and no leader": {wrong: func(e *env, o *Options) { o.Source = e.source(dynamodb.Options{HAEnabled: true}) }, check: "running-vault", status: Pass, want: "nobody"},
+		"ha elsewhere": {wrong: func(e *env, o *Options) { o.Source = e.source(dynamodb.Options{HAEnabled: true, HAStorage: "consul"}) },
+			check: "running-vault", status: Warning, want: `unknown: the table has no leader lock, and the configuration has the HA storage "consul"`},
+		"a leader elsewhere": {wrong: func(e *env, o *Options) {
+			o.Source = e.source(dynamodb.Options{HAEnabled: true})
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/leader/0f1e", []byte("x")))
+		}, check: "running-vault", status: Warning, want: "unknown: the table has no leader lock, but the entry core/leader/0f1e"},
+		"another leader than the lock's": {wrong: func(e *env, o *Options) {
+			o.Source = e.source(dynamodb.Options{HAEnabled: true})
+			e.leader(-time.Hour)
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/leader/0f1e", []byte("x")))
+		}, check: "running-vault", status: Warning, want: "unknown: the table's leader lock expired at"},
+		"the lock's own leader": {wrong: func(e *env, o *Options) {
+			o.Source = e.source(dynamodb.Options{HAEnabled: true})
+			e.leader(-time.Hour)
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/leader/the-leader", []byte("x")))
+		}, check: "running-vault", status: Warning, want: "does not prove"},
+		"over": {wrong: func(e *env, _ *Options) { e.leader(-time.Hour) }, check: "running-vault", status: Warning, want: "does not prove"},
 		"migration": {wrong: func(e *env, _ *Options) {
 			e.item("core", "migration", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberB{Value: []byte(`{"start":"2026-11-01T02:03:04Z"}`)}})
-		}, check: "migration lock", status: Failure, want: "vault operator migrate"},
+		}, check: "migration-lock", status: Failure, want: "vault operator migrate"},
 		"no keyring":     {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: Failure, want: "core/keyring"},
 		"no seal config": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "seal-config")) }, check: "initialized", status: Failure, want: "core/seal-config"},
 		"auto-unseal": {wrong: func(e *env, _ *Options) {
@@ -221,8 +243,8 @@ func TestWhatIsWrong(t *testing.T) {
 		"mode":         {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: Warning, want: "0755"},
 		"owner":        {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
 		"no name": {wrong: func(_ *env, o *Options) { o.Config.Destination.Address = "no-such-host.invalid:8201" },
-			check: "cluster_addr", status: Failure, want: "resolved"},
-		"loopback":         {check: "cluster_addr", status: Warning, want: "no other machine"},
+			check: "cluster-addr", status: Warning, want: "resolved"},
+		"loopback":         {check: "cluster-addr", status: Warning, want: "no other machine"},
 		"no server config": {wrong: func(_ *env, o *Options) { o.VaultConfig = "/no/such.hcl" }, check: "server-configuration", status: Failure, want: "no such file"},
 		"little capacity for the flag": {wrong: func(e *env, o *Options) {
 			e.ok(e.srv.SetCapacity(dynamotest.VaultTable, 50, 5))
@@ -289,7 +311,7 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	e.srv.SetFaults()
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "migration lock"); got.Status != Warning || !strings.Contains(got.Hint, "-resume") {
+	if got := find(t, rep, "migration-lock"); got.Status != Warning || !strings.Contains(got.Hint, "-resume") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -299,8 +321,14 @@ func TestUnreachable(t *testing.T) {
 	e := newEnv(t, dynamotest.Options{})
 	opts := e.options()
 	e.srv.Close()
-	if rep, err := Run(t.Context(), opts); rep != nil || !errors.Is(err, copier.ErrSource) {
-		t.Errorf("%+v, %v", rep, err)
+	rep, err := Run(t.Context(), opts)
+	if !errors.Is(err, copier.ErrSource) || find(t, rep, "table").Status != Failure || rep.Ready() {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	for _, local := range []string{"destination", "manifest", "disk", "cluster-addr", "open-files"} {
+		if got := find(t, rep, local); got.Status == Failure {
+			t.Errorf("%+v", got)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -335,9 +363,9 @@ func TestSpace(t *testing.T) {
 		t.Fatalf("memory %d, %v", total, err)
 	}
 	for bytes, want := range map[int64]Status{0: Warning, 1 << 10: Pass, free * 7 / 20: Warning, free: Failure} {
-		p := &planner{report: &Report{Estimate: &Estimate{Bytes: bytes}}}
+		p := &planner{report: &Report{Estimate: &Estimate{Bytes: bytes, atLeast: bytes}}}
 		p.space(dir)
-		if got := find(t, p.report, "free space"); got.Status != want {
+		if got := find(t, p.report, "disk"); got.Status != want {
 			t.Errorf("%d of %d bytes: %+v, expected a %s", bytes, free, got, want)
 		}
 	}

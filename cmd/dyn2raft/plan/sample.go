@@ -43,9 +43,10 @@ type sample struct {
 	sizes          [len(sizeClasses) + 1]int64
 	largest        int64
 	throttled      bool
-	capped         bool // it was not allowed to read as fast as it could
-	complete       bool // the whole table was read
-	segments, done int  // for tables that don't tell how large they are
+	capped         bool  // it was not allowed to read as fast as it could
+	complete       bool  // the whole table was read
+	segments, done int   // for tables that don't tell how large they are
+	first, seen    int64 // bytes of the segments' first pages, and of how many
 	took           time.Duration
 
 	workers int // at the most
@@ -57,6 +58,16 @@ type sample struct {
 	saturated bool
 	cpu       float64      // processor seconds a byte
 	batch     copier.Batch // some of the entries
+}
+
+// atLeast is what the table holds at least, in bytes of keys and values: chance
+// chose the segments that were read, so that the others hold as much as the
+// first pages of these.
+func (s *sample) atLeast() int64 {
+	if s.seen == 0 {
+		return s.bytes
+	}
+	return max(s.bytes, s.first/s.seen*int64(s.segments))
 }
 
 // sizeClasses are the upper bounds of the size mix, in bytes of key and value.
@@ -259,7 +270,10 @@ func (s *sampler) work(ctx context.Context) error {
 		if err == nil {
 			s.busy--
 			s.begun = append(s.begun, info.Next...)
-			s.add(&page, info, took)
+			if s.add(&page, info, took); len(seg.Resume) == 0 {
+				s.first += page.Bytes()
+				s.seen++
+			}
 		}
 		full := s.bytes >= sampleBytes
 		s.mu.Unlock()

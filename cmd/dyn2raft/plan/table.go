@@ -15,13 +15,13 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// table makes the checks of the table as a whole. It tells whether there is any
+// table makes the checks of the table as a whole. It reports whether there is any
 // use in looking into it. An error says that the table can't be reached.
 func (p *planner) table(ctx context.Context) (readable bool, err error) {
 	survey, err := p.Source.Survey(ctx)
 	switch {
 	case dynamodb.IsDenied(err):
-		p.fail("describe table", err.Error(), copier.Hint(err))
+		p.fail("table", err.Error(), copier.Hint(err))
 		p.access(ctx)
 		return false, nil
 	case err != nil:
@@ -42,30 +42,58 @@ func (p *planner) table(ctx context.Context) (readable bool, err error) {
 	return !p.denied["GetItem"], nil
 }
 
-// access tells which IAM actions are missing.
+// access finds out which IAM actions are missing.
 func (p *planner) access(ctx context.Context) {
 	p.denied = map[string]bool{}
-	var allowed, missing []string
-	for _, a := range p.Source.Probe(ctx) {
+	type probed struct{ allowed, missing []string }
+	found := map[string]*probed{"access": {}, "write-access": {}}
+	ctx, cancel := p.soon(ctx)
+	defer cancel()
+	for _, a := range p.Source.Probe(ctx, p.NoWriteProbes) {
+		check := "access"
+		if a.Writes {
+			check = "write-access"
+		}
 		switch {
 		case a.Err == nil:
-			allowed = append(allowed, a.Action)
+			found[check].allowed = append(found[check].allowed, a.Action)
 		case a.Denied():
 			p.denied[a.Action] = true
-			missing = append(missing, "dynamodb:"+a.Action)
+			found[check].missing = append(found[check].missing, "dynamodb:"+a.Action)
+		case p.atCopy: // which tries again, for longer
 		default:
 			p.denied[a.Action] = true // could not be tried: others would fail too
-			p.fail("access", a.Err.Error(), copier.Hint(a.Err))
+			p.fail(check, a.Err.Error(), copier.Hint(a.Err))
 		}
 	}
-	if len(missing) > 0 {
-		p.fail("access", "these IAM actions on the table are not allowed: "+strings.Join(missing, ", "),
-			"add them to the policy of these credentials; docs/iam.md has the whole policy")
-		return
+	const hint = "add them to the policy of these credentials; docs/iam.md has the whole policy"
+	if f := found["access"]; len(f.missing) > 0 {
+		p.fail("access", "these IAM actions on the table are not allowed: "+strings.Join(f.missing, ", "), hint)
+	} else if len(f.allowed) == 3 {
+		p.pass("access", "allowed: %s", strings.Join(f.allowed, ", "))
 	}
-	if len(p.denied) == 0 {
-		p.pass("access", "allowed: %s (tried with conditions that never hold)", strings.Join(allowed, ", "))
+	f := found["write-access"]
+	said := "these IAM actions on the table, with which a copy locks it and frees it, are not allowed: " + strings.Join(f.missing, ", ")
+	switch {
+	case p.NoWriteProbes:
+		p.report.Checks = append(p.report.Checks, Result{Check: "write-access", Status: Warning, Unchecked: true,
+			Message: "not tried, on demand: PutItem, UpdateItem, DeleteItem",
+			Hint:    "see that the policy of the credentials for the copy has them; docs/iam.md has the whole policy"})
+	case len(f.missing) == 1 && p.denied["DeleteItem"]:
+		p.warn("write-access", said+": the copy can't free the table at its end", hint)
+	case len(f.missing) > 0:
+		p.fail("write-access", said, hint)
+	case len(f.allowed) == 3:
+		p.pass("write-access", "allowed: %s (tried with conditions that never hold)", strings.Join(f.allowed, ", "))
 	}
+}
+
+// soon bounds requests whose answer a copy can do without.
+func (p *planner) soon(ctx context.Context) (context.Context, context.CancelFunc) {
+	if !p.atCopy {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, 3*time.Second)
 }
 
 // Clocks may differ by as much as a request's signature allows, which is 5
@@ -113,8 +141,16 @@ func (p *planner) billing() {
 const recentBackup = 24 * time.Hour
 
 func (p *planner) backups(ctx context.Context) {
+	if p.Backup {
+		return // there will be one
+	}
+	ctx, cancel := p.soon(ctx)
+	defer cancel()
 	from, until, err := p.Source.Recovery(ctx)
 	recovery := !until.IsZero()
+	if p.atCopy && recovery {
+		return
+	}
 	switch {
 	case err != nil:
 		p.warn("recovery", "point-in-time recovery could not be looked at: "+err.Error(),
@@ -130,7 +166,7 @@ func (p *planner) backups(ctx context.Context) {
 	case err != nil:
 		p.warn("backup", "the table's backups could not be listed: "+err.Error(), "allow dynamodb:ListBackups, or see for yourself: aws dynamodb list-backups --table-name "+p.survey.Name)
 	case len(list) == 0:
-		p.warn("backup", "the table has no on-demand backup", "copy with -backup NAME makes one before the first read")
+		p.warn("backup", "the table has no backup, on demand or by AWS Backup", "copy with -backup NAME makes one before the first read")
 	default:
 		last := list[len(list)-1]
 		age := time.Since(last.Created)
@@ -139,7 +175,7 @@ func (p *planner) backups(ctx context.Context) {
 				"what Vault has written since is not in it: copy with -backup NAME makes one before the first read")
 			break
 		}
-		p.pass("backup", "%d on-demand; the last, %s, is %s old", len(list), last.Name, longTime(age))
+		p.pass("backup", "%d; the last, %s, is %s old", len(list), last.Name, longTime(age))
 	}
 }
 
@@ -183,24 +219,21 @@ func (p *planner) content(ctx context.Context) {
 
 func (p *planner) vault() {
 	l := p.locks.Leader
-	ha := p.Config.Source.HAEnabled
 	switch {
-	case l == nil && ha:
-		p.pass("running Vault", "none: nobody holds the leader lock")
-	case l == nil && p.Stopped:
-		p.pass("running Vault", "nothing in the table tells; all are stopped, you say (-source-stopped)")
+	case p.locks.Doubt != "" && p.Stopped:
+		p.pass("running-vault", "unknown: nothing in the table tells; all are stopped, you say (-source-stopped)")
+	case p.locks.Doubt != "":
+		p.warn("running-vault", "unknown: "+p.locks.Doubt,
+			"make sure that every Vault is stopped before the copy, which asks for that, or wants -source-stopped")
 	case l == nil:
-		p.warn("running Vault", "nothing in the table tells whether one is running: it has no leader lock, and storage_source does not say ha_enabled",
-			"make sure that every Vault is stopped before the copy, and say so with -source-stopped")
+		p.pass("running-vault", "none: nobody holds the leader lock")
 	case l.Run != "" && !l.Expired:
-		p.fail("running Vault", "another copy is at work: "+l.Name, "let it end")
-	case !l.Expired && p.Stopped:
-		p.fail("running Vault", "one is running: "+l.Name, "stop every Vault that uses the table; its lock expires 15 s after the last renewal")
+		p.fail("running-vault", "another copy is at work: "+l.Name, "let it end")
 	case !l.Expired:
-		p.warn("running Vault", "one is running: "+l.Name, "stop every Vault before the copy: it refuses to start while one runs")
+		p.fail("running-vault", "one is running: "+l.Name, "stop every Vault before the copy, which refuses to start while one runs; its lock expires 15 s after the last renewal")
 	default:
 		// Vault only logs a failed renewal, and serves on.
-		p.warn("running Vault", "the leader lock, of "+l.Name+", has expired, which does not prove that its holder has stopped",
+		p.warn("running-vault", "the leader lock, of "+l.Name+", has expired, which does not prove that its holder has stopped",
 			"make sure that every Vault is stopped; a copy watches the lock for 11 s, takes it, and holds it for 30 s before it reads")
 	}
 }
@@ -208,63 +241,47 @@ func (p *planner) vault() {
 func (p *planner) migration() {
 	m := p.locks.Migration
 	if m == nil {
-		p.pass("migration lock", "none")
+		p.pass("migration-lock", "none")
 		return
 	}
 	said := "core/migration is in the table, put by " + m.Name
 	if _, setup, err := copier.ReadStatus(sink.WorkDir(p.Config.Destination.Path)); err == nil && setup != nil && m.Run != "" && setup.RunID == m.Run {
-		p.warn("migration lock", said+", which has an unfinished copy in the destination", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
+		p.warn("migration-lock", said+", which has an unfinished copy in the destination", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
 		return
 	}
 	if done := p.finished(); done != nil && m.Run != "" && done.RunID == m.Run {
-		p.warn("migration lock", said+": left on purpose by the finished copy, in "+p.Config.Destination.Path+" since "+done.End.UTC().Format(time.RFC3339),
+		p.warn("migration-lock", said+": left on purpose by the finished copy, in "+p.Config.Destination.Path+" since "+done.End.UTC().Format(time.RFC3339),
 			"leave it: it keeps old Vaults from starting. `dyn2raft copy -config … -reset` is only for the way back to the old cluster")
 		return
 	}
 	if m.Run != "" {
-		p.fail("migration lock", said+": neither a copy nor a Vault starts",
+		p.fail("migration-lock", said+": neither a copy nor a Vault starts",
 			"if that run is at work, let it end; if it has finished, here or on another node, and left the lock on purpose (-keep-source-locked), leave it; if it is dead, go on with it where it was begun (--resume), or remove the lock: dyn2raft copy -config … -reset")
 		return
 	}
-	p.fail("migration lock", said+": neither a copy nor a Vault starts",
+	p.fail("migration-lock", said+": neither a copy nor a Vault starts",
 		"if that migration is running, let it end; if it is dead, remove the lock: dyn2raft copy -config … -reset")
 }
 
-// Entries that every initialized Vault has. Their names, and that the seal's
-// configuration is JSON with a member "type", are the same from Vault 1.0 to
-// 1.21.
-const (
-	keyringKey    = "core/keyring"
-	sealConfigKey = "core/seal-config"
-)
-
 func (p *planner) initialized(ctx context.Context) {
-	_, keyring, err := p.Source.Value(ctx, keyringKey)
-	value, seal, err2 := p.Source.Value(ctx, sealConfigKey)
-	if err = errors.Join(err, err2); err != nil {
+	value, err := copier.CheckVault(ctx, p.Source)
+	switch {
+	case errors.Is(err, copier.ErrNotAVault):
+		p.fail("initialized", err.Error()+"; "+p.whatItIs(ctx),
+			"a Vault would start on the copy as a new one: check table and region in storage_source, and what beats them in the environment")
+		return
+	case err != nil:
 		p.fail("initialized", err.Error(), copier.Hint(err))
 		return
 	}
-	var missing []string
-	if !keyring {
-		missing = append(missing, keyringKey)
-	}
-	if !seal {
-		missing = append(missing, sealConfigKey)
-	}
-	if len(missing) > 0 {
-		p.fail("initialized", "no initialized Vault has used this table: it has no "+strings.Join(missing, " and no "),
-			"a Vault would start on the copy as a new one: check table and region in storage_source, and what beats them in the environment")
-		return
-	}
-	p.pass("initialized", "%s and %s are there", keyringKey, sealConfigKey)
+	p.pass("initialized", "core/keyring and core/seal-config are there")
 	var conf struct {
 		Type      string `json:"type"`
 		Shares    int    `json:"secret_shares"`
 		Threshold int    `json:"secret_threshold"`
 	}
 	if err := json.Unmarshal(value, &conf); err != nil {
-		p.warn("seal", sealConfigKey+" is not the JSON that Vault writes", "find out how this Vault is unsealed, and who has its keys, before the window")
+		p.warn("seal", "core/seal-config is not the JSON that Vault writes", "find out how this Vault is unsealed, and who has its keys, before the window")
 		return
 	}
 	p.seal = conf.Type
@@ -279,7 +296,29 @@ func (p *planner) initialized(ctx context.Context) {
 	}
 }
 
+// whatItIs says what a table of no initialized Vault probably is.
+func (p *planner) whatItIs(ctx context.Context) string {
+	var page copier.Batch
+	locks := 0
+	for next := []copier.Segment{{Total: 1}}; len(next) > 0; {
+		read, err := p.Source.ReadPage(ctx, next[0], &page)
+		switch {
+		case err != nil || page.Len() > 0:
+			return "it holds other entries: a part of a Vault's data, or another program's"
+		}
+		locks += len(read.Locks)
+		next = append(read.Next, next[1:]...)
+	}
+	const wrong = "Vault makes such a table by itself when it is started with a wrong table name or region"
+	if locks > 0 {
+		return "it holds nothing but locks: it is probably the HA storage of a Vault whose data are elsewhere (S3, Consul, files), or " + wrong
+	}
+	return "it is empty: " + wrong
+}
+
 func (p *planner) versions(ctx context.Context) {
+	ctx, cancel := p.soon(ctx)
+	defer cancel()
 	list, err := p.Source.Versions(ctx)
 	switch {
 	case err != nil:

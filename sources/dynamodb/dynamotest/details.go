@@ -17,6 +17,7 @@ type TableDetails struct {
 	Stream             types.StreamViewType // "" is no stream
 	Replicas           []string             // other regions
 	Recovery           bool                 // point-in-time recovery is on
+	AWSBackup          time.Time            // when AWS Backup made a backup; zero is none
 }
 
 // SetTableDetails sets what is said of a table.
@@ -190,7 +191,10 @@ func (s *Server) backup(arn string) (*table, *backup) {
 }
 
 func (c *call) listBackups() ([]byte, error) {
-	var in struct{ TableName string }
+	var in struct {
+		TableName  string
+		BackupType types.BackupTypeFilter
+	}
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
@@ -202,11 +206,20 @@ func (c *call) listBackups() ([]byte, error) {
 	list := []any{}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for _, b := range t.backups {
+	add := func(b backupDetails) {
 		list = append(list, struct {
 			backupDetails
 			TableArn, TableId, TableName string
-		}{b.details(now), t.arn(), t.id, t.name})
+		}{b, t.arn(), t.id, t.name})
+	}
+	if in.BackupType != types.BackupTypeFilterAwsBackup {
+		for _, b := range t.backups {
+			add(b.details(now))
+		}
+	}
+	if all := in.BackupType == types.BackupTypeFilterAll || in.BackupType == types.BackupTypeFilterAwsBackup; all && !t.details.AWSBackup.IsZero() {
+		add(backupDetails{"arn:aws:backup:us-east-1:000000000000:recovery-point:" + t.id, seconds(t.details.AWSBackup), "aws-backup",
+			types.BackupStatusAvailable, types.BackupTypeAwsBackup, 0})
 	}
 	return json.Marshal(map[string]any{"BackupSummaries": list})
 }

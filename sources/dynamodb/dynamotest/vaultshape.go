@@ -24,7 +24,7 @@ import (
 // among them: names with a leading underscore, spaces and unicode, an entry
 // with an empty value, and entries without directory markers (orphans).
 type VaultShape struct {
-	Entries     int    // how many entries to make
+	Entries     int    // how many entries to make; from LeastVault on they are an initialized Vault's
 	Seed        uint64 // other seeds give other names and values
 	ValueSize   int    // mean size of a value in bytes; 0 is 800. From about 10,000 on the largest values hit the service's limit and the mean stays below
 	ExpiredLock bool   // Load also writes a leader lock core/_lock that expired an hour ago; it is no entry
@@ -45,6 +45,10 @@ const (
 	cipherHead             = "\x00\x00\x00\x01\x02"
 	emptyEntry, firstRound = 25, 40
 )
+
+// LeastVault is how many entries of a shape have the keyring and the seal's
+// configuration among them, without which there is no initialized Vault.
+const LeastVault = 14
 
 // An entry of the shape. An orphan's directory has no marker.
 type shapeEntry struct {

@@ -1,0 +1,86 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+func ignoreFlag() cli.Flag {
+	return repeatable{&cli.StringSliceFlag{Name: "ignore", Usage: "let this `check` pass although it fails, and put that on record: " + strings.Join(plan.Ignorable(), ", ") + "; may be given several times"}}
+}
+
+// A repeatable flag is shown in the help like any other.
+type repeatable struct{ *cli.StringSliceFlag }
+
+func (repeatable) IsMultiValueFlag() bool { return false }
+
+func (r repeatable) String() string { return cli.FlagStringer(r) }
+
+// ignored are the values of -ignore.
+func ignored(cmd *cli.Command) ([]string, error) {
+	names := cmd.StringSlice("ignore")
+	known := plan.Ignorable()
+	for _, name := range names {
+		if slices.Contains(known, name) {
+			continue
+		}
+		for _, c := range plan.Checks() {
+			if c.Name == name && c.Never {
+				return nil, &usageError{fmt.Sprintf("-ignore %s: this check can't be let pass: %s", name, c.What), "clear the cause; these can be: " + strings.Join(known, ", ")}
+			}
+		}
+		return nil, &usageError{fmt.Sprintf("-ignore %s: no check of that name can fail", name), didYouMean("-ignore ", nearest(name, known)) + "these can be let pass: " + strings.Join(known, ", ")}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// ignoreHint says how a failed check is let pass, where it can be.
+func ignoreHint(check string) string {
+	if !slices.Contains(plan.Ignorable(), check) {
+		return ""
+	}
+	return "-ignore " + check
+}
+
+// beforeCopy makes the checks that a copy shares with plan, before anything is
+// locked. Warnings go on record; a failure ends the copy.
+func (p *printer) beforeCopy(ctx context.Context, rec *manifestWriter, opts plan.Options) error {
+	results, err := plan.BeforeCopy(ctx, opts)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	rec.warnings = []verify.Warning{}
+	for _, r := range results {
+		if r.Status == plan.Failure {
+			hint := r.Hint
+			if how := ignoreHint(r.Check); how != "" {
+				hint = strings.TrimPrefix(hint+"\nto copy in spite of it: the same command with "+how, "\n")
+			}
+			failed = append(failed, &copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message), Hint: hint})
+			continue
+		}
+		w := verify.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}
+		rec.warnings = append(rec.warnings, w)
+		p.log.Warn(warningText(w), "hint", r.Hint)
+	}
+	return errors.Join(failed...)
+}
+
+// warningText is a warning in one line.
+func warningText(w verify.Warning) string {
+	if w.Ignored {
+		return w.Check + ": ignored: " + w.Message
+	}
+	return w.Check + ": " + w.Message
+}

@@ -1,0 +1,40 @@
+package copier
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Entries that every initialized Vault has. Their names are the same from Vault
+// 1.0 to 1.21.
+const (
+	keyringKey    = "core/keyring"
+	sealConfigKey = "core/seal-config"
+)
+
+// A Getter is a [Source] that can be asked for one entry.
+type Getter interface {
+	// Value returns what is stored under a Vault key, and false where nothing is.
+	Value(ctx context.Context, key string) ([]byte, bool, error)
+}
+
+// CheckVault returns the seal configuration of the Vault that a source belongs
+// to. An error wraps [ErrNotAVault] where that, or the keyring, is missing or
+// empty: a Vault that starts on a copy of such a source finds itself not
+// initialized.
+func CheckVault(ctx context.Context, src Getter) (sealConfig []byte, err error) {
+	var missing []string
+	for _, key := range []string{keyringKey, sealConfigKey} {
+		if sealConfig, _, err = src.Value(ctx, key); err != nil {
+			return nil, err
+		}
+		if len(sealConfig) == 0 {
+			missing = append(missing, key)
+		}
+	}
+	if missing != nil {
+		return nil, &Error{Kind: ErrSource, Err: fmt.Errorf("%w: it has no %s", ErrNotAVault, strings.Join(missing, " and no "))}
+	}
+	return sealConfig, nil
+}
