@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 		os.Exit(Main(os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv}))
-	}})
+	}, drawing: draw})
 }
 
 // uidVariable makes a dyn2raft that root's tests start run as another user.

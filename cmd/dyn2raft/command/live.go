@@ -1,10 +1,10 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -13,20 +13,12 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/hashicorp/go-hclog"
 	"github.com/mattn/go-runewidth"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
-
-// The live block is drawn by mpb: it takes several lines of any content, prints
-// what is written meanwhile above them, asks for the terminal's size at each
-// frame, and lets us replace how it writes to the terminal, see console. Of the
-// others that are kept, pb and progressbar draw bars of one line and know
-// nothing of log lines, and bubbletea takes over the keyboard and the signals.
 
 // A screen is standard error: everything that is not a result goes through it,
 // so that log lines and the live block don't garble each other. It is safe for
@@ -39,8 +31,8 @@ type screen struct {
 
 	mu    sync.Mutex
 	json  hclog.Logger // set where all lines are JSON
-	block *mpb.Progress
-	con   *console
+	frame string       // the block as it was written; empty where there is none
+	stop  func()       // ends what draws the block; nil where nothing does
 }
 
 // newScreen returns out as a screen. An out that is one already is returned
@@ -58,17 +50,11 @@ func newScreen(out io.Writer, env func(string) (string, bool)) *screen {
 	return s
 }
 
-// Write writes lines, above the live block where there is one.
+// Write writes whole lines, above the live block where there is one.
 func (s *screen) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text := visible.Lines(b)
-	if s.block != nil {
-		if _, err := s.block.Write(text); err == nil {
-			return len(b), nil
-		} // it has ended, as it does on a terminal that hung up
-	}
-	if _, err := s.out.Write(text); err != nil {
+	if _, err := io.WriteString(s.out, s.erase()+string(visible.Lines(b))+s.frame); err != nil {
 		return 0, err
 	}
 	return len(b), nil
@@ -99,42 +85,45 @@ const refresh = 200 * time.Millisecond
 const blockLines = 5
 
 // show draws a block until hide is called. rows returns its lines, of at most
-// width columns each; it must not write to the screen.
+// width columns each. It may be called while a block is shown, and does nothing then.
 func (s *screen) show(rows func(width int) [blockLines]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.block != nil || !s.live {
+	if s.stop != nil || !s.live {
 		return
 	}
-	s.con = &console{out: s.out, size: func() (int, int, error) { return term.GetSize(int(s.tty.Fd())) }}
-	s.block = mpb.New(mpb.WithConsoleWriter(s.con), mpb.WithRefreshRate(refresh))
-	var frame [blockLines]string // of the rows, the first is asked for first
-	var fillers []mpb.BarFiller
-	for i := range blockLines {
-		fillers = append(fillers, mpb.BarFillerFunc(func(w io.Writer, stat decor.Statistics) error {
-			if i == 0 {
-				frame = rows(stat.AvailableWidth)
-				_, err := io.WriteString(w, frame[0])
-				return err
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(refresh)
+		defer tick.Stop()
+		for {
+			s.draw(rows)
+			select {
+			case <-tick.C:
+			case <-done:
+				return
 			}
-			_, err := io.WriteString(w, frame[i]+"\n")
-			return err
-		}))
-	}
-	_, _ = s.block.Add(0, fillers[0], mpb.BarFillerTrim(), mpb.BarBtmExtender(fillers[1:]...)) // fails only after its end
+		}
+	})
+	s.stop = func() { close(done); wg.Wait() }
 }
 
-// hide removes the block, and leaves the cursor where it began. It may be
-// called when there is none.
-func (s *screen) hide() (was bool) {
+// hide removes the block, and leaves the cursor where it began. It reports
+// whether there was one.
+func (s *screen) hide() bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.block == nil {
+	stop := s.stop
+	s.stop = nil
+	s.mu.Unlock()
+	if stop == nil {
 		return false
 	}
-	s.block.Shutdown()
-	s.con.end()
-	s.block, s.con = nil, nil
+	stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = io.WriteString(s.out, s.erase()) // a terminal that is gone takes nothing more
+	s.frame = ""
 	return true
 }
 
@@ -164,51 +153,9 @@ func (s tellingSource) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 	return info, err
 }
 
-// A console writes frames of a block to a terminal, for mpb. In place of mpb's
-// own it leaves the cursor where the block begins, and breaks no line of it:
-// a terminal that changes its size keeps the cursor with its line, and all that
-// is below is the block, however many rows its lines take by now. So it does not
-// matter either that a terminal in a window that is being dragged tells its size
-// late, as tmux does. It erases row by row: what tmux is told to erase from the
-// screen's first place to its end, it puts into its history.
-// mpb calls all methods from one goroutine.
-type console struct {
-	out  io.Writer
-	size func() (columns, rows int, err error)
-
-	above bytes.Buffer // lines that go above the block
-	rows  bytes.Buffer // the block
-	high  int          // how many rows the terminal has
-	drawn bool         // there is a block below the cursor
-}
-
 // maxWidth bounds the block's width on a wide terminal: a bar is no clearer for
 // being longer, and the figures are to be close to each other.
 const maxWidth = 110
-
-// Write takes lines for above the block.
-func (c *console) Write(b []byte) (int, error) { return c.above.Write(b) }
-
-// ReadFrom takes lines of the block.
-func (c *console) ReadFrom(r io.Reader) (int64, error) { return c.rows.ReadFrom(r) }
-
-// IsTerminal makes mpb draw.
-func (c *console) IsTerminal() bool { return true }
-
-// GetTermSize returns what there is room for: the last column stays free, since
-// terminals differ in what they do behind it, and so does a row. A terminal that
-// knows no size is taken for one of 80 columns.
-func (c *console) GetTermSize() (width, height int, err error) {
-	cols, rows, err := c.size()
-	if err != nil {
-		return 0, 0, err
-	}
-	if cols == 0 || rows == 0 {
-		cols, rows = 80, 24
-	}
-	c.high = rows
-	return max(min(cols-1, maxWidth), 1), max(rows-1, 0), nil
-}
 
 const (
 	eraseRow   = "\x1b[2K"
@@ -219,36 +166,50 @@ const (
 	breakLong  = "\x1b[?7h"
 )
 
-// Flush replaces the block by what was written since the last call. How many
-// lines the block has is counted here: mpb's own count is wrong where the
-// terminal has fewer rows than the block.
-func (c *console) Flush(int) error {
-	text := c.erase() + c.above.String()
-	if block := strings.TrimSuffix(c.rows.String(), "\n"); block != "" {
-		text += breakNone + block + breakLong + "\r"
-		if up := strings.Count(block, "\n"); up > 0 {
-			text += fmt.Sprintf("\x1b[%dA", up)
-		}
-		c.drawn = true
+// draw replaces the block. The last column stays free, since terminals differ in
+// what they do behind it, and so does a row: a block that scrolls can't be erased.
+// The cursor is left where the block begins, and no line of it is broken. A
+// terminal that changes its size keeps the cursor with its line, and all that is
+// below is the block, however many rows its lines take by now: neither these nor
+// the rows of a long line above them are counted. Only what a window that is made
+// narrow pushes off the screen can't be erased.
+func (s *screen) draw(rows func(width int) [blockLines]string) {
+	cols, high := s.size()
+	lines := rows(max(min(cols-1, maxWidth), 1))
+	n := min(blockLines, high-1)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := s.erase()
+	s.frame = ""
+	if n > 0 {
+		s.frame = breakNone + strings.Join(lines[:n], "\n") + breakLong + "\r"
 	}
-	c.above.Reset()
-	c.rows.Reset()
-	_, err := io.WriteString(c.out, text)
-	return err
+	if n > 1 {
+		s.frame += fmt.Sprintf("\x1b[%dA", n-1)
+	}
+	_, _ = io.WriteString(s.out, text+s.frame) // a terminal that is gone takes nothing more
 }
 
-// end removes the block and writes what is left to go above it.
-func (c *console) end() {
-	_, _ = io.WriteString(c.out, c.erase()+c.above.String()) // a terminal that is gone takes nothing more
-}
-
-// erase is what removes the block from the terminal.
-func (c *console) erase() string {
-	if !c.drawn {
+// erase is what removes the block from the terminal. It goes row by row: what
+// tmux is told to erase from the screen's first place to its end, it puts into
+// its history.
+func (s *screen) erase() string {
+	if s.frame == "" {
 		return ""
 	}
-	c.drawn = false
-	return "\r" + saveCursor + strings.Repeat(eraseRow+downOne, c.high) + backToIt
+	_, high := s.size()
+	return "\r" + saveCursor + strings.Repeat(eraseRow+downOne, high) + backToIt
+}
+
+// size is that of the terminal. One that knows no size is assumed to have 80
+// columns and 24 rows.
+func (s *screen) size() (cols, rows int) {
+	cols, rows, err := term.GetSize(int(s.tty.Fd()))
+	if err != nil || cols == 0 || rows == 0 {
+		return 80, 24
+	}
+	return cols, rows
 }
 
 // up puts the cursor so many lines up, and removes what is below.
@@ -266,7 +227,7 @@ func (s *screen) leave() {
 		return // somebody is writing
 	}
 	defer s.mu.Unlock()
-	if s.block != nil {
+	if s.frame != "" {
 		_, _ = io.WriteString(s.out, strings.Repeat(downOne, blockLines-1)+"\r\n")
 	}
 }
@@ -470,17 +431,19 @@ func roughly(d time.Duration) string {
 	}
 }
 
-// bar is mpb's bar.
+// bar is a bar of so many columns, and nothing where it would be too short.
 func (v view) bar(width int, done float64) string {
 	if width < 10 {
 		return ""
 	}
-	var b strings.Builder
-	style := mpb.BarStyle().Padding(" ")
-	if v.color {
-		paint := func(s string) string { return green + s + normal }
-		style = style.FillerMeta(paint).TipMeta(paint)
+	room := width - 2
+	n := int(math.Round(done * float64(room)))
+	filled := strings.Repeat("=", n)
+	if n > 0 && done < 1 {
+		filled = filled[1:] + ">"
 	}
-	_ = style.Build().Fill(&b, decor.Statistics{AvailableWidth: width, Total: 1000, Current: int64(1000 * done), Completed: done >= 1}) // a builder takes all
-	return b.String()
+	if v.color && n > 0 {
+		filled = green + filled + normal
+	}
+	return "[" + filled + strings.Repeat(" ", room-n) + "]"
 }

@@ -1,111 +1,21 @@
 package command
 
 import (
-	"context"
-	"errors"
-	"fmt"
+	"bytes"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/acarl005/stripansi"
 	"github.com/creack/pty"
-	"github.com/hashicorp/go-hclog"
-	"github.com/hinshun/vt10x"
 	"github.com/mattn/go-runewidth"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
-
-// A monitor is a terminal: what was written to it, and what is seen on it.
-type monitor struct {
-	tty *os.File // the program's end
-	ptm *os.File
-	mu  sync.Mutex
-	raw strings.Builder
-	vt  vt10x.Terminal
-	end chan struct{}
-}
-
-// newMonitor has so many rows that nothing scrolls away.
-func newMonitor(t *testing.T, cols int) *monitor {
-	t.Helper()
-	const rows = 400
-	ptm, tty, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &monitor{tty: tty, ptm: ptm, vt: vt10x.New(vt10x.WithSize(cols, rows)), end: make(chan struct{})}
-	m.resize(t, cols, rows)
-	go func() {
-		defer close(m.end)
-		buf := make([]byte, 4096)
-		for {
-			n, err := ptm.Read(buf)
-			m.mu.Lock()
-			m.raw.Write(buf[:n])
-			_, _ = m.vt.Write(buf[:n])
-			m.mu.Unlock()
-			if err != nil {
-				return // all ends of the program's side are closed
-			}
-		}
-	}()
-	t.Cleanup(func() { m.close() })
-	return m
-}
-
-func (m *monitor) resize(t *testing.T, cols, rows int) {
-	t.Helper()
-	if err := pty.Setsize(m.ptm, &pty.Winsize{Cols: uint16(cols), Rows: uint16(rows)}); err != nil {
-		t.Fatal(err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.vt.Resize(cols, rows)
-}
-
-// close waits until all that was written is on the screen.
-func (m *monitor) close() {
-	_ = m.tty.Close()
-	<-m.end
-	_ = m.ptm.Close()
-}
-
-// lines are those on the screen, down to the last that is not empty.
-func (m *monitor) lines() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var out []string
-	for line := range strings.SplitSeq(strings.TrimRight(m.vt.String(), " \n"), "\n") {
-		out = append(out, strings.TrimRight(line, " "))
-	}
-	return out
-}
-
-// await waits until the screen has a match.
-func (m *monitor) await(t *testing.T, pattern string) []string {
-	t.Helper()
-	re := regexp.MustCompile("(?m)" + pattern)
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		lines := m.lines()
-		if re.MatchString(strings.Join(lines, "\n")) {
-			return lines
-		}
-		if time.Now().After(end) {
-			t.Fatalf("no %q on the screen:\n%s", pattern, strings.Join(lines, "\n"))
-		}
-	}
-}
 
 func env(pairs ...string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
@@ -118,139 +28,8 @@ func env(pairs ...string) func(string) (string, bool) {
 	}
 }
 
-// wrapped is how a terminal shows lines.
-func wrapped(cols int, lines ...string) (out []string) {
-	for _, l := range lines {
-		for len(l) > cols {
-			out, l = append(out, strings.TrimRight(l[:cols], " ")), l[cols:]
-		}
-		out = append(out, l)
-	}
-	return out
-}
-
-// blockLabels are how the block's lines behind the first begin. Where the table
-// tells how many items it has, the second one counts those.
-var (
-	blockLabels = []string{"entries   ", "size      ", "requests  ", "segments  "}
-	itemsLabel  = "items     "
-)
-
-// checkBlock looks for one block, whole, at the end of a screen.
-func checkBlock(t *testing.T, lines []string, cols int, phase string) {
-	t.Helper()
-	n := len(lines) - blockLines
-	if n < 0 {
-		t.Fatalf("no block in\n%s", strings.Join(lines, "\n"))
-	}
-	for i, label := range append([]string{fmt.Sprintf("%-10s", phase)}, blockLabels...) {
-		if strings.HasPrefix(lines[n+1], itemsLabel) && i == 1 {
-			label = itemsLabel
-		}
-		if line := lines[n+i]; !strings.HasPrefix(line, label) || runewidth.StringWidth(line) >= cols {
-			t.Errorf("line %d of the block is %q, expected %q…", i, line, label)
-		}
-		for _, line := range lines[:n] {
-			if strings.HasPrefix(line, label) {
-				t.Errorf("another block is left behind:\n%s", strings.Join(lines, "\n"))
-			}
-		}
-	}
-}
-
-// TestLive draws on a terminal while much is logged, and looks at it.
-func TestLive(t *testing.T) {
-	for _, cols := range []int{80, 200, 40} {
-		t.Run(fmt.Sprint(cols), func(t *testing.T) {
-			t.Parallel()
-			m := newMonitor(t, cols)
-			s := newScreen(m.tty, env("TERM=xterm-256color"))
-			p := &printer{screen: s, log: hclog.New(&hclog.LoggerOptions{Output: s, DisableTime: true})}
-			s.show(p.block)
-			s.show(p.block) // does nothing
-			checkBlock(t, m.await(t, "^segments"), cols, "start")
-			var want []string
-			for i := range 30 {
-				p.event(copier.PageRead{Entries: 12345, Bytes: 1 << 20, Units: 128.5})
-				message := fmt.Sprintf("%d: %s", i, strings.Repeat("message ", i%9*3))
-				p.log.Warn(message)
-				want = append(want, "[WARN]  "+message)
-				if i == 10 {
-					p.tracker.Event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 8})
-				}
-				if i%8 == 0 {
-					time.Sleep(refresh + 50*time.Millisecond)
-				}
-			}
-			for i := range want {
-				want[i] = strings.TrimRight(want[i], " ")
-			}
-			lines := m.await(t, "^scan ")
-			checkBlock(t, lines, cols, "scan")
-			if !s.hide() || s.hide() {
-				t.Error("it is not known whether there was a block")
-			}
-			fmt.Fprintln(s, "error: the end")
-			m.close()
-			if strings.Contains(m.raw.String(), "\x1b[J") {
-				t.Error("it erases to the screen's end, which fills tmux's history")
-			}
-			var expected []string
-			for _, l := range want {
-				expected = append(expected, wrapped(cols, l)...)
-			}
-			if got := m.lines(); !slices.Equal(got, append(expected, "error: the end")) {
-				t.Errorf("the screen at the end\n%s\nexpected\n%s", strings.Join(got, "\n"), strings.Join(expected, "\n"))
-			}
-		})
-	}
-}
-
-// TestLiveResize makes a terminal that does not reflow narrower and wider, and
-// types on it. TestTmux is about one that does.
-func TestLiveResize(t *testing.T) {
-	t.Parallel()
-	m := newMonitor(t, 200)
-	s := newScreen(m.tty, env("TERM=xterm"))
-	p := &printer{screen: s}
-	s.show(p.block)
-	defer s.hide()
-	p.tracker.Event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 8})
-	for _, cols := range []int{200, 60, 100, 80, 81} {
-		m.resize(t, cols, 400)
-		if _, err := io.WriteString(m.ptm, "xy"); err != nil { // which the terminal shows
-			t.Fatal(err)
-		}
-		time.Sleep(3 * refresh)
-		fmt.Fprintf(s, "%d columns\n", cols)
-		checkBlock(t, m.await(t, fmt.Sprintf(`^%d columns\n(.*\n){4}segments.*$`, cols)), cols, "scan")
-	}
-}
-
-// TestLiveSmall has a terminal with fewer rows than the block.
-func TestLiveSmall(t *testing.T) {
-	t.Parallel()
-	m := newMonitor(t, 80)
-	m.resize(t, 80, 4)
-	s := newScreen(m.tty, env("TERM=xterm"))
-	p := &printer{screen: s}
-	s.show(p.block)
-	for i := range 4 {
-		time.Sleep(2 * refresh)
-		p.tracker.Event(copier.PageRead{Split: i + 1})
-	}
-	lines := m.await(t, "^segments  0 of 10")
-	if len(lines) != 3 || !strings.HasPrefix(lines[0], "size ") || !strings.HasPrefix(lines[1], "requests ") {
-		t.Errorf("on the screen\n%s", strings.Join(lines, "\n"))
-	}
-	m.mu.Lock()
-	scrolled := strings.Count(m.raw.String(), "\n") - strings.Count(m.raw.String(), "\x1b[2A")*2
-	m.mu.Unlock()
-	if scrolled != 0 {
-		t.Errorf("%d rows more were written than taken back: what scrolls away is never erased", scrolled)
-	}
-	s.hide()
-}
+// paint is what makes a terminal change its colour.
+var paint = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // TestLiveColor looks at when there is colour.
 func TestLiveColor(t *testing.T) {
@@ -265,18 +44,23 @@ func TestLiveColor(t *testing.T) {
 		{[]string{"TERM=xterm", "NO_COLOR="}, true, true}, // as no-color.org has it
 		{[]string{"TERM=dumb"}, false, false},
 	} {
-		m := newMonitor(t, 80)
-		s := newScreen(m.tty, env(c.env...))
+		ptm, tty, err := pty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newScreen(tty, env(c.env...))
 		p := &printer{screen: s}
 		p.tracker.Event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 8, Source: copier.SourceInfo{Name: "table", Items: 10}})
 		p.tracker.Event(copier.PageRead{Entries: 5})
 		s.show(p.block)
-		if c.live {
-			m.await(t, "^segments")
+		s.show(p.block) // does nothing
+		if was := s.hide(); was != c.live || s.hide() {
+			t.Errorf("%q: a block was shown: %v", c.env, was)
 		}
-		s.hide()
-		m.close()
-		if got := m.raw.String(); (got != "") != c.live || regexp.MustCompile(`\x1b\[[0-9;]*m`).MatchString(got) != c.color {
+		_ = tty.Close()
+		got, _ := io.ReadAll(ptm) // fails at the end of a terminal
+		_ = ptm.Close()
+		if bytes.Contains(got, []byte("segments ")) != c.live || paint.Match(got) != c.color {
 			t.Errorf("%q: live %v and colour %v expected of %q", c.env, c.live, c.color, got)
 		}
 	}
@@ -288,32 +72,6 @@ func TestLiveColor(t *testing.T) {
 	for _, w := range []io.Writer{f, io.Discard} {
 		if s := newScreen(w, env("TERM=xterm")); s.live || s.color || s.tty != nil {
 			t.Errorf("%T is no terminal: %+v", w, s)
-		}
-	}
-}
-
-// TestErase looks at what is written: the cursor goes back to where the block
-// begins, and rows are erased one by one. What tmux is told to erase to the
-// screen's end goes into its history.
-func TestErase(t *testing.T) {
-	var out strings.Builder
-	con := &console{out: &out, size: func() (int, int, error) { return 80, 3, nil }}
-	if _, _, err := con.GetTermSize(); err != nil {
-		t.Fatal(err)
-	}
-	const gone = "\r\x1b7\x1b[2K\x1b[B\x1b[2K\x1b[B\x1b[2K\x1b[B\x1b8"
-	for _, c := range []struct{ above, rows, want string }{
-		{"", "", ""},
-		{"log\n", "a\nb\n", "log\n\x1b[?7la\nb\x1b[?7h\r\x1b[1A"},
-		{"", "a\n", gone + "\x1b[?7la\x1b[?7h\r"},
-		{"log\n", "", gone + "log\n"},
-		{"", "", ""},
-	} {
-		out.Reset()
-		_, _ = io.WriteString(con, c.above)
-		_, _ = con.ReadFrom(strings.NewReader(c.rows))
-		if err := con.Flush(0); err != nil || out.String() != c.want {
-			t.Errorf("above %q, rows %q: %q, expected %q (%v)", c.above, c.rows, out.String(), c.want, err)
 		}
 	}
 }
@@ -340,7 +98,7 @@ func TestRows(t *testing.T) {
 				if w := runewidth.StringWidth(row); w > width || strings.ContainsAny(row, "\n\r\x1b\t") {
 					t.Fatalf("state %d at %d columns: %d in %q", i, width, w, row)
 				}
-				if got := stripansi.Strip(colored[j]); got != row {
+				if got := paint.ReplaceAllString(colored[j], ""); got != row {
 					t.Fatalf("state %d at %d columns: in colour %q, expected %q", i, width, got, row)
 				}
 			}
@@ -427,107 +185,5 @@ func TestLeft(t *testing.T) {
 		if got := v.doing(); ok || got != want || left(v.Status) != 0 {
 			t.Errorf("%q, a bar %v, %s left; expected %q", got, ok, left(v.Status), want)
 		}
-	}
-}
-
-// slowTable serves a table of a demo, of which some requests fail, and returns
-// the configuration of a copy into an empty directory.
-func slowTable(t *testing.T, entries int, opts dynamotest.Options) (file string) {
-	t.Helper()
-	srv := dynamotest.NewServer(opts)
-	t.Cleanup(srv.Close)
-	if err := srv.CreateVaultTable(dynamotest.VaultTable); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := (dynamotest.VaultShape{Entries: entries, Seed: 1}).Load(srv, dynamotest.VaultTable); err != nil {
-		t.Fatal(err)
-	}
-	srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ResetConnection, Operation: "Scan", After: 5, Count: 3})
-	dir := t.TempDir()
-	file = filepath.Join(dir, "migrate.hcl")
-	text := fmt.Sprintf("storage_source \"dynamodb\" {\n endpoint = %q\n access_key = \"a\"\n secret_key = \"s\"\n}\n"+
-		"storage_destination \"raft\" {\n path = %q\n}\ncluster_addr = \"https://127.0.0.1:8201\"\n", srv.URL, dir)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-// onTerminal runs dyn2raft on a terminal of its own, with a table of a demo.
-func onTerminal(t *testing.T, m *monitor, entries int, opts dynamotest.Options, args ...string) *exec.Cmd {
-	t.Helper()
-	file := slowTable(t, entries, opts)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, "dyn2raft", append([]string{"copy", "-config", file}, args...)...)
-	cmd.Env = []string{"HOME=" + filepath.Dir(file), "AWS_EC2_METADATA_DISABLED=true", "GORACE=atexit_sleep_ms=0", "TERM=xterm"}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = m.tty, m.tty, m.tty
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // its standard input is
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return cmd
-}
-
-// TestLiveCopy runs a copy as a person does: on a terminal, with its question
-// answered, failing requests in between, and a result at the end.
-func TestLiveCopy(t *testing.T) {
-	t.Parallel()
-	const cols = 80
-	m := newMonitor(t, cols)
-	cmd := onTerminal(t, m, 400, dynamotest.Options{Latency: 20 * time.Millisecond}, "-max-parallel", "1")
-	lines := m.await(t, `\(yes/no\)$`)
-	time.Sleep(2 * refresh) // the block stays away
-	if now := m.lines(); !slices.Equal(now, lines) || slices.ContainsFunc(now, func(l string) bool { return strings.HasPrefix(l, "requests ") }) {
-		t.Errorf("beside the question there is a block:\n%s", strings.Join(now, "\n"))
-	}
-	if _, err := io.WriteString(m.ptm, "yes\n"); err != nil {
-		t.Fatal(err)
-	}
-	checkBlock(t, m.await(t, "^scan "), cols, "scan")
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
-	}
-	m.close()
-	lines = m.lines()
-	text := strings.Join(lines, "\n")
-	if strings.Contains(text, "requests  ") || lines[len(lines)-1] != "Success! All of the keys have been migrated." {
-		t.Errorf("at the end\n%s", text)
-	}
-	if n := strings.Count(text, "[WARN]  request failed, trying again"); n != 1 { // of 3 within 30 s
-		t.Errorf("%d warnings, expected 1:\n%s", n, text)
-	}
-	// All that is on the screen is lines that begin as lines do, and what was
-	// too long for one.
-	begin := regexp.MustCompile(`^(20\d\d-\S+Z? \[|Nothing tells|A Vault that|Copied  |From  |To  |Time  |Rate  |Read  |Limit  |Skipped  |Proof  |Manifest  |Warnings  | {10}\S|Success!)`)
-	for i, l := range lines {
-		if !begin.MatchString(l) && (i == 0 || len(lines[i-1]) < cols-1) {
-			t.Errorf("line %q follows %q", l, lines[max(i-1, 0)])
-		}
-	}
-}
-
-// TestLiveInterrupted presses Ctrl-C.
-func TestLiveInterrupted(t *testing.T) {
-	t.Parallel()
-	m := newMonitor(t, 80)
-	cmd := onTerminal(t, m, 400, dynamotest.Options{Latency: 100 * time.Millisecond}, "-max-parallel", "1", "-source-stopped")
-	m.await(t, "^scan ")
-	if _, err := m.ptm.Write([]byte{3}); err != nil {
-		t.Fatal(err)
-	}
-	err := cmd.Wait()
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 130 {
-		t.Errorf("%v, expected status 130", err)
-	}
-	m.close()
-	lines := m.lines()
-	for _, want := range []string{"SIGINT: stopping in order; a second signal stops at once", "error: interrupted by SIGINT"} {
-		if !slices.Contains(lines, want) {
-			t.Errorf("no line %q", want)
-		}
-	}
-	if text := strings.Join(lines, "\n"); strings.Contains(text, "requests  ") || strings.Contains(text, "^C") || !strings.Contains(text, "\nhint: ") {
-		t.Errorf("at the end\n%s", text)
 	}
 }
