@@ -42,6 +42,7 @@ func planCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
 			&cli.StringFlag{Name: "vault-env", Usage: "with -vault-config: `file` of the server's environment, its unit's EnvironmentFile"},
 			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
+			&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
 			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
 			backupFlag(),
@@ -100,6 +101,10 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	full := cmd.Bool("full")
+	if full && (cmd.Bool("no-sample") || cmd.IsSet("sample")) {
+		return &usageError{"-full reads the whole table, and -sample and -no-sample a part or nothing", "leave one out"}
+	}
 	memory, err := memoryBudget(cmd)
 	if err != nil {
 		return err
@@ -116,7 +121,12 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	if !cmd.Bool("no-sample") {
+	stop := func() {}
+	switch {
+	case full:
+		out.log.Info("making checks, and reading the whole table")
+		stop = out.progress()
+	case !cmd.Bool("no-sample"):
 		out.log.Info("making checks, and reading a sample", "for", cmd.Duration("sample"))
 	}
 	rep, err := plan.Run(ctx, plan.Options{
@@ -135,7 +145,13 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 		VaultEnv:      cmd.String("vault-env"),
 		NoSample:      cmd.Bool("no-sample"),
 		SampleTime:    cmd.Duration("sample"),
+		Full:          full,
+		Events:        out.event,
 	})
+	stop()
+	if errors.Is(err, plan.ErrFullCapacity) {
+		return &usageError{"-full: " + err.Error(), "say it with -read-capacity N: a Vault at work needs what is left"}
+	}
 	if rep == nil {
 		return err
 	}

@@ -2,15 +2,19 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/processors"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // An Estimate says how large the copy is and how long it will take.
@@ -185,9 +189,12 @@ func (p *planner) estimate(ctx context.Context) error {
 	}
 	if !p.NoSample && !p.denied["Scan"] && !p.denied["Query"] {
 		s, err := p.take(ctx)
+		p.items(s, err)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case err != nil && p.Full:
+			p.fail("items", "the table could not be read to its end: "+err.Error(), copier.Hint(err))
 		case err != nil:
 			p.warn("sample", "no sample could be read: "+err.Error(), copier.Hint(err))
 		default:
@@ -205,6 +212,33 @@ func (p *planner) estimate(ctx context.Context) error {
 	p.report.Estimate = e
 	p.predict(e, &m)
 	return nil
+}
+
+// items tells of what a copy refuses, as far as a sample, or the whole table, was
+// read.
+func (p *planner) items(s *sample, err error) {
+	if len(s.refused) == 0 {
+		if p.Full && err == nil && s.complete {
+			p.pass("items", "the whole table was read: all %s items are what Vault writes", humanize.Comma(s.items))
+		}
+		return
+	}
+	var names []string
+	for _, err := range s.refused {
+		if e, ok := errors.AsType[*copier.Error](err); ok {
+			err = e.Err // which says the rest
+		}
+		names = append(names, strings.TrimPrefix(err.Error(), dynamodb.ErrNotVaultItem.Error()+": "))
+	}
+	if s.more > 0 {
+		names = append(names, fmt.Sprintf("and %s more", humanize.Comma(s.more)))
+	}
+	n := int(s.more) + len(s.refused)
+	hint := "find out who wrote " + english.PluralWord(n, "it", "them") + ", and delete what is not Vault's, or name the right table"
+	if !s.complete {
+		hint += "; -full reads the whole table, and names all"
+	}
+	p.fail("items", fmt.Sprintf("a copy refuses %s: %s", english.Plural(n, "item that is not Vault's", "items that are not Vault's"), strings.Join(names, "; ")), hint)
 }
 
 // enoughEntries is how many entries a sample needs to tell anything of the rest.

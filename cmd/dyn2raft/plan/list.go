@@ -50,6 +50,7 @@ var list = []Check{
 	{"initialized", failure, failure, copier.ErrSource, false, "core/keyring and core/seal-config"},
 	{"seal", warning, none, nil, false, "how the Vault is unsealed"},
 	{"version", warning, none, nil, false, "which Vaults have run on the table"},
+	{"items", failure, none, copier.ErrSource, true, "whether a copy takes the table's items, as far as they were read: those of the sample, or all with -full"},
 	{"sample", warning, none, nil, false, "what a sample of the table shows"},
 	{"size", warning, none, nil, false, "how large the table is"},
 	{"estimate", warning, none, nil, false, "what there is to estimate by"},

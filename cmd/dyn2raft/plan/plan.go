@@ -7,6 +7,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,10 +85,21 @@ type Options struct {
 	NoSample bool
 	// SampleTime bounds the sample scan; 0 means 4 s.
 	SampleTime time.Duration
+	// Full reads the whole table in place of a sample, however long that takes,
+	// and names every item that a copy refuses. A table on demand wants a
+	// ReadCapacity then, or Run returns ErrFullCapacity.
+	Full bool
+	// Events, where set, is told how the reading of the whole table gets on. It is
+	// called from many goroutines.
+	Events func(copier.Event)
 	// TempDir is where a sample of the data is written and removed; empty
 	// means the system's directory for temporary files.
 	TempDir string
 }
+
+// ErrFullCapacity is returned when a whole table on demand is to be read, which
+// has no capacity to take a part of, and no cap is given.
+var ErrFullCapacity = errors.New("the table is on demand: nothing says how many read units a second may be taken of it")
 
 // Run makes the checks and the estimate. What is wrong is in the report. Where
 // the table can't be reached that is a failed check, the others are made as far
@@ -117,6 +129,9 @@ func (p *planner) run(ctx context.Context) error {
 	readable, err := p.table(ctx)
 	if err != nil && context.Cause(ctx) == nil {
 		p.fail("table", err.Error(), copier.Hint(err))
+	}
+	if p.Full && p.survey != nil && p.survey.OnDemand && p.ReadCapacity == 0 {
+		return ErrFullCapacity
 	}
 	if readable {
 		p.content(ctx)

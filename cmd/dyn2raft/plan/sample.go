@@ -28,6 +28,8 @@ const (
 	stretchPages  = 4 // whose processor time is measured, and of how many that is
 	// worth more than the time of all together
 	enoughStretches = 5
+	fullWorkers     = 8     // read the whole table, where its capacity is what bounds it
+	mostRefused     = 10000 // items are named in a report
 	// sampleShare is how much of a table's provisioned capacity the sample may
 	// consume: a Vault may be at work on it.
 	sampleShare = 0.1
@@ -48,6 +50,10 @@ type sample struct {
 	segments, done int   // for tables that don't tell how large they are
 	first, seen    int64 // bytes of the segments' first pages, and of how many
 	took           time.Duration
+	// refused says of items that a copy refuses why, and more counts those beyond
+	// mostRefused.
+	refused []error
+	more    int64
 
 	workers int // at the most
 	// perWorker is how fast one worker read, in bytes of entries a second.
@@ -73,9 +79,13 @@ func (s *sample) atLeast() int64 {
 // sizeClasses are the upper bounds of the size mix, in bytes of key and value.
 var sizeClasses = [...]int64{1 << 10, 4 << 10, 16 << 10, 64 << 10}
 
-// take reads a sample. An error that is not the context's is the source's.
+// take reads a sample, or the whole table. An error that is not the context's is
+// the source's; what was read until then is returned with it.
 func (p *planner) take(ctx context.Context) (*sample, error) {
-	s := &sampler{limit: p.workers()}
+	s := &sampler{limit: p.workers(), full: p.Full, events: func(copier.Event) {}}
+	if p.Full && p.Events != nil {
+		s.events = p.Events
+	}
 	capacity := 0.0
 	if !p.survey.OnDemand && p.survey.ReadUnits > 0 {
 		capacity = float64(p.survey.ReadUnits) * sampleShare
@@ -84,8 +94,11 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 		capacity = p.ReadCapacity
 	}
 	s.capped = capacity > 0
-	ctx, cancel := context.WithTimeoutCause(ctx, p.SampleTime, errSampleOver)
-	defer cancel()
+	if !p.Full {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, p.SampleTime, errSampleOver)
+		defer cancel()
+	}
 	ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
 	src, err := p.Source.Sampler(ctx, capacity, func(e copier.Event) {
@@ -93,11 +106,14 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 			s.mu.Lock()
 			s.throttled = true
 			s.mu.Unlock()
-			s.end(errSampleOver)
+			if !s.full {
+				s.end(errSampleOver)
+			}
 		}
+		s.events(e)
 	})
 	if err != nil {
-		return nil, err
+		return &s.sample, err
 	}
 	segs, err := src.Segments(ctx, 0)
 	if errors.Is(err, errSampleOver) {
@@ -105,13 +121,14 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 		return &s.sample, nil
 	}
 	if err != nil {
-		return nil, err
+		return &s.sample, err
 	}
 	s.src, s.segments = src, len(segs)
+	s.events(copier.PhaseStarted{Phase: copier.PhaseScan, Source: p.survey.SourceInfo, Segments: len(segs), Workers: s.limit})
 	rand.Shuffle(len(segs), func(i, j int) { segs[i], segs[j] = segs[j], segs[i] })
 	s.queue = segs
 	if err := s.run(ctx); err != nil && !errors.Is(err, errSampleOver) {
-		return nil, err
+		return &s.sample, err
 	}
 	return &s.sample, nil
 }
@@ -122,9 +139,11 @@ var errSampleOver = errors.New("the sample is over")
 // A sampler reads a sample with more and more workers.
 type sampler struct {
 	sample
-	src   copier.Source
-	limit int
-	end   context.CancelCauseFunc
+	src    copier.Source
+	limit  int
+	end    context.CancelCauseFunc
+	full   bool // to the end of the table
+	events func(copier.Event)
 
 	mu sync.Mutex
 	// queue is the segments of which nothing was read, and begun what is left of the
@@ -176,7 +195,11 @@ func (s *sampler) run(ctx context.Context) error {
 			}
 		}()
 	}
-	for range min(2, s.limit) {
+	first := 2
+	if s.full {
+		first = fullWorkers
+	}
+	for range min(first, s.limit) {
 		start()
 	}
 	last := time.Now()
@@ -275,8 +298,15 @@ func (s *sampler) work(ctx context.Context) error {
 				s.seen++
 			}
 		}
-		full := s.bytes >= sampleBytes
+		full := s.bytes >= sampleBytes && !s.full
 		s.mu.Unlock()
+		if err == nil {
+			for _, r := range info.Refused {
+				s.events(copier.ItemRefused{Err: r})
+			}
+			s.events(copier.PageRead{Entries: int64(page.Len()), Bytes: page.Bytes(), Markers: info.Markers, WireBytes: info.WireBytes,
+				Units: info.Units, SegmentDone: len(info.Next) == 0, Split: max(len(info.Next)-1, 0)})
+		}
 		switch {
 		case err != nil:
 			return err
@@ -294,7 +324,10 @@ func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) 
 	s.wire += info.WireBytes
 	s.entries += int64(page.Len())
 	s.bytes += page.Bytes()
-	s.items += int64(page.Len()) + info.Markers + int64(len(info.Locks))
+	s.items += int64(page.Len()+len(info.Locks)+len(info.Refused)) + info.Markers
+	room := min(mostRefused-len(s.refused), len(info.Refused))
+	s.refused = append(s.refused, info.Refused[:room]...)
+	s.more += int64(len(info.Refused) - room)
 	s.reading += took
 	s.step += page.Bytes()
 	s.count++
@@ -311,7 +344,7 @@ func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) 
 		class, _ := slices.BinarySearch(sizeClasses[:], n)
 		s.sizes[class]++
 		s.largest = max(s.largest, n)
-		if i*keptShare < page.Len() {
+		if i*keptShare < page.Len() && (!s.full || s.batch.Bytes() < sampleBytes/keptShare) {
 			s.batch.Append(e.Key, e.Value)
 		}
 	}

@@ -6,9 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
 // hot is a source of which one segment has many pages, as that of a Path with all
@@ -35,7 +42,7 @@ func (h hot) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (c
 // A sample of a table, most of which is in one segment, is not of first pages only.
 func TestSampleOfHotPath(t *testing.T) {
 	t.Parallel()
-	s := &sampler{limit: 1, src: hot{pages: 200, value: make([]byte, 1<<20)}, end: func(error) {}}
+	s := &sampler{limit: 1, src: hot{pages: 200, value: make([]byte, 1<<20)}, end: func(error) {}, events: func(copier.Event) {}}
 	for i := range 64 {
 		s.queue = append(s.queue, copier.Segment{Index: i, Total: 64})
 	}
@@ -122,5 +129,111 @@ func TestAgainWithoutEntries(t *testing.T) {
 	var b copier.Batch
 	if page, err := a.ReadPage(t.Context(), segs[0], &b); err != nil || b.Len() != 0 || len(page.Next) != 0 {
 		t.Errorf("%d entries, %+v, %v", b.Len(), page, err)
+	}
+}
+
+// refuse puts n items into the table that a copy refuses, far from one another.
+func (e *env) refuse(n int) {
+	e.Helper()
+	for i := range n {
+		e.item(fmt.Sprintf("foreign/%03d", i), "k", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberS{Value: "SECRET"}})
+	}
+}
+
+// What the sample meets and a copy refuses is a failure, and every such item of
+// the sample is named.
+func TestSampleNamesRefusedItems(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	e.refuse(7)
+	rep, err := Run(t.Context(), e.options())
+	e.ok(err)
+	got := find(t, rep, "items")
+	if got.Status != Failure || !strings.HasPrefix(got.Message, "a copy refuses 7 items that are not Vault's: ") || strings.Contains(got.Message, "SECRET") || rep.Ready() {
+		t.Errorf("%+v", got)
+	}
+	for i := range 7 {
+		if want := fmt.Sprintf(`Path "foreign/%03d", Key "k" has a Value of type S`, i); !strings.Contains(got.Message, want) {
+			t.Errorf("%q does not say %q", got.Message, want)
+		}
+	}
+	if !rep.Estimate.Sample.Complete {
+		t.Error("the sample ended at such an item")
+	}
+}
+
+// TestFull reads the whole table, and names all that a copy refuses, each once and
+// when it is met; it takes a tenth of the table's units at the most.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{Provisioned: true})
+	for i := range 4_000 {
+		e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, fmt.Sprintf("logical/%03d/%02d", i/100, i%100), make([]byte, 800)))
+	}
+	e.refuse(150)
+	const units = 1500
+	e.ok(e.srv.SetCapacity(dynamotest.VaultTable, units, 10))
+	var strong atomic.Int64
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Nanosecond, Operation: "Scan", Match: func(r *dynamotest.Request) bool {
+		if bytes.Contains(r.Body, []byte(`"ConsistentRead":true`)) {
+			strong.Add(1)
+		}
+		return false
+	}})
+	opts := e.options()
+	opts.Full, opts.SampleTime = true, time.Nanosecond // which does not count
+	var mu sync.Mutex
+	named := map[string]int{}
+	var entries int64
+	opts.Events = func(ev copier.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch ev := ev.(type) {
+		case copier.ItemRefused:
+			named[ev.Err.Error()]++
+		case copier.PageRead:
+			entries += ev.Entries
+		}
+	}
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	got := find(t, rep, "items")
+	if got.Status != Failure || !strings.HasPrefix(got.Message, "a copy refuses 150 items") || strings.Contains(got.Hint, "-full") {
+		t.Errorf("%+v", got)
+	}
+	s := rep.Estimate.Sample
+	if len(named) != 150 || !s.Complete || entries != s.Entries || strong.Load() != 0 {
+		t.Errorf("%d items were named, %d entries, %d strongly consistent requests, %+v", len(named), entries, strong.Load(), s)
+	}
+	// One second's worth is there at the start.
+	if most := units*sampleShare*(s.Seconds+1) + 10; s.Units > most || s.Units < 400 {
+		t.Errorf("%.1f units in %.1f s, expected at most %.1f", s.Units, s.Seconds, most)
+	}
+}
+
+// TestFullOfSoundTable says so, and wants a cap where the table has none.
+func TestFullOfSoundTable(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	opts := e.options()
+	opts.Full = true
+	if _, err := Run(t.Context(), opts); !errors.Is(err, ErrFullCapacity) {
+		t.Fatalf("error is %v", err)
+	}
+	opts = e.options()
+	opts.Full, opts.ReadCapacity = true, 1000
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	if got := find(t, rep, "items"); got.Status != Pass || !strings.HasPrefix(got.Message, "the whole table was read: all ") {
+		t.Errorf("%+v", got)
+	}
+	// A table that can't be read to its end proves nothing.
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: "Scan", After: 3})
+	opts = e.options()
+	opts.Full, opts.ReadCapacity = true, 1000
+	rep, err = Run(t.Context(), opts)
+	e.ok(err)
+	if got := find(t, rep, "items"); got.Status != Failure || !strings.HasPrefix(got.Message, "the table could not be read to its end: ") {
+		t.Errorf("%+v", got)
 	}
 }
