@@ -80,6 +80,12 @@ type Options struct {
 	// environment, that of its unit, and may be empty: not known.
 	VaultConfig string
 	VaultEnv    string
+	// VaultBin is the Vault that will start on the copy, VaultUnit its systemd
+	// unit, and AuditPaths are the files of its audit devices; none is looked at
+	// where they are empty.
+	VaultBin   string
+	VaultUnit  string
+	AuditPaths []string
 	// NoSample leaves the sample scan out: the estimate is then made from what
 	// the table says of its size and capacity.
 	NoSample bool
@@ -141,7 +147,10 @@ func (p *planner) run(ctx context.Context) error {
 	}
 	p.destination()
 	p.machine(ctx)
+	p.program(ctx)
 	p.server()
+	p.unit(ctx)
+	p.audit()
 	return err
 }
 
@@ -157,10 +166,14 @@ type planner struct {
 	// seal is the type of the seal in the table, and version that of the newest
 	// Vault on it; empty where nothing tells.
 	seal, version string
+	// mlock says that the server's configuration has Vault lock its memory.
+	mlock bool
 	// These look at the machine, and are other ones in tests; nil is the real
 	// thing.
 	statfs   func(path string, st *unix.Statfs_t) error
 	mayWrite func(dir string) error
+	// systemctl returns what the program prints.
+	systemctl func(ctx context.Context, args ...string) (string, error)
 }
 
 func (p *planner) lookAtSystem(path string, st *unix.Statfs_t) error {

@@ -44,6 +44,7 @@ func (p *planner) server() {
 		p.serverStorage(c)
 		return
 	}
+	p.mlock = c.MlockSet && !c.DisableMlock
 	p.serverStarts(c)
 	p.serverPath(c)
 	p.serverNode(c)
