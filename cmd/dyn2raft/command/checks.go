@@ -11,6 +11,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -75,6 +76,15 @@ func (p *printer) beforeCopy(ctx context.Context, rec *manifestWriter, opts plan
 		p.log.Warn(warningText(w), "hint", r.Hint)
 	}
 	return errors.Join(failed...)
+}
+
+// ignorable adds to the refusal of a node's id, which the sink looks at for
+// itself, how it is let pass.
+func ignorable(err error) error {
+	if !errors.Is(err, sink.ErrNodeID) {
+		return err
+	}
+	return &copier.Error{Err: err, Hint: copier.Hint(err) + "\nto copy in spite of it, for a Vault before 1.16: the same command with " + ignoreHint("node-id")}
 }
 
 // warningText is a warning in one line.

@@ -173,7 +173,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	dst, err := sink.New(sink.Options{
 		Path:         cfg.Destination.Path,
 		NodeID:       cfg.Destination.NodeID,
-		AnyNodeID:    slices.Contains(cmd.StringSlice("ignore"), "node-id"),
+		AnyNodeID:    slices.Contains(ignore, "node-id"),
 		Address:      cfg.Destination.Address,
 		WAL:          cfg.Destination.WAL,
 		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),
@@ -181,7 +181,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Notify:       out.event,
 	})
 	if err != nil {
-		return err
+		return ignorable(err)
 	}
 	rec := &manifestWriter{file: cmd.String("manifest"), cfg: cfg, dst: dst, src: src, out: out, readBack: readBack, settings: map[string]any{
 		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
@@ -230,6 +230,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		opts.Begin = func(ctx context.Context) (string, error) { return backup(ctx, cmd, src, out) }
 	}
 	res, err := copier.Copy(ctx, src, dst, opts)
+	err = ignorable(err)
 	stop()
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport

@@ -259,6 +259,60 @@ func (p *planner) proven() float64 {
 	return float64(min(e.atLeast, data)) / float64(data)
 }
 
+// The probe of the disk: as many writes as tell a 99th percentile, each of a page,
+// and how long they may take together.
+const (
+	probeWrites = 200
+	probeBytes  = 4 << 10
+	probeTime   = 2 * time.Second
+)
+
+// latency says how long the destination's disk takes for what Raft waits for with
+// each write of Vault's: that some bytes are on it for good. It never fails.
+func (p *planner) latency(ctx context.Context) {
+	const check = "disk-latency"
+	path := p.Config.Destination.Path
+	if p.NoWriteProbes || p.atCopy || p.writable(path) != nil {
+		return
+	}
+	took, err := syncedWrites(ctx, path)
+	if err != nil {
+		p.note(check, "could not be measured: %v", err)
+		return
+	}
+	at := func(percent int) time.Duration { return took[(len(took)-1)*percent/100].Round(10 * time.Microsecond) }
+	p.note(check, "%d writes of 4 KiB, each synced (fdatasync): the 99th percentile is %s, the median %s. Each write of Vault's waits for that on a majority of the nodes",
+		len(took), at(99), at(50))
+}
+
+// syncedWrites returns how long each write of the probe took, in ascending order;
+// there is at least one. The file has lost its name before the first.
+func syncedWrites(ctx context.Context, dir string) ([]time.Duration, error) {
+	f, err := os.CreateTemp(dir, ".dyn2raft-probe-*")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	var took []time.Duration
+	for page := make([]byte, probeBytes); len(took) < probeWrites && (len(took) == 0 || ctx.Err() == nil); {
+		began := time.Now()
+		if _, err := f.Write(page); err != nil {
+			return nil, err
+		}
+		if err := syncData(f); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
 // work looks at the directory for work files. It reports whether that is on another
 // file system than the destination, with room of its own.
 func (p *planner) work(destination volume, need int64) (elsewhere bool) {

@@ -1,6 +1,10 @@
 package plan
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // fileSystem names the kind of a file system, and says why a Vault should not
 // run on it, if it should not.
@@ -19,3 +23,6 @@ func memory() (total, available int64, err error) {
 	n, err := unix.SysctlUint64("hw.memsize")
 	return int64(n), int64(n), err
 }
+
+// syncData returns when what was written to a file is on its disk.
+func syncData(f *os.File) error { return f.Sync() } // F_FULLFSYNC

@@ -59,3 +59,6 @@ func memory() (total, available int64, err error) {
 	}
 	return total, available, nil
 }
+
+// syncData returns when what was written to a file is on its disk.
+func syncData(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }

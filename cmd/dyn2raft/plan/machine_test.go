@@ -203,3 +203,26 @@ func TestLeftLocked(t *testing.T) {
 		expect(t, p, "destination", Failure, want)
 	}
 }
+
+// The probe says what the disk takes, and leaves nothing behind.
+func TestLatency(t *testing.T) {
+	t.Parallel()
+	p := localPlanner(t)
+	p.latency(t.Context())
+	expect(t, p, "disk-latency", Note, "99th percentile is ")
+	if list, err := os.ReadDir(p.Config.Destination.Path); err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for name, change := range map[string]func(*planner){
+		"no probes":   func(p *planner) { p.NoWriteProbes = true },
+		"at the copy": func(p *planner) { p.atCopy = true },
+		"closed":      func(p *planner) { p.mayWrite = func(string) error { return unix.EACCES } },
+	} {
+		p := localPlanner(t)
+		change(p)
+		p.latency(t.Context())
+		if len(p.report.Checks) != 0 {
+			t.Errorf("%s: %+v", name, p.report.Checks)
+		}
+	}
+}

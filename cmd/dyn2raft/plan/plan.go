@@ -70,7 +70,7 @@ type Options struct {
 	// Ignore names checks of the list whose failure is let pass, as a warning.
 	Ignore []string
 	// NoWriteProbes leaves out all requests that would change the table, were it
-	// not for their condition.
+	// not for their condition, and the probe of the destination's disk.
 	NoWriteProbes bool
 	// Stopped says that every Vault on the table is stopped. Then one that
 	// runs is a failure; before the window it is what is expected.
@@ -146,6 +146,7 @@ func (p *planner) run(ctx context.Context) error {
 		}
 	}
 	p.destination()
+	p.latency(ctx)
 	p.machine(ctx)
 	p.program(ctx)
 	p.server()
