@@ -41,12 +41,36 @@ func (c *collector) add(e copier.Entry) {
 	c.large(e.Key, size)
 }
 
+// mostGroups is how many groups have a line of their own: the first in the order
+// of their names. Those behind them share one. See [copier.Digests], which do the
+// same with fewer.
+const mostGroups = 4000
+
+// bound adds up what is behind the first mostGroups groups.
+func (c *collector) bound() {
+	names := slices.Sorted(maps.Keys(c.groups))
+	names = slices.DeleteFunc(names, func(name string) bool { return name == copier.OtherPrefixes })
+	other := c.groups[copier.OtherPrefixes]
+	for _, name := range names[min(mostGroups, len(names)):] {
+		if other == nil {
+			other = &Group{Name: copier.OtherPrefixes}
+			c.groups[other.Name] = other
+		}
+		other.Entries += c.groups[name].Entries
+		other.Bytes += c.groups[name].Bytes
+		delete(c.groups, name)
+	}
+}
+
 func (c *collector) group(name string) *Group {
 	if c.groups == nil {
 		c.groups = map[string]*Group{}
 	}
 	g := c.groups[name]
 	if g == nil {
+		if len(c.groups) >= 2*mostGroups {
+			c.bound()
+		}
 		g = &Group{Name: name, Role: role(name)}
 		c.groups[name] = g
 	}
@@ -95,6 +119,7 @@ func (c *collector) join(o *collector) {
 
 func (c *collector) contents() *Contents {
 	out := &Contents{Groups: []Group{}, Sizes: []Bin{}, Largest: []Sized{}}
+	c.bound()
 	for _, name := range slices.Sorted(maps.Keys(c.groups)) {
 		g := *c.groups[name]
 		g.Name = printable(name)
