@@ -104,6 +104,9 @@ type SourceInfo struct {
 	// Incarnation differs between two sources that had the same ID one after
 	// the other, for instance by a table's id and the time of its creation.
 	Incarnation string `json:"incarnation,omitempty"`
+	// Endpoint is where the source was asked, for instance a URL. It is a record:
+	// a copy may be resumed by another one.
+	Endpoint string `json:"endpoint,omitempty"`
 	// Items and Bytes are the source's own estimates; they may be hours old,
 	// and zero where the source does not know.
 	Items int64 `json:"items_estimate"`

@@ -95,7 +95,7 @@ func (s *Source) backupFailed(ctx context.Context, action, name string, err erro
 	case errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException":
 		out.Hint = "this endpoint makes no backups: leave -backup out"
 	case out.Hint == "":
-		out.Hint = "cure the cause, or leave -backup out and make the backup yourself"
+		out.Hint = "fix the cause, or leave -backup out and make the backup yourself"
 	}
 	return out
 }

@@ -2,7 +2,10 @@ package dynamodb
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -18,6 +21,38 @@ type credentialsLoader struct {
 	mu    sync.Mutex
 	chain aws.CredentialsProvider // nil until it is built anew
 	last  string                  // where the last credentials came from
+
+	from Setting // where they are looked for
+	kind CredentialsKind
+}
+
+// A CredentialsError says which credentials could not be had, or not be used.
+type CredentialsError struct {
+	Kind CredentialsKind
+	From Setting // where they are looked for
+	// Part is set of credentials with characters that can't be a part of them, such
+	// as a line break: "access key", "secret key" or "session token".
+	Part string
+	Err  error
+}
+
+func (e *CredentialsError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CredentialsError) Unwrap() error { return e.Err }
+
+// check refuses credentials that no request can be signed with, or that AWS has
+// never made.
+func (c *credentialsLoader) check(creds aws.Credentials) error {
+	for _, part := range []struct{ name, text string }{
+		{"access key", creds.AccessKeyID}, {"secret key", creds.SecretAccessKey}, {"session token", creds.SessionToken},
+	} {
+		if part.text != strings.TrimSpace(part.text) || strings.ContainsFunc(part.text, unicode.IsControl) {
+			return &CredentialsError{Kind: c.kind, From: c.from, Part: part.name,
+				Err: fmt.Errorf("the %s has a line break, a blank at an end, or a control character in it", part.name)}
+		}
+	}
+	return nil
 }
 
 var _ aws.CredentialsProvider = (*credentialsLoader)(nil)
@@ -32,6 +67,10 @@ func (c *credentialsLoader) Retrieve(ctx context.Context) (aws.Credentials, erro
 	out, err := chain.Retrieve(ctx)
 	if err != nil {
 		c.reload(chain) // a file that is being written may lead to another provider the next time
+		return aws.Credentials{}, &CredentialsError{Kind: c.kind, From: c.from, Err: err}
+	}
+	if err := c.check(out); err != nil {
+		c.reload(chain)
 		return aws.Credentials{}, err
 	}
 	c.mu.Lock()

@@ -26,6 +26,10 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		Err:  plain(err),
 	}
 	defer goOn(out)
+	if e, ok := errors.AsType[*CredentialsError](err); ok {
+		out.Hint = s.opts.Hint(e)
+		return out
+	}
 	var api smithy.APIError
 	var cert *tls.CertificateVerificationError
 	var noTLS tls.RecordHeaderError
@@ -37,26 +41,26 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		case "AccessDeniedException":
 			out.Hint = fmt.Sprintf("allow the IAM action %s to these credentials; docs/iam.md has the whole policy", deniedAction(action, api.ErrorMessage()))
 		case "ResourceNotFoundException":
-			out.Hint = "there is no such table here: check table, region and endpoint in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which beat them"
+			out.Hint = "there is no such table here: check table and region in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, which beat them; and " + s.endpointFrom()
 		case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
 			out.Hint = "the AWS credentials have expired: renew them, then run the same command again (an interrupted copy goes on with --resume)"
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
 			out.Hint = "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock"
 		case unknownCode: // an answer without one
 			if status := statusOf(err); action == "DescribeTable" && status < 500 { // it is the first that is asked
-				out.Hint = hintForeign
+				out.Hint = s.hintForeign()
 			}
 		}
 	case errors.As(err, &cert):
-		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
+		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check " + s.endpointFrom()
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
-		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… in storage_source or AWS_DYNAMODB_ENDPOINT if that is meant, or check the proxy"
+		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… if that is meant, or check the proxy: see " + s.endpointFrom()
 	case (errors.As(err, &foreign) || isUndecoded(err)) && action == "DescribeTable", errors.Is(err, errNoTable), errors.Is(err, errTooLarge):
-		out.Hint = hintForeign
+		out.Hint = s.hintForeign()
 	case errors.As(err, &late) && late.connected:
-		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
+		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and " + s.endpointFrom()
 	case isDial(err):
-		out.Hint = "the endpoint can't be reached from here: check region and endpoint in storage_source, AWS_DYNAMODB_ENDPOINT, the network and the proxy"
+		out.Hint = "the endpoint can't be reached from here: check " + s.endpointFrom() + ", the region, the network and " + s.proxyFrom()
 	}
 	return out
 }
@@ -73,10 +77,35 @@ func statusOf(err error) int {
 // errNoTable is the answer to DescribeTable of what is no DynamoDB.
 var errNoTable = errors.New("the response describes no table")
 
-const (
-	unknownCode = "UnknownError" // the SDK's, of an error without a code
-	hintForeign = "what answers there is not DynamoDB: check endpoint in storage_source, AWS_DYNAMODB_ENDPOINT and the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)"
-)
+const unknownCode = "UnknownError" // the SDK's, of an error without a code
+
+func (s *Source) hintForeign() string {
+	return "what answers there is not DynamoDB: check " + s.endpointFrom() + " and " + s.proxyFrom()
+}
+
+// endpointFrom names what the endpoint is to be looked for in.
+func (s *Source) endpointFrom() string {
+	for _, x := range s.settings {
+		switch {
+		case x.Name != SettingEndpoint:
+		case x.Variable != "":
+			return x.Variable + ", which sets the endpoint"
+		default:
+			return fmt.Sprintf("%s of the AWS profile %q, which sets the endpoint", x.Key, x.Profile)
+		}
+	}
+	return "endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
+}
+
+// proxyFrom names what the proxy is to be looked for in.
+func (s *Source) proxyFrom() string {
+	for _, x := range s.settings {
+		if x.Name == SettingProxy {
+			return "the proxy of " + x.Variable + " (" + x.Value + ")"
+		}
+	}
+	return "the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)"
+}
 
 // goOn adds to the hint of an error that ended the tries what to do then.
 func goOn(out *copier.Error) {
@@ -85,14 +114,14 @@ func goOn(out *copier.Error) {
 	case !errors.As(out.Err, &gaveUp):
 		return
 	case gaveUp.nothing > 0 && out.Hint == "":
-		out.Hint = "cure the cause, then go on with --resume"
+		out.Hint = "fix the cause, then go on with --resume"
 	case gaveUp.nothing > 0 && !strings.Contains(out.Hint, "--resume"):
 		out.Hint += ", then go on with --resume"
 	case out.Hint != "":
 	case gaveUp.prepare:
-		out.Hint = "cure the cause, then run the same command again"
+		out.Hint = "fix the cause, then run the same command again"
 	default:
-		out.Hint = "cure the cause, then go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
+		out.Hint = "fix the cause, then go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
 	}
 }
 
@@ -203,8 +232,8 @@ func deniedAction(action, message string) string {
 
 // place names where the table is looked for.
 func (s *Source) place() string {
-	if s.opts.Endpoint != "" {
-		return s.opts.Region + " at " + s.opts.Endpoint
+	if s.custom {
+		return s.opts.Region + " at " + s.endpoint
 	}
 	return s.opts.Region
 }

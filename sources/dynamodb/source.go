@@ -55,7 +55,7 @@ type Options struct {
 	AccessKey, SecretKey, SessionToken string
 	// RetryFor is for how long a request that fails is tried again: until none
 	// of this source's has succeeded for that long. Zero means DefaultRetryFor.
-	// Being throttled never ends it, however long. What no other try can cure
+	// Being throttled never ends it, however long. What no other try can help with
 	// fails at once.
 	RetryFor time.Duration
 	// MaxRetries bounds how often one request is tried again, for reasons
@@ -83,6 +83,10 @@ type Options struct {
 	// copy, so that no Vault starts on it any more.
 	KeepLocked bool
 
+	// Hint, where set, has the words for what a person can do about an error whose
+	// type says what happened, such as a [CredentialsError]; "" where there are none.
+	Hint func(error) string
+
 	// Events, where set, is told of retries, waits and warnings.
 	Events func(copier.Event)
 }
@@ -104,6 +108,10 @@ type Source struct {
 	// unordered is set once items of one Path came out of order.
 	unordered atomic.Bool
 	crc       crcCheck
+
+	settings []Setting
+	endpoint string // where requests go
+	custom   bool   // that is not the region's own
 }
 
 var (
@@ -123,6 +131,9 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if opts.Events == nil {
 		opts.Events = func(copier.Event) {}
 	}
+	if opts.Hint == nil {
+		opts.Hint = func(error) string { return "" }
+	}
 	if (opts.AccessKey == "") != (opts.SecretKey == "") {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read AWS credentials",
 			Err: errors.New("one of access_key and secret_key is set, and the other is not")}
@@ -131,17 +142,20 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read options of the source",
 			Err: fmt.Errorf("a retry time of %v and a read capacity of %v: neither may be less than 0, or without end", opts.RetryFor, opts.ReadCapacity)}
 	}
-	cfg, err := loadConfig(ctx, opts)
+	cfg, ignored, err := loadConfig(ctx, opts)
 	if err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err,
-			Hint: "check AWS_PROFILE, AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE; by default the files are in ~/.aws, and sudo has another home"}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err, Hint: opts.Hint(err)}
 	}
 	s := &Source{opts: opts, timing: vaultTiming, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
 		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
-			cfg, err := loadConfig(ctx, opts)
+			cfg, _, err := loadConfig(ctx, opts)
 			return cfg.Credentials, err
 		}
+	}
+	s.creds.from, s.creds.kind = Setting{Name: SettingCredentials}, CredentialsGiven
+	if opts.AccessKey == "" {
+		s.creds.from, s.creds.kind = inputsOf(cfg).credentials()
 	}
 	cfg.Credentials = s.creds
 	s.crc.events, s.crc.large = opts.Events, make(chan struct{}, 1)
@@ -157,7 +171,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		if opts.Endpoint != "" {
 			o.BaseEndpoint = &opts.Endpoint
 		}
-		if os.Getenv("AWS_ACCOUNT_ID_ENDPOINT_MODE") == "" {
+		if os.Getenv(accountIDMode) == "" {
 			// Networks opened for Vault, which uses the SDK's first version,
 			// may know the regional endpoint only.
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
@@ -171,11 +185,14 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 				stack.Deserialize.Add(&s.crc, middleware.After))
 		})
 	})
+	s.findSettings(ctx, cfg, ignored)
 	return s, nil
 }
 
 // loadConfig loads the AWS configuration, with its files and its environment.
-func loadConfig(ctx context.Context, opts Options) (aws.Config, error) {
+// Where the keys come from elsewhere, files that can't be used, or do not have the
+// profile, are left out, and ignored says why: neither does Vault look for them.
+func loadConfig(ctx context.Context, opts Options) (cfg aws.Config, ignored, err error) {
 	load := []func(*config.LoadOptions) error{
 		config.WithRegion(opts.Region),
 		config.WithLogger(logging.Nop{}), // what matters becomes an event or an error
@@ -191,7 +208,26 @@ func loadConfig(ctx context.Context, opts Options) (aws.Config, error) {
 		load = append(load, config.WithCredentialsProvider(
 			credentials.NewStaticCredentialsProvider(opts.AccessKey, opts.SecretKey, opts.SessionToken)))
 	}
-	return config.LoadDefaultConfig(ctx, load...)
+	cfg, err = config.LoadDefaultConfig(ctx, load...)
+	if err == nil {
+		return cfg, nil, nil
+	}
+	env, enverr := config.NewEnvConfig()
+	if enverr != nil || opts.AccessKey == "" && !env.Credentials.HasKeys() {
+		return cfg, nil, err
+	}
+	// The SDK insists on a profile that AWS_PROFILE names, whatever else it is told.
+	defer func(name string, set bool) {
+		if set {
+			_ = os.Setenv("AWS_PROFILE", name) // it was there
+		}
+	}(os.LookupEnv("AWS_PROFILE"))
+	_ = os.Unsetenv("AWS_PROFILE") // fails only where there is no environment
+	load = append(load, config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{}))
+	if cfg, again := config.LoadDefaultConfig(ctx, load...); again == nil {
+		return cfg, err, nil
+	}
+	return cfg, nil, err
 }
 
 // Prepare checks the credentials, and that the table is ACTIVE, or UPDATING
@@ -202,8 +238,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		if ctx.Err() != nil {
 			return copier.SourceInfo{}, context.Cause(ctx)
 		}
-		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err,
-			Hint: "set access_key and secret_key in storage_source, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where an instance role is"}
+		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err, Hint: s.opts.Hint(err)}
 	}
 	out, err := s.client.DescribeTable(context.WithValue(ctx, fewTriesKey{}, true), &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
 	if err != nil {
@@ -228,6 +263,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		Items: aws.ToInt64(t.ItemCount),
 		Bytes: aws.ToInt64(t.TableSizeBytes),
 
+		Endpoint:    s.endpoint,
 		Incarnation: incarnation(t),
 	}
 	return s.info, nil

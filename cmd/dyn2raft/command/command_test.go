@@ -423,6 +423,13 @@ func TestNames(t *testing.T) {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
+	elsewhere := table
+	elsewhere.Endpoint = "http://127.0.0.1:8000" // by AWS_ENDPOINT_URL
+	cfg := &config.Config{}
+	cfg.Source.Table, cfg.Source.Region = "vault", "eu-west-2"
+	if !names(cfg, elsewhere) {
+		t.Error("what is at an endpoint of one's own is in any region")
+	}
 }
 
 // What is the same is said once, however often it went wrong.

@@ -309,7 +309,8 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 // without asking it. What is at an endpoint of one's own may be in any region.
 func names(cfg *config.Config, table copier.SourceInfo) bool {
 	id, err := arn.Parse(table.ID)
-	return cfg.Source.Table == table.Name && (err != nil || cfg.Source.Endpoint != "" || cfg.Source.Region == id.Region)
+	customEndpoint := cfg.Source.Endpoint != "" || table.Endpoint != "" && !strings.Contains(table.Endpoint, ".amazonaws.com")
+	return cfg.Source.Table == table.Name && (err != nil || customEndpoint || cfg.Source.Region == id.Region)
 }
 
 // givenFlags are the flags that a command was given, but for some, each with its
@@ -448,7 +449,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 }
 
 func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer) (*dynamodb.Source, error) {
-	return dynamodb.New(ctx, dynamodb.Options{
+	src, err := dynamodb.New(ctx, dynamodb.Options{
 		Table:        cfg.Source.Table,
 		Region:       cfg.Source.Region,
 		Endpoint:     cfg.Source.Endpoint,
@@ -468,8 +469,15 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.C
 			defer out.pause()()
 			return askStopped(ctx, std, reason)
 		},
+		Hint:   func(err error) string { return hintOf(err, std.Env) },
 		Events: out.event,
 	})
+	if err != nil {
+		return nil, err
+	}
+	out.tellSettings(src)
+	out.log.Info("the table is at", "endpoint", src.Endpoint(), "region", cfg.Source.Region, "table", cfg.Source.Table)
+	return src, nil
 }
 
 // askStopped asks on a terminal whether every Vault is stopped.

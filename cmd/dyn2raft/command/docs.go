@@ -91,6 +91,7 @@ type reference struct {
 	*cli.Command
 	Documented  []documented
 	Variables   []variable
+	AWS         []awsInput
 	ExitMeaning []exitMeaning
 }
 
@@ -113,7 +114,7 @@ func (o option) Full() string {
 type variable struct{ Names, Meaning string }
 
 func newReference() reference {
-	r := reference{Command: root(Streams{}), ExitMeaning: exitMeanings}
+	r := reference{Command: root(Streams{}), ExitMeaning: exitMeanings, AWS: awsInputs}
 	for _, c := range r.Commands {
 		if c.Hidden {
 			continue
@@ -144,7 +145,7 @@ func newReference() reference {
 // otherVariables are those that are not read by package config.
 var otherVariables = []variable{
 	{"VAULT_CLUSTER_ADDR", "must not differ from the configuration's cluster_addr: a Vault server would take the variable"},
-	{"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, …", "credentials, as the AWS SDK for Go takes them, where the configuration has none"},
+	{"AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, HTTPS_PROXY, AWS_PROFILE, …", "what the AWS SDK reads: see \"AWS configuration\""},
 	{"VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, …", "of check-cluster: the server, as the vault command takes it"},
 	{"GOMEMLIMIT", "beats the default of -memory as the limit of the garbage collector"},
 	{"GOGC", "how much garbage there may be, in percent of the memory in use, instead of 10"},
@@ -152,7 +153,7 @@ var otherVariables = []variable{
 }
 
 var (
-	variableName = regexp.MustCompile(`[A-Z][A-Z_]{3,}`)
+	variableName = regexp.MustCompile(`[A-Z][A-Z0-9_]{3,}`)
 	quotedWord   = regexp.MustCompile("`([^`]+)`")
 	defaultText  = regexp.MustCompile(`[ ]\(default: ([^()]*)\)$`)
 )

@@ -72,7 +72,7 @@ func TestReferenceIsComplete(t *testing.T) {
 			}
 		}
 	}
-	locals := []string{version, "2026", runtime.Version(), os.TempDir()}
+	locals := []string{version, "2026-11", runtime.Version(), os.TempDir()}
 	if home, err := os.UserHomeDir(); err == nil && len(home) > 1 { // in a container it can be "/"
 		locals = append(locals, home+"/")
 	}

@@ -1,95 +1,141 @@
 package command
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
-	"al.essio.dev/pkg/shellescape"
-	"github.com/urfave/cli/v3"
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// This file has the words that say what to do about what went wrong, as far as
-// they name a command, a flag or a variable of the environment. The library's
-// errors carry codes and facts.
+// This file has the words for what a person can do about an error, as far as they
+// name a variable of the environment, a flag or a command: the library's errors
+// have types and facts.
 
-// verbs are commands that others have, or that come to mind, and what does it here.
-var verbs = map[string]string{
-	"migrate": "copy", "operator migrate": "copy", "start": "copy", "run": "copy", "clone": "copy", "import": "copy",
-	"resume": "copy --resume", "continue": "copy --resume", "restart": "copy --restart",
-	"reset": "copy -reset", "unlock": "copy -reset", "force-unlock": "copy -reset", "abort": "copy -reset", "release": "copy -reset",
-	"check": "plan", "validate": "plan", "preflight": "plan", "dry-run": "plan", "dryrun": "plan", "estimate": "plan", "test": "plan", "doctor": "plan",
-	"compare": "verify", "diff": "verify", "progress": "status", "watch": "status -watch", "follow": "status -watch",
-	"show": "inspect", "info": "inspect", "ls": "inspect", "list": "inspect", "cluster": "check-cluster", "peers": "check-cluster", "html": "report",
-}
-
-// noCommand is the error of a command line that begins with what is no command of
-// root, and nil of any other.
-func noCommand(root *cli.Command, args []string) error {
-	if len(args) == 0 || strings.HasPrefix(args[0], "-") || root.Command(args[0]) != nil || slices.Contains([]string{"help", "h", "completion"}, args[0]) ||
-		args[len(args)-1] == "--generate-shell-completion" {
-		return nil
+// hintOf is what to do about an error of package dynamodb, by its type and by this
+// process's environment, or "".
+func hintOf(err error, env func(string) (string, bool)) string {
+	if e, ok := errors.AsType[*dynamodb.CredentialsError](err); ok {
+		return credentialsHint(e, env)
 	}
-	name, rest := args[0], args[1:]
-	if name == "operator" && len(rest) > 0 {
-		name, rest = name+" "+rest[0], rest[1:]
-	}
-	e := &usageError{msg: fmt.Sprintf("there is no command %q", name)}
-	if meant := verbs[strings.ToLower(strings.ReplaceAll(name, "_", "-"))]; meant != "" {
-		command, _, _ := strings.Cut(meant, " ")
-		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, shellLine(append(strings.Fields("dyn2raft "+meant), rest...)))
-		return e
-	}
-	var names []string
-	for _, c := range root.VisibleCommands() {
-		names = append(names, c.Name)
-	}
-	e.hint = didYouMean("", nearest(name, names)) + "run `dyn2raft help` for the commands"
-	return e
-}
-
-// shellLine is a command line that can be pasted into a shell.
-func shellLine(args []string) string { return shellescape.QuoteCommand(args) }
-
-// otherFlags are flags that others have, or that come to mind, and what to do here.
-var otherFlags = []struct {
-	names []string
-	hint  string
-}{
-	{[]string{"dry-run", "dryrun", "noop", "check", "what-if", "simulate", "validate"}, "plan checks everything and changes nothing: run `dyn2raft plan -config FILE`"},
-	{[]string{"c", "f", "file", "config-file"}, "-config names the file"},
-	{[]string{"table", "region", "endpoint", "path", "node-id", "profile"}, "it stands in the file that -config names, or in a variable of the environment: see docs/commands.md"},
-	{[]string{"verbose", "debug", "v"}, "-log-level debug says more"},
-	{[]string{"quiet", "q"}, "-log-level warn says less"},
-	{[]string{"json", "output"}, "-format json writes JSON"},
-}
-
-// noFlag is what to do where cmd has no flag of that name, or "".
-func noFlag(cmd *cli.Command, name string) string {
-	for _, o := range otherFlags {
-		if slices.Contains(o.names, name) {
-			return o.hint
+	if e, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
+		name := "AWS_PROFILE"
+		if v, _ := env(name); v == "" {
+			name = "AWS_DEFAULT_PROFILE"
 		}
+		if e.Profile != strings.TrimSpace(e.Profile) {
+			return fmt.Sprintf("%s is %q: it has a blank or a line break at an end", name, e.Profile)
+		}
+		return fmt.Sprintf("%s names the profile %q, which is not in %s: set it to one of theirs, or unset it", name, e.Profile, sharedFiles(env)) + sudoHint(env)
 	}
-	for _, other := range cmd.Root().VisibleCommands() {
-		if other != cmd && hasFlag(other, name) {
-			return fmt.Sprintf("it is a flag of %s: run `dyn2raft %s -help`", other.Name, other.Name)
+	if e, ok := errors.AsType[config.SharedConfigLoadError](err); ok {
+		return fmt.Sprintf("the AWS configuration can't be read: make %s readable for uid %d and well-formed, or name another with AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE", e.Filename, os.Getuid()) + sudoHint(env)
+	}
+	if bundle, _ := env("AWS_CA_BUNDLE"); bundle != "" {
+		if _, rerr := os.ReadFile(bundle); rerr != nil {
+			return fmt.Sprintf("AWS_CA_BUNDLE names %s, which can't be read: %v", bundle, rerr)
 		}
 	}
 	return ""
 }
 
-// noArgument is what to do about an argument of a command that takes none.
-func noArgument(cmd *cli.Command, arg string) string {
-	flag := "config"
-	if strings.HasSuffix(arg, ".dyn2raft.json") && hasFlag(cmd, "manifest") {
-		flag = "manifest"
+// sharedFiles are the files in which profiles are looked for.
+func sharedFiles(env func(string) (string, bool)) string {
+	var files []string
+	for _, f := range []struct{ variable, otherwise string }{{"AWS_CONFIG_FILE", config.DefaultSharedConfigFilename()}, {"AWS_SHARED_CREDENTIALS_FILE", config.DefaultSharedCredentialsFilename()}} {
+		name, _ := env(f.variable)
+		files = append(files, cmp.Or(name, f.otherwise))
 	}
-	info, err := os.Stat(arg)
-	file := err == nil && info.Mode().IsRegular() || strings.HasSuffix(arg, ".hcl") || strings.HasSuffix(arg, ".json")
-	if file && hasFlag(cmd, flag) && !cmd.IsSet(flag) {
-		return fmt.Sprintf("name the file with -%s: `%s`", flag, shellLine([]string{"dyn2raft", cmd.Name, "-" + flag, arg}))
+	return strings.Join(files, " or ")
+}
+
+// credentialsHint is what to do where there are no credentials of the kind that
+// the configuration asks for.
+func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, bool)) string {
+	if e.Part != "" {
+		return fmt.Sprintf("write %s without: a line break at the end often comes from a file that was read whole", partOf(e))
 	}
-	return fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())
+	profile := ""
+	if e.From.Profile != "" && e.From.Profile != "default" {
+		profile = " --profile " + shellLine([]string{e.From.Profile})
+	}
+	switch e.Kind {
+	case dynamodb.CredentialsSSO:
+		return "the session of IAM Identity Center is not there or has expired: aws sso login" + profile + ", as the user who runs dyn2raft (the session is kept in the home directory's .aws/sso/cache)" + sudoHint(env)
+	case dynamodb.CredentialsLogin:
+		return "the session is not there or has expired: aws login" + profile + sudoHint(env)
+	case dynamodb.CredentialsWebIdentity:
+		file := e.From.Key
+		if e.From.Variable != "" {
+			file, _ = env(e.From.Variable)
+			if _, err := os.ReadFile(file); err != nil {
+				return fmt.Sprintf("%s names %s, and uid %d can't read it (%v): run as the user of the pod, or give the pod an fsGroup", e.From.Variable, file, os.Getuid(), err)
+			}
+		}
+		return "AWS does not take the token of " + file + " for the role: check AWS_ROLE_ARN, the role's trust policy (its OIDC provider, and the service account), and the way to STS"
+	case dynamodb.CredentialsProcess:
+		return fmt.Sprintf("run the credential_process of profile %q by hand, as uid %d: it must print JSON with Version 1", e.From.Profile, os.Getuid()) + sudoHint(env)
+	case dynamodb.CredentialsContainer:
+		return "the container's credentials can't be had: check " + settingFrom(e.From) + ", and AWS_CONTAINER_AUTHORIZATION_TOKEN or …_TOKEN_FILE, which must have no line break" + sudoHint(env)
+	case dynamodb.CredentialsProfile, dynamodb.CredentialsEnvironment:
+		return "the role of the profile can't be assumed with the keys of " + settingFrom(e.From) + ": check role_arn, the role's trust policy, and the way to STS"
+	}
+	return noCredentials(env) + sudoHint(env)
+}
+
+// noCredentials is what to do where the SDK has come to the end of its list.
+func noCredentials(env func(string) (string, bool)) string {
+	set := func(name string) bool { v, _ := env(name); return v != "" }
+	for _, pair := range [][2]string{{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, {"AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"}} {
+		if set(pair[0]) && !set(pair[1]) {
+			return pair[0] + " is set, and " + pair[1] + " is not: set both"
+		}
+	}
+	instance := ", or run where an instance role is"
+	if v, _ := env("AWS_EC2_METADATA_DISABLED"); strings.EqualFold(v, "true") {
+		instance = ", or unset AWS_EC2_METADATA_DISABLED where an instance role is"
+	}
+	for _, name := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"} {
+		if v, _ := env(name); v != "" {
+			return fmt.Sprintf("%s is %q, and that profile says nothing of credentials: set access_key and secret_key in storage_source, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another profile%s", name, v, instance)
+		}
+	}
+	return "set access_key and secret_key in storage_source, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" + instance
+}
+
+// partOf names the part of credentials that is wrong, where it stands.
+func partOf(e *dynamodb.CredentialsError) string {
+	names := map[string][3]string{ // in storage_source, the environment, and a profile
+		"access key":    {"access_key", "AWS_ACCESS_KEY_ID", "aws_access_key_id"},
+		"secret key":    {"secret_key", "AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"},
+		"session token": {"session_token", "AWS_SESSION_TOKEN", "aws_session_token"},
+	}[e.Part]
+	switch {
+	case e.Kind == dynamodb.CredentialsGiven:
+		return names[0] + " of storage_source"
+	case e.Kind == dynamodb.CredentialsEnvironment:
+		return names[1]
+	case e.Kind == dynamodb.CredentialsProfile:
+		return fmt.Sprintf("%s of profile %q", names[2], e.From.Profile)
+	}
+	return "the " + e.Part + " of " + settingFrom(e.From)
+}
+
+// sudoHint is set where sudo has dropped the variables and the home directory of
+// whoever called it.
+func sudoHint(env func(string) (string, bool)) string {
+	user, _ := env("SUDO_USER")
+	if user == "" {
+		return ""
+	}
+	for _, name := range []string{"AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		if v, _ := env(name); v != "" {
+			return ""
+		}
+	}
+	return "\nsudo drops AWS_… variables, and has another home directory with another .aws: sudo --preserve-env=AWS_PROFILE,AWS_ACCESS_KEY_ID,AWS_SECRET_ACCESS_KEY,AWS_SESSION_TOKEN,AWS_CONFIG_FILE,AWS_SHARED_CREDENTIALS_FILE …"
 }

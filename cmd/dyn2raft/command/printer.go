@@ -364,6 +364,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	t := p.summary()
 	t.row("Copied", "%s entries, %s of keys and values", humanize.Comma(res.Load.Entries), size(res.Load.Bytes))
 	t.row("From", "table %s, %s", res.Source.Name, res.Source.ID)
+	t.row("Endpoint", "%s", res.Source.Endpoint)
 	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, size(res.Load.FileBytes))
 	same := "the same node_id in the server's storage stanza"
 	if cfg.Destination.NodeID == "" {

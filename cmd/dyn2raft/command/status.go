@@ -222,6 +222,9 @@ func (p *printer) status(r statusRecord) error {
 	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
 		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))
 		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
+		if s.Source.Endpoint != "" {
+			t.row("Endpoint", "%s", s.Source.Endpoint)
+		}
 		if s.StartKey != "" {
 			t.row("Partial", "only the keys from %q on", s.StartKey)
 		}

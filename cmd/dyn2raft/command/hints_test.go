@@ -1,0 +1,55 @@
+package command
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+)
+
+// TestHintOf: what is said follows what is wrong, and names where that stands.
+func TestHintOf(t *testing.T) {
+	type vars map[string]string
+	of := func(kind dynamodb.CredentialsKind, from dynamodb.Setting, part string) error {
+		return &dynamodb.CredentialsError{Kind: kind, From: from, Part: part, Err: errors.New("broken")}
+	}
+	variable := func(name string) dynamodb.Setting { return dynamodb.Setting{Variable: name} }
+	profile := func(name, key string) dynamodb.Setting { return dynamodb.Setting{Profile: name, Key: key} }
+	for name, c := range map[string]struct {
+		err  error
+		env  vars
+		want string
+		not  string
+	}{
+		"SSO":                  {of(dynamodb.CredentialsSSO, profile("my prod", "sso_session"), ""), nil, "aws sso login --profile 'my prod', as the user", "access_key"},
+		"SSO, default":         {of(dynamodb.CredentialsSSO, profile("default", "sso_session"), ""), nil, "aws sso login, as the user", "--profile"},
+		"SSO by sudo":          {of(dynamodb.CredentialsSSO, profile("default", "sso_session"), ""), vars{"SUDO_USER": "me"}, "sudo --preserve-env=AWS_PROFILE", ""},
+		"login":                {of(dynamodb.CredentialsLogin, profile("p", "login_session"), ""), nil, "aws login --profile p", ""},
+		"IRSA, no file":        {of(dynamodb.CredentialsWebIdentity, variable("AWS_WEB_IDENTITY_TOKEN_FILE"), ""), vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token"}, "AWS_WEB_IDENTITY_TOKEN_FILE names /no/token, and uid", "trust policy"},
+		"IRSA, refused":        {of(dynamodb.CredentialsWebIdentity, variable("AWS_WEB_IDENTITY_TOKEN_FILE"), ""), vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "hints_test.go"}, "the role's trust policy", "fsGroup"},
+		"process":              {of(dynamodb.CredentialsProcess, profile("p", "credential_process"), ""), nil, `run the credential_process of profile "p" by hand`, ""},
+		"container":            {of(dynamodb.CredentialsContainer, variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"), ""), nil, "check AWS_CONTAINER_CREDENTIALS_FULL_URI", ""},
+		"role":                 {of(dynamodb.CredentialsProfile, profile("s", "aws_access_key_id"), ""), nil, "check role_arn", ""},
+		"nothing":              {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), nil, "set access_key and secret_key in storage_source, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where an instance role is", ""},
+		"nothing in a profile": {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"AWS_PROFILE": "p"}, `AWS_PROFILE is "p", and that profile says nothing of credentials`, "or AWS_PROFILE"},
+		"half":                 {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"AWS_ACCESS_KEY_ID": "a"}, "AWS_ACCESS_KEY_ID is set, and AWS_SECRET_ACCESS_KEY is not", "instance"},
+		"other half":           {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"AWS_SECRET_ACCESS_KEY": "a"}, "AWS_SECRET_ACCESS_KEY is set, and AWS_ACCESS_KEY_ID is not", ""},
+		"no metadata":          {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"AWS_EC2_METADATA_DISABLED": "TRUE"}, "unset AWS_EC2_METADATA_DISABLED", ""},
+		"token":                {of(dynamodb.CredentialsEnvironment, variable("AWS_ACCESS_KEY_ID"), "session token"), nil, "write AWS_SESSION_TOKEN without", ""},
+		"secret of the stanza": {of(dynamodb.CredentialsGiven, dynamodb.Setting{}, "secret key"), nil, "write secret_key of storage_source without", "AWS_"},
+		"key of a profile":     {of(dynamodb.CredentialsProfile, profile("p", "aws_access_key_id"), "access key"), nil, `write aws_access_key_id of profile "p" without`, ""},
+		"profile":              {config.SharedConfigProfileNotExistError{Profile: "no"}, vars{"AWS_PROFILE": "no", "AWS_CONFIG_FILE": "a", "AWS_SHARED_CREDENTIALS_FILE": "b"}, `AWS_PROFILE names the profile "no", which is not in a or b`, "sudo"},
+		"profile with a blank": {config.SharedConfigProfileNotExistError{Profile: "no\n"}, vars{"AWS_DEFAULT_PROFILE": "no\n"}, `AWS_DEFAULT_PROFILE is "no\n": it has a blank`, ""},
+		"broken file":          {config.SharedConfigLoadError{Filename: "f"}, nil, "make f readable", ""},
+		"CA bundle":            {errors.New("broken"), vars{"AWS_CA_BUNDLE": "/no/bundle"}, "AWS_CA_BUNDLE names /no/bundle, which can't be read", ""},
+		"something else":       {errors.New("broken"), nil, "", "a"},
+	} {
+		got := hintOf(c.err, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })
+		if !strings.Contains(got, c.want) || c.not != "" && strings.Contains(got, c.not) {
+			t.Errorf("%s: %q, expected %q and not %q", name, got, c.want, c.not)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package command
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"al.essio.dev/pkg/shellescape"
+	"github.com/urfave/cli/v3"
+)
+
+// This file has the words for command lines that begin with what others call a
+// command or a flag.
+
+// verbs are commands that others have, or that come to mind, and what does it here.
+var verbs = map[string]string{
+	"migrate": "copy", "operator migrate": "copy", "start": "copy", "run": "copy", "clone": "copy", "import": "copy",
+	"resume": "copy --resume", "continue": "copy --resume", "restart": "copy --restart",
+	"reset": "copy -reset", "unlock": "copy -reset", "force-unlock": "copy -reset", "abort": "copy -reset", "release": "copy -reset",
+	"check": "plan", "validate": "plan", "preflight": "plan", "dry-run": "plan", "dryrun": "plan", "estimate": "plan", "test": "plan", "doctor": "plan",
+	"compare": "verify", "diff": "verify", "progress": "status", "watch": "status -watch", "follow": "status -watch",
+	"show": "inspect", "info": "inspect", "ls": "inspect", "list": "inspect", "cluster": "check-cluster", "peers": "check-cluster", "html": "report",
+}
+
+// noCommand is the error of a command line that begins with what is no command of
+// root, and nil of any other.
+func noCommand(root *cli.Command, args []string) error {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") || root.Command(args[0]) != nil || slices.Contains([]string{"help", "h", "completion"}, args[0]) ||
+		args[len(args)-1] == "--generate-shell-completion" {
+		return nil
+	}
+	name, rest := args[0], args[1:]
+	if name == "operator" && len(rest) > 0 {
+		name, rest = name+" "+rest[0], rest[1:]
+	}
+	e := &usageError{msg: fmt.Sprintf("there is no command %q", name)}
+	if meant := verbs[strings.ToLower(strings.ReplaceAll(name, "_", "-"))]; meant != "" {
+		command, _, _ := strings.Cut(meant, " ")
+		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, shellLine(append(strings.Fields("dyn2raft "+meant), rest...)))
+		return e
+	}
+	var names []string
+	for _, c := range root.VisibleCommands() {
+		names = append(names, c.Name)
+	}
+	e.hint = didYouMean("", nearest(name, names)) + "run `dyn2raft help` for the commands"
+	return e
+}
+
+// shellLine is a command line that can be pasted into a shell.
+func shellLine(args []string) string { return shellescape.QuoteCommand(args) }
+
+// otherFlags are flags that others have, or that come to mind, and what to do here.
+var otherFlags = []struct {
+	names []string
+	hint  string
+}{
+	{[]string{"dry-run", "dryrun", "noop", "check", "what-if", "simulate", "validate"}, "plan checks everything and changes nothing: run `dyn2raft plan -config FILE`"},
+	{[]string{"c", "f", "file", "config-file"}, "-config names the file"},
+	{[]string{"table", "region", "endpoint", "path", "node-id", "profile"}, "it stands in the file that -config names, or in a variable of the environment: see docs/commands.md"},
+	{[]string{"verbose", "debug", "v"}, "-log-level debug says more"},
+	{[]string{"quiet", "q"}, "-log-level warn says less"},
+	{[]string{"json", "output"}, "-format json writes JSON"},
+}
+
+// noFlag is what to do where cmd has no flag of that name, or "".
+func noFlag(cmd *cli.Command, name string) string {
+	for _, o := range otherFlags {
+		if slices.Contains(o.names, name) {
+			return o.hint
+		}
+	}
+	for _, other := range cmd.Root().VisibleCommands() {
+		if other != cmd && hasFlag(other, name) {
+			return fmt.Sprintf("it is a flag of %s: run `dyn2raft %s -help`", other.Name, other.Name)
+		}
+	}
+	return ""
+}
+
+// noArgument is what to do about an argument of a command that takes none.
+func noArgument(cmd *cli.Command, arg string) string {
+	flag := "config"
+	if strings.HasSuffix(arg, ".dyn2raft.json") && hasFlag(cmd, "manifest") {
+		flag = "manifest"
+	}
+	info, err := os.Stat(arg)
+	file := err == nil && info.Mode().IsRegular() || strings.HasSuffix(arg, ".hcl") || strings.HasSuffix(arg, ".json")
+	if file && hasFlag(cmd, flag) && !cmd.IsSet(flag) {
+		return fmt.Sprintf("name the file with -%s: `%s`", flag, shellLine([]string{"dyn2raft", cmd.Name, "-" + flag, arg}))
+	}
+	return fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())
+}
