@@ -166,6 +166,12 @@ func loadHot(srv *dynamotest.Server, spec tableSpec) (c dynamotest.Content, err 
 		items = items[:0]
 	}
 	i := 0
+	for _, key := range copier.VaultKeys() {
+		c.Add(key, []byte("x"))
+		if err := srv.PutVaultEntry(dynamodb.DefaultTable, key, []byte("x")); err != nil {
+			return c, err
+		}
+	}
 	for key, value := range spec.Shape.All() {
 		path, name := fmt.Sprintf("cold/%d", i%9999/2), fmt.Sprintf("h%x%s", i, key[strings.LastIndexByte(key, '/')+1:])
 		if i%2 == 0 {

@@ -6,12 +6,10 @@ import (
 	"strings"
 )
 
-// Entries that every initialized Vault has. Their names are the same from Vault
+// VaultKeys returns the keys of two entries that every initialized Vault has: its
+// keyring and the configuration of its seal. Their names are the same from Vault
 // 1.0 to 1.21.
-const (
-	keyringKey    = "core/keyring"
-	sealConfigKey = "core/seal-config"
-)
+func VaultKeys() [2]string { return [...]string{"core/keyring", "core/seal-config"} }
 
 // A Getter is a [Source] that can be asked for one entry.
 type Getter interface {
@@ -25,7 +23,7 @@ type Getter interface {
 // initialized.
 func CheckVault(ctx context.Context, src Getter) (sealConfig []byte, err error) {
 	var missing []string
-	for _, key := range []string{keyringKey, sealConfigKey} {
+	for _, key := range VaultKeys() {
 		if sealConfig, _, err = src.Value(ctx, key); err != nil {
 			return nil, err
 		}

@@ -15,6 +15,8 @@ type Reading struct {
 	Digests copier.Digests `json:"digests"`
 	Raft    vaultdb.State  `json:"raft"`
 	Pages   vaultdb.Stats  `json:"pages"`
+	// NotVault is that of [Report].
+	NotVault []string `json:"not_vault,omitempty"`
 }
 
 // Digests reads the whole vault.db of the data directory at path, checks that
@@ -43,6 +45,7 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	type worker struct {
 		copier.Digester
 		collector
+		vaultKeys
 	}
 	workers := make([]*worker, processors.Count())
 	for i := range workers {
@@ -50,17 +53,20 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	}
 	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, _ int, e copier.Entry) error {
 		workers[i].Digester.Add(e)
+		workers[i].see(e.Key, func() bool { return len(e.Value) > 0 })
 		if largest >= 0 {
 			workers[i].collector.add(e)
 		}
 		return nil
 	})
 	r.Digests = copier.Digests{}
-	all := collector{most: max(largest, 0)}
+	all, vault := collector{most: max(largest, 0)}, vaultKeys{}
 	for _, w := range workers {
 		r.Digests.Add(w.Take())
 		all.join(&w.collector)
+		vault.join(w.vaultKeys)
 	}
+	r.NotVault = vault.missing()
 	return r, all.contents(), err
 }
 

@@ -84,6 +84,8 @@ type ManifestReport struct {
 	// then not be judged.
 	Started bool          `json:"started"`
 	Pages   vaultdb.Stats `json:"pages"`
+	// NotVault is that of [Report].
+	NotVault []string `json:"not_vault,omitempty"`
 	// Complete is set when the directory was read to its end, and is sound.
 	Complete bool `json:"complete"`
 }
@@ -120,7 +122,7 @@ func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestRe
 	rep := &ManifestReport{Destination: path, Start: time.Now(), Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	found, err := Digests(ctx, path)
-	rep.Raft, rep.Pages = found.Raft, found.Pages
+	rep.Raft, rep.Pages, rep.NotVault = found.Raft, found.Pages, found.NotVault
 	if err != nil {
 		return rep, err
 	}

@@ -41,8 +41,7 @@ func ignored(cmd *cli.Command) ([]string, error) {
 		}
 		return nil, &usageError{fmt.Sprintf("-ignore %s: no check of that name can fail", name), didYouMean("-ignore ", nearest(name, known)) + "these can be let pass: " + strings.Join(known, ", ")}
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return slices.Compact(slices.Sorted(slices.Values(names))), nil
 }
 
 // ignoreHint says how a failed check is let pass, where it can be.
@@ -53,15 +52,23 @@ func ignoreHint(check string) string {
 	return "-ignore " + check
 }
 
+// errNotAVault is returned where nothing differs, and what is equal is no
+// initialized Vault's. The result says so.
+var errNotAVault = fmt.Errorf("no initialized Vault: %w", errDifferent)
+
+// notAVault says what is equal and yet of no use.
+func notAVault(missing []string) string {
+	return "no initialized Vault has used it: it has no " + strings.Join(missing, " and no ") + ". A Vault that starts on the directory finds itself not initialized"
+}
+
 // beforeCopy makes the checks that a copy shares with plan, before anything is
 // locked. Warnings go on record; a failure ends the copy.
-func (p *printer) beforeCopy(ctx context.Context, rec *manifestWriter, opts plan.Options) error {
+func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 	results, err := plan.BeforeCopy(ctx, opts)
 	if err != nil {
 		return err
 	}
 	var failed []error
-	rec.warnings = []verify.Warning{}
 	for _, r := range results {
 		if r.Status == plan.Failure {
 			hint := r.Hint
@@ -71,9 +78,7 @@ func (p *printer) beforeCopy(ctx context.Context, rec *manifestWriter, opts plan
 			failed = append(failed, &copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message), Hint: hint})
 			continue
 		}
-		w := verify.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}
-		rec.warnings = append(rec.warnings, w)
-		p.log.Warn(warningText(w), "hint", r.Hint)
+		p.warn(verify.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}, r.Hint)
 	}
 	return errors.Join(failed...)
 }
@@ -89,8 +94,19 @@ func ignorable(err error) error {
 
 // warningText is a warning in one line.
 func warningText(w verify.Warning) string {
-	if w.Ignored {
+	switch {
+	case w.Ignored:
 		return w.Check + ": ignored: " + w.Message
+	case w.Check == duringCopy, w.Check == inConfig:
+		return w.Message
+	default:
+		return w.Check + ": " + w.Message
 	}
-	return w.Check + ": " + w.Message
 }
+
+// Names in the place of a check's, for warnings of the copy itself and of the
+// configuration.
+const (
+	duringCopy = "copy"
+	inConfig   = "configuration"
+)

@@ -215,7 +215,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Restart:  cmd.Bool("restart"),
 		WorkDir:  cmd.String("work-dir"),
 		Check: func(ctx context.Context) error {
-			return out.beforeCopy(ctx, rec, plan.Options{
+			return out.beforeCopy(ctx, plan.Options{
 				Config: cfg, Source: src, Workers: workers(cmd, cfg), ReadCapacity: cmd.Float("read-capacity"), Memory: memory,
 				Owner: cmd.String("owner"), WorkDir: cmd.String("work-dir"), Manifest: rec.file, Backup: cmd.IsSet("backup"), Ignore: ignore,
 			})
@@ -245,7 +245,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return inPlace(err)
 	}
 	if errors.Is(err, dynamodb.ErrNotStopped) {
-		err = &copier.Error{Err: err, Hint: "stop every Vault that uses the table, then say so with -source-stopped; or, if they elect their leader in this table, put ha_enabled = \"true\" into storage_source"}
+		hint := "stop every Vault that uses the table, then say so with -source-stopped"
+		if !cfg.Source.HAEnabled && cfg.HAStorage == "" {
+			hint += "; or, if they elect their leader in this table, put ha_enabled = \"true\" into storage_source"
+		}
+		err = &copier.Error{Err: err, Hint: hint}
 	}
 	if err != nil {
 		return howToGoOn(err, res, cmd, cfg)
@@ -440,7 +444,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 		}
 	}
 	for _, w := range cfg.Warnings {
-		out.log.Warn(w.String())
+		out.warn(verify.Warning{Check: inConfig, Message: w.String()}, "")
 	}
 	for _, o := range cfg.Overrides {
 		out.log.Info(o.String())

@@ -156,8 +156,11 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 
 func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
 	var result error
-	if !rep.Equal() {
+	switch {
+	case !rep.Equal():
 		result = errDifferent
+	case rep.NotVault != nil && !rep.Partial:
+		result = errNotAVault
 	}
 	if p.json {
 		return compared(p.encode(rep), result)
@@ -183,6 +186,9 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
 	err = errors.Join(err, t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
+	case errors.Is(result, errNotAVault):
+		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds all %s entries that run %s copied from table %s, and nothing else, but %s.",
+			rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))
 	case result == nil:
 		equal := "Equal"
 		if rep.Partial {

@@ -29,7 +29,6 @@ type manifestWriter struct {
 	readBack string
 	src      *dynamodb.Source
 	out      *printer
-	warnings []verify.Warning // of the checks before the copy
 	contents *verify.Contents // as it was read back
 	manifest *verify.Manifest // once it is written
 	err      error            // why it is not where it should be
@@ -92,7 +91,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		Scan:     res.Scan,
 		Load:     res.Load,
 		Settings: r.settings,
-		Warnings: r.warnings,
+		Warnings: r.out.warnings(),
 		Contents: r.contents,
 	}
 	switch {

@@ -37,12 +37,13 @@ type printer struct {
 	live   bool          // a live block tells how far a command is
 
 	tracker copier.Progress
-	mu      sync.Mutex      // guards the following
-	since   time.Time       // when the phase began
-	before  copier.Resuming // what earlier processes have read
-	moved   time.Time       // when there was something new, other than an error
-	told    time.Time       // when a line said that a request failed
-	untold  int             // requests that failed since
+	mu      sync.Mutex       // guards the following
+	since   time.Time        // when the phase began
+	before  copier.Resuming  // what earlier processes have read
+	moved   time.Time        // when there was something new, other than an error
+	told    time.Time        // when a line said that a request failed
+	untold  int              // requests that failed since
+	warned  []verify.Warning // all that is to be said once more at the end
 }
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
@@ -172,8 +173,33 @@ func (p *printer) event(e copier.Event) {
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
 	case copier.Warning:
-		p.log.Warn(visible.Text(e.Message))
+		p.warn(verify.Warning{Check: duringCopy, Message: e.Message}, "")
 	}
+}
+
+// mostWarned bounds what is said once more at the end.
+const mostWarned = 50
+
+// warn says a warning, and keeps it for the end.
+func (p *printer) warn(w verify.Warning, hint string) {
+	text := visible.Text(warningText(w))
+	if hint == "" {
+		p.log.Warn(text)
+	} else {
+		p.log.Warn(text, "hint", hint)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slices.Contains(p.warned, w) && len(p.warned) < mostWarned {
+		p.warned = append(p.warned, w)
+	}
+}
+
+// warnings returns what was warned of so far.
+func (p *printer) warnings() []verify.Warning {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]verify.Warning{}, p.warned...)
 }
 
 // requestFailed says so at once, and then now and then: while the table can't be
@@ -337,7 +363,8 @@ type copyRecord struct {
 	Backup      string `json:"backup_arn,omitempty"`
 	// ManifestError says why the manifest is not where it should be.
 	ManifestError string `json:"manifest_error,omitempty"`
-	// Warnings are those of the checks before the copy.
+	// Warnings are those of the configuration, the checks before the copy and the
+	// copy itself.
 	Warnings []verify.Warning `json:"warnings"`
 	Message  string           `json:"message"`
 }
@@ -350,9 +377,12 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	if res.Partial {
 		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; do not start a Vault from it.", start)
 	}
+	if slices.ContainsFunc(p.warnings(), func(w verify.Warning) bool { return w.Check == "initialized" && w.Ignored }) {
+		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized."
+	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
-			start, rec.path(), res.Note, rec.failed(), rec.warnings, message})
+			start, rec.path(), res.Note, rec.failed(), p.warnings(), message})
 	}
 	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
@@ -401,12 +431,12 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	if unlock != "" {
 		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `%s`", unlock)
 	}
-	for i, w := range rec.warnings {
+	for i, w := range p.warnings() {
 		name := ""
 		if i == 0 {
 			name = "Warnings"
 		}
-		t.row(name, "%s", warningText(w))
+		t.row(name, "%s", visible.Text(warningText(w)))
 	}
 	return errors.Join(t.flush(), p.line(message))
 }
@@ -476,8 +506,11 @@ func (p *printer) reset(table string, freed []string) error {
 // on, where it has.
 func (p *printer) verified(rep *verify.Report, found *spool, started string) error {
 	var result error
-	if !rep.Equal() {
+	switch {
+	case !rep.Equal():
 		result = errDifferent
+	case rep.NotVault != nil:
+		result = errNotAVault
 	}
 	if p.json {
 		return compared(encodeReport(p.stdout, rep, found), result)
@@ -506,6 +539,9 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value",
 		humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
 	switch {
+	case errors.Is(result, errNotAVault):
+		errs = append(errs, p.sentence("NOT A VAULT: all %s entries of table %s are in %s, and nothing else, but %s.",
+			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, notAVault(rep.NotVault)))
 	case result == nil:
 		if started != "" {
 			errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))

@@ -482,12 +482,13 @@ func createOther(s *dynamotest.Server, name string) error {
 // configCommand writes migrate.hcl for $ENDPOINT and the directory data:
 //
 //	file=, path=, endpoint=, cluster_addr=  instead of these
+//	top=TEXT                                at the top level
 //	credentials=none                        leaves them out
 //	KEY=VALUE                               into storage_source
 //	raft.KEY=VALUE                          into storage_destination
 func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg, "config name=value…")
-	file, addr := "migrate.hcl", "https://127.0.0.1:8201"
+	file, addr, top := "migrate.hcl", "https://127.0.0.1:8201", ""
 	source := [][2]string{{"endpoint", ts.Getenv("ENDPOINT")}, {"access_key", "AKID" + secret}, {"secret_key", "SECRET" + secret}, {"session_token", "TOKEN" + secret}}
 	raft := [][2]string{{"path", ts.MkAbs("data")}, {"node_id", "vault-1"}}
 	settings(ts, args, func(k, v string) error {
@@ -500,6 +501,8 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 			source[0][1] = v
 		case "cluster_addr":
 			addr = v
+		case "top":
+			top = v
 		case "credentials":
 			source = slices.Delete(source, 1, 4)
 		default:
@@ -521,7 +524,7 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	block(`storage_source "dynamodb"`, source)
 	block(`storage_destination "raft"`, raft)
-	fmt.Fprintf(&b, "cluster_addr = %q\n", addr)
+	fmt.Fprintf(&b, "cluster_addr = %q\n%s\n", addr, top)
 	ts.Check(os.WriteFile(ts.MkAbs(file), []byte(b.String()), 0o644))
 }
 

@@ -34,7 +34,8 @@ func verifyCommand(std Streams) *cli.Command {
 			"side. What was read is saved every few seconds: a comparison that was interrupted, killed or\n" +
 			"failed is gone on with by -resume. With -sample it reads a random part of the table only, and\n" +
 			"says what that proves. With -manifest it compares the directory, or a copy of it, with the record that copy has\n" +
-			"written, without the table. Exit status 0: equal; 3: there are differences, or vault.db or Raft's log is damaged.",
+			"written, without the table. Exit status 0: equal; 3: there are differences, vault.db or Raft's log is damaged, or\n" +
+			"what is equal is no initialized Vault's.",
 		Flags: []cli.Flag{
 			configFlag(),
 			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
@@ -282,8 +283,11 @@ func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
 // says that Raft has gone on, where it has.
 func (p *printer) sampled(rep *verify.Report, found *spool, started string) error {
 	var result error
-	if !rep.NoDifference() {
+	switch {
+	case !rep.NoDifference():
 		result = errDifferent
+	case rep.NotVault != nil:
+		result = errNotAVault
 	}
 	if p.json {
 		return compared(encodeReport(p.stdout, rep, found), result)
@@ -309,6 +313,8 @@ func (p *printer) sampled(rep *verify.Report, found *spool, started string) erro
 	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
 	counts := fmt.Sprintf("%s missing, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Different))
 	switch {
+	case errors.Is(result, errNotAVault):
+		errs = append(errs, p.sentence("NOT A VAULT: nothing differs in the sample, but in the directory: %s.", notAVault(rep.NotVault)))
 	case result == nil:
 		errs = append(errs, p.line(fmt.Sprintf("No difference in the sample: %s entries were compared, in %s. Only a comparison without -sample shows that all are there.",
 			humanize.Comma(rep.SourceEntries), round(rep.Duration))))
