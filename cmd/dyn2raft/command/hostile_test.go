@@ -15,6 +15,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -83,7 +84,11 @@ func TestHostileText(t *testing.T) {
 	sampled := hostile[verify.Report]()
 	sampled.Sample = hostile[verify.Part]()
 	status := hostile[statusRecord]()
-	rec := &manifestWriter{cfg: hostile[config.Config](), file: hostileText}
+	dst, err := sink.New(sink.Options{Path: t.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &manifestWriter{cfg: hostile[config.Config](), file: hostileText, dst: dst}
 	planned := hostile[plan.Report]()
 	planned.Checks[0].Check, planned.Checks[0].Status = "table", plan.Failure // ours
 	for name, output := range map[string]func(p *printer) error{
