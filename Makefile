@@ -3,6 +3,7 @@ SHELL      := bash
 TESTFLAGS  ?=
 FUZZTIME   ?= 30s
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
+VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
 E2E        := ./cmd/dyn2raft/e2e
 REPORT     := ./cmd/dyn2raft/report
 GORELEASER ?= CGO_ENABLED=0 go tool -modfile=testdata/dist/go.mod goreleaser
@@ -11,12 +12,13 @@ COMMAND    := github.com/dyn2raft/dyn2raft/cmd/dyn2raft/command
 VERSION    := 0.0.0-dev
 COMMIT     := none
 DATE       := 2000-01-01T00:00:00Z
+TARGETS    := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # In CI a real part that is missing is a failure; elsewhere it is said and left out.
 REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test fuzz race crash browser e2e rehearsal vault lint docs cross dist bin/extra bench bench-results clean
+.PHONY: help demo build test fuzz race crash browser e2e rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -63,10 +65,16 @@ vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the scripts
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
-	go vet ./... && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
+	go vet ./... ./.ci/notices && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
 	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E) && go tool staticcheck -tags browser $(REPORT)
 	$(LINT) run ./...
 	@for script in .ci/run .ci/check-dist docs/*.sh testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
+
+vulncheck: ## look for known vulnerabilities in what is called, where Go's database of them can be reached
+	@out=$$($(VULNCHECK) ./... 2>&1); status=$$?; echo "$$out"; \
+	case $$out in *"govulncheck: fetching vulnerabilities"*) \
+		echo "SKIPPED: the search for known vulnerabilities, since their database can't be reached. GOVULNDB=URL names another." >&2; exit;; \
+	esac; exit $$status
 
 bench: ## measure everything that has a goal, and fail where it is slower than bench/RESULTS.md
 	@set -o pipefail; $(measure) | tee /dev/stderr | go run ./bench/results $(BENCH_WRITE:1=-write)
@@ -79,7 +87,7 @@ docs: ## write docs/commands.md from the commands themselves
 	go run ./cmd/dyn2raft docs markdown >bin/commands.md && mv bin/commands.md docs/
 
 cross: bin/extra ## build static programs for Linux and macOS, amd64 and arm64, into bin/cross
-	@for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
+	@for target in $(TARGETS); do \
 		echo "$$target"; export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
 		go build -trimpath -ldflags='$(release_ldflags)' -o bin/cross/dyn2raft_$${GOOS}_$$GOARCH ./cmd/dyn2raft || exit 1; \
 	done
@@ -90,10 +98,11 @@ dist: ## build the packages of a release into dist/ and look at them; goreleaser
 	$(if $(shell git remote 2>/dev/null),,$(as_if_cloned)) $(GORELEASER) release --snapshot --clean --parallelism 2
 	@.ci/check-dist dist
 
-# The manual page and the completion scripts, as packages have them.
+# The manual page, the completion scripts, and the licences of what is linked, as packages have them.
 bin/extra:
 	@rm -rf bin/extra && mkdir -p bin/extra/completions
 	@CGO_ENABLED=0 go build -trimpath -ldflags='$(release_ldflags)' -o bin/extra/dyn2raft ./cmd/dyn2raft
+	@go run ./.ci/notices $(TARGETS) >bin/extra/NOTICES
 	@cd bin/extra && ./dyn2raft docs man >dyn2raft.1 && ./dyn2raft completion bash >completions/dyn2raft.bash && \
 	./dyn2raft completion zsh >completions/_dyn2raft && ./dyn2raft completion fish >completions/dyn2raft.fish
 
