@@ -2,12 +2,10 @@ package raft
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,6 +26,8 @@ type ReaddressOptions struct {
 	// NodeID and Address are the node's new Raft id and the new host:port of its
 	// cluster_addr. Both are needed.
 	NodeID, Address string
+	// AnyNodeID takes a NodeID too that [CheckNodeID] refuses, as Options.AnyNodeID does.
+	AnyNodeID bool
 	// NodeIDFile makes the file node-id where there is none. One that is there gets
 	// the id in any case, since a Vault without a node_id takes it.
 	NodeIDFile bool
@@ -63,12 +63,12 @@ type Peer struct {
 // [copier.ErrConfig] where an option can't be, [copier.ErrChanged] where Raft has made
 // progress, and [copier.ErrDestination] in all other cases, and beside ErrChanged.
 func Readdress(ctx context.Context, o ReaddressOptions) (was Peer, err error) {
-	s := &Sink{opts: Options{Path: o.Path, NodeID: o.NodeID, Address: o.Address}, disk: o.Disk}
+	s := &Sink{opts: Options{Path: o.Path, NodeID: o.NodeID, Address: o.Address, AnyNodeID: o.AnyNodeID}, disk: o.Disk}
 	if err := s.opts.Validate(); err != nil {
 		return was, err
 	}
-	if _, err := url.Parse("vault://" + o.NodeID); o.NodeID == "" || err != nil {
-		return was, &copier.Error{Kind: copier.ErrConfig, Op: fmt.Sprintf("use node id %q", o.NodeID), Err: cmp.Or(err, errors.New("it is empty"))}
+	if o.NodeID == "" {
+		return was, &copier.Error{Kind: copier.ErrConfig, Op: "check raft destination", Err: errors.New("no node id")}
 	}
 	if err := s.takeLock(); err != nil {
 		return was, err

@@ -96,7 +96,8 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return &copier.Error{Kind: copier.ErrDestination, Op: "check " + path, Err: errors.New("it does not hold what the manifest says that was copied"),
 			Hint: "is this the copy's manifest? to see what differs: dyn2raft verify -manifest " + shellescape.Quote(file) + " -path " + shellescape.Quote(path)}
 	}
-	_, err = sink.Readdress(ctx, sink.ReaddressOptions{Path: path, NodeID: now.ID, Address: now.Address, NodeIDFile: m.Destination.NodeIDFile, CheckLog: m.Expected().CheckLog})
+	_, err = sink.Readdress(ctx, sink.ReaddressOptions{Path: path, NodeID: now.ID, Address: now.Address, AnyNodeID: now.ID == was.ID,
+		NodeIDFile: m.Destination.NodeIDFile, CheckLog: m.Expected().CheckLog})
 	if errors.Is(err, copier.ErrChanged) {
 		return out.progressed(err, path, rep, was, now)
 	}
