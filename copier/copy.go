@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -151,6 +152,7 @@ type copying struct {
 	digests Digests
 
 	started bool // there is a setup, of this process or of one that it goes on with
+	restart bool // there is something to throw away, once the source is locked
 
 	phase      Phase
 	phaseStart time.Time
@@ -187,6 +189,9 @@ func (c *copying) run(ctx context.Context) (err error) {
 		if err != nil && !c.result.Complete && errors.Is(err, ErrNotReleased) {
 			keep = true // the record has the name of the locks
 		}
+		if err != nil && c.restart && !c.started {
+			keep = true // it is not thrown away, or not all of it
+		}
 		if err != nil && keep && c.started {
 			err = c.stillThere(err)
 		}
@@ -213,7 +218,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if err != nil {
 		return cause(ctx, err)
 	}
-	keep = earlier != nil
+	keep = earlier != nil || c.restart
 	c.started = keep && c.opts.Resume
 	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
 		return cause(ctx, err)
@@ -222,30 +227,27 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return cause(ctx, err)
 	}
 	locker, _ := c.src.(Locker)
-	if earlier != nil && c.opts.Restart {
+	if earlier != nil && c.restart {
 		if err := c.sameSource("throw away", *earlier); err != nil {
 			return err
 		}
-		if err := c.discard(ctx, earlier, locker); err != nil {
-			return cause(ctx, err)
-		}
-		earlier, keep = nil, false
 	}
 	if err := c.begin(earlier); err != nil {
 		return err
 	}
-	c.started = true
-	c.history.begin(c.result.Start)
 	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: c.opts.Progress, history: c.history}
-	c.opts.Progress.identify(c.result)
-	status.start()
 	defer func() { status.end(err) }()
+	if !c.restart {
+		if err := c.record(status); err != nil {
+			return err
+		}
+	}
 
 	// From here on the loss of the lease ends whatever is under way.
 	var lease Lease
 	// Where nothing was saved, nothing can have changed since.
 	held := c.journal.setup.Held && c.journal.saved
-	keep = held
+	keep = held || c.restart
 	if locker != nil {
 		c.startPhase(PhaseLock)
 		caller := ctx
@@ -256,11 +258,19 @@ func (c *copying) run(ctx context.Context) (err error) {
 			return cause(ctx, err)
 		}
 		defer func() {
-			keep = c.worthKeeping(err)
+			keep = c.worthKeeping(err) || earlier != nil && c.restart && !c.started
 			err = c.release(caller, lease, keep, err)
 		}()
 	} else {
 		defer func() { keep = c.worthKeeping(err) }()
+	}
+	if c.restart {
+		if err := c.discardApart(earlier); err != nil {
+			return err
+		}
+		if err := c.record(status); err != nil {
+			return err
+		}
 	}
 	if !held {
 		// It is on record before anything is: with the number of segments.
@@ -389,11 +399,15 @@ func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error
 // there is one and it is to be resumed or thrown away.
 func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 	c.journal = &journal{disk: c.opts.Disk, dir: c.dst.WorkDir(), next: 1, run: 1}
+	if err := ownDir(c.journal.dir); err != nil {
+		return nil, err
+	}
 	earlier, err := readSetup(c.journal.dir)
-	if err != nil && c.opts.Restart {
+	if err != nil && c.opts.Restart && !errors.Is(err, fs.ErrPermission) {
 		// What it says can't be known; its locks are for -reset to remove.
 		c.opts.Events(Warning{Message: err.Error() + leftBy(c.journal.dir)})
-		return nil, c.journal.clear(c.journal.dir)
+		c.restart = true
+		return nil, nil
 	}
 	if err != nil || earlier == nil {
 		return nil, err
@@ -405,6 +419,7 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 				earlier.Start.UTC().Format(time.RFC3339), earlier.Source.Name),
 			Hint: "to go on with it, add --resume; to throw it away and start over, add --restart"}
 	}
+	c.restart = c.opts.Restart
 	return earlier, nil
 }
 
@@ -431,29 +446,35 @@ func (c *copying) sameSource(op string, was Setup) error {
 			"once it is free, or if it does not exist any more, remove %s yourself and run this command again", was.Source.ID, files)}
 }
 
-// discard throws an unfinished copy away: its locks first, so that a crash
-// leaves nothing without a name.
-func (c *copying) discard(ctx context.Context, earlier *Setup, locker Locker) error {
-	if locker != nil {
-		if err := locker.Unlock(ctx, earlier.RunID, EndFailed); err != nil {
-			return err
-		}
+// discardApart removes the work files of an unfinished copy that are not beside its
+// setup. Its locks are taken; earlier is nil where its setup is damaged.
+func (c *copying) discardApart(earlier *Setup) error {
+	if earlier == nil || earlier.WorkDir == c.journal.dir {
+		return nil
 	}
-	if earlier.WorkDir != c.journal.dir {
-		if err := c.journal.clear(earlier.WorkDir); err != nil {
-			return err
-		}
+	// Only where this run is told of the directory too is it certain that the setup
+	// was not made up to have others' files removed.
+	asked, err := filepath.Abs(c.opts.WorkDir)
+	if below, ok := earlier.apart(); ok && err == nil && c.opts.WorkDir != "" && below == asked {
+		return c.journal.clear(earlier.WorkDir)
 	}
-	return c.journal.clear(c.journal.dir)
+	c.opts.Events(Warning{Message: fmt.Sprintf("the work files of the copy that is thrown away stay in %q, a directory that this run was not told of: remove them yourself", earlier.WorkDir)})
+	return nil
 }
 
-// begin writes the setup of a new copy, or compares that of an unfinished one.
+// begin makes the setup of a new copy, or compares that of an unfinished one. A
+// copy that replaces an unfinished one has its id, under which the source is
+// locked: so there is always a record of who has locked it.
 func (c *copying) begin(earlier *Setup) (err error) {
 	c.history = &history{path: filepath.Join(c.journal.dir, historyName), progress: c.opts.Progress}
 	now := Setup{Start: c.result.Start.UTC(), Source: c.result.Source, Destination: c.dst.Identity(), StartKey: c.opts.StartKey}
-	if earlier != nil {
+	if earlier != nil && !c.restart {
 		if err := c.compare(*earlier, now); err != nil {
 			return err
+		}
+		if _, ok := earlier.apart(); !ok && earlier.WorkDir != c.journal.dir {
+			return &Error{Kind: ErrDestination, Op: "resume run " + earlier.RunID,
+				Err: fmt.Errorf("its record says that its work files are in %q, where no copy has put them", earlier.WorkDir)}
 		}
 		c.journal.setup, c.journal.work = *earlier, earlier.WorkDir
 		c.journal.setup.Resumed++
@@ -462,18 +483,17 @@ func (c *copying) begin(earlier *Setup) (err error) {
 			return err
 		}
 		c.result.Resumed, c.result.Began = c.journal.setup.Resumed, earlier.Start
-		if err := c.makeWork(); err != nil {
-			return err
-		}
-		return c.journal.writeSetup()
+		return nil
 	}
-	c.result.RunID = c.opts.RunID
-	if c.result.RunID == "" {
-		id, err := uuid.GenerateUUID()
-		if err != nil {
+	switch {
+	case earlier != nil:
+		c.result.RunID = earlier.RunID
+	case c.opts.RunID != "":
+		c.result.RunID = c.opts.RunID
+	default:
+		if c.result.RunID, err = uuid.GenerateUUID(); err != nil {
 			return fmt.Errorf("make run id: %w", err)
 		}
-		c.result.RunID = id
 	}
 	now.RunID, now.Digest = c.result.RunID, c.opts.ReadBack != nil
 	now.WorkDir = c.journal.dir
@@ -482,21 +502,41 @@ func (c *copying) begin(earlier *Setup) (err error) {
 		if err != nil {
 			return &Error{Kind: ErrConfig, Op: "find " + c.opts.WorkDir, Err: err}
 		}
-		now.WorkDir = filepath.Join(dir, "dyn2raft-"+now.RunID)
+		now.WorkDir = workDirOf(dir, now.RunID)
 	}
 	c.journal.setup, c.journal.work = now, now.WorkDir
-	// Where a process was stopped while it removed another run's files, the
-	// rest is there without a setup, and would be taken for this run's.
-	if err := c.journal.clear(c.journal.dir); err != nil {
+	return nil
+}
+
+// record writes the setup, makes the directory for runs and begins to tell how
+// far the copy is.
+func (c *copying) record(status *statusFile) error {
+	if c.journal.setup.Resumed == 0 {
+		// What another run has left would be taken for this run's. Its setup stands
+		// until this one is in its place: it has the name of the locks.
+		if err := c.journal.clearBut(c.journal.dir, setupName); err != nil {
+			return err
+		}
+		if err := c.opts.Disk.Sync(c.journal.dir); err != nil {
+			return workError("sync "+c.journal.dir, err)
+		}
+		if err := c.journal.writeSetup(); err != nil {
+			return err
+		}
+	}
+	if err := c.makeWork(); err != nil {
 		return err
 	}
-	if err := c.opts.Disk.Sync(c.journal.dir); err != nil {
-		return workError("sync "+c.journal.dir, err)
+	if c.journal.setup.Resumed > 0 {
+		if err := c.journal.writeSetup(); err != nil {
+			return err
+		}
 	}
-	if err := c.journal.writeSetup(); err != nil {
-		return err
-	}
-	return c.makeWork()
+	c.started = true
+	c.history.begin(c.result.Start)
+	c.opts.Progress.identify(c.result)
+	status.start()
+	return nil
 }
 
 // makeWork makes the directory for runs, if there is none and none was needed
@@ -505,6 +545,9 @@ func (c *copying) begin(earlier *Setup) (err error) {
 func (c *copying) makeWork() error {
 	dir := c.journal.work
 	there, err := durable.Exists(dir)
+	if err == nil && there {
+		err = ownDir(dir)
+	}
 	switch {
 	case err != nil:
 		return workError("look at "+dir, err)
@@ -743,7 +786,10 @@ func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
 		if err := c.sameSource("resume", *was); err != nil {
 			return err
 		}
-		c.journal.setup, c.journal.work = *was, was.WorkDir
+		c.journal.setup = *was
+		if _, ok := was.apart(); ok {
+			c.journal.work = was.WorkDir
+		}
 		c.result.Partial, c.result.StartKey = was.StartKey != "", was.StartKey
 		c.digests = was.Digests
 		if c.digests == nil && was.Digest && was.Scan != nil {

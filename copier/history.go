@@ -2,10 +2,13 @@ package copier
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 // A Sample is how far a copy was at one time.
@@ -65,7 +68,7 @@ type history struct {
 // known, and no reason not to go on.
 func readHistory(dir string) []Process {
 	var all []Process
-	data, err := os.ReadFile(filepath.Join(dir, historyName))
+	data, err := durable.ReadFile(filepath.Join(dir, historyName), maxState)
 	if err != nil || json.Unmarshal(data, &all) != nil || len(all) == 0 {
 		return nil
 	}
@@ -152,9 +155,24 @@ func (h *history) now() (earlier []Process, samples []Sample) {
 }
 
 // write writes the file as far as that is possible. The caller holds the lock.
-func (h *history) write() {
-	data, err := json.Marshal(h.processes)
-	if err == nil && os.WriteFile(h.path+".tmp", append(data, '\n'), 0o600) == nil {
-		_ = os.Rename(h.path+".tmp", h.path)
+func (h *history) write() { writeUnsynced(h.path, h.processes) }
+
+// writeUnsynced writes v as JSON, whole, but not durably, as far as that is
+// possible: a copy does not fail for it. Whatever has the name that is written on
+// the way is not written to.
+func writeUnsynced(path string, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return
+	}
+	tmp := path + ".tmp"
+	_ = os.Remove(tmp)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return
+	}
+	_, err = f.Write(append(data, '\n'))
+	if errors.Join(err, f.Close()) == nil {
+		_ = os.Rename(tmp, path)
 	}
 }

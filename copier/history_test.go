@@ -33,7 +33,7 @@ func TestHistory(t *testing.T) {
 	h.sample(p.Status())
 	s := p.Status()
 	s.Updated = s.Updated.Add(time.Minute) // the last that it told of itself
-	(&statusFile{path: filepath.Join(dir, StatusName)}).write(s)
+	writeUnsynced(filepath.Join(dir, StatusName), s)
 
 	h, p = process()
 	p.Event(PhaseStarted{Phase: PhaseLoad})

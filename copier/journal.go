@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -190,10 +191,15 @@ func (s Segment) key() string {
 // is none.
 func readSetup(dir string) (*Setup, error) {
 	var s Setup
+	if fi, err := os.Lstat(dir); err == nil && !fi.IsDir() {
+		return nil, workError("read "+dir, syscall.ENOTDIR) // a link is not followed
+	}
 	err := readSealed(filepath.Join(dir, setupName), &s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
+	case errors.Is(err, fs.ErrPermission):
+		return nil, workError("read "+filepath.Join(dir, setupName), err)
 	case err != nil:
 		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName), Err: err,
 			Hint: "it says what an unfinished copy copies, and can't be read: free the table with -reset, then start over with --restart" + leftBy(dir)}
@@ -208,7 +214,7 @@ func readSetup(dir string) (*Setup, error) {
 // leftBy says what a setup that can't be used seems to say of the copy, for a
 // person to look after: nothing is done by what it says.
 func leftBy(dir string) string {
-	data, err := os.ReadFile(filepath.Join(dir, setupName))
+	data, err := durable.ReadFile(filepath.Join(dir, setupName), maxState)
 	if err != nil {
 		return ""
 	}
@@ -282,8 +288,11 @@ func (j *journal) writeSealed(name string, v any) error {
 // errSeal is returned when a file of the journal is not as it was written.
 var errSeal = errors.New("the file is damaged: its checksum does not match")
 
+// maxState bounds what is read of a state file, in bytes: far more than any has.
+const maxState = 256 << 20
+
 func readSealed(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, maxState)
 	if err != nil {
 		return err
 	}
@@ -585,17 +594,82 @@ func (j *journal) sweep(alive []runRecord) error {
 		if slices.ContainsFunc(alive, func(r runRecord) bool { return r.File == f.Name() }) {
 			continue
 		}
-		if err := j.disk.Remove(filepath.Join(j.work, f.Name())); err != nil {
-			return workError("remove "+f.Name(), err)
+		if err := j.remove(filepath.Join(j.work, f.Name())); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// remove removes a file of a journal. Whatever else has its name is refused:
+// nobody but the owner of the files, who runs this, has made it.
+func (j *journal) remove(path string) error {
+	fi, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && !fi.Mode().IsRegular():
+		err = durable.ErrNotFile
+	case err == nil:
+		err = ours(fi)
+	}
+	if err == nil {
+		err = j.disk.RemoveFile(path)
+	}
+	if err != nil {
+		return workError("remove "+path, err)
+	}
+	return nil
+}
+
+// ErrNotOurs is returned, together with [ErrDestination], where what an
+// unfinished copy left belongs to another user than the one who runs this: what
+// is written by two users, neither can read.
+var ErrNotOurs = errors.New("it belongs to another user")
+
+// ours returns an error that wraps ErrNotOurs unless a file belongs to the user
+// of this process.
+func ours(fi fs.FileInfo) error {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%w: its owner is uid %d, this process runs as uid %d", ErrNotOurs, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// ownDir refuses a work directory that is a link, or another user's: what
+// would be written and removed through it is not this copy's. There may be
+// none.
+func ownDir(dir string) error {
+	fi, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+	case !fi.IsDir():
+		err = syscall.ENOTDIR
+	default:
+		err = ours(fi)
+	}
+	if err != nil {
+		return workError("use "+dir, err)
+	}
+	return nil
+}
+
+// journalFile matches the names of a journal's files, as they are while they
+// are written too.
+var journalFile = regexp.MustCompile(`^(?:` + runPrefix + `\d{6,}|(?:` + checkpointPrefix + `\d{6,}|copy|status|history)\.json(?:\.tmp)?)$`)
+
 // clear removes the files of a journal from a directory, and nothing else. The
 // setup goes last: without it nobody would look for the rest. A directory that
 // was made for the run goes too, once it is empty.
-func (j *journal) clear(dir string) error {
+func (j *journal) clear(dir string) error { return j.clearBut(dir, "") }
+
+// clearBut is clear for all files but one.
+func (j *journal) clearBut(dir, but string) error {
+	if err := ownDir(dir); err != nil {
+		return err
+	}
 	list, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -608,19 +682,18 @@ func (j *journal) clear(dir string) error {
 	})
 	foreign := 0
 	for _, f := range list {
-		switch name := strings.TrimSuffix(f.Name(), ".tmp"); {
-		case name == setupName, name == StatusName, name == historyName, strings.HasPrefix(name, checkpointPrefix), strings.HasPrefix(name, runPrefix):
-			if err := j.disk.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return workError("remove "+f.Name(), err)
-			}
-		default:
+		if !journalFile.MatchString(f.Name()) || f.Name() == but {
 			foreign++
+			continue
+		}
+		if err := j.remove(filepath.Join(dir, f.Name())); err != nil {
+			return err
 		}
 	}
 	if dir == j.dir || foreign > 0 {
 		return nil
 	}
-	if err := j.disk.Remove(dir); err != nil {
+	if err := j.disk.RemoveFile(dir); err != nil {
 		return workError("remove "+dir, err)
 	}
 	// For good, before the setup goes that says where it was.
@@ -629,6 +702,20 @@ func (j *journal) clear(dir string) error {
 	}
 	return nil
 }
+
+// workDirOf is where the runs of a copy are that was told to have its work files
+// below dir.
+func workDirOf(dir, runID string) string { return filepath.Join(dir, "dyn2raft-"+runID) }
+
+// apart reports whether the runs are in a directory of the copy's own name, and
+// below which one. If not, they are beside the setup: a setup that says anything
+// else is not to be believed.
+func (s *Setup) apart() (below string, ok bool) {
+	below = filepath.Dir(s.WorkDir)
+	return below, setupID.MatchString(s.RunID) && filepath.IsAbs(s.WorkDir) && s.WorkDir == workDirOf(below, s.RunID)
+}
+
+var setupID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // A Journal keeps what a [Scan] has read, in a directory, so that the scan of
 // another process can go on with it: with the same intervals, files and rules
@@ -662,6 +749,7 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 				return nil, &Error{Kind: ErrConfig, Op: "go on in " + dir, Err: fmt.Errorf("%w: %s", ErrOtherScan, what)}
 			}
 			j.setup = *was
+			j.setup.WorkDir = dir
 			if j.saved, err = j.any(); err != nil {
 				return nil, err
 			}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
 // StatusName is the name, in a sink's work directory, of the file that says
@@ -236,7 +238,7 @@ func (f *statusFile) start() {
 	f.done.Go(func() {
 		t := time.NewTicker(statusInterval)
 		defer t.Stop()
-		f.write(f.progress.Status())
+		writeUnsynced(f.path, f.progress.Status())
 		for {
 			select {
 			case <-f.stop:
@@ -244,30 +246,25 @@ func (f *statusFile) start() {
 			case <-t.C:
 			}
 			s := f.progress.Status()
-			f.write(s)
+			writeUnsynced(f.path, s)
 			f.history.sample(s)
 		}
 	})
 }
 
-// end writes a last status, with the error that the copy ended with.
+// end writes a last status, with the error that the copy ended with. It does
+// nothing where start was not called.
 func (f *statusFile) end(err error) {
+	if f.stop == nil {
+		return
+	}
 	close(f.stop)
 	f.done.Wait()
 	if err != nil {
 		s := f.progress.Status()
 		s.Ended, s.Error = s.Updated, err.Error()
-		f.write(s)
+		writeUnsynced(f.path, s)
 		f.history.end(err)
-	}
-}
-
-// write writes the status as far as that is possible: a copy does not fail for
-// it.
-func (f *statusFile) write(s Status) {
-	data, err := json.Marshal(s)
-	if err == nil && os.WriteFile(f.path+".tmp", append(data, '\n'), 0o600) == nil {
-		_ = os.Rename(f.path+".tmp", f.path)
 	}
 }
 
@@ -280,8 +277,8 @@ func ReadStatus(dir string) (*Status, *Setup, error) {
 	if err != nil || setup == nil {
 		return nil, setup, err
 	}
-	data, err := os.ReadFile(filepath.Join(dir, StatusName))
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := durable.ReadFile(filepath.Join(dir, StatusName), maxState)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrNotFile) || errors.Is(err, durable.ErrTooLarge) {
 		return nil, setup, nil
 	}
 	if err != nil {

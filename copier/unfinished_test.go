@@ -322,44 +322,60 @@ func TestResumeOfACompleteCopy(t *testing.T) {
 	}
 }
 
-// Restart throws away what dyn2raft has written, and nothing else.
+// Restart throws away what dyn2raft has written, and nothing else: of the work files
+// elsewhere only where it is told of that directory too.
 func TestRestartSparesOthers(t *testing.T) {
-	apart := t.TempDir()
-	m := begun(t, 5, Options{WorkDir: apart})
-	own := filepath.Join(apart, "dyn2raft-run-1")
-	foreign := []string{filepath.Join(apart, "theirs"), filepath.Join(apart, "run-000001"), filepath.Join(own, "notes.tmp"), filepath.Join(m.work(), "theirs")}
-	for _, path := range foreign {
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	there := func(when string, paths ...string) {
-		t.Helper()
-		for _, path := range paths {
-			if _, err := os.Lstat(path); err != nil {
-				t.Errorf("%s: %v", when, err)
+	for _, told := range []bool{true, false} {
+		apart := t.TempDir()
+		m := begun(t, 5, Options{WorkDir: apart})
+		own := filepath.Join(apart, "dyn2raft-run-1")
+		foreign := []string{filepath.Join(apart, "theirs"), filepath.Join(apart, "run-000001"), filepath.Join(own, "notes.tmp"), filepath.Join(own, "run-1"), filepath.Join(m.work(), "theirs")}
+		for _, path := range foreign {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
 			}
 		}
-	}
-	began := false
-	res, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true, RunID: "run-2", Events: func(e Event) {
-		if p, ok := e.(PhaseStarted); ok && p.Phase == PhaseScan {
-			began = true
-			there("as it begins", foreign...)
-			if got := filesIn(t, own); !slices.Equal(got, []string{"notes.tmp"}) {
-				t.Errorf("of the old run there is %q", got)
-			}
-			if m.lock.owner != "run-2" {
-				t.Errorf("locked by %q", m.lock.owner)
+		before := filesIn(t, own)
+		there := func(when string, paths ...string) {
+			t.Helper()
+			for _, path := range paths {
+				if _, err := os.Lstat(path); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
 			}
 		}
-	}}})
-	if err != nil || !began || res.Resumed != 0 || res.RunID != "run-2" {
-		t.Fatalf("%+v, %v", res, err)
-	}
-	there("in the end", foreign[:3]...)
-	if err := m.check(); err != nil {
-		t.Error(err)
+		opts := Options{Restart: true, RunID: "run-2"}
+		want := before
+		if told {
+			opts.WorkDir, want = apart, []string{"notes.tmp", "run-1"}
+		}
+		began, warned := false, false
+		opts.Events = func(e Event) {
+			switch e := e.(type) {
+			case Warning:
+				warned = warned || strings.Contains(e.Message, own)
+			case PhaseStarted:
+				if e.Phase != PhaseScan {
+					return
+				}
+				began = true
+				there("as it begins", foreign...)
+				if got := filesIn(t, own); !slices.Equal(got, want) {
+					t.Errorf("of the old run there is %q, expected %q", got, want)
+				}
+				if m.lock.owner != "run-1" {
+					t.Errorf("locked by %q", m.lock.owner)
+				}
+			}
+		}
+		res, _, err := m.try(t.Context(), attempt{opts: opts})
+		if err != nil || !began || res.Resumed != 0 || res.RunID != "run-1" || warned == told {
+			t.Fatalf("told %v: warned %v, %+v, %v", told, warned, res, err)
+		}
+		there("in the end", foreign[:4]...)
+		if err := m.check(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -260,13 +260,16 @@ func isWithin(file, dir string) (bool, error) {
 	return true, nil
 }
 
+// maxManifest bounds what is read of a manifest, in bytes.
+const maxManifest = 256 << 20
+
 // ErrNotManifest is returned when a file is no manifest of a copy.
 var ErrNotManifest = errors.New("not a manifest of a copy")
 
 // ReadManifest reads a manifest. An error wraps [copier.ErrDestination], and
 // ErrNotManifest where the file is there and is something else.
 func ReadManifest(file string) (*Manifest, error) {
-	data, err := os.ReadFile(file)
+	data, err := durable.ReadFile(file, maxManifest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, manifestError("read manifest", err, "copy writes it beside the data directory; name it with -manifest FILE")

@@ -131,7 +131,8 @@ func (d *Disk) WriteFile(path string, data []byte) error {
 
 // Replace gives the file at path a new content, durably: after a crash at any
 // moment it has the old or the new one. path + ".tmp" is written on the way,
-// and what is there is removed.
+// and a file that is there is replaced. So path is in a directory of our own;
+// for any other, there is Output.
 func (d *Disk) Replace(path string, data []byte) error {
 	return d.ReplaceWith(path, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -141,9 +142,24 @@ func (d *Disk) Replace(path string, data []byte) error {
 
 // ReplaceWith is Replace for a content that write writes piece by piece.
 func (d *Disk) ReplaceWith(path string, write func(io.Writer) error) error {
-	tmp := path + ".tmp"
-	if _, err := os.Lstat(tmp); err == nil {
-		if err := d.Remove(tmp); err != nil {
+	return d.replace(path, path+".tmp", write, -1, -1)
+}
+
+// OutputSuffix is added to the name of an output while it is written.
+const OutputSuffix = ".dyn2raft-tmp"
+
+// Output is ReplaceWith for a file in a directory of the user's, where nothing
+// is touched but path and path + OutputSuffix, and that only if it is a file.
+// Unless uid is -1, the file belongs to uid and gid before it has its name.
+func (d *Disk) Output(path string, uid, gid int, write func(io.Writer) error) error {
+	return d.replace(path, path+OutputSuffix, write, uid, gid)
+}
+
+func (d *Disk) replace(path, tmp string, write func(io.Writer) error, uid, gid int) error {
+	if there, err := IsFile(tmp); err != nil {
+		return err
+	} else if there {
+		if err := d.RemoveFile(tmp); err != nil {
 			return err
 		}
 	}
@@ -151,7 +167,10 @@ func (d *Disk) ReplaceWith(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	if err = write(f); err == nil {
+	if err = write(f); err == nil && uid != -1 {
+		err = f.f.Chown(uid, gid)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -263,6 +282,65 @@ func (d *Disk) Remove(path string) error {
 		return err
 	}
 	return os.RemoveAll(path)
+}
+
+// RemoveFile removes a file, or a directory that is empty. It is no error if
+// there is none.
+func (d *Disk) RemoveFile(path string) error {
+	if err := d.Step(Remove, path); err != nil {
+		return err
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ErrNotFile is returned where a name is taken by something that is not a
+// regular file, such as a directory, a link or a pipe.
+var ErrNotFile = errors.New("not a regular file")
+
+// IsFile reports whether there is a regular file at path. An error wraps
+// [ErrNotFile] where there is anything else.
+func IsFile(path string) (bool, error) {
+	fi, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !fi.Mode().IsRegular():
+		return false, &fs.PathError{Op: "open", Path: path, Err: ErrNotFile}
+	}
+	return true, nil
+}
+
+// ErrTooLarge is returned by [ReadFile] for a file above its limit.
+var ErrTooLarge = errors.New("the file is too large to be what it should be")
+
+// ReadFile reads a regular file of at most limit bytes. It never waits, as
+// reading a pipe would, and never reads a device. An error wraps [ErrNotFile]
+// or [ErrTooLarge].
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !fi.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: ErrNotFile}
+	case fi.Size() > limit:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: ErrTooLarge}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: ErrTooLarge}
+	}
+	return data, err
 }
 
 // Exists tells whether there is something at path, a link without an end

@@ -119,7 +119,7 @@ func (s *Sink) refuse() error {
 	if want == "" {
 		want = s.opts.NodeID
 	}
-	id, err := os.ReadFile(s.dest(nodeIDName))
+	id, err := durable.ReadFile(s.dest(nodeIDName), MaxNodeID)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if want != "" && want != s.opts.NodeID && !s.newNodeID {

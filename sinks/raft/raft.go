@@ -45,6 +45,9 @@ const (
 	recordName  = "commit.json"
 )
 
+// MaxNodeID bounds the file node-id, in bytes: Vault has a UUID in it.
+const MaxNodeID = 4 << 10
+
 // defaultMaxEntrySize is Vault's own default of max_entry_size, in bytes.
 const defaultMaxEntrySize = 1 << 20
 
@@ -218,7 +221,7 @@ func (s *Sink) NodeID() string {
 	if s.nodeID != "" || s.opts.NodeID != "" {
 		return cmp.Or(s.nodeID, s.opts.NodeID)
 	}
-	id, err := os.ReadFile(s.dest(nodeIDName)) // of a complete copy
+	id, err := durable.ReadFile(s.dest(nodeIDName), MaxNodeID) // of a complete copy
 	if err != nil {
 		return ""
 	}

@@ -12,8 +12,12 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
-// recordFormat is the version of the record's form.
-const recordFormat = 1
+const (
+	// recordFormat is the version of the record's form.
+	recordFormat = 1
+	// maxRecord bounds what is read of one, in bytes.
+	maxRecord = 64 << 10
+)
 
 // A record lies in the staging directory from before the first name is put in
 // place until after the last. It makes a crash in between curable: what it
@@ -37,7 +41,7 @@ func (s *Sink) writeRecord(r record) error {
 
 // readRecord returns an earlier run's record, or nil where there is none.
 func (s *Sink) readRecord() (*record, error) {
-	data, err := os.ReadFile(s.stage(recordName))
+	data, err := durable.ReadFile(s.stage(recordName), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -111,7 +115,7 @@ func (s *Sink) recoverCommit() error {
 		if err != nil {
 			return err
 		}
-		if id, readErr := os.ReadFile(s.dest(nodeIDName)); moved && readErr == nil && string(id) == r.NodeID {
+		if id, readErr := durable.ReadFile(s.dest(nodeIDName), MaxNodeID); moved && readErr == nil && string(id) == r.NodeID {
 			if err := s.disk.Remove(s.dest(nodeIDName)); err != nil {
 				return s.fail("remove what run "+r.RunID+" left", err)
 			}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -96,7 +97,7 @@ func (p *planner) empty(path string) {
 		p.fail("destination", path+" holds a directory raft already, so a Vault was started there", "put its contents aside, or name another path")
 		return
 	}
-	id, err := os.ReadFile(filepath.Join(path, "node-id"))
+	id, err := durable.ReadFile(filepath.Join(path, "node-id"), sink.MaxNodeID)
 	want := p.Config.Destination.NodeID
 	switch {
 	case err == nil && want != "" && string(id) != want:

@@ -1,0 +1,212 @@
+package copier
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+)
+
+// What a test of this file plants is what somebody can who may write to the
+// destination, and wants more: to have files removed or read that he can't reach.
+
+// plantSetup replaces the setup of an unfinished copy with a sound one that says
+// something else.
+func plantSetup(t *testing.T, m *machine, change func(*Setup)) {
+	t.Helper()
+	was, err := readSetup(m.work())
+	if err != nil || was == nil {
+		t.Fatal(was, err)
+	}
+	change(was)
+	j := &journal{dir: m.work(), setup: *was}
+	if err := j.writeSetup(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A setup that names a directory of somebody else's makes nobody remove anything
+// there.
+func TestPlantedWorkDir(t *testing.T) {
+	for name, c := range map[string]struct {
+		dir, run string // below the victim's directory
+		told     bool   // the new run is told of that directory
+	}{
+		"anywhere":               {"", "", false},
+		"anywhere, told":         {"", "", true},
+		"of a copy's own name":   {"dyn2raft-run-1", "", false},
+		"another id":             {"dyn2raft-run-2", "", true},
+		"an id with a way up":    {"", "../" + "x", true},
+		"a name that goes on":    {"dyn2raft-run-1-more", "", true},
+		"beside it, in relative": {"dyn2raft-run-1/.", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			victim := t.TempDir()
+			dir := filepath.Join(victim, c.dir)
+			if err := os.MkdirAll(filepath.Join(dir, "run-000002"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			files := []string{"run-000001", "run-000002/precious", "checkpoint-000001.json", "copy.json", "run-me", "run-"}
+			for _, f := range files {
+				if err := os.WriteFile(filepath.Join(dir, f), []byte("precious"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := begun(t, 5, Options{})
+			plantSetup(t, m, func(s *Setup) {
+				s.WorkDir = dir
+				if c.dir == "dyn2raft-run-1/." {
+					s.WorkDir = victim + "/./dyn2raft-run-1"
+				}
+				if c.run != "" {
+					s.RunID, m.lock.owner = c.run, c.run
+				}
+			})
+			opts := Options{Restart: true}
+			if c.told {
+				opts.WorkDir = victim
+			}
+			if _, _, err := m.try(t.Context(), attempt{opts: opts}); err != nil && !errors.Is(err, ErrDestination) {
+				t.Error(err)
+			}
+			for _, f := range files {
+				if _, err := os.Lstat(filepath.Join(dir, f)); err != nil {
+					t.Errorf("removed: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// Whatever has the name of a work file and is no file is not removed, nor what is
+// in it.
+func TestPlantedDirectory(t *testing.T) {
+	m := begun(t, 5, Options{})
+	precious := filepath.Join(m.work(), "run-999999", "precious")
+	if err := os.MkdirAll(precious, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, opts := range []Options{{Restart: true}, {Resume: true}} {
+		if _, _, err := m.try(t.Context(), attempt{opts: opts}); !errors.Is(err, durable.ErrNotFile) || !errors.Is(err, ErrDestination) {
+			t.Errorf("%+v: %v", opts, err)
+		}
+		if _, err := os.Lstat(precious); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A work directory that is a link is not followed, and one of another user's not
+// used.
+func TestPlantedWork(t *testing.T) {
+	m := begun(t, 5, Options{})
+	victim := t.TempDir()
+	away := filepath.Join(victim, "work")
+	if err := errors.Join(os.Rename(m.work(), away), os.Symlink(away, m.work())); err != nil {
+		t.Fatal(err)
+	}
+	before := filesIn(t, away)
+	for _, opts := range []Options{{}, {Restart: true}, {Resume: true}} {
+		if _, _, err := m.try(t.Context(), attempt{opts: opts}); !errors.Is(err, syscall.ENOTDIR) || !errors.Is(err, ErrDestination) {
+			t.Errorf("%+v: %v", opts, err)
+		}
+		if got := filesIn(t, away); !slices.Equal(got, before) {
+			t.Errorf("%+v: of %q there is %q", opts, before, got)
+		}
+	}
+	if _, _, err := ReadStatus(m.work()); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("status: %v", err)
+	}
+	if err := errors.Join(os.Remove(m.work()), os.Rename(away, m.work())); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Log("NOT TESTED: files of another user, which only root can make")
+		return
+	}
+	for _, path := range []string{m.work(), filepath.Join(m.work(), "checkpoint-000001.json")} {
+		if err := os.Lchown(path, 65534, -1); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true}}); !errors.Is(err, ErrNotOurs) || !errors.Is(err, ErrDestination) {
+			t.Errorf("%s of another user: %v", path, err)
+		}
+		if err := os.Lchown(path, 0, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A pipe in place of a state file, or one without end, is an error, or is no state:
+// nothing waits for it.
+func TestPlantedPipe(t *testing.T) {
+	for _, name := range []string{setupName, "checkpoint-000001.json", historyName, StatusName, StatusName + ".tmp", historyName + ".tmp", setupName + ".tmp"} {
+		for kind, plant := range map[string]func(string) error{
+			"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+			"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+			"endless": func(path string) error {
+				return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, maxState+1))
+			},
+		} {
+			t.Run(fmt.Sprintf("%s %s", kind, name), func(t *testing.T) {
+				m := begun(t, 5, Options{})
+				path := filepath.Join(m.work(), name)
+				if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+				if err := plant(path); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() {
+					_, _, serr := ReadStatus(m.work())
+					_, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}})
+					ended <- errors.Join(serr, err)
+				}()
+				select {
+				case err := <-ended:
+					if err != nil && !errors.Is(err, ErrDestination) {
+						t.Error(err)
+					}
+					if (name == setupName) != (err != nil) && kind == "endless" {
+						t.Errorf("error is %v", err)
+					}
+				case <-time.After(time.Minute):
+					t.Fatal("it waits")
+				}
+			})
+		}
+	}
+}
+
+// Until the source is locked nothing of an unfinished copy is removed or changed,
+// whatever is said of it.
+func TestRestartThatIsRefused(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		m := begun(t, 5, Options{})
+		if damaged {
+			if err := os.WriteFile(filepath.Join(m.work(), setupName), []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.lock.owner = "another run"
+		before := contents(t, m.work())
+		if _, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true}}); !errors.Is(err, ErrLocked) {
+			t.Errorf("error is %v", err)
+		}
+		if got := contents(t, m.work()); got != before {
+			t.Errorf("there was\n%s\nand is\n%s", before, got)
+		}
+		m.lock.owner = "run-1"
+		if _, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}}); (err != nil) != damaged {
+			t.Errorf("damaged %v: %v", damaged, err)
+		}
+	}
+}
