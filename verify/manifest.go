@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -155,22 +157,8 @@ func (m *Manifest) intact(data []byte) bool {
 	return m.SHA256 == fmt.Sprintf("%x", sha256.Sum256(data))
 }
 
-// Write writes the manifest, durably and whole. An error wraps
-// [copier.ErrDestination].
-func (m *Manifest) Write(file string) error {
-	data, err := m.seal()
-	if err != nil {
-		return err
-	}
-	var disk *durable.Disk
-	if err := disk.Replace(file, data); err != nil {
-		return manifestError("write manifest "+file, err, "")
-	}
-	return nil
-}
-
-// seal returns the manifest's file, with its checksum.
-func (m *Manifest) seal() ([]byte, error) {
+// Encode makes the content of the manifest's file, and sets Format and SHA256.
+func (m *Manifest) Encode() ([]byte, error) {
 	m.Format, m.SHA256 = manifestFormat, noSum
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -192,7 +180,7 @@ func (m *Manifest) Amend(file string, tool Tool, nodeID, address string) error {
 	}
 	m.Readdressed = append(m.Readdressed, Readdressed{At: time.Now().UTC(), Tool: tool, NodeID: d.NodeID, Address: d.Address})
 	d.NodeID, d.Address = nodeID, address
-	data, err := m.seal()
+	data, err := m.Encode()
 	if err != nil {
 		return err
 	}
@@ -210,22 +198,109 @@ func (m *Manifest) Amend(file string, tool Tool, nodeID, address string) error {
 	return nil
 }
 
+// Write writes the manifest, durably and whole. It replaces nothing but a manifest,
+// and keeps that of another copy, see [KeptManifest]. An error wraps
+// [copier.ErrDestination].
+func (m *Manifest) Write(file string) error {
+	data, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	return writeManifest(file, m.RunID, data, -1, -1)
+}
+
+// WriteManifest is [Manifest.Write] for the content of a manifest's file, as
+// [Manifest.Encode] makes it. The file belongs to uid and gid.
+func WriteManifest(file string, data []byte, uid, gid int) error {
+	m, err := parseManifest(file, data)
+	if err != nil {
+		return err
+	}
+	return writeManifest(file, m.RunID, data, uid, gid)
+}
+
+func writeManifest(file, runID string, data []byte, uid, gid int) error {
+	var disk *durable.Disk
+	was, err := runOf(file)
+	if err == nil && was != "" && was != runID {
+		err = disk.Place(file, KeptManifest(file, was))
+	}
+	if err == nil {
+		err = disk.Output(file, uid, gid, func(w io.Writer) error {
+			_, err := w.Write(data)
+			return err
+		})
+	}
+	if err != nil {
+		return manifestError("write manifest "+file, err, "")
+	}
+	return nil
+}
+
+// KeptManifest is where the manifest of the copy with a run id is kept when that of
+// another copy takes its file.
+func KeptManifest(file, runID string) string {
+	return strings.TrimSuffix(file, ".json") + "." + runID + ".json"
+}
+
+var (
+	// manifestBegins is how the file of a manifest begins, of whatever format.
+	manifestBegins = regexp.MustCompile(`^\{\n  "format": \d+,\n  "sha256": "[0-9a-f]{64}",\n`)
+	manifestRunID  = regexp.MustCompile(`\n  "run_id": "([0-9A-Za-z-]{1,64})",\n`)
+)
+
+// runOf is the run id in the manifest that a file holds, and empty where there is no
+// file, or an empty one. What is no manifest is an error: it is not to be replaced.
+func runOf(file string) (string, error) {
+	data, err := durable.ReadFile(file, maxManifest)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(data) == 0:
+		return "", nil
+	case errors.Is(err, durable.ErrTooLarge), err == nil && !manifestBegins.Match(data):
+		return "", fmt.Errorf("it is there, and %w", ErrNotManifest)
+	case err != nil:
+		return "", err
+	}
+	id := manifestRunID.FindSubmatch(data)
+	if id == nil {
+		return "", errors.New("a manifest is there that does not say of which copy, and it would be replaced")
+	}
+	return string(id[1]), nil
+}
+
 // TryManifest finds out whether a manifest of a copy into the data directory at
 // path can be written to a file, without changing one that is there. It can't
 // be in the data directory, which is Vault's.
 func TryManifest(file, path string) error {
-	if within, err := isWithin(file, path); err == nil && within {
-		return manifestError("write manifest "+file, fmt.Errorf("it lies in the data directory %s, which is Vault's", path), "name a place beside it: -manifest FILE")
+	if err := OutsideOf(file, path); err != nil {
+		return manifestError("write manifest "+file, err, "name a place beside it")
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".dyn2raft-*")
+	_, err := runOf(file)
 	if err == nil {
-		err = errors.Join(f.Close(), os.Remove(f.Name()))
+		_, err = durable.IsFile(file + durable.OutputSuffix)
 	}
-	if fi, serr := os.Stat(file); err == nil && serr == nil && !fi.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
+	if err == nil {
+		err = tryDir(filepath.Dir(file))
 	}
 	if err != nil {
-		return manifestError("write manifest "+file, err, "name a place that can be written: -manifest FILE")
+		return manifestError("write manifest "+file, err, "name a place that can be written, and a file that is new or holds the manifest of an earlier copy")
+	}
+	return nil
+}
+
+// tryDir finds out whether a file can be made in a directory.
+func tryDir(dir string) error {
+	f, err := os.CreateTemp(dir, ".dyn2raft-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// OutsideOf refuses a file in the data directory at path: what is there is Vault's.
+func OutsideOf(file, path string) error {
+	if within, err := isWithin(file, path); err == nil && within {
+		return fmt.Errorf("it lies in the data directory %s, which is Vault's", path)
 	}
 	return nil
 }
@@ -276,6 +351,11 @@ func ReadManifest(file string) (*Manifest, error) {
 	case err != nil:
 		return nil, manifestError("read manifest", err, "")
 	}
+	return parseManifest(file, data)
+}
+
+// parseManifest reads the content of a manifest's file.
+func parseManifest(file string, data []byte) (*Manifest, error) {
 	var m Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), "")

@@ -30,7 +30,7 @@ const (
 	Create = "create" // make the file Path, which is empty then
 	Write  = "write"  // write to the file Path
 	Sync   = "sync"   // make Path's content, or a directory's names, durable
-	Seal   = "seal"   // give Path its mode and owner, and sync it
+	Seal   = "seal"   // give Path its mode, and sync it
 	Place  = "place"  // rename From to Path, which must be free
 	Rename = "rename" // rename From to Path, and replace that
 	Remove = "remove" // remove Path and all below it
@@ -182,10 +182,10 @@ func (d *Disk) replace(path, tmp string, write func(io.Writer) error, uid, gid i
 	return d.Sync(filepath.Dir(path))
 }
 
-// ReplaceLike is Replace for a file that gets the mode and the owner of another, such
+// ReplaceLike is Output for a file that gets the mode and the owner of another, such
 // as those of the one that is replaced.
 func (d *Disk) ReplaceLike(path string, data []byte, like os.FileInfo) error {
-	return d.ReplaceWith(path, func(w io.Writer) error {
+	return d.Output(path, -1, -1, func(w io.Writer) error {
 		f := w.(*File).f //nolint:errcheck // it is
 		if err := f.Chmod(like.Mode().Perm()); err != nil {
 			return err
@@ -219,9 +219,8 @@ func (d *Disk) Sync(path string) error {
 }
 
 // Seal gives a file, or a directory with all that is in it, modes for its
-// owner alone (0600, 0700), the given owner unless uid is -1, and makes all of
-// it durable.
-func (d *Disk) Seal(path string, uid, gid int) error {
+// owner alone (0600, 0700), and makes all of it durable.
+func (d *Disk) Seal(path string) error {
 	if err := d.Step(Seal, path); err != nil {
 		return err
 	}
@@ -242,18 +241,13 @@ func (d *Disk) Seal(path string, uid, gid int) error {
 			return err
 		}
 		for _, e := range names {
-			if err := d.Seal(filepath.Join(path, e.Name()), uid, gid); err != nil {
+			if err := d.Seal(filepath.Join(path, e.Name())); err != nil {
 				return err
 			}
 		}
 	}
 	if err := f.Chmod(mode); err != nil {
 		return err
-	}
-	if uid != -1 {
-		if err := f.Chown(uid, gid); err != nil {
-			return err
-		}
 	}
 	return f.Sync()
 }

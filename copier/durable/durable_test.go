@@ -62,7 +62,7 @@ func TestBefore(t *testing.T) {
 			see(f.Close())
 		}
 		see(disk.Replace(p("g"), []byte("1")))
-		see(disk.Seal(p("d"), -1, -1))
+		see(disk.Seal(p("d")))
 		see(disk.Place(p("d"), p("e")))
 		if op == "" {
 			for name, want := range map[string]fs.FileMode{"e": fs.ModeDir | 0o700, "e/h": 0o600, "f": 0o600, "g": 0o600} {
@@ -161,7 +161,7 @@ func TestNoSecondFile(t *testing.T) {
 	if err := os.Symlink(path, path+"3"); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.Seal(path+"3", -1, -1); err == nil || !strings.Contains(err.Error(), "f3") {
+	if err := disk.Seal(path+"3"); err == nil || !strings.Contains(err.Error(), "f3") {
 		t.Errorf("sealed a link: %v", err)
 	}
 }

@@ -261,22 +261,31 @@ func (s *Sink) takeBackVaultDB() error {
 	return f.Truncate(1) // to nothing, and bbolt would make a new one of it
 }
 
-// stagingLeft tells whether an earlier run left its staging directory.
+// stagingLeft reports whether an earlier run left its staging directory. One that
+// is not this user's, or a link, is refused before anything in it is touched: what
+// two users have written, neither can finish.
 func (s *Sink) stagingLeft() (bool, error) {
-	path := s.stage("")
-	fi, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	there := false
+	for _, path := range []string{s.stage(""), s.WorkDir()} {
+		fi, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return false, s.fail("look at "+path, err)
+		}
+		if !fi.IsDir() {
+			return false, &copier.Error{Kind: copier.ErrDestination, Op: "make " + path,
+				Hint: "the name is taken by something that dyn2raft did not make; move it away",
+				Err:  syscall.ENOTDIR}
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+			return false, &copier.Error{Kind: copier.ErrDestination, Op: "use " + path,
+				Err: fmt.Errorf("%w: it is %s's, and this process runs as %s", copier.ErrNotOurs, userName(int(st.Uid)), userName(os.Geteuid()))}
+		}
+		there = true
 	}
-	if err != nil {
-		return false, s.fail("look at "+path, err)
-	}
-	if !fi.IsDir() {
-		return false, &copier.Error{Kind: copier.ErrDestination, Op: "make " + path,
-			Hint: "the name is taken by something that dyn2raft did not make; move it away",
-			Err:  syscall.ENOTDIR}
-	}
-	return true, nil
+	return there, nil
 }
 
 // makeStaging makes the staging directory, or removes from one that is left
@@ -370,10 +379,6 @@ func (s *Sink) fail(op string, err error) error {
 	}
 	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
 	path := shellescape.Quote(s.opts.Path)
-	account := s.opts.Owner
-	if account == "" {
-		account = "vault:vault"
-	}
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		e.Hint = fmt.Sprintf("the file system is full; free some space, or make it bigger, and run the copy again. %s Plan for 3 times the data: nodes that join need more than the first one",
@@ -381,12 +386,11 @@ func (s *Sink) fail(op string, err error) error {
 	case errors.Is(err, unix.EROFS):
 		e.Hint = "the file system is mounted read-only; mount it writable: mount -o remount,rw <mount point of " + path + ">"
 	case errors.Is(err, unix.ENOENT) && s.lock == nil:
-		e.Hint = fmt.Sprintf("make the directory: mkdir -p %s && chown %s %s", path, shellescape.Quote(account), path)
+		e.Hint = fmt.Sprintf("make the directory: mkdir -p %s && chown vault:vault %s", path, path)
 	case errors.Is(err, unix.ENOTDIR) && s.lock == nil:
 		e.Hint = "the path of the raft destination must be a directory"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		e.Hint = fmt.Sprintf("run as the user that Vault runs as (sudo -u %s dyn2raft ...), or give the directory to it: chown %s %s",
-			dirOwner(s.opts.Path), shellescape.Quote(account), path)
+		e.Hint = fmt.Sprintf("it is for the user that Vault runs as to write there, and this process runs as %s", userName(os.Geteuid()))
 	case errors.Is(err, unix.EEXIST):
 		e.Hint = "something, perhaps a Vault, was started on " + path + " during the copy; stop it, empty the directory, and run the copy again"
 	}

@@ -74,10 +74,6 @@ type Options struct {
 	// written all the same, with a warning: Vault serves them, but refuses
 	// to write them again.
 	MaxEntrySize int64
-	// Owner is the "user[:group]" that everything put in place will belong
-	// to, as names or numbers; a user's own group where no group is given.
-	// Empty leaves it to the user running.
-	Owner string
 	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
 	// nil. It is called from the goroutine that calls the sink.
 	Notify func(copier.Event)
@@ -110,9 +106,6 @@ func (o Options) Validate() error {
 	if o.MaxEntrySize < 0 {
 		return bad("max_entry_size is %d bytes; it can't be negative", o.MaxEntrySize)
 	}
-	if _, _, err := splitOwner(o.Owner); err != nil {
-		return bad("%w", err)
-	}
 	return nil
 }
 
@@ -124,7 +117,6 @@ type Sink struct {
 	disk *durable.Disk
 
 	lock   *os.File // the data directory, locked; nil before Prepare and after Close
-	owner  owner
 	nodeID string
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
@@ -177,7 +169,7 @@ func (s *Sink) Identity() copier.Identity {
 // and makes the staging directory if there is none.
 //
 // An error wraps [copier.ErrLocked] when another run or a running Vault holds
-// the directory, [copier.ErrConfig] when the owner is unknown, is a
+// the directory, is a
 // [copier.CompleteError] as that says, and otherwise wraps
 // [copier.ErrDestination].
 func (s *Sink) Prepare(ctx context.Context) error {
@@ -185,10 +177,6 @@ func (s *Sink) Prepare(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.owner, err = lookupOwner(s.opts.Owner); err != nil {
-		return &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + s.opts.Owner, Err: err,
-			Hint: "name a user, and a group, that has an account on this machine, or give their numbers: -owner uid:gid"}
-	}
 	if err := s.takeLock(); err != nil {
 		return err
 	}
@@ -271,7 +259,7 @@ func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 		return l.stats, err
 	}
 	for _, name := range s.names() {
-		if err := s.disk.Seal(s.stage(name), s.owner.uid, s.owner.gid); err != nil {
+		if err := s.disk.Seal(s.stage(name)); err != nil {
 			return l.stats, s.fail("sync "+s.stage(name), err)
 		}
 	}

@@ -322,9 +322,14 @@ func TestReaddressKeepsOwners(t *testing.T) {
 		t.Skip("only root has files of others")
 	}
 	o := testOptions(t.TempDir())
-	o.NodeID, o.Owner = "", "1234:5678"
+	o.NodeID = ""
 	if _, err := run(o, testEntries(5), nil); err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range []string{nodeIDName, vaultDBName} {
+		if err := os.Chown(filepath.Join(o.Path, name), 1234, 5678); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Chmod(filepath.Join(o.Path, nodeIDName), 0o640); err != nil {
 		t.Fatal(err)

@@ -44,26 +44,8 @@ func TestNotWritable(t *testing.T) {
 		var err error
 		asNobody(t, func() { err = prepare(o) })
 		if !errors.Is(err, copier.ErrDestination) || !errors.Is(err, os.ErrPermission) ||
-			!strings.Contains(hint(err), "chown vault:vault") {
+			!strings.Contains(hint(err), "this process runs as ") {
 			t.Errorf("mode %o: Prepare returns %v, hint %q", mode, err, hint(err))
 		}
-	}
-}
-
-func TestOwnerNotAllowed(t *testing.T) {
-	o := testOptions(t.TempDir())
-	o.Owner = "0:0"
-	for _, dir := range []string{filepath.Dir(o.Path), o.Path} {
-		if err := os.Chmod(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var err error
-	asNobody(t, func() { err = prepare(o) })
-	if !errors.Is(err, copier.ErrDestination) || !strings.Contains(hint(err), "sudo") {
-		t.Errorf("Prepare returns %v, hint %q", err, hint(err))
-	}
-	if got := names(t, o.Path); len(got) != 0 {
-		t.Errorf("directory holds %q", got)
 	}
 }

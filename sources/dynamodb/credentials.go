@@ -116,3 +116,13 @@ func (c *credentialsLoader) canChange() bool {
 	defer c.mu.Unlock()
 	return c.load != nil && c.last != config.CredentialsSourceName
 }
+
+// FindCredentials finds the credentials that a [Source] without keys of its own
+// would use now, with the SDK's chain of providers.
+func FindCredentials(ctx context.Context, region string) (aws.Credentials, error) {
+	cfg, _, err := loadConfig(ctx, Options{Region: region})
+	if err != nil {
+		return aws.Credentials{}, err
+	}
+	return cfg.Credentials.Retrieve(ctx)
+}

@@ -53,6 +53,10 @@ type Options struct {
 	// AccessKey, SecretKey and SessionToken are used instead of the SDK's
 	// credential chain where AccessKey and SecretKey are set.
 	AccessKey, SecretKey, SessionToken string
+	// Credentials, where set, and AccessKey is not, makes the provider of
+	// credentials, in place of the SDK's chain. It is called again where the
+	// provider's are not taken any more: then others may be found.
+	Credentials func(context.Context) (aws.CredentialsProvider, error)
 	// RetryFor is for how long a request that fails is tried again: until none
 	// of this source's has succeeded for that long. Zero means DefaultRetryFor.
 	// Being throttled never ends it, however long. What no other try can help with
@@ -149,8 +153,14 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	s := &Source{opts: opts, timing: vaultTiming, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
 		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
+			if opts.Credentials != nil {
+				return opts.Credentials(ctx)
+			}
 			cfg, _, err := loadConfig(ctx, opts)
 			return cfg.Credentials, err
+		}
+		if opts.Credentials != nil {
+			s.creds.chain = nil // made when it is needed
 		}
 	}
 	s.creds.from, s.creds.kind = Setting{Name: SettingCredentials}, CredentialsGiven

@@ -69,6 +69,10 @@ func (e *usageError) Error() string { return e.msg }
 // Main runs the command line args, whose first element is the program's name,
 // and returns the exit status.
 func Main(args []string, std Streams) int {
+	startedAs = os.Geteuid()
+	if len(args) == 2 && args[1] == rootSideName {
+		return serveRoot()
+	}
 	// A pipe whose reader is gone, as that of `| tee` is after Ctrl-C, must
 	// not end a copy before it has given its locks back: a write that fails is
 	// an error, or a log line less.

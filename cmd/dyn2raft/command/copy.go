@@ -2,11 +2,13 @@ package command
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"syscall"
 
 	"al.essio.dev/pkg/shellescape"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
@@ -98,7 +101,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
 			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
 			backupFlag(),
-			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that the data directory's contents will belong to"},
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
 			&cli.StringFlag{Name: "start", Usage: "copy only the keys from this `key` on; needs -partial"},
 			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy that no Vault may be started from"},
 			strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
@@ -110,7 +113,7 @@ func copyCommand(std Streams) *cli.Command {
 	}
 }
 
-func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
+func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	out, err := newPrinter(cmd, std)
 	if err != nil {
 		return err
@@ -151,10 +154,35 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	src, err := newSource(ctx, cmd, std, cfg, out)
+	file, err := filepath.Abs(cmp.Or(cmd.String("manifest"), verify.ManifestPath(cfg.Destination.Path)))
 	if err != nil {
 		return err
 	}
+	var root *rootSide
+	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
+	if err != nil {
+		return err
+	}
+	if as != nil && !cmd.Bool("reset") {
+		if startedAs != 0 {
+			return mayNotBecome(cmd, *as, errNotRoot)
+		}
+		if root, err = startRootSide(RootTask{Region: cfg.Source.Region, Manifest: file, Path: cfg.Destination.Path, UID: as.uid, GID: as.gid}); err != nil {
+			return fmt.Errorf("start a process that stays root's: %w", err)
+		}
+		defer root.Close()
+	}
+	src, err := newSource(ctx, cmd, std, cfg, out, root)
+	if err != nil {
+		return err
+	}
+	if root != nil {
+		if err := as.become(); err != nil {
+			return mayNotBecome(cmd, *as, err)
+		}
+		out.log.Info("working as the user that the data directory's contents will belong to", "user", as.name(), "group", as.gid)
+	}
+	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
 	if cmd.Bool("reset") {
 		// Reset asks less of the table and says less of what is wrong with it.
 		if _, err := src.Prepare(ctx); err != nil {
@@ -177,22 +205,18 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Address:      cfg.Destination.Address,
 		WAL:          cfg.Destination.WAL,
 		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),
-		Owner:        cmd.String("owner"),
 		Notify:       out.event,
 	})
 	if err != nil {
 		return ignorable(err)
 	}
-	rec := &manifestWriter{file: cmd.String("manifest"), cfg: cfg, dst: dst, src: src, out: out, readBack: readBack, settings: map[string]any{
+	rec := &manifestWriter{file: file, cfg: cfg, dst: dst, src: src, out: out, readBack: readBack, settings: map[string]any{
 		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
 		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": cmd.String("work-dir"),
 		"start": cmd.String("start"), "keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
 		"ignore": ignore,
 	}}
-	if rec.file == "" {
-		rec.file = verify.ManifestPath(cfg.Destination.Path)
-	}
-	if err := verify.TryManifest(rec.file, cfg.Destination.Path); err != nil {
+	if err := rec.try(ctx, root); err != nil {
 		return readOnly(err)
 	}
 	if readBack == "device" {
@@ -452,8 +476,15 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 	return cfg, nil
 }
 
-func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer) (*dynamodb.Source, error) {
+// newSource makes the source of a configuration. root, where it is not nil, finds the
+// credentials.
+func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, root *rootSide) (*dynamodb.Source, error) {
+	var chain func(context.Context) (aws.CredentialsProvider, error)
+	if root != nil {
+		chain = root.credentials
+	}
 	src, err := dynamodb.New(ctx, dynamodb.Options{
+		Credentials:  chain,
 		Table:        cfg.Source.Table,
 		Region:       cfg.Source.Region,
 		Endpoint:     cfg.Source.Endpoint,

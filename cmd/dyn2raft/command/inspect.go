@@ -220,7 +220,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	if there, eerr := durable.Exists(filepath.Join(path, "vault.db")); err != nil || setup != nil || eerr != nil || !there {
 		return nil, failed // there is something to go on with, or nothing to be checked
 	}
-	m, err := verify.ReadManifest(rec.file)
+	m, err := rec.read(ctx)
 	if err == nil && (m.Destination.Path != path || m.Source.Name != table) {
 		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination.Path)
 	}

@@ -2,7 +2,9 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"time"
 
@@ -10,7 +12,6 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -22,7 +23,8 @@ func manifestFlag(usage string) cli.Flag {
 
 // A manifestWriter collects what a copy's manifest will say.
 type manifestWriter struct {
-	file     string
+	file     string    // an absolute path
+	root     *rootSide // does what is done with the file, where only root can
 	settings map[string]any
 	cfg      *config.Config
 	dst      *sink.Sink
@@ -62,9 +64,9 @@ func (r *manifestWriter) expected() verify.Expected {
 func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 	if r.contents == nil {
 		// A run that was killed while it cleaned up has written it, and knew more.
-		if was, err := verify.ReadManifest(r.file); err == nil && was.RunID == res.RunID {
+		if was, err := r.read(ctx); err == nil && was.RunID == res.RunID {
 			r.manifest = was
-			return r.own()
+			return nil
 		}
 	}
 	raft := r.expected()
@@ -100,7 +102,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 	case res.ReadBack: // by an earlier process, at least so
 		m.ReadBack = "cache"
 	}
-	if r.err = m.Write(r.file); r.err != nil {
+	if r.err = r.put(ctx, m); r.err != nil {
 		beside := verify.ManifestPath(m.Destination.Path)
 		if r.file == beside || m.Write(beside) != nil {
 			return fmt.Errorf("its manifest is not written: %w", r.err)
@@ -109,21 +111,41 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		r.file = beside
 	}
 	r.manifest = m
-	return r.own()
+	return nil
 }
 
-// own gives the manifest to the owner of the data directory, who runs the next
-// commands. It follows no link that somebody put in its place.
-func (r *manifestWriter) own() error {
-	uid, gid := r.dst.Owner()
-	if uid == -1 {
+// try finds out whether the manifest can be written, and by whom. What another user
+// may not write, root writes where only he can have made the directory what it is.
+func (r *manifestWriter) try(ctx context.Context, root *rootSide) error {
+	err := verify.TryManifest(r.file, r.cfg.Destination.Path)
+	if root != nil && errors.Is(err, fs.ErrPermission) {
+		if rerr := root.call(ctx, "TryManifest", struct{}{}, new(struct{})); rerr != nil {
+			return errors.Join(err, fmt.Errorf("as root: %w", rerr))
+		}
+		r.root = root
 		return nil
 	}
-	var disk *durable.Disk
-	if err := disk.Seal(r.file, uid, gid); err != nil {
-		return fmt.Errorf("its manifest is not given to its owner: %w", err)
+	return err
+}
+
+// read reads the manifest that is there.
+func (r *manifestWriter) read(ctx context.Context) (*verify.Manifest, error) {
+	if r.root == nil {
+		return verify.ReadManifest(r.file)
 	}
-	return nil
+	m := new(verify.Manifest)
+	return m, r.root.call(ctx, "ReadManifest", struct{}{}, m)
+}
+
+func (r *manifestWriter) put(ctx context.Context, m *verify.Manifest) error {
+	if r.root == nil {
+		return m.Write(r.file)
+	}
+	data, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	return r.root.call(ctx, "WriteManifest", data, new(struct{}))
 }
 
 // skipped says what the table held and the copy does not, and why.

@@ -116,7 +116,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	src, err := newSource(ctx, cmd, std, cfg, out)
+	src, err := newSource(ctx, cmd, std, cfg, out, nil)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err := file.try(); err != nil {
 		return err
 	}
-	src, err := newSource(ctx, cmd, std, cfg, out)
+	src, err := newSource(ctx, cmd, std, cfg, out, nil)
 	if err != nil {
 		return err
 	}

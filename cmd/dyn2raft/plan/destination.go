@@ -123,9 +123,13 @@ func (p *planner) owner(path string) {
 	}
 	have, here := userName(int(st.Uid)), userName(os.Geteuid())
 	will := here // whose the files will be
-	if p.Owner != "" {
+	switch {
+	case p.Owner != "":
 		will, _, _ = strings.Cut(p.Owner, ":")
+	case os.Geteuid() == 0:
+		will = have // as whom the copy works then
 	}
+	volume := fi.Mode()&fs.ModeSetgid != 0 && fi.Mode().Perm()&0o020 != 0 // of Kubernetes, with fsGroup: a group's
 	mode := fi.Mode().Perm()
 	switch {
 	case p.writable(path) != nil:
@@ -133,6 +137,8 @@ func (p *planner) owner(path string) {
 			fmt.Sprintf("run as the user that Vault runs as: sudo -u %s dyn2raft …", have))
 	case p.Owner != "" && os.Geteuid() != 0 && will != here:
 		p.fail("owner", fmt.Sprintf("%s can't give files to %s", here, p.Owner), "only root may do that: run with sudo, or as that user and without -owner")
+	case volume:
+		p.pass("owner", "%s, and a group that may write (fsGroup)", have)
 	case have != will && strconv.Itoa(int(st.Uid)) != will:
 		p.warn("owner", fmt.Sprintf("%s belongs to %s, but what is put there will belong to %s", path, have, will),
 			fmt.Sprintf("run as the user that Vault runs as (sudo -u %s), or add -owner %[1]s", have))

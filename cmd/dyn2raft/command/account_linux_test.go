@@ -1,0 +1,342 @@
+package command
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+)
+
+// nobody is whom root's copies are for in these tests.
+const nobody = 65534
+
+// ownedCopy makes a table and a data directory of nobody's, in a directory of
+// root's, and returns a command that copies the one into the other.
+func ownedCopy(t *testing.T, latency time.Duration) (dir, data string, content dynamotest.Content, command func(more ...string) *exec.Cmd) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: what root does for another user")
+	}
+	srv := dynamotest.NewServer(dynamotest.Options{Latency: latency})
+	t.Cleanup(srv.Close)
+	if err := srv.CreateVaultTable(dynamotest.VaultTable); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := dynamotest.VaultShape{Entries: 2000}.Load(srv, dynamotest.VaultTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	data = filepath.Join(dir, "vault", "data")
+	file := filepath.Join(dir, "migrate.hcl")
+	text := fmt.Sprintf("storage_source \"dynamodb\" {\n endpoint = %q\n ha_enabled = true\n}\n"+
+		"storage_destination \"raft\" {\n path = %q\n}\ncluster_addr = \"https://127.0.0.1:8201\"\n", srv.URL, data)
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.MkdirAll(data, 0o700),
+		os.Chown(data, nobody, nobody), os.Chown(filepath.Dir(data), nobody, nobody),
+		os.WriteFile(file, []byte(text), 0o600),
+		os.WriteFile(filepath.Join(dir, "keys"), []byte("[default]\naws_access_key_id = a\naws_secret_access_key = s\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return dir, data, loaded.Content, func(more ...string) *exec.Cmd {
+		cmd := exec.Command("dyn2raft", append([]string{"copy", "-config", file}, more...)...)
+		cmd.Dir = dir
+		cmd.Env = []string{"HOME=" + dir, "AWS_EC2_METADATA_DISABLED=true", "GORACE=atexit_sleep_ms=0", "AWS_SHARED_CREDENTIALS_FILE=" + filepath.Join(dir, "keys")}
+		return cmd
+	}
+}
+
+// until polls for a condition.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// ownedBy looks whose everything below a directory is.
+func ownedBy(t *testing.T, root string, uid int) {
+	t.Helper()
+	if err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if got, ok := ownerOf(path); err == nil && ok && got != uid {
+			t.Errorf("%s belongs to %d", path, got)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A copy that root runs for another user is that user's process, with nothing of
+// root's in it: with his groups, without what was open, and he can't get into it, as
+// he could use the terminal that root works on. It takes signals as any copy does,
+// and what it leaves root, or the user, resumes.
+func TestRootWorksAsOwner(t *testing.T) {
+	dir, data, content, command := ownedCopy(t, 40*time.Millisecond)
+	secret, err := os.Open(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	cmd := command("-max-parallel", "2", "-segments", "300")
+	cmd.ExtraFiles = []*os.File{secret}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	until(t, "a checkpoint", func() bool {
+		_, err := os.Stat(filepath.Join(data, ".dyn2raft", "work", "checkpoint-000001.json"))
+		return err == nil
+	})
+	ownedBy(t, data, nobody)
+
+	proc := fmt.Sprintf("/proc/%d/", cmd.Process.Pid)
+	tasks, err := filepath.Glob(proc + "task/*/status")
+	if err != nil || len(tasks) < 2 {
+		t.Fatal(tasks, err)
+	}
+	for _, file := range tasks {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a thread that has ended
+		}
+		want := fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\nGid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", nobody)
+		for _, line := range []string{want, fmt.Sprintf("Groups:\t%d \n", nobody), "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n"} {
+			if err != nil || !strings.Contains(string(text), line) {
+				t.Errorf("%s has no %q: %v\n%s", file, line, err, text)
+			}
+		}
+	}
+	open, err := filepath.Glob(proc + "fd/*")
+	if err != nil || len(open) == 0 {
+		t.Fatal(open, err)
+	}
+	for _, fd := range open {
+		if to, err := os.Readlink(fd); err == nil && to == secret.Name() {
+			t.Errorf("%s is still open", to)
+		}
+	}
+	if err := asUser(func() {
+		if f, err := os.Open(proc + "mem"); !errors.Is(err, fs.ErrPermission) {
+			_ = f.Close()
+			t.Errorf("the user can read the process's memory: %v", err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var side []string
+	for _, file := range tasks {
+		kids, err := os.ReadFile(filepath.Join(filepath.Dir(file), "children"))
+		if err == nil {
+			side = append(side, strings.Fields(string(kids))...)
+		}
+	}
+	if len(side) != 1 {
+		t.Fatalf("children are %q", side)
+	}
+
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; cmd.ProcessState.ExitCode() != 130 {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	if !strings.Contains(stderr.String(), "to go on:   dyn2raft copy -config") || strings.Count(stderr.String(), "stopping in order") != 1 {
+		t.Errorf("it says\n%s", &stderr)
+	}
+	until(t, "the end of what was root's", func() bool {
+		state, err := os.ReadFile("/proc/" + side[0] + "/stat")
+		return err != nil || strings.Contains(string(state), ") Z ") // whoever is to collect it
+	})
+	ownedBy(t, data, nobody)
+
+	cmd = command("--resume")
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("Success!")) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ownedBy(t, filepath.Dir(data), nobody)
+	if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != content {
+		t.Errorf("%d entries, expected %d (%v)", got.Entries, content.Entries, err)
+	}
+}
+
+// asUser calls f with the rights of nobody.
+func asUser(f func()) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		_, _, e := unix.RawSyscall(unix.SYS_SETRESGID, nobody, nobody, nobody)
+		if _, _, e2 := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); e != 0 || e2 != 0 {
+			done <- errors.Join(e, e2)
+			return
+		}
+		f()
+		done <- nil
+	}()
+	return <-done
+}
+
+// A manifest in a directory of root's is written by root, for the user, and read
+// again; not where others can change what leads to it.
+func TestManifestInRootsDirectory(t *testing.T) {
+	dir, data, _, command := ownedCopy(t, 0)
+	closed := filepath.Join(dir, "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(closed, "m.json")
+	if out, err := command("-manifest", manifest).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if uid, ok := ownerOf(manifest); !ok || uid != nobody {
+		t.Errorf("it belongs to %d", uid)
+	}
+	out, err := command("-manifest", manifest, "--resume").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("Equal: ")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if got, err := os.ReadDir(closed); err != nil || len(got) != 1 {
+		t.Errorf("there is %v, %v", got, err)
+	}
+
+	if err := os.WriteFile(manifest, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(data), os.Mkdir(data, 0o700), os.Chown(data, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	out, err = command("-manifest", manifest).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("not a manifest of a copy")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := errors.Join(os.Remove(manifest), os.Chown(closed, 0, nobody+1), os.Chmod(closed, 0o770)); err != nil {
+		t.Fatal(err)
+	}
+	out, err = command("-manifest", manifest).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("others than root can change it, so root does not write there")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if got, err := os.ReadDir(closed); err != nil || len(got) != 0 {
+		t.Errorf("there is %v, %v", got, err)
+	}
+}
+
+// The attack: while root copies for the user, the user puts links to a file of
+// root's in place of everything that he finds in his directory. What root works on
+// by path becomes the user's then.
+func TestUserSwapsLinksWhileRootCopies(t *testing.T) {
+	dir, data, _, command := ownedCopy(t, 0)
+	shadow := filepath.Join(dir, "shadow")
+	if err := os.WriteFile(shadow, []byte("root's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(shadow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range [][]string{nil, {"-owner", "65534:65534"}} {
+		for swap := range 8 {
+			stop := make(chan struct{})
+			n := 0
+			attacked := make(chan error)
+			attack := func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					names, _ := filepath.Glob(filepath.Join(data, "*"))
+					for _, pattern := range []string{".dyn2raft/*", ".dyn2raft/raft/*", ".dyn2raft/work/*"} {
+						more, _ := filepath.Glob(filepath.Join(data, pattern))
+						names = append(names, more...)
+					}
+					if swap > 0 && len(names) > 0 { // one kind of name in each copy, and all at first
+						names = []string{names[(i+swap)%len(names)]}
+					}
+					for _, name := range names {
+						if to, err := os.Readlink(name); err == nil && to == shadow {
+							continue
+						}
+						tmp := filepath.Join(filepath.Dir(data), strconv.Itoa(n))
+						if os.Symlink(shadow, tmp) == nil && (os.Rename(tmp, name) == nil || os.Rename(name, tmp+"-away") == nil && os.Rename(tmp, name) == nil) {
+							n++
+						}
+					}
+				}
+			}
+			go func() { attacked <- asUser(attack) }()
+			out, err := command(append(slices.Clone(flags), "--restart")...).CombinedOutput()
+			close(stop)
+			if err := <-attacked; err != nil {
+				t.Fatal(err)
+			}
+			after, serr := os.Stat(shadow)
+			text, rerr := os.ReadFile(shadow)
+			if serr != nil || rerr != nil || string(text) != "root's" || after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) ||
+				after.Sys().(*syscall.Stat_t).Uid != 0 || after.Sys().(*syscall.Stat_t).Nlink != 1 {
+				t.Fatalf("root's file is %v %q now (%v, %v): copy ended with %v\n%s", after, text, serr, rerr, err, out)
+			}
+			t.Logf("%d names swapped: %v", n, err)
+			if err := errors.Join(os.RemoveAll(filepath.Dir(data)), os.MkdirAll(data, 0o700), os.Chown(data, nobody, nobody), os.Chown(filepath.Dir(data), nobody, nobody)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// The root side looks for credentials anew each time that it is asked.
+func TestRootSideRenewsCredentials(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", keys)
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var side rootServer
+	if err := side.Begin(RootTask{Region: "us-east-1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var got aws.Credentials
+	if err := side.Credentials(struct{}{}, &got); err == nil {
+		t.Error("credentials without a file")
+	}
+	for _, id := range []string{"first", "second"} {
+		if err := os.WriteFile(keys, fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = s\n", id), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := side.Credentials(struct{}{}, &got); err != nil || got.AccessKeyID != id || got.SecretAccessKey != "s" {
+			t.Errorf("%s, %v", got.AccessKeyID, err)
+		}
+	}
+	if err := side.Begin(RootTask{Manifest: "/etc/passwd"}, nil); err == nil {
+		t.Error("another task was taken")
+	}
+}
