@@ -161,7 +161,7 @@ func TestNoSecondFile(t *testing.T) {
 	if err := os.Symlink(path, path+"3"); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.Seal(path+"3"); err == nil || !strings.Contains(err.Error(), "f3") {
+	if err := disk.Seal(path + "3"); err == nil || !strings.Contains(err.Error(), "f3") {
 		t.Errorf("sealed a link: %v", err)
 	}
 }

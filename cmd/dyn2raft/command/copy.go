@@ -241,7 +241,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		Check: func(ctx context.Context) error {
 			return out.beforeCopy(ctx, plan.Options{
 				Config: cfg, Source: src, Workers: workers(cmd, cfg), ReadCapacity: cmd.Float("read-capacity"), Memory: memory,
-				Owner: cmd.String("owner"), WorkDir: cmd.String("work-dir"), Manifest: rec.file, Backup: cmd.IsSet("backup"), Ignore: ignore,
+				WorkDir: cmd.String("work-dir"), Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
 			})
 		},
 		Uninitialized: slices.Contains(ignore, "initialized"),
@@ -280,7 +280,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	locked := ""
 	if cmd.Bool("keep-source-locked") {
-		locked = "dyn2raft copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"
+		locked = strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"
 	}
 	if err := out.copied(res, rec, res.StartKey, locked); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
@@ -327,7 +327,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 	if errors.Is(err, copier.ErrNotReleased) {
 		kept = "nothing was put in place, and the table may still be locked for this copy"
 	}
-	base := []string{"dyn2raft", "copy", "-config " + shellescape.Quote(cmd.String("config"))}
+	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
 	// What is left out is said already, the contrary of going on, or done.
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	return &resumableError{err, kept, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}

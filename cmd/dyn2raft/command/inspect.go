@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
@@ -226,7 +227,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	}
 	if err != nil {
 		return nil, &copier.Error{Err: failed, Hint: fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
-			"Without it, compare the directory with the table: dyn2raft verify -config %s\n%s", err, shellescape.Quote(config), copier.Hint(failed))}
+			"Without it, compare the directory with the table: %s verify -config %s\n%s", err, strings.Join(program(), " "), shellescape.Quote(config), copier.Hint(failed))}
 	}
 	rec.manifest = m
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)

@@ -37,7 +37,7 @@ func noCommand(root *cli.Command, args []string) error {
 	e := &usageError{msg: fmt.Sprintf("there is no command %q", name)}
 	if meant := verbs[strings.ToLower(strings.ReplaceAll(name, "_", "-"))]; meant != "" {
 		command, _, _ := strings.Cut(meant, " ")
-		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, shellLine(append(strings.Fields("dyn2raft "+meant), rest...)))
+		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, strings.Join(program(), " ")+" "+shellLine(append(strings.Fields(meant), rest...)))
 		return e
 	}
 	var names []string
@@ -88,7 +88,7 @@ func noArgument(cmd *cli.Command, arg string) string {
 	info, err := os.Stat(arg)
 	file := err == nil && info.Mode().IsRegular() || strings.HasSuffix(arg, ".hcl") || strings.HasSuffix(arg, ".json")
 	if file && hasFlag(cmd, flag) && !cmd.IsSet(flag) {
-		return fmt.Sprintf("name the file with -%s: `%s`", flag, shellLine([]string{"dyn2raft", cmd.Name, "-" + flag, arg}))
+		return fmt.Sprintf("name the file with -%s: `%s`", flag, strings.Join(program(), " ")+" "+shellLine([]string{cmd.Name, "-" + flag, arg}))
 	}
 	return fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())
 }

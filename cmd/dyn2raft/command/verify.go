@@ -273,7 +273,7 @@ func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
 	if rep.Kept == "" {
 		return err
 	}
-	again := "dyn2raft verify -config " + shellescape.Quote(cmd.String("config")) + " " + strings.Join(append([]string{"--resume"}, givenFlags(cmd, "config", "resume")...), " ")
+	again := strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config")) + " " + strings.Join(append([]string{"--resume"}, givenFlags(cmd, "config", "resume")...), " ")
 	return &unfinishedError{err, fmt.Sprintf("what was read is kept in %s\n"+
 		"to go on:      %s\n"+
 		"to start over: the same without --resume", rep.Kept, again)}

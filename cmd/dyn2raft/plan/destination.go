@@ -159,6 +159,10 @@ func (p *planner) beside() {
 		return
 	}
 	dir := filepath.Dir(file)
+	if p.ManifestTried {
+		p.pass("manifest", "%s can be written to", dir)
+		return
+	}
 	switch err := p.writable(dir); {
 	case err == nil:
 		p.pass("manifest", "%s can be written to", dir)

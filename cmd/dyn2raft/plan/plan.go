@@ -66,7 +66,9 @@ type Options struct {
 	Owner        string
 	WorkDir      string // an existing directory for work files
 	Manifest     string // the file for the record
-	Backup       bool   // the copy makes a backup first
+	// ManifestTried says that it was found that Manifest can be written.
+	ManifestTried bool
+	Backup        bool // the copy makes a backup first
 	// Ignore names checks of the list whose failure is let pass, as a warning.
 	Ignore []string
 	// NoWriteProbes leaves out all requests that would change the table, were it
