@@ -15,8 +15,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-func ignoreFlag() cli.Flag {
-	return repeatable{&cli.StringSliceFlag{Name: "ignore", Usage: "let this `check` pass although it fails, and put that on record: " + strings.Join(plan.Ignorable(), ", ") + "; may be given several times"}}
+func ignoreFlag(usage string) cli.Flag {
+	return repeatable{&cli.StringSliceFlag{Name: "ignore", Usage: "let this `check` pass although it fails, " + usage + "; may be given several times"}}
 }
 
 // A repeatable flag is shown in the help like any other.
@@ -29,7 +29,7 @@ func (r repeatable) String() string { return cli.FlagStringer(r) }
 // ignored are the values of -ignore.
 func ignored(cmd *cli.Command) ([]string, error) {
 	names := cmd.StringSlice("ignore")
-	known := plan.Ignorable()
+	known := plan.Ignorable(cmd.Name == "copy")
 	for _, name := range names {
 		if slices.Contains(known, name) {
 			continue
@@ -39,14 +39,14 @@ func ignored(cmd *cli.Command) ([]string, error) {
 				return nil, &usageError{fmt.Sprintf("-ignore %s: this check can't be let pass: %s", name, c.What), "clear the cause; these can be: " + strings.Join(known, ", ")}
 			}
 		}
-		return nil, &usageError{fmt.Sprintf("-ignore %s: no check of that name can fail", name), didYouMean("-ignore ", nearest(name, known)) + "these can be let pass: " + strings.Join(known, ", ")}
+		return nil, &usageError{fmt.Sprintf("-ignore %s: no check of that name can stop %s", name, cmd.Name), didYouMean("-ignore ", nearest(name, known)) + "these can be let pass: " + strings.Join(known, ", ")}
 	}
 	return slices.Compact(slices.Sorted(slices.Values(names))), nil
 }
 
 // ignoreHint says how a failed check is let pass, where it can be.
 func ignoreHint(check string) string {
-	if !slices.Contains(plan.Ignorable(), check) {
+	if !slices.Contains(plan.Ignorable(false), check) {
 		return ""
 	}
 	return "-ignore " + check

@@ -93,7 +93,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
-			ignoreFlag(),
+			ignoreFlag("and put that on record: " + strings.Join(plan.Ignorable(true), ", ")),
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
 			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
 			parallelFlag(), segmentsFlag(), memoryFlag(), capacityFlag(), retryFlag(),

@@ -53,7 +53,7 @@ func planCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
 			manifestFlag("`file` for the record of the copy that copy will be given"),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
-			ignoreFlag(),
+			ignoreFlag("by the name that it has in the report"),
 			&cli.BoolFlag{Name: "no-write-probes", Usage: "send no request that could write: whether PutItem, UpdateItem and DeleteItem are allowed is not tried; nor how fast the destination's disk is"},
 			&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
 			strictFlag(), levelFlag(), formatFlag(),

@@ -389,7 +389,11 @@ func (p *planner) address(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	_, notIP := netip.ParseAddr(host)
 	switch {
+	case notIP != nil && strings.Trim(host, "0123456789.") == "":
+		p.fail(check, host+" is no IP address, and some systems read one from it", hint+", an IPv4 address with all its four numbers")
+		return
 	case err != nil && isLocalhost(host):
 		ips = []netip.Addr{netip.IPv6Loopback()} // by RFC 6761, whatever the resolver says
 	case err != nil:
@@ -402,14 +406,14 @@ func (p *planner) address(ctx context.Context) {
 	for _, ip := range ips {
 		all = append(all, ip.Unmap().String())
 	}
-	if _, err := netip.ParseAddr(host); err != nil {
+	if notIP != nil {
 		said += " is " + strings.Join(all, ", ")
 	}
 	has := func(f func(netip.Addr) bool) bool {
 		return slices.ContainsFunc(ips, func(ip netip.Addr) bool { return f(ip.Unmap()) })
 	}
 	switch {
-	case has(netip.Addr.IsUnspecified), has(netip.Addr.IsMulticast):
+	case has(netip.Addr.IsUnspecified), has(netip.Addr.IsMulticast), has(func(ip netip.Addr) bool { return ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) }):
 		p.fail(check, said+": no node can be reached there", hint)
 	case has(netip.Addr.IsLoopback):
 		p.warn(check, said+", a loopback address: no other machine reaches this node there", hint+", unless this is a rehearsal on one machine")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -66,14 +65,34 @@ var list = []Check{
 	{"node-id", failure, failure, copier.ErrConfig, false, "whether Vault can start with the node's id"},
 	{"cluster-addr", failure, failure, copier.ErrConfig, false, "whether other nodes can reach the address"},
 	{"open-files", failure, failure, copier.ErrDestination, false, "the limit of open files"},
+	{"disk-latency", warning, none, nil, false, "what a synced write takes on the destination's disk"},
+	{"vault-version", failure, none, copier.ErrConfig, false, "the Vault program's version against the table's newest"},
+	{"vault-unit", failure, none, copier.ErrConfig, false, "the user and the limits of Vault's unit"},
+	{"audit", failure, none, copier.ErrConfig, false, "the files of audit devices"},
+	{"server-configuration", failure, none, copier.ErrConfig, false, "whether the server's configuration can be read"},
+	{"server-environment", failure, none, copier.ErrConfig, false, "whether the server's environment can be read"},
+	{"server-storage", failure, none, copier.ErrConfig, false, "the server's storage is raft"},
+	{"server-path", failure, none, copier.ErrConfig, false, "the server's path is the copy's"},
+	{"server-node-id", failure, none, copier.ErrConfig, false, "the server's node_id is the copy's"},
+	{"server-cluster-addr", failure, none, copier.ErrConfig, false, "the server's cluster_addr is the copy's"},
+	{"server-api-addr", failure, none, copier.ErrConfig, false, "the server has an api_addr"},
+	{"server-mlock", failure, none, copier.ErrConfig, false, "the server says whether memory is locked"},
+	{"server-ha-storage", failure, none, copier.ErrConfig, false, "the server has no HA storage"},
+	{"server-clustering", failure, none, copier.ErrConfig, false, "the server's clustering is not disabled"},
+	{"server-listener", failure, none, copier.ErrConfig, false, "the server has a listener"},
+	{"server-raft-wal", failure, none, copier.ErrConfig, false, "the server's log store is the copy's"},
+	{"server-retry-join", warning, none, nil, false, "how other nodes join"},
+	{"server-non-voter", warning, none, nil, false, "whether the first node may vote"},
+	{"server-seal", failure, none, copier.ErrConfig, false, "the server's seal is the table's"},
+	{"server-sealwrap", warning, none, nil, false, "the way back from Enterprise"},
+	{"server-settings", failure, none, copier.ErrConfig, false, "the server's other settings"},
 }
 
-// Checks returns the list, in the order in which the checks are made. Those of
-// a server's configuration, whose names begin with "server-", are plan's alone.
+// Checks returns the list.
 func Checks() []Check { return slices.Clone(list) }
 
-// byName returns a check. One that is not in the list is of a server's
-// configuration, which plan alone looks at.
+// byName returns a check of the list. One that somebody forgot to enter counts as
+// plan's alone.
 func byName(name string) Check {
 	if i := slices.IndexFunc(list, func(c Check) bool { return c.Name == name }); i >= 0 {
 		return list[i]
@@ -84,10 +103,11 @@ func byName(name string) Check {
 // Kind is the sentinel of package copier for a check that has failed.
 func Kind(check string) error { return byName(check).Kind }
 
-// Ignorable returns the names of the checks whose failure can be let pass.
-func Ignorable() (names []string) {
+// Ignorable returns the names of the checks whose failure can be let pass: all of
+// them, or those that a copy makes.
+func Ignorable(atCopy bool) (names []string) {
 	for _, c := range list {
-		if !c.Never && (c.Before == Failure || c.AtCopy == Failure) {
+		if !c.Never && (c.AtCopy == Failure || c.Before == Failure && !atCopy) {
 			names = append(names, c.Name)
 		}
 	}
@@ -113,7 +133,6 @@ func BeforeCopy(ctx context.Context, opts Options) ([]Result, error) {
 // add adds a result. What is wrong counts as much as the list says for the
 // moment, and less where it is to be ignored.
 func (p *planner) add(s Status, check, hint, format string, a ...any) {
-	check = strings.NewReplacer(" ", "-", "_", "-").Replace(check) // of a server's configuration
 	c := byName(check)
 	r := Result{Check: check, Status: s, Message: fmt.Sprintf(format, a...), Hint: hint}
 	most := c.Before

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,6 +149,74 @@ func TestWorkFilesElsewhere(t *testing.T) {
 	p.WorkDir = "/no/such"
 	p.space(p.Config.Destination.Path)
 	expect(t, p, "work-files", Failure, "-work-dir")
+}
+
+// Whoever is to reach the node by an address of this machine's own does not.
+func TestClusterAddress(t *testing.T) {
+	t.Parallel()
+	for host, c := range map[string]struct {
+		status Status
+		want   string
+	}{
+		"127.0.0.1":        {Warning, "loopback"},
+		"127.8.9.1":        {Warning, "loopback"},
+		"::1":              {Warning, "loopback"},
+		"::ffff:127.0.0.1": {Warning, "loopback"},
+		"localhost":        {Warning, "loopback"},
+		"LocalHost.":       {Warning, "loopback"},
+		"node.localhost":   {Warning, "loopback"},
+		"fe80::1":          {Warning, "link-local"},
+		"169.254.3.4":      {Warning, "link-local"},
+		"no-such.invalid":  {Warning, "yet"},
+		"0.0.0.0":          {Failure, "no node"},
+		"::":               {Failure, "no node"},
+		"::ffff:0.0.0.0":   {Failure, "no node"},
+		"224.0.0.1":        {Failure, "no node"},
+		"255.255.255.255":  {Failure, "no node"},
+		"127.1":            {Failure, "no IP address"},
+		"0":                {Failure, "no IP address"},
+		"10.9.8.7":         {Pass, "10.9.8.7"},
+		"2001:db8::1":      {Pass, "2001:db8::1"},
+	} {
+		for _, atCopy := range []bool{false, true} {
+			p := localPlanner(t)
+			p.Config.Destination.Address, p.atCopy = net.JoinHostPort(host, "8201"), atCopy
+			p.address(t.Context())
+			expect(t, p, "cluster-addr", c.status, c.want)
+		}
+	}
+}
+
+// A copy makes the checks of the list that are its own to make, and what is to be
+// ignored is a warning.
+func TestSeverity(t *testing.T) {
+	t.Parallel()
+	for _, c := range Checks() {
+		for _, atCopy := range []bool{false, true} {
+			p := localPlanner(t)
+			p.atCopy, p.Ignore = atCopy, []string{c.Name}
+			p.fail(c.Name, "it is wrong", "put it right")
+			most := c.Before
+			if atCopy {
+				most = c.AtCopy
+			}
+			switch {
+			case atCopy && (c.Never || most == ""):
+				if len(p.report.Checks) != 0 {
+					t.Errorf("%s at the copy: %+v", c.Name, p.report.Checks)
+				}
+				continue
+			case most == Failure && !c.Never:
+				most = Warning
+			}
+			if got := find(t, p.report, c.Name); got.Status != most || got.Ignored != (!c.Never && (c.Before == Failure && !atCopy || c.AtCopy == Failure && atCopy)) {
+				t.Errorf("%s, at the copy %v: %+v, expected a %s", c.Name, atCopy, got, most)
+			}
+		}
+		if (c.Kind == nil) != (c.Before != Failure && c.AtCopy != Failure) {
+			t.Errorf("%s: kind %v", c.Name, c.Kind)
+		}
+	}
 }
 
 func TestManifestElsewhere(t *testing.T) {

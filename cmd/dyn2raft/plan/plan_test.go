@@ -92,6 +92,9 @@ func find(t *testing.T, rep *Report, check string) Result {
 	t.Helper()
 	var found []Result
 	for _, c := range rep.Checks {
+		if !slices.ContainsFunc(Checks(), func(l Check) bool { return l.Name == c.Check }) {
+			t.Errorf("check %q is not in the list", c.Check)
+		}
 		if c.Check == check {
 			found = append(found, c)
 		}
@@ -313,6 +316,32 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	e.ok(err)
 	if got := find(t, rep, "migration-lock"); got.Status != Warning || !strings.Contains(got.Hint, "-resume") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Without write probes nothing is sent that could write.
+func TestNoWriteProbes(t *testing.T) {
+	t.Parallel()
+	for _, without := range []bool{false, true} {
+		e := newEnv(t, dynamotest.Options{})
+		opts := e.options()
+		opts.NoWriteProbes = without
+		before := e.srv.Requests()
+		rep, err := Run(t.Context(), opts)
+		e.ok(err)
+		sent := e.srv.Requests()
+		for _, op := range []string{"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"} {
+			want := 0
+			if !without && !strings.Contains(op, "WriteItem") {
+				want = 1
+			}
+			if n := sent[op] - before[op]; n != want {
+				t.Errorf("without write probes %v: %d requests %s, expected %d", without, n, op, want)
+			}
+		}
+		if got := find(t, rep, "write-access"); got.Unchecked != without || (got.Status == Warning) != without {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 
