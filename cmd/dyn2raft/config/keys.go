@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/agnivade/levenshtein"
@@ -69,16 +70,16 @@ var raftKeys = with(commonKeys, map[string]key{
 	"trailing_logs":                            {check: integer(0)},
 	"snapshot_threshold":                       {check: integer(0)},
 	"snapshot_interval":                        {},
-	"snapshot_delay":                           {},
-	"apply_delay":                              {},
+	"snapshot_delay":                           {check: duration},
+	"apply_delay":                              {check: duration},
 	"retry_join":                               {any: true},
 	"retry_join_as_non_voter":                  {check: boolean},
-	"autopilot_reconcile_interval":             {},
-	"autopilot_update_interval":                {},
+	"autopilot_reconcile_interval":             {check: duration},
+	"autopilot_update_interval":                {check: duration},
 	"autopilot_upgrade_version":                {},
 	"autopilot_redundancy_zone":                {},
 	"raft_log_verifier_enabled":                {check: boolean},
-	"raft_log_verification_interval":           {},
+	"raft_log_verification_interval":           {check: duration},
 	"max_mount_and_namespace_table_entry_size": {check: integer(0)},
 })
 
@@ -158,6 +159,22 @@ func integer(least int64) func(string) (string, string) {
 		}
 		return "", ""
 	}
+}
+
+// duration is what Vault takes for one: a number is seconds.
+func duration(s string) (want, hint string) {
+	if _, err := strconv.ParseFloat(s, 64); err == nil {
+		return "", ""
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if _, err := strconv.ParseInt(days, 10, 64); err == nil {
+			return "", ""
+		}
+	}
+	if _, err := time.ParseDuration(s); err != nil {
+		return "a time such as 30s", ""
+	}
+	return "", ""
 }
 
 func plain(s string) (want, hint string) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,8 +54,15 @@ type Server struct {
 // serverBooleans are the top-level keys that are looked at, and are booleans.
 var serverBooleans = set("disable_mlock disable_clustering disable_sealwrap ui")
 
-// logLevels are those that Vault 1.21.1 starts with.
-var logLevels = set("trace debug notice info warn warning err error")
+// serverDurations are those that are times.
+var serverDurations = set("default_lease_ttl max_lease_ttl default_max_request_duration remove_irrevocable_lease_after")
+
+// serverWords are those that take one of some words, without regard to case: what
+// Vault 1.21.1 starts with.
+var serverWords = map[string]map[string]bool{
+	"log_level":  set("trace debug notice info warn warning err error"),
+	"log_format": set("standard json"),
+}
 
 // storageKeys are the keys of storage "raft". A template in node_id is no mistake
 // of form: Vault takes it as it is written.
@@ -154,18 +162,40 @@ func (s *serverReader) duplicates(file string, src []byte) {
 	}
 }
 
+// form checks the value of a top-level key, where that is one that is looked at.
+func (s *serverReader) form(name string, v value) {
+	want := ""
+	switch word := strings.ToLower(strings.TrimSpace(v.text)); {
+	case v.text == "": // is not set
+	case serverBooleans[name] && !wholeNumber.MatchString(v.text): // a number but 0 is true
+		want, _ = boolean(v.text)
+	case serverDurations[name]:
+		want, _ = duration(v.text)
+	case serverWords[name] != nil && !serverWords[name][word]:
+		want = strings.Join(slices.Sorted(maps.Keys(serverWords[name])), ", ")
+	}
+	if want != "" {
+		s.bad(v, "", name, want, "")
+	}
+}
+
+var wholeNumber = regexp.MustCompile(`^-?[0-9]+$`)
+
+// truth is a top-level boolean that form has found good.
+func truth(text string) bool {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && n != 0 || isTrue(value{text: text})
+}
+
 // take reads one file's top level.
 func (s *serverReader) take(items []item) {
 	var storage, backend []item
 	for _, it := range items {
 		name := strings.ToLower(it.keys[0])
-		if serverBooleans[name] && it.scalar {
-			if _, err := strconv.ParseBool(it.text); err != nil {
-				s.bad(value{text: it.text, line: it.line}, "", name, "true or false", "")
-				continue
-			}
+		if it.scalar {
+			s.form(name, value{text: it.text, line: it.line})
 		}
-		on := isTrue(value{text: it.text})
+		on := truth(it.text)
 		switch name {
 		case "storage":
 			storage = append(storage, it)
@@ -185,10 +215,6 @@ func (s *serverReader) take(items []item) {
 			s.DisableSealwrap = on
 		case "license_path":
 			s.LicensePath = it.text
-		case "log_level":
-			if it.text != "" && !logLevels[strings.ToLower(it.text)] {
-				s.bad(value{text: it.text, line: it.line}, "", name, "trace, debug, info, warn or error", "")
-			}
 		case "listener":
 			s.listener(it)
 		case "seal":
@@ -285,7 +311,7 @@ func (s *serverReader) storage() {
 		s.fail(b.line, "storage: no path", "write that of the copy")
 	}
 	s.APIAddr = or(s.APIAddr, or(v["redirect_addr"].text, v["advertise_addr"].text))
-	s.DisableClustering = isTrue(value{text: or(s.clustering, v["disable_clustering"].text)})
+	s.DisableClustering = truth(or(s.clustering, v["disable_clustering"].text))
 }
 
 // environment puts what the server's environment says in the place of what the
@@ -304,20 +330,16 @@ func (s *serverReader) environment() {
 			}
 		}
 	}
-	for _, variable := range []string{"VAULT_DISABLE_MLOCK", "VAULT_UI", "VAULT_ALLOW_PENDING_REMOVAL_DUPLICATE_HCL_ATTRIBUTES"} {
+	for _, key := range []string{"disable_mlock", "ui", "log_level", "log_format"} {
+		variable := "VAULT_" + strings.ToUpper(key)
 		text, _ := s.env(variable)
-		if text == "" {
-			continue
+		s.form(key, value{text: text, env: variable})
+		if key == "disable_mlock" && text != "" {
+			s.MlockSet, s.DisableMlock, s.From[key] = true, truth(text), variable
 		}
-		on, err := strconv.ParseBool(text)
-		switch {
-		case err != nil:
-			s.bad(value{text: text, env: variable}, "", "", "true or false", "")
-		case variable == "VAULT_DISABLE_MLOCK":
-			s.MlockSet, s.DisableMlock, s.From["disable_mlock"] = true, on, variable
-		case on && variable != "VAULT_UI":
-			s.Duplicates = nil
-		}
+	}
+	if allow, _ := s.env("VAULT_ALLOW_PENDING_REMOVAL_DUPLICATE_HCL_ATTRIBUTES"); truth(allow) {
+		s.Duplicates = nil
 	}
 	if kind, _ := s.env("VAULT_SEAL_TYPE"); kind != "" {
 		s.Seals, s.From["seal"] = []string{kind}, "VAULT_SEAL_TYPE"

@@ -232,6 +232,9 @@ func (p *planner) serverSeal(c *config.Server) {
 	if len(seals) == 0 {
 		seals = []string{"shamir"}
 	}
+	if len(seals) > 1 && !enterprise(p.version) {
+		p.warn("server-seal", "several seals: "+strings.Join(seals, ", ")+"; only Vault Enterprise starts with more than one", "keep the one of cluster A, unless it is an Enterprise cluster")
+	}
 	if slices.Contains(seals, p.seal) {
 		p.pass("server-seal", "%s, as in the table", p.seal)
 		return

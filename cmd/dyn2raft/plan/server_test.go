@@ -83,7 +83,7 @@ func TestServer(t *testing.T) {
 		"no mlock, 1.19":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.19.5" }, check: "server-mlock"},
 		"no mlock, 1.20":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.20.0+ent" }, check: "server-mlock", status: Failure},
 		"no mlock, OpenBao": {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "2.2.0" }, check: "server-mlock"},
-		"mlock, no boolean": {put: [2]string{mlock, `disable_mlock = "maybe"`}, check: "server-settings", status: Failure, want: "true or false"},
+		"mlock, no boolean": {put: [2]string{mlock, `disable_mlock = "maybe"`}, check: "server-settings", status: Failure, want: "maybe"},
 		"env, no boolean":   {env: "VAULT_DISABLE_MLOCK=maybe", check: "server-settings", status: Failure, want: "VAULT_DISABLE_MLOCK"},
 
 		"ha_storage":         {put: with(`ha_storage "dynamodb" { table = "x" }`), check: "server-ha-storage", status: Failure, want: "dynamodb"},
@@ -97,6 +97,11 @@ func TestServer(t *testing.T) {
 		"set twice, 1.20":   {put: with(mlock), change: func(p *planner) { p.version = "1.20.4" }, check: "server-settings", status: Warning, want: "twice"},
 		"set twice, let be": {put: with(mlock), env: "VAULT_ALLOW_PENDING_REMOVAL_DUPLICATE_HCL_ATTRIBUTES=true", check: "server-settings"},
 		"no key":            {put: with(`tcp_addr = "x"`), check: "server-settings", status: Warning, want: "tcp_addr"},
+		"mlock, a number":   {put: [2]string{mlock, "disable_mlock = 1"}, check: "server-mlock", status: Pass},
+		"lease time":        {put: with(`max_lease_ttl = "x"`), check: "server-settings", status: Failure, want: "max_lease_ttl"},
+		"lease in days":     {put: with(`max_lease_ttl = "32d"`), check: "server-mlock", status: Pass},
+		"delay":             {put: [2]string{node, node + "\n snapshot_delay = \"x\""}, check: "server-settings", status: Failure, want: "snapshot_delay"},
+		"level by env":      {env: "VAULT_LOG_LEVEL=loud", check: "server-settings", status: Failure, want: "VAULT_LOG_LEVEL"},
 		"log level":         {put: with(`log_level = "loud"`), check: "server-settings", status: Failure, want: "loud"},
 		"no number":         {put: [2]string{node, node + "\n max_entry_size = \"1MB\""}, check: "server-settings", status: Failure, want: "max_entry_size"},
 
@@ -118,6 +123,7 @@ func TestServer(t *testing.T) {
 		"seal by env":     {env: "VAULT_SEAL_TYPE=awskms", change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Pass},
 		"seal off":        {put: with("seal \"awskms\" {\n disabled = \"true\"\n}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Failure},
 		"seal added":      {put: with(`seal "transit" {}`), change: func(p *planner) { p.seal = "shamir" }, check: "server-seal", status: Failure, want: "transit"},
+		"two seals":       {put: with("seal \"awskms\" {}\nseal \"transit\" {}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Warning, want: "several"},
 		"shamir off":      {put: with("seal \"shamir\" {\n disabled = true\n}"), check: "server-settings", status: Failure},
 		"enterprise":      {put: with("license_path = \"/l\"\nseal \"awskms\" {}"), check: "server-sealwrap", status: Warning, want: "disable_sealwrap = true"},
 		"no seal wrap":    {put: with("license_path = \"/l\"\ndisable_sealwrap = true\nseal \"awskms\" {}"), check: "server-sealwrap"},
