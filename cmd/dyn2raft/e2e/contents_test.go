@@ -81,6 +81,7 @@ func (c *contents) fillKV(t *testing.T, v *vault) {
 	for i := range 10 {
 		c.kv1[fmt.Sprintf("orphans/of/a/lost/marker/%03d", i)] = map[string]any{"value": fmt.Sprintf("orphan %d", i)}
 	}
+	c.kv1["dots/."] = map[string]any{"value": "a last segment that a parent can't be"}
 	c.kv1["empty value"] = map[string]any{"value": ""}
 	c.kv1["large"] = map[string]any{"value": strings.Repeat("0123456789abcdef", 12_000)}
 	for _, name := range slices.Sorted(maps.Keys(c.kv1)) {

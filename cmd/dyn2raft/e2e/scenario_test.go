@@ -161,7 +161,7 @@ func (s *scenario) copy(n node, stanza string, flags ...string) {
 func (s *scenario) keepsOutStandby() {
 	s.t.Helper()
 	dead := s.table.leaderLockHolder(s.t)
-	n, standbyNode := newNode(s.t, "beside a standby"), newNode(s.t, "standby")
+	n, standbyNode := newNode(s.t, "beside-a-standby"), newNode(s.t, "standby")
 	s.step("a Vault that stands by stays out while dyn2raft copies", func() {
 		standby := startVault(s.t, standbyNode, dynamoDBStorage("storage", s.table.endpoint))
 		began := time.Now()

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -111,6 +112,9 @@ func (v *vault) do(method, path string, body any) (int, map[string]any, error) {
 		payload = bytes.NewReader(b)
 	}
 	target := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", v.node.api), Path: "/v1/" + path}
+	if strings.HasSuffix(path, "/.") { // HTTP takes away a "." that is not escaped
+		target.RawPath = strings.TrimSuffix(target.EscapedPath(), ".") + "%2E"
+	}
 	request, err := http.NewRequest(method, target.String(), payload)
 	if err != nil {
 		return 0, nil, err
