@@ -29,7 +29,7 @@ func inspectCommand(std Streams) *cli.Command {
 			"nothing. Exit status 3: vault.db or Raft's log is damaged.",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
-			levelFlag(), formatFlag(),
+			redactFlag(), levelFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -52,6 +52,9 @@ func runInspect(ctx context.Context, cmd *cli.Command, std Streams) error {
 	in, err := verify.Inspect(ctx, cmd.Args().First(), verify.InspectOptions{Largest: cmd.Int("largest")})
 	if err != nil {
 		return err
+	}
+	if cmd.Bool("redact") {
+		in = in.Redacted()
 	}
 	return out.inspected(in)
 }

@@ -27,19 +27,24 @@ func reportCommand(std Streams) *cli.Command {
 		Description: "report reads the manifest that copy has written and makes one HTML file of it: the verdict,\n" +
 			"phases, throughput, what was copied and skipped, verification, settings and digests. The file\n" +
 			"opens without a network, runs no script, and prints on A4 paper. It has names of keys in it,\n" +
-			"and no value and no credential.\n\n" +
+			"which can name users, unless -redact leaves them out, and no value and no credential.\n\n" +
 			"Exit status 0: the report is made, whatever it says; 12: the manifest can't be read, or the\n" +
 			"report not be written.",
 		Flags: []cli.Flag{
 			manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
 			&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
 			&cli.StringFlag{Name: "o", Usage: "`file` to write, or to replace; - is standard output"},
+			redactFlag(),
 		},
 		OnUsageError: onUsageError,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			return runReport(cmd, std)
 		},
 	}
+}
+
+func redactFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "redact", Usage: "leave out the names of keys, which can name users: of each is told what it is for"}
 }
 
 func runReport(cmd *cli.Command, std Streams) error {
@@ -61,6 +66,12 @@ func runReport(cmd *cli.Command, std Streams) error {
 	in, err := reportInput(manifest, compared)
 	if err != nil {
 		return err
+	}
+	if cmd.Bool("redact") {
+		in.Manifest = in.Manifest.Redacted()
+		if in.Verification != nil {
+			in.Verification = in.Verification.Redacted()
+		}
 	}
 	var page bytes.Buffer
 	if err := report.Write(&page, in); err != nil {

@@ -1,0 +1,109 @@
+package verify
+
+import (
+	"regexp"
+	"slices"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// redactedKey is what is told of a key whose name is left out, since it can name a
+// user: what it is for, as a [Group] says.
+func redactedKey(key string) string { return string(groupName([]byte(key))) + "…" }
+
+// lockKeys are the locks that Vault's storage and migrations have; others are named
+// after what they lock.
+var lockKeys = map[string]bool{"core/_lock": true, "core/lock": true, "core/migration": true}
+
+func redactedLocks(keys []string) []string {
+	out := make([]string, len(keys))
+	for i, key := range keys {
+		if out[i] = key; !lockKeys[key] {
+			out[i] = redactedKey(key)
+		}
+	}
+	return out
+}
+
+func redactedLargest(largest []Sized) []Sized {
+	out := make([]Sized, len(largest))
+	for i, s := range largest {
+		out[i] = Sized{Key: redactedKey(s.Key), Bytes: s.Bytes}
+	}
+	return out
+}
+
+// redactedReason takes the place of an error's text, which may name any key.
+const redactedReason = "…"
+
+// Redacted is the manifest without the names of keys, which can name users: what a
+// key is for is all that is told of it. It is for people who are to read of a copy,
+// and proves nothing any more: it is not to be written as a manifest.
+func (m *Manifest) Redacted() *Manifest {
+	out := *m
+	if out.StartKey != "" {
+		out.StartKey = redactedKey(out.StartKey)
+	}
+	out.Settings = make(map[string]any, len(m.Settings))
+	for name, v := range m.Settings {
+		if name == "start" && v != "" {
+			v = "…"
+		}
+		out.Settings[name] = v
+	}
+	out.Skipped.Locks = redactedLocks(m.Skipped.Locks)
+	out.Skipped.Why = map[string]string{}
+	for name, why := range m.Skipped.Why {
+		if name != "markers" && name != "left_out" && !lockKeys[name] {
+			name = redactedKey(name)
+		}
+		out.Skipped.Why[name] = why
+	}
+	out.Scan.Locks = redactedLocks(m.Scan.Locks)
+	if out.Load.LargestKey != "" {
+		out.Load.LargestKey = redactedKey(out.Load.LargestKey)
+	}
+	if m.Contents != nil {
+		contents := *m.Contents
+		contents.Largest = redactedLargest(contents.Largest)
+		out.Contents = &contents
+	}
+	out.Warnings = slices.Clone(m.Warnings)
+	for i := range out.Warnings {
+		out.Warnings[i].Message = redactedText(out.Warnings[i].Message)
+	}
+	out.Earlier = make([]copier.Process, len(m.Earlier))
+	for i, p := range m.Earlier {
+		if p.Reason != "" {
+			p.Reason = redactedReason
+		}
+		out.Earlier[i] = p
+	}
+	return &out
+}
+
+// Redacted is the report without the names of keys, as [Manifest.Redacted].
+func (r *Report) Redacted() *Report {
+	out := *r
+	out.Scan.Locks = redactedLocks(r.Scan.Locks)
+	out.Diffs = make([]Diff, len(r.Diffs))
+	for i, d := range r.Diffs {
+		d.Key, d.KeyBytes, d.KeySHA256 = redactedKey(d.Key), 0, ""
+		out.Diffs[i] = d
+	}
+	return &out
+}
+
+// Redacted is the inspection without the names of keys, as [Manifest.Redacted].
+func (in *Inspection) Redacted() *Inspection {
+	out := *in
+	out.Largest = redactedLargest(in.Largest)
+	out.Damage = redactedText(in.Damage)
+	return &out
+}
+
+// redactedText is a text that names keys as [vaultdb.Name] does, in quotes.
+func redactedText(s string) string { return quotedKey.ReplaceAllString(s, `"…"`) }
+
+// quotedKey is a key in a text, with the length and checksum of one that is not whole.
+var quotedKey = regexp.MustCompile(`"(?:[^"\\]|\\.)*"(?:… \(\d+ bytes, sha256 [0-9a-f]+\))?`)

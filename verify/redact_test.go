@@ -1,0 +1,53 @@
+package verify
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+)
+
+// TestRedacted looks for a user's name in all that is told of keys.
+func TestRedacted(t *testing.T) {
+	const key = "sys/expire/id/auth/userpass/login/alice/h1"
+	secret := func(v any) bool {
+		t.Helper()
+		b, err := json.Marshal(v)
+		check(t, err)
+		return strings.Contains(string(b), "alice")
+	}
+	m := &Manifest{
+		StartKey: key,
+		Settings: map[string]any{"start": key, "segments": 3},
+		Skipped: Skipped{Locks: []string{"core/_lock", "core/alice/_x", "core/migration"},
+			Why: map[string]string{"core/alice/_x": "a lock", "core/_lock": "the lock of the active node", "markers": "no data"}},
+		Scan:     copier.ScanStats{Locks: []string{"_alice"}},
+		Load:     copier.LoadStats{LargestKey: key},
+		Contents: &Contents{Groups: []Group{{Name: "sys/expire/"}}, Largest: []Sized{{Key: key, Bytes: 7, KeyBytes: 3, KeySHA256: "alice"}}},
+		Warnings: []Warning{{Check: "x", Message: `entry "core/alice" is large`}},
+		Earlier:  []copier.Process{{Reason: "read alice"}, {}},
+	}
+	got := m.Redacted()
+	if secret(got) || !secret(m) {
+		t.Errorf("%+v", got)
+	}
+	if got.StartKey != "sys/expire/…" || got.Contents.Largest[0] != (Sized{Key: "sys/expire/…", Bytes: 7}) || got.Earlier[1].Reason != "" || got.Settings["segments"] != 3 {
+		t.Errorf("%+v", got)
+	}
+	if locks := got.Skipped.Locks; locks[0] != "core/_lock" || locks[1] != "core/…" || got.Skipped.Why["core/_lock"] == "" || got.Skipped.Why["markers"] == "" {
+		t.Errorf("%+v", got.Skipped)
+	}
+	r := &Report{Diffs: []Diff{{Key: key, Kind: Extra, Known: "leases"}, {Key: "alice", KeyBytes: 5, KeySHA256: "alice"}}, Scan: copier.ScanStats{Locks: []string{"core/alice/_x"}}}
+	if got := r.Redacted(); secret(got) || got.Diffs[0] != (Diff{Key: "sys/expire/…", Kind: Extra, Known: "leases"}) || got.Diffs[1].Key != "…" {
+		t.Errorf("%+v", got)
+	}
+	// What is said of damage names keys in each of their forms.
+	for _, key := range []string{key, `a "quoted" \alice`, "alice\x00", "\xffalice", "alice" + strings.Repeat("x", 4000), "…alice"} {
+		in := &Inspection{Damage: "page 7: key " + vaultdb.Name([]byte(key)) + " stands behind key " + vaultdb.Name([]byte("z")), Largest: []Sized{{Key: key}}}
+		if got := in.Redacted(); secret(got) || got.Damage != `page 7: key "…" stands behind key "…"` {
+			t.Errorf("%q: %+v", key, got)
+		}
+	}
+}
