@@ -20,7 +20,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUNBOOK=${RUNBOOK:-$here/runbook.md}
 VAULT_BIN=${VAULT_BIN:?names a Vault; make rehearsal sets it}
 DYN2RAFT_BIN=${DYN2RAFT_BIN:?names a dyn2raft; make rehearsal sets it}
-absolute() { case $1 in */*) (cd "$(dirname "$1")" && echo "$PWD/${1##*/}") ;; *) command -v "$1" ;; esac; }
+absolute() {
+	case $1 in
+	*/*) (cd "$(dirname "$1")" && echo "$PWD/${1##*/}") ;;
+	*) [ "$(id -u)" != 0 ] || { echo "as root name it with its path, and not by PATH: $1" >&2; return 1; }; command -v "$1" ;;
+	esac
+}
 VAULT_BIN=$(absolute "$VAULT_BIN") && DYN2RAFT_BIN=$(absolute "$DYN2RAFT_BIN") || exit 1
 
 # What the runbook prints and this can't run: there is no AWS and no vault-benchmark here.
