@@ -39,6 +39,10 @@ type Options struct {
 	// WorkDir is an existing directory for work files, as large as the data;
 	// empty means the sink's own.
 	WorkDir string
+	// Kept is what the caller wants to know again of the copy when it is resumed; it
+	// is kept in the setup, see [ReadStatus]. A copy that is resumed has what this
+	// says from then on, unless it is nil.
+	Kept map[string]string
 	// CheckpointInterval is how often what was read is saved; 0 means 4 s.
 	CheckpointInterval time.Duration
 	// Check, where set, is called before the source is locked, with both ends
@@ -478,6 +482,9 @@ func (c *copying) begin(earlier *Setup) (err error) {
 		}
 		c.journal.setup, c.journal.work = *earlier, earlier.WorkDir
 		c.journal.setup.Resumed++
+		if c.opts.Kept != nil {
+			c.journal.setup.Kept = c.opts.Kept
+		}
 		c.history.processes = readHistory(c.journal.dir)
 		if c.journal.saved, err = c.journal.any(); err != nil {
 			return err
@@ -495,7 +502,7 @@ func (c *copying) begin(earlier *Setup) (err error) {
 			return fmt.Errorf("make run id: %w", err)
 		}
 	}
-	now.RunID, now.Digest = c.result.RunID, c.opts.ReadBack != nil
+	now.RunID, now.Digest, now.Kept = c.result.RunID, c.opts.ReadBack != nil, c.opts.Kept
 	now.WorkDir = c.journal.dir
 	if c.opts.WorkDir != "" {
 		dir, err := filepath.Abs(c.opts.WorkDir)

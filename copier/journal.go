@@ -91,6 +91,8 @@ type Setup struct {
 	Held bool `json:"held"`
 	// Note is what Options.Begin returned.
 	Note string `json:"note,omitempty"`
+	// Kept is Options.Kept.
+	Kept map[string]string `json:"kept,omitempty"`
 	// Resumed counts how often the copy was resumed.
 	Resumed int `json:"resumed"`
 	// Scan, Load and Digests are set when all is read and loaded.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -158,6 +159,16 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return err
 	}
+	was, err := recall(cmd, cfg.Destination.Path)
+	if err != nil {
+		return err
+	}
+	if cmd.Bool("partial") && cmd.Bool("resume") {
+		out.log = out.log.With("partial", true)
+	}
+	if ignore, err = ignored(cmd); err != nil {
+		return err
+	}
 	var root *rootSide
 	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
 	if err != nil {
@@ -210,16 +221,20 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return ignorable(err)
 	}
-	rec := &manifestWriter{file: file, cfg: cfg, dst: dst, src: src, out: out, readBack: readBack, settings: map[string]any{
+	keep, err := kept(cmd, was)
+	if err != nil {
+		return err
+	}
+	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out, readBack: cmd.String("readback"), settings: map[string]any{
 		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
-		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": cmd.String("work-dir"),
+		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": keep["work-dir"],
 		"start": cmd.String("start"), "keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
 		"ignore": ignore,
 	}}
 	if err := rec.try(ctx, root); err != nil {
 		return readOnly(err)
 	}
-	if readBack == "device" {
+	if rec.readBack == "device" {
 		if err := verify.CanDropCache(cfg.Destination.Path); err != nil {
 			return err
 		}
@@ -238,6 +253,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		Resume:   cmd.Bool("resume"),
 		Restart:  cmd.Bool("restart"),
 		WorkDir:  cmd.String("work-dir"),
+		Kept:     keep,
 		Check: func(ctx context.Context) error {
 			return out.beforeCopy(ctx, plan.Options{
 				Config: cfg, Source: src, Workers: workers(cmd, cfg), ReadCapacity: cmd.Float("read-capacity"), Memory: memory,
@@ -258,7 +274,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	stop()
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport
-		if rep, err = alreadyComplete(ctx, err, rec, cmd.String("config"), cmd.Bool("keep-source-locked")); rep != nil {
+		if rep, err = alreadyComplete(ctx, err, rec, cmd.String("config"), cmd.Bool("keep-source-locked"), cmd.IsSet("keep-source-locked")); rep != nil {
 			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
 		}
 		if rec.manifest != nil {
@@ -286,6 +302,60 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil
+}
+
+// keptFlags decide what becomes of the table, or of the result. What a copy was begun
+// with stays with it, and is changed only by giving the flag again on resume. The
+// first two are on record only: who works on the copy shows in whose its files are,
+// and that every Vault was stopped is to be said again where it is asked again.
+var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "start", "partial", "segments", "read-capacity"}
+
+// recall gives the flags of a copy that is resumed the values that they had, unless
+// they are given. It returns what is on record.
+func recall(cmd *cli.Command, path string) (map[string]string, error) {
+	if !cmd.Bool("resume") {
+		return nil, nil
+	}
+	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
+	if err != nil || setup == nil {
+		return nil, nil //nolint:nilerr // Copy says what is wrong
+	}
+	for _, name := range keptFlags[2:] {
+		value, ok := setup.Kept[name]
+		if !ok || cmd.IsSet(name) {
+			continue
+		}
+		if err := cmd.Set(name, value); err != nil {
+			return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID, Err: fmt.Errorf("-%s: %w", name, err)}
+		}
+	}
+	return setup.Kept, nil
+}
+
+// kept is what has to be kept of the flags, on top of what is on record.
+func kept(cmd *cli.Command, was map[string]string) (map[string]string, error) {
+	out := maps.Clone(was)
+	if out == nil {
+		out = map[string]string{}
+	}
+	for _, name := range keptFlags {
+		if !cmd.IsSet(name) {
+			continue
+		}
+		switch name {
+		case "ignore":
+			out[name] = strings.Join(cmd.StringSlice(name), ",")
+		case "manifest", "work-dir":
+			abs, err := filepath.Abs(cmd.String(name))
+			if err != nil {
+				return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + cmd.String(name), Err: err}
+			}
+			out[name] = abs
+		default:
+			out[name] = fmt.Sprint(cmd.Value(name))
+		}
+	}
+	return out, nil
 }
 
 // inPlace is the error of a copy whose result is in place already, and was to be

@@ -215,7 +215,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 // resumed is its own result, and says what it finds of its locks in the table.
 // failed is the error of the copy, config the name of its configuration, and keep
 // tells whether core/migration shall stay in the table.
-func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, config string, keep bool) (*verify.ManifestReport, error) {
+func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, config string, keep, given bool) (*verify.ManifestReport, error) {
 	if !errors.Is(failed, sink.ErrHoldsData) {
 		return nil, failed
 	}
@@ -241,8 +241,11 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	if !rep.Equal() {
 		return rep, nil
 	}
-	was, _ := m.Settings["keep_source_locked"].(bool)
-	if keep || !was {
+	locked, _ := m.Settings["keep_source_locked"].(bool)
+	if given {
+		locked = keep // false too, which has the table freed
+	}
+	if keep || !locked {
 		// Its locks, if the process ended before it had released them: with keep the
 		// leader lock alone.
 		if err := rec.src.Unlock(ctx, m.RunID, copier.EndComplete); err != nil || !keep {

@@ -118,7 +118,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 // may not write, root writes where only he can have made the directory what it is.
 func (r *manifestWriter) try(ctx context.Context, root *rootSide) error {
 	err := verify.TryManifest(r.file, r.cfg.Destination.Path)
-	if root != nil && errors.Is(err, fs.ErrPermission) {
+	if root != nil && r.file == root.manifest && errors.Is(err, fs.ErrPermission) {
 		if rerr := root.call(ctx, "TryManifest", struct{}{}, new(struct{})); rerr != nil {
 			return errors.Join(err, fmt.Errorf("as root: %w", rerr))
 		}

@@ -29,7 +29,10 @@ const rootSideName = "root-side"
 // root can: it finds AWS credentials, also when they have to be renewed, and reads
 // and writes one manifest, in a directory that nobody but root can change. It ends
 // with the other process.
-type rootSide struct{ *rpc.Client }
+type rootSide struct {
+	*rpc.Client
+	manifest string
+}
 
 // A RootTask says what a root side is for.
 type RootTask struct {
@@ -66,7 +69,7 @@ func startRootSide(task RootTask) (*rootSide, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	go func() { _ = cmd.Wait() }() // it says nothing
-	r := &rootSide{jsonrpc.NewClient(conn)}
+	r := &rootSide{jsonrpc.NewClient(conn), task.Manifest}
 	return r, r.call(context.Background(), "Begin", task, new(struct{}))
 }
 

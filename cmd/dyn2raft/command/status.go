@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
@@ -227,6 +231,13 @@ func (p *printer) status(r statusRecord) error {
 		}
 		if s.StartKey != "" {
 			t.row("Partial", "only the keys from %q on", s.StartKey)
+		}
+		var flags []string
+		for _, name := range slices.Sorted(maps.Keys(s.Kept)) {
+			flags = append(flags, "-"+name+"="+shellescape.Quote(s.Kept[name]))
+		}
+		if flags != nil {
+			t.row("Begun with", "%s", strings.Join(flags, " "))
 		}
 	}
 	if s := r.Status; s != nil {
