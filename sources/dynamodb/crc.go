@@ -207,27 +207,34 @@ func (c *crcCheck) readBody(ctx context.Context, buf *bytes.Buffer, r *http.Resp
 	if r.ContentLength > mostBody {
 		return done, errTooLarge
 	}
-	switch n := r.ContentLength + bytes.MinRead; {
-	case r.ContentLength <= 0 || n <= int64(buf.Available()) || n > usualBody:
-	case n > bodyMemory/8:
-		*buf = *bytes.NewBuffer(memory.Make(int(max(n, bodyMemory))))
-	default:
-		buf.Grow(int(n))
-	}
-	n, err := buf.ReadFrom(io.LimitReader(r.Body, usualBody))
-	if err == nil && n == usualBody {
-		// One such body at a time, so that as many as there are workers don't
-		// come to more than the budget of memory has room for.
-		select {
-		case c.large <- struct{}{}:
-		case <-ctx.Done():
-			return done, ctx.Err()
+	var n int64
+	for _, room := range []int64{bodyMemory, usualBody, mostBody + 1} {
+		if room > usualBody {
+			// One such body at a time, so that as many as there are workers don't
+			// come to more than the budget of memory has room for.
+			select {
+			case c.large <- struct{}{}:
+			case <-ctx.Done():
+				return done, ctx.Err()
+			}
+			done = func() { <-c.large } // and the buffer is not kept
 		}
-		done = func() { <-c.large } // and the buffer is not kept
-		buf.Grow(mostBody - usualBody + bytes.MinRead + 1)
-		var more int64
-		more, err = buf.ReadFrom(io.LimitReader(r.Body, mostBody-usualBody+1))
-		n += more
+		more := room - n
+		if r.ContentLength >= 0 {
+			more = min(more, r.ContentLength-n)
+		}
+		switch need := int(more) + bytes.MinRead; {
+		case need <= buf.Available():
+		case n == 0 && need > bodyMemory/8:
+			*buf = *bytes.NewBuffer(memory.Make(max(need, bodyMemory)))
+		default:
+			buf.Grow(need)
+		}
+		var got int64
+		got, err = buf.ReadFrom(io.LimitReader(r.Body, room-n))
+		if n += got; err != nil || n < room {
+			break
+		}
 	}
 	switch {
 	case err != nil:

@@ -28,6 +28,7 @@ type pageDecoder struct {
 	// items is the number of items seen, count what the response says.
 	items, count int64
 	told         bool // it has a ConsumedCapacity
+	dotted       string
 
 	path, prefix []byte // the last entry's Path, and what it makes a key begin with
 	plainPath    []byte // the last Path that plain has taken
@@ -53,7 +54,7 @@ func decodePage(body []byte, b *copier.Batch) (decoded, error) {
 		return decoded{}, errCount
 	}
 	d.order.path, d.order.key = nil, nil // they alias the body
-	return decoded{page: d.page, last: d.last, order: d.order, told: d.told}, nil
+	return decoded{page: d.page, last: d.last, order: d.order, told: d.told, dotted: d.dotted}, nil
 }
 
 // space skips white space.
@@ -558,6 +559,9 @@ func (d *pageDecoder) take(it *item) error {
 			}
 			if kind == kindMarker {
 				d.page.Markers++
+				if r.key == dotMarker {
+					d.dotted = r.path
+				}
 			} else {
 				d.page.Locks = append(d.page.Locks, vaultKey)
 			}

@@ -30,6 +30,10 @@ const (
 	migrationLockKey = "core/migration"
 )
 
+// dotMarker is the Key of the directory marker that a key with a segment "." in
+// front of its last one leaves, which the storage cleans away from its Path.
+const dotMarker = "./"
+
 // ErrNotVaultItem is returned when a table holds an item that Vault's dynamodb
 // storage can't have written.
 var ErrNotVaultItem = errors.New("not an item of Vault's")

@@ -43,6 +43,8 @@ type decoded struct {
 	last  *position // LastEvaluatedKey
 	order order
 	told  bool // it has a ConsumedCapacity
+	// dotted is the Path of a marker "./" in it, see [Source.warnOfDots].
+	dotted string
 }
 
 // An order watches whether the items of one Path come in the order of their
@@ -389,6 +391,9 @@ func addItem(item map[string]types.AttributeValue, b *copier.Batch, d *decoded) 
 		return err
 	case kind == kindMarker:
 		d.page.Markers++
+		if r.key == dotMarker {
+			d.dotted = r.path
+		}
 	case kind == kindLock:
 		d.page.Locks = append(d.page.Locks, vaultKey)
 	default:

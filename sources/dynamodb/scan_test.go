@@ -291,6 +291,22 @@ func (f *found) exactly(t testing.TB, want map[string]string) {
 	}
 }
 
+// TestDotMarker: a key that no copy can save is told of, once, be the page read
+// by the fast decoder or by the other one.
+func TestDotMarker(t *testing.T) {
+	t.Parallel()
+	for _, more := range []attrs{{"Value": null}, {"Value": null, "m": &types.AttributeValueMemberM{Value: attrs{}}}} {
+		e := newEnv(t)
+		e.put(with("logical/1111", "./", more), with("logical/1112", "./", more), with("logical/1111", ".", attrs{"Value": bin("x")}))
+		s, rec := e.source()
+		var got found
+		e.ok(got.read(t.Context(), s, []copier.Segment{{Total: 1}, {Total: 1}}))
+		if w := eventsOf[copier.Warning](rec); len(w) != 1 || !strings.Contains(w[0].Message, `Path "logical/111`) || got.markers != 4 {
+			t.Errorf("warnings %v, %d markers", w, got.markers)
+		}
+	}
+}
+
 func TestScan(t *testing.T) {
 	eachServer(t, map[string]func(*env){
 		"every entry once": func(e *env) {

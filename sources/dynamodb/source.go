@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -112,6 +113,7 @@ type Source struct {
 	// unordered is set once items of one Path came out of order.
 	unordered atomic.Bool
 	crc       crcCheck
+	dots      sync.Once // see warnOfDots
 
 	settings []Setting
 	endpoint string // where requests go
@@ -411,6 +413,9 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		return page, s.fail(ctx, action, err)
 	}
 	s.capacity.learn(target.cost, target.page.Units, target.items(), target.page.WireBytes)
+	if target.dotted != "" {
+		s.warnOfDots(target.dotted)
+	}
 	for i, err := range target.page.Refused {
 		target.page.Refused[i] = &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
 			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
@@ -433,6 +438,17 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: resume, Until: seg.Until})
 	}
 	return page, nil
+}
+
+// warnOfDots tells of a key that no copy can save. Vault's storage keeps "kv/./x" at
+// the item of "kv/x", where Vault reads it by its own name only, since the name is
+// a part of what it is encrypted with; storage that keeps names as they are has
+// neither (Vault 1.21.1, seen). Which entry it is only Vault can tell.
+func (s *Source) warnOfDots(path string) {
+	s.dots.Do(func() {
+		s.opts.Events(copier.Warning{Message: fmt.Sprintf("Path %q has the directory marker %q: Vault has written a key with a segment \".\" there, such as the KV v1 secret kv/./x, "+
+			"and on integrated storage no Vault can read it, whoever copies it: read such secrets on the old storage, and write them under another name, before the copy", path, dotMarker)})
+	})
 }
 
 // positionOf reads a resume token, and returns nil where there is none.

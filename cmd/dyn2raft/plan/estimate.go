@@ -217,6 +217,9 @@ func (p *planner) estimate(ctx context.Context) error {
 // items tells of what a copy refuses, as far as a sample, or the whole table, was
 // read.
 func (p *planner) items(s *sample, err error) {
+	for _, w := range s.warnings {
+		p.warn("items", w, "")
+	}
 	if len(s.refused) == 0 {
 		if p.Full && err == nil && s.complete {
 			p.pass("items", "the whole table was read: all %s items are what Vault writes", humanize.Comma(s.items))

@@ -54,6 +54,8 @@ type sample struct {
 	// mostRefused.
 	refused []error
 	more    int64
+	// warnings are what the source found in what it read.
+	warnings []string
 
 	workers int // at the most
 	// perWorker is how fast one worker read, in bytes of entries a second.
@@ -109,6 +111,11 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 			if !s.full {
 				s.end(errSampleOver)
 			}
+		}
+		if w, ok := e.(copier.Warning); ok {
+			s.mu.Lock()
+			s.warnings = append(s.warnings, w.Message)
+			s.mu.Unlock()
 		}
 		s.events(e)
 	})
