@@ -82,11 +82,38 @@ type Retried struct {
 	GiveUp  time.Time
 }
 
-// Waiting says that the copy waits on purpose, for what, and for how long.
+// Waiting says that something waits: on purpose until a time, or for what takes
+// long. A [WaitOver] follows.
 type Waiting struct {
-	For   string
-	Until time.Time
+	For Wait
+	// Name is what is waited for: the holder of a lock, a backup, the action of a
+	// request.
+	Name string
+	// Since is when it began, and Until when it ends; zero where that is not known.
+	Since, Until time.Time
 }
+
+// WaitOver ends one [Waiting] of the same For and Name.
+type WaitOver struct {
+	For  Wait
+	Name string
+}
+
+// A Wait says what is waited for.
+type Wait string
+
+// What is waited for. Waits for requests are said once they have taken 5 s.
+const (
+	WaitHeldLock    Wait = "held lock"    // that the leader lock is renewed or not, which has not expired
+	WaitExpiredLock Wait = "expired lock" // the same, of one that has
+	WaitOldHolder   Wait = "old holder"   // that who held the leader lock notices the loss
+	WaitBackup      Wait = "backup"       // that it is available
+	WaitAnswer      Wait = "answer"       // to a request
+	WaitThrottled   Wait = "throttled"    // that the source takes a request that it has throttled
+	WaitRetry       Wait = "retry"        // that a request succeeds that has failed
+	WaitCap         Wait = "cap"          // that a cap on what is asked of the source lets a request go
+	WaitCredentials Wait = "credentials"  // that they are found
+)
 
 // ItemRefused says that the source has an item that can't be copied, so that the
 // copy will fail: what follows is read for the sake of naming others like it. Err
@@ -110,5 +137,6 @@ func (Resuming) event()       {}
 func (Loaded) event()         {}
 func (Retried) event()        {}
 func (Waiting) event()        {}
+func (WaitOver) event()       {}
 func (ItemRefused) event()    {}
 func (Warning) event()        {}

@@ -59,11 +59,13 @@ func (s *Source) Backup(ctx context.Context, name string) (arn string, err error
 	}
 	arn = *out.BackupDetails.BackupArn
 	status := out.BackupDetails.BackupStatus
+	if status != types.BackupStatusAvailable {
+		defer s.wait(copier.WaitBackup, name, 0)()
+	}
 	for wait := backupPoll; status != types.BackupStatusAvailable; wait = min(wait*2, backupLongest) {
 		if status != types.BackupStatusCreating {
 			return arn, s.backupFailed(ctx, "DescribeBackup", name, fmt.Errorf("its status is %s, expected AVAILABLE", status))
 		}
-		s.opts.Events(copier.Waiting{For: "the backup " + name + " to become available", Until: time.Now().Add(wait)})
 		if err := sleep(ctx, wait); err != nil {
 			return arn, err
 		}

@@ -229,10 +229,7 @@ func (l *lease) take(ctx context.Context) error {
 	if l.seen == nil || nobody {
 		return nil
 	}
-	s.opts.Events(copier.Waiting{
-		For:   "a Vault that may have lost the leader lock without noticing to step down",
-		Until: time.Now().Add(s.timing.hold),
-	})
+	defer s.wait(copier.WaitOldHolder, l.seen.holder(), s.timing.hold)()
 	return sleep(ctx, s.timing.hold)
 }
 
@@ -355,17 +352,14 @@ func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock,
 	if first == nil {
 		return nil, nil
 	}
-	watch, held := s.timing.watch, "held"
+	watch, held := s.timing.watch, copier.WaitHeldLock
 	if first.expired() {
-		held = "last held"
+		held = copier.WaitExpiredLock
 		// By our clock, which may be ahead: two renewals are enough to see.
 		watch = min(watch, 2*s.timing.renew+s.timing.retry)
 	}
 	until := time.Now().Add(watch)
-	s.opts.Events(copier.Waiting{
-		For:   "the leader lock, " + held + " by " + first.holder() + ", to be renewed or not",
-		Until: until,
-	})
+	defer s.wait(held, first.holder(), watch)()
 	for {
 		if err := sleep(ctx, s.timing.retry); err != nil {
 			return nil, err

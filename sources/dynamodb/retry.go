@@ -157,11 +157,13 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		t.longest, t.timeout = min(t.longest, prepareLongest), min(t.timeout, prepareTimeout)
 	}
 	askForCapacity(in.Parameters)
+	w := newWatch(r.events, copier.WaitAnswer, middleware.GetOperationName(ctx))
+	defer w.end()
 	var made triesMade
 	undecoded := 0
 	var first time.Time // when the first try began that failed
 	for {
-		out, meta, began, err := r.try(ctx, in, next, t, first)
+		out, meta, began, err := r.try(ctx, in, next, t, first, w)
 		if err == nil {
 			r.succeeded(ctx)
 			meta.Set(triesKey{}, made)
@@ -174,6 +176,7 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		throttled := isThrottle(err)
 		switch {
 		case throttled:
+			w.now(copier.WaitThrottled)
 			made.throttled++
 			r.throttled()
 		case !r.worthAnother(err):
@@ -189,6 +192,7 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 		wait := t.wait(int(made.failed), throttled)
 		event := copier.Retried{Err: plain(err), Throttled: throttled}
 		if !throttled {
+			w.now(copier.WaitRetry)
 			nothing := r.nothingSince(first)
 			switch {
 			case t.max >= 0 && made.failed-made.throttled > int64(t.max):
@@ -211,12 +215,16 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 
 // try makes one try of a request, another of which began at first and failed, if
 // any has. It begins when there is capacity for it.
-func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler, t tries, first time.Time) (
+func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler, t tries, first time.Time, w *watch) (
 	out middleware.InitializeOutput, meta middleware.Metadata, began time.Time, err error,
 ) {
 	cost, _ := ctx.Value(costKey{}).(float64)
-	if err := r.capacity.take(ctx, cost); err != nil {
-		return out, meta, began, err
+	if r.capacity.rate > 0 && cost > 0 {
+		before := w.now(copier.WaitCap)
+		if err := r.capacity.take(ctx, cost); err != nil {
+			return out, meta, began, err
+		}
+		w.now(before)
 	}
 	using := r.creds.current()
 	began = time.Now()

@@ -246,7 +246,10 @@ func loadConfig(ctx context.Context, opts Options) (cfg aws.Config, ignored, err
 // (its capacity, say), and has the schema of Vault's storage: Path as its hash
 // key and Key as its range key, both strings.
 func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
-	if _, err := s.creds.Retrieve(ctx); err != nil {
+	w := newWatch(s.opts.Events, copier.WaitCredentials, "")
+	_, err := s.creds.Retrieve(ctx)
+	w.end()
+	if err != nil {
 		if ctx.Err() != nil {
 			return copier.SourceInfo{}, context.Cause(ctx)
 		}

@@ -271,7 +271,7 @@ func TestOutage(t *testing.T) {
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b lockedBuilder
-		p := &printer{log: hclog.New(&hclog.LoggerOptions{Output: &b, DisableTime: true})}
+		p := &printer{every: 30 * time.Second, log: hclog.New(&hclog.LoggerOptions{Output: &b, DisableTime: true})}
 		const every = 30 * time.Second
 		asked := make(chan os.Signal)
 		stop := p.watch(every, asked)
@@ -292,6 +292,7 @@ func TestProgress(t *testing.T) {
 		p.event(copier.PageRead{Split: 3})
 		time.Sleep(every - 5*time.Second)
 		said("[INFO]  reading the source: segments=2 max_parallel=1\n" +
+			"[INFO]  still reading the source: nothing new for 6s\n" +
 			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=\"2,000/s\" left=1m40s throttled=0 workers=1 units=\"1,234.5\"\n")
 		p.event(copier.Retried{Err: errors.New("slow down"), Throttled: true}) // too many of these for the level info
 		for range 12 {                                                         // as often as the rate's window has samples
@@ -299,18 +300,21 @@ func TestProgress(t *testing.T) {
 			p.tracker.Status()
 		}
 		asked <- syscall.SIGUSR1
-		said("[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=0/s left=unknown throttled=1 workers=1 units=\"1,234.5\"\n")
+		said("[INFO]  still reading the source: nothing new for 36s\n" +
+			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=0/s left=unknown throttled=1 workers=1 units=\"1,234.5\"\n")
 		p.event(copier.PhaseStarted{Phase: copier.PhaseLoad})
 		p.event(copier.Loaded{Entries: 9000})
 		time.Sleep(every - 12*time.Second)
 		said("[INFO]  writing the destination aside: entries_read=\"50,000\" size=\"3.0 MiB\"\n" +
+			"[INFO]  still writing the destination aside: nothing new for 6s\n" +
 			"[INFO]  writing: entries=\"9,000\" entries_read=\"50,000\" rate=500/s left=1m22s\n")
 		p.event(copier.Loaded{Entries: 41_000})
 		p.event(copier.PhaseStarted{Phase: copier.PhaseCheck})
 		p.event(copier.PhaseStarted{Phase: copier.PhaseCommit})
 		time.Sleep(every)
 		said("[INFO]  reading back what was written: entries_written=\"50,000\"\n" +
-			"[INFO]  putting the result in place\n")
+			"[INFO]  putting the result in place\n" +
+			"[INFO]  still putting the result in place: nothing new for 6s\n")
 		asked <- syscall.SIGUSR1
 		said("[INFO]  in phase commit: entries=\"50,000\" entries_read=\"50,000\"\n")
 		stop()

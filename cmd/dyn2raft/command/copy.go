@@ -195,6 +195,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
 	if cmd.Bool("reset") {
+		defer out.sayWaits()()
 		// Reset asks less of the table and says less of what is wrong with it.
 		if _, err := src.Prepare(ctx); err != nil {
 			return err

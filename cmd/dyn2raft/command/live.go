@@ -242,6 +242,7 @@ type view struct {
 	now, since time.Time // since is when the phase began
 	// before are entries and bytes that an earlier process has read.
 	before copier.Resuming
+	wait   string // what is waited for, or empty
 	color  bool
 }
 
@@ -278,6 +279,10 @@ func (v view) rows(width int) (out [blockLines]string) {
 		if bar := v.bar(width-10-room, done); bar != "" {
 			out[0] = v.fit(10, bold, fmt.Sprintf("%-9s ", phase), "") + bar + v.fit(room, "", "", end)
 		}
+	}
+
+	if v.wait != "" {
+		out[0] = v.fit(width, bold, fmt.Sprintf("%-9s ", phase), v.wait)
 	}
 
 	// The table counts its items, markers too: entries alone never come to that.

@@ -120,6 +120,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	defer out.sayWaits()()
 	arn, err := backup(ctx, cmd, src, out)
 	if err != nil {
 		return err

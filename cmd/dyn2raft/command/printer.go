@@ -37,12 +37,14 @@ type printer struct {
 	live   bool          // a live block tells how far a command is
 
 	tracker copier.Progress
-	mu      sync.Mutex       // guards the following
-	since   time.Time        // when the phase began
-	before  copier.Resuming  // what earlier processes have read
-	moved   time.Time        // when there was something new, other than an error
-	told    time.Time        // when a line said that a request failed
-	untold  int              // requests that failed since
+	mu      sync.Mutex // guards the following
+	phase   copier.Phase
+	since   time.Time       // when it began
+	before  copier.Resuming // what earlier processes have read
+	moved   time.Time       // when there was something new, other than an error
+	told    time.Time       // when a line said that a request failed
+	untold  int             // requests that failed since
+	waits   waits
 	warned  []verify.Warning // all that is to be said once more at the end
 }
 
@@ -169,7 +171,7 @@ func (p *printer) event(e copier.Event) {
 		}
 		p.requestFailed(e)
 	case copier.Waiting:
-		p.log.Info(visible.Text(fmt.Sprintf("waiting %s for %s", time.Until(e.Until).Round(time.Second), e.For)))
+		p.sayWait()
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
 	case copier.Warning:
@@ -228,11 +230,14 @@ func (p *printer) requestFailed(e copier.Retried) {
 func (p *printer) note(e copier.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.waits.note(e) {
+		return
+	}
 	switch e := e.(type) {
-	case copier.Retried, copier.Warning, copier.ItemRefused:
+	case copier.Warning, copier.ItemRefused:
 		return
 	case copier.PhaseStarted:
-		p.since = time.Now()
+		p.phase, p.since = e.Phase, time.Now()
 	case copier.Resuming:
 		p.before = e
 	}
@@ -257,17 +262,18 @@ func (p *printer) progress() (stop func()) {
 	}
 }
 
-// watch writes a line at each interval, if that is not 0, and at each signal,
-// until the returned function is called.
+// watch writes a line at each interval, if that is not 0, and at each signal, and
+// says in between what is waited for, until the returned function is called.
 func (p *printer) watch(every time.Duration, asked <-chan os.Signal) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		var tick <-chan time.Time
+		var tick, second <-chan time.Time
 		if every > 0 {
-			t := time.NewTicker(every)
+			t, s := time.NewTicker(every), time.NewTicker(time.Second)
 			defer t.Stop()
-			tick = t.C
+			defer s.Stop()
+			tick, second = t.C, s.C
 		}
 		for {
 			select {
@@ -275,6 +281,8 @@ func (p *printer) watch(every time.Duration, asked <-chan os.Signal) (stop func(
 				return
 			case <-tick:
 				p.tell(false)
+			case <-second:
+				p.sayWait()
 			case <-asked:
 				p.tell(true)
 			}
@@ -307,10 +315,11 @@ func (p *printer) tell(asked bool) {
 
 // block returns the lines of the live block.
 func (p *printer) block(width int) [blockLines]string {
+	status := p.tracker.Status()
 	p.mu.Lock()
-	v := view{since: p.since, before: p.before, color: p.screen.color}
+	v := view{Status: status, since: p.since, before: p.before, color: p.screen.color}
+	v.wait, _, _ = p.wait(status.Updated)
 	p.mu.Unlock()
-	v.Status = p.tracker.Status()
 	if v.now = v.Updated; v.since.IsZero() {
 		v.since = v.now
 	}
