@@ -775,7 +775,7 @@ func versions(m *verify.Manifest) []fact {
 		}
 		vault = visible.Text(m.Vault.Newest) + "; versions that have run on the table: " + strings.Join(all, ", ")
 	}
-	return []fact{
+	facts := []fact{
 		{"Copied by", strings.TrimSpace(visible.Text(m.Tool.Name+" "+m.Tool.Version)) + ", " + visible.Text(m.Tool.Go) + ", " + visible.Text(m.Tool.OS) + "/" + visible.Text(m.Tool.Arch)},
 		{"Newest Vault", vault},
 		{"Node", visible.Text(m.Destination.NodeID)},
@@ -784,6 +784,10 @@ func versions(m *verify.Manifest) []fact {
 		{"Raft index and term", fmt.Sprintf("%d and %d", m.Destination.Index, m.Destination.Term)},
 		{"Table, as found", visible.Text(m.Source.Incarnation)},
 	}
+	for _, r := range m.Readdressed {
+		facts = append(facts, fact{"Node until " + at(r.At), visible.Text(r.NodeID) + " at " + visible.Text(r.Address) + ", corrected after the copy"})
+	}
+	return facts
 }
 
 func digests(m *verify.Manifest) []digest {
