@@ -3,11 +3,11 @@ package command
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
@@ -33,7 +33,7 @@ func reportCommand(std Streams) *cli.Command {
 		Flags: []cli.Flag{
 			manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
 			&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
-			&cli.StringFlag{Name: "o", Usage: "`file` to write, or to replace; - is standard output"},
+			&cli.StringFlag{Name: "o", Usage: "`file` to write; only an earlier report is replaced; - is standard output"},
 			redactFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -81,8 +81,14 @@ func runReport(cmd *cli.Command, std Streams) error {
 		_, err := std.Out.Write(page.Bytes())
 		return err
 	}
+	if _, err := tryOutput(to, in.Manifest.Destination.Path, "a report", reportBegins); err != nil {
+		return reportError(to, err)
+	}
 	var disk *durable.Disk
-	if err := disk.Replace(to, page.Bytes()); err != nil {
+	if err := disk.Output(to, -1, -1, func(w io.Writer) error {
+		_, err := w.Write(page.Bytes())
+		return err
+	}); err != nil {
 		return reportError(to, err)
 	}
 	out := &printer{stdout: std.Out}
@@ -100,22 +106,12 @@ func reportInput(manifest, compared string) (in report.Input, err error) {
 }
 
 // reportFile is where the report goes: to the file at path, or the one that a
-// link there leads to. It is none that the report is made of, and no device.
+// link there leads to. It is none that the report is made of.
 func reportFile(path string, inputs ...string) (string, error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	for _, p := range []string{path, path + ".tmp"} { // both are replaced
-		st, err := os.Stat(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", reportError(p, err)
-		}
-		if !st.Mode().IsRegular() {
-			return "", reportError(p, errors.New("it is not a regular file"))
-		}
+	if st, err := os.Stat(path); err == nil {
 		for _, in := range inputs {
 			if other, err := os.Stat(in); err == nil && os.SameFile(st, other) {
 				return "", &usageError{fmt.Sprintf("-o would replace %s, which the report is made of", in), "name another file"}
@@ -124,6 +120,9 @@ func reportFile(path string, inputs ...string) (string, error) {
 	}
 	return path, nil
 }
+
+// reportBegins matches how a report begins.
+var reportBegins = regexp.MustCompile("^" + regexp.QuoteMeta(report.Begins))
 
 func reportError(file string, err error) error {
 	return &copier.Error{Kind: copier.ErrDestination, Op: "write report " + file, Err: err, Hint: "name a place that can be written, or - for standard output: -o FILE"}

@@ -99,7 +99,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	file := resultFile(cmd.String("o"))
-	if err := file.try(); err != nil {
+	if err := file.try(cfg.Destination.Path); err != nil {
 		return err
 	}
 	src, err := newSource(ctx, cmd, std, cfg, out, nil)

@@ -12,10 +12,10 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -63,12 +63,19 @@ func Write(w io.Writer, in Input) error {
 	return err
 }
 
+// maxVerification bounds what is read of a comparison's result, in bytes: with all
+// differing keys of a large table it is large.
+const maxVerification = 2 << 30
+
+// Begins is how every report begins.
+const Begins = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta name=\"generator\" content=\"dyn2raft report\">\n"
+
 // ReadVerification reads the JSON that `dyn2raft verify -format json` prints.
 // An error wraps [copier.ErrConfig], and ErrNotVerification where the file is
 // something else.
 func ReadVerification(file string) (*verify.Report, error) {
 	const hint = "give a file that was made with: dyn2raft verify -config migrate.hcl -o verify.json"
-	data, err := os.ReadFile(file)
+	data, err := durable.ReadFile(file, maxVerification)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, readError("read verification", err, hint)
 	}
