@@ -28,6 +28,11 @@ func copyWith(tb testing.TB, s server, dir string, opts copier.Options) (copier.
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return copyFrom(tb, src, dir, opts)
+}
+
+func copyFrom(tb testing.TB, src *dynamodb.Source, dir string, opts copier.Options) (copier.Result, time.Duration, error) {
+	tb.Helper()
 	dst, err := sink.New(sink.Options{Path: dir, NodeID: "n", Address: "127.0.0.1:8201", Disk: opts.Disk})
 	if err != nil {
 		tb.Fatal(err)
