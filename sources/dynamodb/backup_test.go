@@ -13,15 +13,12 @@ import (
 
 func newBackupEnv(t *testing.T, takes time.Duration) *env {
 	t.Helper()
-	srv := dynamotest.NewServer(dynamotest.Options{BackupTime: takes})
-	t.Cleanup(srv.Close)
-	e := &env{T: t, url: srv.URL, table: "vault", srv: srv, db: srv.Client(), timing: shortTiming}
-	e.ok(srv.CreateVaultTable(e.table))
-	return e
+	return bubbleEnv(t, dynamotest.Options{BackupTime: takes})
 }
 
-func TestBackupWaits(t *testing.T) {
-	t.Parallel()
+func TestBackupWaits(t *testing.T) { inBubble(t, backupWaits) }
+
+func backupWaits(t *testing.T) {
 	const takes = 500 * time.Millisecond
 	e := newBackupEnv(t, takes)
 	s, rec := e.source()
@@ -45,8 +42,9 @@ func TestBackupWaits(t *testing.T) {
 }
 
 // A backup that is not available is not one.
-func TestBackupsLeavesOutTheUnfinished(t *testing.T) {
-	t.Parallel()
+func TestBackupsLeavesOutTheUnfinished(t *testing.T) { inBubble(t, backupsLeavesOutTheUnfinished) }
+
+func backupsLeavesOutTheUnfinished(t *testing.T) {
 	e := newBackupEnv(t, time.Hour)
 	s, _ := e.source()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -59,8 +57,9 @@ func TestBackupsLeavesOutTheUnfinished(t *testing.T) {
 	}
 }
 
-func TestBackupDenied(t *testing.T) {
-	t.Parallel()
+func TestBackupDenied(t *testing.T) { inBubble(t, backupDenied) }
+
+func backupDenied(t *testing.T) {
 	for _, action := range []string{"CreateBackup", "DescribeBackup"} {
 		e := newBackupEnv(t, time.Minute)
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: action})

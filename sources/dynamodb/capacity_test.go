@@ -243,7 +243,7 @@ func TestReadCapacity(t *testing.T) {
 			if most > 256/2+90 || sum > 3*e.unitsOfScan() {
 				e.Errorf("a page cost %v units, all of them %v", most, sum)
 			}
-			if s.Waited() < 500*time.Millisecond {
+			if e.srv != nil && s.Waited() < 500*time.Millisecond {
 				e.Errorf("waited %v", s.Waited())
 			}
 		},

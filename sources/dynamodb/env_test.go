@@ -41,11 +41,11 @@ type env struct {
 	table  string
 	db     *dynamodb.Client
 	srv    *dynamotest.Server // nil where the server is DynamoDB Local
+	net    *pipes             // of a bubble, else nil; see inBubble
 	timing timing
 }
 
-// shortTiming is vaultTiming, much faster; the lease leaves room for a busy
-// machine.
+// shortTiming is vaultTiming, much faster.
 var shortTiming = timing{
 	lease: 1500 * time.Millisecond,
 	renew: 80 * time.Millisecond,
@@ -54,12 +54,13 @@ var shortTiming = timing{
 	hold:  120 * time.Millisecond,
 }
 
-// localTiming is for DynamoDB Local, whose answers may take 100 ms.
+// localTiming is for DynamoDB Local, in real time: it leaves room for a machine that
+// is busy, and waits less where nobody competes.
 var localTiming = timing{
-	lease: 3 * time.Second,
+	lease: 10 * time.Second,
 	renew: 400 * time.Millisecond,
 	retry: 100 * time.Millisecond,
-	watch: 1500 * time.Millisecond,
+	watch: 6 * time.Second,
 	hold:  500 * time.Millisecond,
 }
 
@@ -79,8 +80,7 @@ func eachServer(t *testing.T, cases map[string]func(*env)) {
 		t.Parallel()
 		for _, name := range slices.Sorted(maps.Keys(cases)) {
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				cases[name](newEnv(t))
+				inBubble(t, func(t *testing.T) { cases[name](bubbleEnv(t, dynamotest.Options{})) })
 			})
 		}
 	})
@@ -272,6 +272,9 @@ func (e *env) sourceAt(url string, change ...func(*Options)) (*Source, *recorder
 	}
 	s, err := New(e.Context(), opts)
 	e.ok(err)
+	if e.net != nil {
+		e.throughPipes(s)
+	}
 	s.timing = e.timing
 	quick(s)
 	return s, rec
@@ -291,16 +294,21 @@ func (e *env) proxy(handle func(r *http.Request, send func(*http.Request))) *htt
 	backend, err := url.Parse(e.url)
 	e.ok(err)
 	transport := &http.Transport{}
+	if e.net != nil {
+		transport.DialContext = e.net.dial
+	}
 	forward := httputil.NewSingleHostReverseProxy(backend)
 	forward.Transport = transport
 	forward.ErrorLog = log.New(io.Discard, "", 0)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(r, func(r *http.Request) { forward.ServeHTTP(w, r) })
-	}))
-	e.Cleanup(func() {
-		front.Close()
-		transport.CloseIdleConnections()
 	})
+	e.Cleanup(transport.CloseIdleConnections)
+	if e.net != nil {
+		return e.serve("front.test", handler)
+	}
+	front := httptest.NewServer(handler)
+	e.Cleanup(front.Close)
 	return front
 }
 
@@ -331,9 +339,9 @@ func eventsOf[T copier.Event](r *recorder) []T {
 // eventually waits until cond holds.
 func (e *env) eventually(what string, cond func() bool) {
 	e.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			e.Errorf("waited 10 s for %s", what) // not Fatal: this may be another goroutine
+			e.Errorf("waited 2 min for %s", what) // not Fatal: this may be another goroutine
 			return
 		}
 	}

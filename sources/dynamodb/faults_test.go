@@ -69,7 +69,7 @@ func troubles() []trouble {
 
 // A link is how a source comes to its server.
 type link struct {
-	address string
+	through *pipes
 	mu      sync.Mutex
 	err     error
 	chance  float64
@@ -104,14 +104,14 @@ func (l *link) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
-	return (&net.Dialer{}).DialContext(ctx, network, l.address)
+	return l.through.dial(ctx, network, "table.test:80")
 }
 
 // linked returns a source whose endpoint has a name that only its link knows.
 // Each request dials.
 func (e *env) linked(change ...func(*Options)) (*Source, *link, *recorder) {
 	e.Helper()
-	l := &link{address: strings.TrimPrefix(e.url, "http://")}
+	l := &link{through: e.net}
 	s, rec := e.sourceAt("http://table.invalid", change...)
 	transport := &http.Transport{DialContext: l.dial, DisableKeepAlives: true}
 	s.client = dynamodb.New(s.client.Options(), func(o *dynamodb.Options) {
@@ -136,31 +136,32 @@ func TestTroubleHeals(t *testing.T) {
 	t.Parallel()
 	for _, tr := range troubles() {
 		t.Run(tr.name, func(t *testing.T) {
-			t.Parallel()
-			e := newEnv(t)
-			want := e.fill(300)
-			s, l, rec := e.linked()
-			_, err := s.Prepare(t.Context())
-			e.ok(err)
-			fired, end := tr.begin(e, l, 0)
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				e.eventually(tr.name, func() bool { return fired() >= 6 })
-				end()
-			})
-			var got found
-			e.ok(got.read(t.Context(), s, segments6))
-			wg.Wait()
-			got.exactly(t, want)
-			retried := eventsOf[copier.Retried](rec)
-			if len(retried) < 6 || got.retries != int64(len(retried)) || (got.throttles > 0) != tr.throttled {
-				t.Errorf("%d events, %d retries, %d throttles", len(retried), got.retries, got.throttles)
-			}
-			for _, r := range retried {
-				if r.Throttled != tr.throttled || r.Err == nil || strings.Contains(r.Err.Error(), "\n") {
-					t.Errorf("event %+v", r)
+			inBubble(t, func(t *testing.T) {
+				e := bubbleEnv(t, dynamotest.Options{})
+				want := e.fill(300)
+				s, l, rec := e.linked()
+				_, err := s.Prepare(t.Context())
+				e.ok(err)
+				fired, end := tr.begin(e, l, 0)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					e.eventually(tr.name, func() bool { return fired() >= 6 })
+					end()
+				})
+				var got found
+				e.ok(got.read(t.Context(), s, segments6))
+				wg.Wait()
+				got.exactly(t, want)
+				retried := eventsOf[copier.Retried](rec)
+				if len(retried) < 6 || got.retries != int64(len(retried)) || (got.throttles > 0) != tr.throttled {
+					t.Errorf("%d events, %d retries, %d throttles", len(retried), got.retries, got.throttles)
 				}
-			}
+				for _, r := range retried {
+					if r.Throttled != tr.throttled || r.Err == nil || strings.Contains(r.Err.Error(), "\n") {
+						t.Errorf("event %+v", r)
+					}
+				}
+			})
 		})
 	}
 }
@@ -172,48 +173,50 @@ func TestTroubleLasts(t *testing.T) {
 	const limit = 900 * time.Millisecond
 	for _, tr := range troubles() {
 		t.Run(tr.name, func(t *testing.T) {
-			t.Parallel()
-			e := newEnv(t)
-			want := e.fill(100)
-			s, l, _ := e.linked(retryFor(limit))
-			_, err := s.Prepare(t.Context())
-			e.ok(err)
-			_, end := tr.begin(e, l, 0)
-			start := time.Now()
-			if tr.throttled {
-				timer := time.AfterFunc(2*limit, end)
-				defer timer.Stop()
-				var got found
-				e.ok(got.read(t.Context(), s, segments6))
-				got.exactly(t, want)
-				if d := time.Since(start); d < 2*limit {
-					t.Errorf("read within %v", d)
+			inBubble(t, func(t *testing.T) {
+				e := bubbleEnv(t, dynamotest.Options{})
+				want := e.fill(100)
+				s, l, _ := e.linked(retryFor(limit))
+				_, err := s.Prepare(t.Context())
+				e.ok(err)
+				_, end := tr.begin(e, l, 0)
+				start := time.Now()
+				if tr.throttled {
+					timer := time.AfterFunc(2*limit, end)
+					defer timer.Stop()
+					var got found
+					e.ok(got.read(t.Context(), s, segments6))
+					got.exactly(t, want)
+					if d := time.Since(start); d < 2*limit {
+						t.Errorf("read within %v", d)
+					}
+					return
 				}
-				return
-			}
-			var got found
-			err = got.read(t.Context(), s, segments6[:1])
-			wantError(t, err, copier.ErrSource, "nothing succeeded for ", "then go on with --resume")
-			if d := time.Since(start); d < limit || d > limit+3*time.Second {
-				t.Errorf("given up after %v", d)
-			}
-			end()
-			e.ok(got.read(t.Context(), s, segments6)) // the source is good again
-			got.exactly(t, want)
+				var got found
+				err = got.read(t.Context(), s, segments6[:1])
+				wantError(t, err, copier.ErrSource, "nothing succeeded for ", "then go on with --resume")
+				if d := time.Since(start); d < limit || d > limit+time.Second {
+					t.Errorf("given up after %v", d)
+				}
+				end()
+				e.ok(got.read(t.Context(), s, segments6)) // the source is good again
+				got.exactly(t, want)
+			})
 		})
 	}
 }
 
 // TestTroublesMixed lets all of them happen, one after the other and by chance,
 // while a table with a hot Path is read.
-func TestTroublesMixed(t *testing.T) {
-	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
+func TestTroublesMixed(t *testing.T) { inBubble(t, troublesMixed) }
+
+func troublesMixed(t *testing.T) {
+	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	all := troubles()
 	slices.SortFunc(all, func(a, b trouble) int { return strings.Compare(a.name, b.name) })
-	e := newEnv(t)
+	e := bubbleEnv(t, dynamotest.Options{Latency: 5 * time.Millisecond})
 	want := e.fill(1500)
 	s, l, rec := e.linked()
 	s.retrier.timeout = 250 * time.Millisecond
@@ -237,7 +240,7 @@ func TestTroublesMixed(t *testing.T) {
 		}
 		end()
 	})
-	for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
 		var got found
 		e.ok(got.read(t.Context(), s, segments6))
 		got.exactly(t, want)
@@ -250,10 +253,11 @@ func TestTroublesMixed(t *testing.T) {
 
 // TestOthersProgress: a request is tried for as long as others succeed, and its
 // own lock's renewals are not such others.
-func TestOthersProgress(t *testing.T) {
-	t.Parallel()
+func TestOthersProgress(t *testing.T) { inBubble(t, othersProgress) }
+
+func othersProgress(t *testing.T) {
 	const limit = 500 * time.Millisecond
-	e := newEnv(t)
+	e := bubbleEnv(t, dynamotest.Options{})
 	want := e.fill(100)
 	s, _ := e.source(retryFor(limit), ha)
 	fault := &dynamotest.Fault{Kind: dynamotest.InternalServerError, Operation: "Scan", Match: func(r *dynamotest.Request) bool {
@@ -279,16 +283,17 @@ func TestOthersProgress(t *testing.T) {
 	before := e.srv.Requests()["UpdateItem"]
 	start := time.Now()
 	wantError(t, new(found).read(t.Context(), s, segments6[:1]), copier.ErrSource, "nothing succeeded for ", "")
-	if d := time.Since(start); d > limit+2*time.Second || e.srv.Requests()["UpdateItem"] < before+2 {
+	if d := time.Since(start); d > limit+time.Second || e.srv.Requests()["UpdateItem"] < before+2 {
 		t.Errorf("given up after %v and %d renewals", d, e.srv.Requests()["UpdateItem"]-before)
 	}
 	e.ok(h.Release(t.Context(), copier.EndFailed))
 }
 
 // TestWaitIsCapped: the last wait is no longer than what is left of RetryFor.
-func TestWaitIsCapped(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestWaitIsCapped(t *testing.T) { inBubble(t, waitIsCapped) }
+
+func waitIsCapped(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	s, _ := e.source(retryFor(300 * time.Millisecond))
 	s.retrier.base, s.retrier.longest = time.Minute, time.Minute
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
@@ -296,7 +301,7 @@ func TestWaitIsCapped(t *testing.T) {
 	var b copier.Batch
 	_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
 	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", "--resume")
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > 300*time.Millisecond {
 		t.Errorf("it took %v", d)
 	}
 	for n := 1; n < 100; n++ {
@@ -448,30 +453,32 @@ func TestCredentialsThatStayExpired(t *testing.T) {
 		{"from the beginning", true, false, "ExpiredTokenException", func(n int) bool { return n == 1 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := newEnv(t)
-			if c.file {
-				file := credentialsFile{e, filepath.Join(t.TempDir(), "credentials")}
-				t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file.name)
-				file.write("default", "OLD")
-			} else {
-				t.Setenv("AWS_ACCESS_KEY_ID", "OLD")
-				t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-			}
-			s, _ := e.source(retryFor(300*time.Millisecond), func(o *Options) { o.AccessKey, o.SecretKey = "", "" })
-			if c.prepared {
-				_, err := s.Prepare(t.Context())
-				e.ok(err)
-			}
-			e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
-			var b copier.Batch
-			_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
-			wantError(t, err, copier.ErrSource, c.says, "renew them")
-			if n := e.srv.Requests()["Scan"]; !c.tries(n) {
-				t.Errorf("%d tries", n)
-			}
-			if strings.Contains(err.Error()+copier.Hint(err), "token-of") {
-				t.Errorf("error %v tells the token", err)
-			}
+			bubble(t, func(t *testing.T) {
+				e := bubbleEnv(t, dynamotest.Options{})
+				if c.file {
+					file := credentialsFile{e, filepath.Join(t.TempDir(), "credentials")}
+					t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file.name)
+					file.write("default", "OLD")
+				} else {
+					t.Setenv("AWS_ACCESS_KEY_ID", "OLD")
+					t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+				}
+				s, _ := e.source(retryFor(300*time.Millisecond), func(o *Options) { o.AccessKey, o.SecretKey = "", "" })
+				if c.prepared {
+					_, err := s.Prepare(t.Context())
+					e.ok(err)
+				}
+				e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
+				var b copier.Batch
+				_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+				wantError(t, err, copier.ErrSource, c.says, "renew them")
+				if n := e.srv.Requests()["Scan"]; !c.tries(n) {
+					t.Errorf("%d tries", n)
+				}
+				if strings.Contains(err.Error()+copier.Hint(err), "token-of") {
+					t.Errorf("error %v tells the token", err)
+				}
+			})
 		})
 	}
 }

@@ -435,7 +435,7 @@ var lockCases = map[string]func(*env){
 					says = "was removed"
 				}
 				wantError(e, err, ErrVaultRunning, says, "stop every Vault")
-			case <-time.After(10 * time.Second):
+			case <-time.After(2 * time.Minute):
 				e.Fatal("the loss was not noticed")
 			}
 			err := h.Check(e.Context())
@@ -864,10 +864,11 @@ func TestLockAgain(t *testing.T) { eachServer(t, resumeCases) }
 
 // TestLockAgainAnswersLost: the answers to what a resumed run asks and writes
 // get lost, and come, or do not come at all; then the locks stay.
-func TestLockAgainAnswersLost(t *testing.T) {
-	t.Parallel()
+func TestLockAgainAnswersLost(t *testing.T) { inBubble(t, lockAgainAnswersLost) }
+
+func lockAgainAnswersLost(t *testing.T) {
 	for _, kind := range []dynamotest.FaultKind{dynamotest.ResetMidBody, dynamotest.Truncate, dynamotest.WrongCRC} {
-		e := newEnv(t)
+		e := bubbleEnv(t, dynamotest.Options{})
 		s, _ := e.source(ha, retries(1))
 		e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
 		for _, operation := range []string{"GetItem", "UpdateItem"} {
@@ -899,9 +900,10 @@ func TestLockAgainAnswersLost(t *testing.T) {
 
 // TestTakenWhileLockingAgain: a Vault takes the leader lock after it was seen
 // to be ours.
-func TestTakenWhileLockingAgain(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestTakenWhileLockingAgain(t *testing.T) { inBubble(t, takenWhileLockingAgain) }
+
+func takenWhileLockingAgain(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	s, _ := e.source(ha)
 	e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
 	thief := vaultLock("v2", time.Now().Add(time.Hour), nil)
@@ -921,9 +923,10 @@ func TestTakenWhileLockingAgain(t *testing.T) {
 	}
 }
 
-func TestUnlockFails(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestUnlockFails(t *testing.T) { inBubble(t, unlockFails) }
+
+func unlockFails(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	s, _ := e.source(ha, retries(1))
 	e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
 	for _, operation := range []string{"GetItem", "DeleteItem"} {
@@ -938,9 +941,10 @@ func TestUnlockFails(t *testing.T) {
 
 // TestRefusedLockWritesNothing counts requests: until nobody seems to hold the
 // table nothing is written.
-func TestRefusedLockWritesNothing(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestRefusedLockWritesNothing(t *testing.T) { inBubble(t, refusedLockWritesNothing) }
+
+func refusedLockWritesNothing(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	was := vaultLock("v1", time.Now().Add(time.Hour), attrs{"Extra": str("x")})
 	e.put(was, with("a", "b", attrs{"Value": bin("v")}))
 	before := e.srv.Items("vault")
@@ -963,11 +967,12 @@ func TestRefusedLockWritesNothing(t *testing.T) {
 
 // TestLostAnswers: a write that took effect and whose answer never came is
 // recognized as ours.
-func TestLostAnswers(t *testing.T) {
-	t.Parallel()
+func TestLostAnswers(t *testing.T) { inBubble(t, lostAnswers) }
+
+func lostAnswers(t *testing.T) {
 	for _, kind := range []dynamotest.FaultKind{dynamotest.ResetMidBody, dynamotest.Truncate, dynamotest.WrongCRC} {
 		for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), nil)} {
-			e := newEnv(t)
+			e := bubbleEnv(t, dynamotest.Options{})
 			if was != nil {
 				e.put(was)
 			}
@@ -995,10 +1000,11 @@ func TestLostAnswers(t *testing.T) {
 
 // TestAnswersLostForGood: each answer to a write is lost, so that Lock fails
 // without knowing what it has taken.
-func TestAnswersLostForGood(t *testing.T) {
-	t.Parallel()
+func TestAnswersLostForGood(t *testing.T) { inBubble(t, answersLostForGood) }
+
+func answersLostForGood(t *testing.T) {
 	for _, operation := range []string{"PutItem", "UpdateItem"} {
-		e := newEnv(t)
+		e := bubbleEnv(t, dynamotest.Options{})
 		fault := &dynamotest.Fault{Kind: dynamotest.Truncate, Operation: operation, Count: 2}
 		e.srv.SetFaults(fault)
 		s, _ := e.source(ha, retries(1))
@@ -1011,10 +1017,11 @@ func TestAnswersLostForGood(t *testing.T) {
 
 // TestCancelledWhileTaking: a write is under way when the operator interrupts,
 // and reaches the table late, as one that is cut off may.
-func TestCancelledWhileTaking(t *testing.T) {
-	t.Parallel()
+func TestCancelledWhileTaking(t *testing.T) { inBubble(t, cancelledWhileTaking) }
+
+func cancelledWhileTaking(t *testing.T) {
 	for _, operation := range []string{"PutItem", "UpdateItem"} {
-		e := newEnv(t)
+		e := bubbleEnv(t, dynamotest.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		front := e.proxy(func(r *http.Request, send func(*http.Request)) {
@@ -1042,9 +1049,10 @@ func TestCancelledWhileTaking(t *testing.T) {
 
 // TestHangingServer: an interrupt does not wait for long for a server that
 // does not answer.
-func TestHangingServer(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestHangingServer(t *testing.T) { inBubble(t, hangingServer) }
+
+func hangingServer(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	e.srv.SetFaults(
@@ -1057,7 +1065,7 @@ func TestHangingServer(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !errors.Is(err, copier.ErrNotReleased) {
 		t.Errorf("error is %v", err)
 	}
-	if d := time.Since(start); d > 5*time.Second { // 2 s on a machine that is not busy
+	if d := time.Since(start); d > 2*time.Second {
 		t.Errorf("it took %v", d)
 	}
 	if !strings.Contains(err.Error(), "release the locks") {
@@ -1065,10 +1073,11 @@ func TestHangingServer(t *testing.T) {
 	}
 }
 
-func TestReleaseFails(t *testing.T) {
-	t.Parallel()
+func TestReleaseFails(t *testing.T) { inBubble(t, releaseFails) }
+
+func releaseFails(t *testing.T) {
 	for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), nil)} {
-		e := newEnv(t)
+		e := bubbleEnv(t, dynamotest.Options{})
 		if was != nil {
 			e.put(was)
 		}
@@ -1094,14 +1103,13 @@ func TestRenewalFails(t *testing.T) {
 	t.Parallel()
 	for name, tell := range map[string]time.Duration{"each told": 0, "told once": time.Minute} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			renewalFails(t, tell)
+			inBubble(t, func(t *testing.T) { renewalFails(t, tell) })
 		})
 	}
 }
 
 func renewalFails(t *testing.T, tell time.Duration) {
-	e := newEnv(t)
+	e := bubbleEnv(t, dynamotest.Options{})
 	e.timing.lease, e.timing.tell = 6*time.Second, tell
 	s, rec := e.source(ha, retries(1000))
 	h := e.lock(s, "run-1")
@@ -1137,9 +1145,10 @@ func renewalFails(t *testing.T, tell time.Duration) {
 
 // TestLostDuringHold: a Vault takes the lock back while Lock waits for it to
 // notice.
-func TestLostDuringHold(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestLostDuringHold(t *testing.T) { inBubble(t, lostDuringHold) }
+
+func lostDuringHold(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	e.put(vaultLock("v1", time.Now().Add(-time.Hour), nil))
 	s, rec := e.source()
 	s.timing.hold = time.Minute

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -107,7 +106,7 @@ func (e *env) sameAgain(s *Source, was readPage) (pages int) {
 // TestUntil reads a table page by page, and then each page alone once more,
 // with pages that end at the same items, at earlier and at later ones.
 func TestUntil(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := rand.Uint64()
 	cases := map[string]func(*env){}
 	for _, hot := range []bool{false, true} {
 		for _, total := range []int{1, 3} {

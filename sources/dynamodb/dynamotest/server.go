@@ -10,6 +10,7 @@
 package dynamotest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -59,6 +60,7 @@ const maxRequest = 16 << 20
 // delays on a free port of 127.0.0.1.
 type Options struct {
 	Addr       string        // host:port to listen on; "" is 127.0.0.1:0
+	Listener   net.Listener  // where set, is accepted from in place of Addr; Close closes it
 	Latency    time.Duration // added to each GetItem, Query and Scan
 	Throughput float64       // bytes of items per second at which one GetItem, Query or Scan is served; 0 is no limit
 	Seed       uint64        // for faults that fire by chance
@@ -98,13 +100,13 @@ func NewServer(options Options) *Server {
 
 // Listen starts a server on options.Addr.
 func Listen(options Options) (*Server, error) {
-	addr := options.Addr
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("serve dynamodb on %s: %w", addr, err)
+	listener := options.Listener
+	if listener == nil {
+		addr := cmp.Or(options.Addr, "127.0.0.1:0")
+		var err error
+		if listener, err = net.Listen("tcp", addr); err != nil {
+			return nil, fmt.Errorf("serve dynamodb on %s: %w", addr, err)
+		}
 	}
 	s := &Server{
 		URL:      "http://" + listener.Addr().String(),
@@ -543,7 +545,9 @@ func reset(w http.ResponseWriter, part []byte) {
 		// An RST throws away what the client has not read yet: let it read.
 		time.Sleep(20 * time.Millisecond)
 	}
-	_ = conn.(*net.TCPConn).SetLinger(0)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
 	_ = conn.Close()
 }
 
