@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
@@ -97,14 +98,16 @@ func (p *planner) empty(path string) {
 		p.fail("destination", path+" holds a directory raft already, so a Vault was started there", "put its contents aside, or name another path")
 		return
 	}
-	id, err := durable.ReadFile(filepath.Join(path, "node-id"), sink.MaxNodeID)
-	want := p.Config.Destination.NodeID
-	switch {
-	case err == nil && want != "" && string(id) != want:
-		p.fail("destination", fmt.Sprintf("%s holds node id %q, but the configuration says %q", filepath.Join(path, "node-id"), id, want),
+	file, id, err := p.nodeIDFile()
+	switch want := p.Config.Destination.NodeID; {
+	case errors.Is(err, errEmpty):
+		p.fail("destination", file+" is empty", "remove it, and a new id is made: rm "+shellescape.Quote(file))
+		return
+	case id != "" && want != "" && id != want:
+		p.fail("destination", fmt.Sprintf("%s holds node id %q, but the configuration says %q", file, id, want),
 			"give the node the id that its server will run with; if the file is left over, remove it")
 		return
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		p.fail("destination", err.Error(), "run as the user that Vault runs as")
 		return
 	}
@@ -430,17 +433,34 @@ func isLocalhost(name string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
+// nodeIDFile returns the file that has the node's id where no configuration has
+// it, and the id, which is empty where there is no such file.
+func (p *planner) nodeIDFile() (file, id string, err error) {
+	file = filepath.Join(p.Config.Destination.Path, "node-id")
+	text, err := durable.ReadFile(file, sink.MaxNodeID)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err == nil && len(text) == 0:
+		err = errEmpty
+	}
+	return file, string(text), err
+}
+
+// errEmpty is returned for a file node-id with nothing in it, which neither Vault
+// nor a copy makes.
+var errEmpty = errors.New("the file is empty")
+
 // nodeID says which node the copy will be for, and looks at whether Vault can
 // start with its id.
 func (p *planner) nodeID() {
 	id, from, same := p.Config.Destination.NodeID, "node_id", "the same node_id in the server's storage stanza"
 	if id == "" {
-		file := filepath.Join(p.Config.Destination.Path, "node-id")
-		text, err := os.ReadFile(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		file, text, err := p.nodeIDFile()
+		if err != nil {
 			return // which the destination's check says
 		}
-		if id = string(text); id == "" {
+		if id = text; id == "" {
 			p.note("node-id", "generated: the copy makes an id and writes it into %s, where Vault finds it; no node_id in the server's storage stanza either. The address is %s: the same in its cluster_addr", file, p.Config.Destination.Address)
 			return
 		}

@@ -238,13 +238,14 @@ func TestWhatIsWrong(t *testing.T) {
 			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.21.1"))
 			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.20.4"))
 		}, check: "version", status: Warning, want: "same version"},
-		"no directory": {wrong: func(_ *env, o *Options) { o.Config.Destination.Path += "/none" }, check: "destination", status: Failure, want: "mkdir"},
-		"vault.db":     {wrong: file("vault.db", "x"), check: "destination", status: Failure, want: "vault.db"},
-		"raft":         {wrong: file("raft/raft.db", "x"), check: "destination", status: Failure, want: "raft"},
-		"node-id":      {wrong: file("node-id", "another"), check: "destination", status: Failure, want: `"another"`},
-		"unfinished":   {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: Warning, want: "-resume"},
-		"mode":         {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: Warning, want: "0755"},
-		"owner":        {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
+		"no directory":  {wrong: func(_ *env, o *Options) { o.Config.Destination.Path += "/none" }, check: "destination", status: Failure, want: "mkdir"},
+		"vault.db":      {wrong: file("vault.db", "x"), check: "destination", status: Failure, want: "vault.db"},
+		"raft":          {wrong: file("raft/raft.db", "x"), check: "destination", status: Failure, want: "raft"},
+		"empty node-id": {wrong: file("node-id", ""), check: "destination", status: Failure, want: "is empty"},
+		"node-id":       {wrong: file("node-id", "another"), check: "destination", status: Failure, want: `"another"`},
+		"unfinished":    {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: Warning, want: "-resume"},
+		"mode":          {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: Warning, want: "0755"},
+		"owner":         {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
 		"no name": {wrong: func(_ *env, o *Options) { o.Config.Destination.Address = "no-such-host.invalid:8201" },
 			check: "cluster-addr", status: Warning, want: "resolved"},
 		"loopback":         {check: "cluster-addr", status: Warning, want: "no other machine"},

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"os"
@@ -99,9 +100,13 @@ func (p *planner) serverStarts(c *config.Server) {
 	if len(c.Listeners) == 0 {
 		p.warn("server-listener", "the server has no listener: it starts, and nobody can reach it", "write a listener stanza, such as cluster A's")
 	}
+	who, whoErr := p.vaultUser()
 	for _, file := range c.TLSFiles {
-		if _, err := os.Stat(file); os.IsNotExist(err) {
+		switch _, err := os.Stat(file); {
+		case os.IsNotExist(err):
 			p.fail("server-listener", fmt.Sprintf("the listener's %s is not there", file), "put the certificate and its key on this node, or Vault ends at its start")
+		case whoErr == nil && !who.may(file, 0o4):
+			p.warn("server-listener", fmt.Sprintf("%s can't read the listener's %s", who.name, file), "Vault ends at its start where it can't: chown or chgrp the file")
 		}
 	}
 }
@@ -163,7 +168,8 @@ func absolute(path string) string {
 }
 
 func (p *planner) serverNode(c *config.Server) {
-	id, want := c.NodeID, p.Config.Destination.NodeID
+	_, kept, _ := p.nodeIDFile() // an error of that is another check's
+	id, want := cmp.Or(c.NodeID, kept), cmp.Or(p.Config.Destination.NodeID, kept)
 	const hint = "make node_id the same in both: under another id Vault finds no leader, and unsealing never returns"
 	if err := sink.CheckNodeID(id); err != nil {
 		p.fail("server-node-id", fmt.Sprintf("%v%s", err, from(c, "node_id")), "a template is not replaced in node_id; "+hint)
@@ -173,7 +179,7 @@ func (p *planner) serverNode(c *config.Server) {
 	case id != want:
 		p.fail("server-node-id", fmt.Sprintf("the server's node_id is %q%s, the copy's %q", id, from(c, "node_id"), want), hint)
 	case id == "":
-		p.pass("server-node-id", "neither has one: both take the id in the file node-id")
+		p.pass("server-node-id", "neither has one: the copy makes the file node-id, and Vault takes the id that is in it")
 	default:
 		p.pass("server-node-id", "%q in both%s", id, from(c, "node_id"))
 	}

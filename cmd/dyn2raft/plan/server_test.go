@@ -30,6 +30,9 @@ cluster_addr = "https://127.0.0.1:8201"
 func TestServer(t *testing.T) {
 	t.Parallel()
 	const node, mlock, api, address = `node_id = "vault-1"`, "disable_mlock = true", `api_addr     = "https://127.0.0.1:8200"`, `cluster_addr = "https://127.0.0.1:8201"`
+	keptID := func(id string) func(*planner) {
+		return func(p *planner) { write(t, filepath.Join(p.Config.Destination.Path, "node-id"), id) }
+	}
 	const noEnv, someEnv = "", "# the unit's\nVAULT_LOG_LEVEL=debug\n"
 	with := func(more string) [2]string { return [2]string{"", "\n" + more + "\n"} }
 	for name, c := range map[string]struct {
@@ -41,23 +44,26 @@ func TestServer(t *testing.T) {
 		status Status // or empty: no such line
 		want   string
 	}{
-		"no storage":      {config: address, check: "server-storage", status: Failure, want: "no storage stanza"},
-		"dynamodb":        {put: [2]string{`"raft"`, `"dynamodb"`}, check: "server-storage", status: Failure, want: `"dynamodb"`},
-		"the guide's":     {put: [2]string{`"raft"`, `"Raft"`}, check: "server-storage", status: Failure, want: "lower case"},
-		"backend":         {put: [2]string{"storage", "backend"}, check: "server-node-id", status: Pass},
-		"two storages":    {put: with(`storage "raft" {}`), check: "server-settings", status: Failure, want: "a second storage block"},
-		"old word too":    {put: with(`backend "inmem" {}`), check: "server-node-id", status: Pass},
-		"path":            {put: [2]string{"PATH", "/else"}, check: "server-path", status: Failure, want: "/else"},
-		"slash":           {put: [2]string{"PATH", "PATH/"}, check: "server-path", status: Pass},
-		"path by env":     {env: "VAULT_RAFT_PATH=/else", check: "server-path", status: Failure, want: "from VAULT_RAFT_PATH"},
-		"misspelt path":   {put: [2]string{"path ", "pth "}, check: "server-settings", status: Failure, want: `did you mean "path"`},
-		"node":            {put: [2]string{node, `node_id = "vault-2"`}, check: "server-node-id", status: Failure, want: "never returns"},
-		"node by env":     {env: "VAULT_RAFT_NODE_ID=vault-2", check: "server-node-id", status: Failure, want: "from VAULT_RAFT_NODE_ID"},
-		"the same by env": {put: [2]string{node, ""}, env: `VAULT_RAFT_NODE_ID="vault-1"`, check: "server-node-id", status: Pass, want: "from VAULT_RAFT_NODE_ID"},
-		"no node":         {put: [2]string{node, ""}, check: "server-node-id", status: Failure, want: "never returns"},
-		"neither node":    {put: [2]string{node, ""}, change: func(p *planner) { p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Pass},
-		"template":        {put: [2]string{node, `node_id = "{{ GetPrivateIP }}"`}, check: "server-node-id", status: Failure, want: "template"},
-		"blank in id":     {put: [2]string{node, `node_id = "vault 1"`}, check: "server-node-id", status: Failure, want: "vault 1"},
+		"no storage":       {config: address, check: "server-storage", status: Failure, want: "no storage stanza"},
+		"dynamodb":         {put: [2]string{`"raft"`, `"dynamodb"`}, check: "server-storage", status: Failure, want: `"dynamodb"`},
+		"the guide's":      {put: [2]string{`"raft"`, `"Raft"`}, check: "server-storage", status: Failure, want: "lower case"},
+		"backend":          {put: [2]string{"storage", "backend"}, check: "server-node-id", status: Pass},
+		"two storages":     {put: with(`storage "raft" {}`), check: "server-settings", status: Failure, want: "a second storage block"},
+		"old word too":     {put: with(`backend "inmem" {}`), check: "server-node-id", status: Pass},
+		"path":             {put: [2]string{"PATH", "/else"}, check: "server-path", status: Failure, want: "/else"},
+		"slash":            {put: [2]string{"PATH", "PATH/"}, check: "server-path", status: Pass},
+		"path by env":      {env: "VAULT_RAFT_PATH=/else", check: "server-path", status: Failure, want: "from VAULT_RAFT_PATH"},
+		"misspelt path":    {put: [2]string{"path ", "pth "}, check: "server-settings", status: Failure, want: `did you mean "path"`},
+		"node":             {put: [2]string{node, `node_id = "vault-2"`}, check: "server-node-id", status: Failure, want: "never returns"},
+		"node by env":      {env: "VAULT_RAFT_NODE_ID=vault-2", check: "server-node-id", status: Failure, want: "from VAULT_RAFT_NODE_ID"},
+		"the same by env":  {put: [2]string{node, ""}, env: `VAULT_RAFT_NODE_ID="vault-1"`, check: "server-node-id", status: Pass, want: "from VAULT_RAFT_NODE_ID"},
+		"no node":          {put: [2]string{node, ""}, check: "server-node-id", status: Failure, want: "never returns"},
+		"neither node":     {put: [2]string{node, ""}, change: func(p *planner) { p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Pass},
+		"node in the file": {put: [2]string{node, ""}, change: keptID("vault-1"), check: "server-node-id", status: Pass, want: "vault-1"},
+		"of the file":      {change: func(p *planner) { keptID("vault-1")(p); p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Pass},
+		"another's file":   {change: func(p *planner) { keptID("vault-2")(p); p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Failure, want: "vault-2"},
+		"template":         {put: [2]string{node, `node_id = "{{ GetPrivateIP }}"`}, check: "server-node-id", status: Failure, want: "template"},
+		"blank in id":      {put: [2]string{node, `node_id = "vault 1"`}, check: "server-node-id", status: Failure, want: "vault 1"},
 
 		"address":            {put: [2]string{address, `cluster_addr = "https://10.0.0.1:8201"`}, check: "server-cluster-addr", status: Failure, want: "10.0.0.1"},
 		"address by env":     {env: "VAULT_CLUSTER_ADDR=https://10.0.0.1:8201", check: "server-cluster-addr", status: Failure, want: "from VAULT_CLUSTER_ADDR"},
@@ -108,6 +114,9 @@ func TestServer(t *testing.T) {
 		"no listener":  {put: [2]string{"listener \"tcp\" {\n  address     = \"127.0.0.1:8200\"\n  tls_disable = true\n}", ""}, check: "server-listener", status: Warning},
 		"no TLS file":  {put: [2]string{"tls_disable = true", ""}, check: "server-settings", status: Failure},
 		"TLS not here": {put: [2]string{"tls_disable = true", "tls_cert_file = \"PATH/c.pem\"\n tls_key_file = \"PATH\""}, check: "server-listener", status: Failure, want: "c.pem"},
+
+		"TLS, another's": {put: [2]string{"tls_disable = true", "tls_cert_file = \"PATH/node-id\"\n tls_key_file = \"PATH\""},
+			change: func(p *planner) { keptID("vault-1")(p); p.Owner = "54321" }, check: "server-listener", status: Warning, want: "54321 can't read"},
 
 		"no retry_join":   {check: "server-retry-join", status: Note},
 		"retry_join":      {put: [2]string{node, node + "\n retry_join { leader_api_addr = \"https://h:8200\" }"}, check: "server-retry-join"},
