@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 )
 
 // docsCommand prints what is made of the tree of commands: docs/commands.md
@@ -93,6 +95,13 @@ type reference struct {
 	Variables   []variable
 	AWS         []awsInput
 	ExitMeaning []exitMeaning
+	Checks      []documentedCheck
+}
+
+// A documentedCheck is a check with the exit status of a copy that it stops.
+type documentedCheck struct {
+	plan.Check
+	Status string
 }
 
 type documented struct {
@@ -115,6 +124,13 @@ type variable struct{ Names, Meaning string }
 
 func newReference() reference {
 	r := reference{Command: root(Streams{}), ExitMeaning: exitMeanings, AWS: awsInputs}
+	for _, c := range plan.Checks() {
+		d := documentedCheck{Check: c}
+		if c.AtCopy == plan.Failure {
+			d.Status = strconv.Itoa(exitStatus(c.Kind))
+		}
+		r.Checks = append(r.Checks, d)
+	}
 	for _, c := range r.Commands {
 		if c.Hidden {
 			continue
