@@ -83,6 +83,16 @@ func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 	return errors.Join(failed...)
 }
 
+// letPass makes a warning of the error of a check that is to be ignored, and says
+// of any other how it would be.
+func (p *printer) letPass(check string, err error, ignore []string) error {
+	if slices.Contains(ignore, check) {
+		p.warn(verify.Warning{Check: check, Message: err.Error(), Ignored: true}, "")
+		return nil
+	}
+	return &copier.Error{Err: err, Hint: strings.TrimPrefix(copier.Hint(err)+"\nto copy in spite of it: the same command with "+ignoreHint(check), "\n")}
+}
+
 // ignorable adds to the refusal of a node's id, which the sink looks at for
 // itself, how it is let pass.
 func ignorable(err error) error {

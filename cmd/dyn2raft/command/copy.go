@@ -233,7 +233,12 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		"ignore": ignore,
 	}}
 	if err := rec.try(ctx, root); err != nil {
-		return readOnly(err)
+		if verify.OutsideOf(file, cfg.Destination.Path) != nil {
+			return readOnly(err)
+		}
+		if err := out.letPass("manifest", readOnly(err), ignore); err != nil {
+			return err
+		}
 	}
 	if rec.readBack == "device" {
 		if err := verify.CanDropCache(cfg.Destination.Path); err != nil {
