@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/config"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
@@ -22,7 +24,7 @@ func hintOf(err error, env func(string) (string, bool)) string {
 	if e, ok := errors.AsType[*dynamodb.CredentialsError](err); ok {
 		return credentialsHint(e, env)
 	}
-	if e, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
+	if e, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](err); ok {
 		name := "AWS_PROFILE"
 		if v, _ := env(name); v == "" {
 			name = "AWS_DEFAULT_PROFILE"
@@ -32,7 +34,7 @@ func hintOf(err error, env func(string) (string, bool)) string {
 		}
 		return fmt.Sprintf("%s names the profile %q, which is not in %s: set it to one of theirs, or unset it", name, e.Profile, sharedFiles(env)) + sudoHint(env)
 	}
-	if e, ok := errors.AsType[config.SharedConfigLoadError](err); ok {
+	if e, ok := errors.AsType[awsconfig.SharedConfigLoadError](err); ok {
 		return fmt.Sprintf("the AWS configuration can't be read: make %s readable for uid %d and well-formed, or name another with AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE", e.Filename, os.Getuid()) + sudoHint(env)
 	}
 	if bundle, _ := env("AWS_CA_BUNDLE"); bundle != "" {
@@ -46,11 +48,21 @@ func hintOf(err error, env func(string) (string, bool)) string {
 // sharedFiles are the files in which profiles are looked for.
 func sharedFiles(env func(string) (string, bool)) string {
 	var files []string
-	for _, f := range []struct{ variable, otherwise string }{{"AWS_CONFIG_FILE", config.DefaultSharedConfigFilename()}, {"AWS_SHARED_CREDENTIALS_FILE", config.DefaultSharedCredentialsFilename()}} {
+	for _, f := range []struct{ variable, otherwise string }{{"AWS_CONFIG_FILE", awsconfig.DefaultSharedConfigFilename()}, {"AWS_SHARED_CREDENTIALS_FILE", awsconfig.DefaultSharedCredentialsFilename()}} {
 		name, _ := env(f.variable)
 		files = append(files, cmp.Or(name, f.otherwise))
 	}
 	return strings.Join(files, " or ")
+}
+
+// ownMode is what to do about an error for want of permission where a directory of
+// this user's own lacks it, which its name alone does not tell.
+func ownMode(err error) string {
+	path, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(path, fs.ErrPermission) {
+		return ""
+	}
+	return config.OwnMode(path.Path)
 }
 
 // credentialsHint is what to do where there are no credentials of the kind that

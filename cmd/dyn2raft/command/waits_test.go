@@ -75,7 +75,7 @@ func TestWaits(t *testing.T) {
 			look(4*time.Second, "still checking source and destination: nothing new for 7s, the table throttles"),
 			look(2*time.Second, "still checking source and destination: nothing new for 9s"),
 			at(0, func() copier.Event { return copier.Retried{Err: errors.New("reset")} }),
-			look(0, "nothing new for 9s, requests fail and are tried again"),
+			look(0, "nothing new for 9s, requests fail and are tried"),
 		}, "0s checking source and destination\n6s still checking source and destination: nothing new for 6s, the table throttles\n9s [WARN]  request failed, trying again: error=reset\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -121,7 +121,9 @@ func readError(path string, err error) *Error {
 		}
 	case errors.Is(err, fs.ErrPermission):
 		e.Problem = fmt.Sprintf("no permission to read the configuration (running as uid %d)", os.Getuid())
-		e.Hint = "run as the user who runs Vault, for example with sudo -u vault"
+		if e.Hint = OwnMode(path); e.Hint == "" {
+			e.Hint = "run as the user who runs Vault, for example with sudo -u vault"
+		}
 	default:
 		e.Problem = fmt.Sprintf("cannot read the configuration: %v", err)
 	}
