@@ -476,3 +476,37 @@ func TestTableMadeAnew(t *testing.T) {
 		e.ok(l.Release(e.Context(), copier.EndFailed))
 	}})
 }
+
+// TestLoneSurrogate reads a table with a Key that is no text, which AWS's own
+// server takes and sends on: it is named, and all else is read.
+func TestLoneSurrogate(t *testing.T) {
+	t.Parallel()
+	eachServer(t, map[string]func(*env){"copy": func(e *env) {
+		e.put(with("logical/1", "a", attrs{"Value": bin("x")}), with("logical/1", "z", attrs{"Value": bin("z")}), with("logical/2", "b", attrs{"Value": bin("y")}))
+		body := fmt.Sprintf(`{"TableName":%q,"Item":{"Path":{"S":"logical/1"},"Key":{"S":"lone\ud800"},"Value":{"B":"eA=="}}}`, e.table)
+		r, err := http.NewRequestWithContext(e.Context(), http.MethodPost, e.url, strings.NewReader(body))
+		e.ok(err)
+		for name, value := range map[string]string{"X-Amz-Target": "DynamoDB_20120810.PutItem", "Content-Type": "application/x-amz-json-1.0", "X-Amz-Date": "20260101T000000Z",
+			"Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=00"} {
+			r.Header.Set(name, value)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		e.ok(err)
+		answer, err := io.ReadAll(resp.Body)
+		e.ok(errors.Join(err, resp.Body.Close()))
+		http.DefaultClient.CloseIdleConnections()
+		if resp.StatusCode != http.StatusOK {
+			e.Fatalf("it is not taken: %s", answer)
+		}
+		if e.srv != nil {
+			return // dynamotest makes U+FFFD of it: for its sake see TestUndecodableItems
+		}
+		s, rec := e.source()
+		var b copier.Batch
+		page, err := s.ReadPage(e.Context(), copier.Segment{Total: 1}, &b)
+		e.ok(err)
+		if len(page.Refused) != 1 || !strings.Contains(page.Refused[0].Error(), `Path "logical/1" and Key "lone`) || b.Len() != 3 || len(eventsOf[copier.Retried](rec)) != 0 {
+			e.Errorf("refused %v, %d entries, %d retries", page.Refused, b.Len(), len(eventsOf[copier.Retried](rec)))
+		}
+	}})
+}

@@ -187,7 +187,12 @@ func (p *planner) estimate(ctx context.Context) error {
 	if l := p.locks.Leader; l != nil && l.Expired {
 		m.waits = 41 // a copy watches the lock for 11 s, and holds it for 30 s
 	}
-	if !p.NoSample && !p.denied["Scan"] && !p.denied["Query"] {
+	switch {
+	case p.denied["Scan"] || p.denied["Query"]:
+		if p.Full {
+			p.fail("items", "the table could not be read: see access", "")
+		}
+	case !p.NoSample:
 		s, err := p.take(ctx)
 		p.items(s, err)
 		switch {
