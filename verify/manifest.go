@@ -169,38 +169,21 @@ func (m *Manifest) Encode() ([]byte, error) {
 	return bytes.Replace(data, []byte(noSum), []byte(m.SHA256), 1), nil // it comes before any text of another's
 }
 
-// Amend gives the destination of a complete copy another node id and address, notes
-// which it had, and writes the manifest over the one that it was read from. The file
-// keeps its owner, and its mode. Where nothing changes, nothing is written. An error
-// wraps [copier.ErrDestination].
-func (m *Manifest) Amend(file string, tool Tool, nodeID, address string) error {
+// Readdress gives the destination of a complete copy another node id and address, and
+// notes which it had. It reports whether that is a change.
+func (m *Manifest) Readdress(tool Tool, nodeID, address string) bool {
 	d := &m.Destination
 	if d.NodeID == nodeID && d.Address == address {
-		return nil
+		return false
 	}
 	m.Readdressed = append(m.Readdressed, Readdressed{At: time.Now().UTC(), Tool: tool, NodeID: d.NodeID, Address: d.Address})
 	d.NodeID, d.Address = nodeID, address
-	data, err := m.Encode()
-	if err != nil {
-		return err
-	}
-	info, err := os.Lstat(file)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
-	}
-	if err == nil {
-		var disk *durable.Disk
-		err = disk.ReplaceLike(file, data, info)
-	}
-	if err != nil {
-		return manifestError("write manifest "+file, err, "")
-	}
-	return nil
+	return true
 }
 
 // Write writes the manifest, durably and whole. It replaces nothing but a manifest,
-// and keeps that of another copy, see [KeptManifest]. An error wraps
-// [copier.ErrDestination].
+// and keeps that of another copy, see [KeptManifest]. One of the same copy passes on
+// its owner and its mode. An error wraps [copier.ErrDestination].
 func (m *Manifest) Write(file string) error {
 	data, err := m.Encode()
 	if err != nil {
@@ -210,7 +193,7 @@ func (m *Manifest) Write(file string) error {
 }
 
 // WriteManifest is [Manifest.Write] for the content of a manifest's file, as
-// [Manifest.Encode] makes it. The file belongs to uid and gid.
+// [Manifest.Encode] makes it. The file belongs to uid and gid, unless uid is -1.
 func WriteManifest(file string, data []byte, uid, gid int) error {
 	m, err := parseManifest(file, data)
 	if err != nil {
@@ -225,7 +208,15 @@ func writeManifest(file, runID string, data []byte, uid, gid int) error {
 	if err == nil && was != "" && was != runID {
 		err = disk.Place(file, KeptManifest(file, was))
 	}
-	if err == nil {
+	var like os.FileInfo
+	if err == nil && was == runID && uid == -1 {
+		like, err = os.Lstat(file)
+	}
+	switch {
+	case err != nil:
+	case like != nil:
+		err = disk.ReplaceLike(file, data, like)
+	default:
 		err = disk.Output(file, uid, gid, func(w io.Writer) error {
 			_, err := w.Write(data)
 			return err

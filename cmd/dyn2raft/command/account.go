@@ -270,7 +270,11 @@ func whose(cmd *cli.Command, err error, path string) error {
 		todo = "give it to the user that Vault runs as, if that is this one: " + chown
 	default:
 		line := append([]string{"sudo", "-u", shellescape.Quote(account{uid: uid}.name())}, preserved()...)
-		todo = "run it as that user: " + strings.Join(append(append(line, "dyn2raft", cmd.Name), givenFlags(cmd, "owner")...), " ")
+		line = append(line, "dyn2raft", cmd.Name)
+		for _, arg := range cmd.Args().Slice() {
+			line = append(line, shellescape.Quote(arg))
+		}
+		todo = "run it as that user: " + strings.Join(append(line, givenFlags(cmd, "owner")...), " ")
 	}
 	return &copier.Error{Err: err, Hint: fmt.Sprintf("%s belongs to %s, and this runs as %s; %s", at, userName(uid), userName(me), todo)}
 }

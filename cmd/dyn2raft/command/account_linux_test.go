@@ -340,3 +340,50 @@ func TestRootSideRenewsCredentials(t *testing.T) {
 		t.Error("another task was taken")
 	}
 }
+
+// So is a readdress: what is planted in the directory is not followed as root, and
+// no file changes its owner or its mode, the manifest in a directory of root's included.
+func TestRootReaddressesAsOwner(t *testing.T) {
+	dir, data, _, command := ownedCopy(t, 0)
+	manifest := filepath.Join(dir, "record.json")
+	if out, err := command("-manifest", manifest).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Chmod(manifest, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	readdress := func() ([]byte, error) {
+		cmd := exec.Command("dyn2raft", "readdress", data, "-node-id", "vault-7", "-manifest", manifest)
+		cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "GORACE=atexit_sleep_ms=0"}
+		return cmd.CombinedOutput()
+	}
+	keys, nodeID := filepath.Join(dir, "keys"), filepath.Join(data, "node-id")
+	if err := errors.Join(os.Rename(nodeID, nodeID+".kept"), os.Symlink(keys, nodeID)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := readdress(); err == nil {
+		t.Errorf("a link in place of node-id is followed:\n%s", out)
+	}
+	if err := os.Rename(nodeID+".kept", nodeID); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := readdress(); err != nil || !bytes.Contains(out, []byte("vault-7 (was ")) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ownedBy(t, filepath.Dir(data), nobody)
+	if uid, _ := ownerOf(keys); uid != 0 {
+		t.Errorf("%s belongs to %d", keys, uid)
+	}
+	fi, err := os.Stat(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid, _ := ownerOf(manifest); uid != nobody || fi.Mode() != 0o640 {
+		t.Errorf("the manifest belongs to %d, with mode %s", uid, fi.Mode())
+	}
+	cmd := exec.Command("dyn2raft", "verify", "-manifest", manifest)
+	cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "GORACE=atexit_sleep_ms=0"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

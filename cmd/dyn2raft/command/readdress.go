@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -54,7 +55,7 @@ type readdressing struct {
 	Manifest    string    `json:"manifest"`
 }
 
-func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) error {
+func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	out, err := newPrinter(cmd, std)
 	if err != nil {
 		return err
@@ -75,9 +76,36 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) error {
 			return err
 		}
 	}
-	file := cmp.Or(cmd.String("manifest"), verify.ManifestPath(path))
-	m, err := verify.ReadManifest(file)
+	file, err := filepath.Abs(cmp.Or(cmd.String("manifest"), verify.ManifestPath(path)))
 	if err != nil {
+		return err
+	}
+	as, err := accountFor("", path)
+	if err != nil {
+		return err
+	}
+	rec := &manifestWriter{file: file, cfg: &config.Config{Destination: config.Destination{Path: path}}}
+	var root *rootSide
+	if as != nil {
+		if root, err = startRootSide(RootTask{Manifest: file, Path: path, UID: -1, GID: -1}); err != nil {
+			return fmt.Errorf("start a process that stays root's: %w", err)
+		}
+		defer root.Close()
+		if err := as.become(); err != nil {
+			return err
+		}
+		out.log.Info("working as the user that the data directory belongs to", "user", as.name(), "group", as.gid)
+	}
+	defer func() { err = whose(cmd, err, path) }()
+	m, err := rec.read(ctx)
+	if root != nil && errors.Is(err, fs.ErrPermission) {
+		rec.root = root
+		m, err = rec.read(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := rec.try(ctx, root); err != nil {
 		return err
 	}
 	was := sink.Peer{ID: m.Destination.NodeID, Address: m.Destination.Address}
@@ -105,8 +133,10 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	tool := verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	if err := m.Amend(file, tool, now.ID, now.Address); err != nil {
-		return &copier.Error{Err: fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), Hint: "run the same command again once it can be written"}
+	if m.Readdress(tool, now.ID, now.Address) {
+		if err := rec.put(ctx, m); err != nil {
+			return &copier.Error{Err: fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), Hint: "run the same command again once it can be written"}
+		}
 	}
 	return out.readdressed(readdressing{path, was, now, file})
 }
