@@ -31,7 +31,8 @@ type CredentialsError struct {
 	Kind CredentialsKind
 	From Setting // where they are looked for
 	// Part is set of credentials with characters that can't be a part of them, such
-	// as a line break: "access key", "secret key" or "session token".
+	// as a line break, or quotes around them: "access key", "secret key" or "session
+	// token".
 	Part string
 	Err  error
 }
@@ -47,6 +48,9 @@ func (c *credentialsLoader) check(creds aws.Credentials) error {
 	for _, part := range []struct{ name, text string }{
 		{"access key", creds.AccessKeyID}, {"secret key", creds.SecretAccessKey}, {"session token", creds.SessionToken},
 	} {
+		if n := len(part.text); n > 1 && part.text[0] == part.text[n-1] && strings.ContainsAny(part.text[:1], "\"'`") {
+			return &CredentialsError{Kind: c.kind, From: c.from, Part: part.name, Err: fmt.Errorf("the %s is in quotes, and they are a part of it", part.name)}
+		}
 		if part.text != strings.TrimSpace(part.text) || strings.ContainsFunc(part.text, unicode.IsControl) {
 			return &CredentialsError{Kind: c.kind, From: c.from, Part: part.name,
 				Err: fmt.Errorf("the %s has a line break, a blank at an end, or a control character in it", part.name)}

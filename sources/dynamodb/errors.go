@@ -40,11 +40,18 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		switch api.ErrorCode() {
 		case "AccessDeniedException":
 			out.Hint = fmt.Sprintf("allow the IAM action %s to these credentials; docs/iam.md has the whole policy", deniedAction(action, api.ErrorMessage()))
+			if _, policy, ok := strings.Cut(api.ErrorMessage(), "explicit deny in a"); ok {
+				out.Hint = fmt.Sprintf("a%s denies %s, whatever these credentials are allowed: it has to let them pass", strings.TrimRight(shown(policy), "."), deniedAction(action, api.ErrorMessage()))
+			}
 		case "ResourceNotFoundException":
 			out.Hint = "there is no such table here: check table and region in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, which beat them; and " + s.endpointFrom()
 		case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
 			out.Hint = "the AWS credentials have expired: renew them, then run the same command again (an interrupted copy goes on with --resume)"
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
+			if m := api.ErrorMessage(); strings.Contains(m, "Signature expired") || strings.Contains(m, "not yet current") {
+				out.Hint = "this machine's clock differs from AWS's, which takes a signature for some minutes only: set it (timedatectl, chronyc), then run the same command again"
+				break
+			}
 			out.Hint = "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock"
 		case unknownCode: // an answer without one
 			if status := statusOf(err); action == "DescribeTable" && status < 500 { // it is the first that is asked

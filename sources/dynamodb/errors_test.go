@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/aws/smithy-go"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // TestPlainHidesCredentials gives plain what the service answers to a wrong
@@ -29,5 +31,22 @@ func TestPlainHidesCredentials(t *testing.T) {
 	}
 	if err := errors.New("no answer"); !errors.Is(plain(err), err) || plain(err).Error() != "no answer" {
 		t.Errorf("an error that is not the service's became %v", plain(err))
+	}
+}
+
+// TestHintFollowsCause: one code of AWS has several causes, which its message tells.
+func TestHintFollowsCause(t *testing.T) {
+	s := &Source{opts: Options{Table: "vault", Region: "eu-central-1"}}
+	for message, c := range map[string]struct{ code, want, not string }{
+		"Signature expired: 20261130T010101Z is now earlier than 20261130T020101Z":                                                                                                           {"InvalidSignatureException", "this machine's clock", "secret key"},
+		"Signature not yet current: 20261130T020101Z is still later than 20261130T010101Z":                                                                                                   {"InvalidSignatureException", "this machine's clock", "secret key"},
+		"The request signature we calculated does not match the signature you provided.":                                                                                                     {"InvalidSignatureException", "the secret key", "timedatectl"},
+		"User: arn:aws:iam::1:user/v is not authorized to perform: dynamodb:Scan on resource: arn:aws:dynamodb:eu-central-1:1:table/vault with an explicit deny in a service control policy": {"AccessDeniedException", "a service control policy denies dynamodb:Scan", "docs/iam.md"},
+		"User: arn:aws:iam::1:user/v is not authorized to perform: dynamodb:Scan on resource: x because no identity-based policy allows the dynamodb:Scan action":                            {"AccessDeniedException", "allow the IAM action dynamodb:Scan", "denies"},
+	} {
+		err := s.fail(t.Context(), "Scan", &smithy.GenericAPIError{Code: c.code, Message: message})
+		if hint := copier.Hint(err); !strings.Contains(hint, c.want) || strings.Contains(hint, c.not) {
+			t.Errorf("%s: %s", message, hint)
+		}
 	}
 }

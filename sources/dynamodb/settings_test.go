@@ -144,6 +144,7 @@ func TestCredentialsErrors(t *testing.T) {
 		"instance":     {nil, "", CredentialsInstance, ""},
 		"token":        {map[string]string{"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "tok\n"}, "", CredentialsEnvironment, "session token"},
 		"secret":       {map[string]string{"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s3cr3t "}, "", CredentialsEnvironment, "secret key"},
+		"quotes":       {map[string]string{"AWS_ACCESS_KEY_ID": `"a"`, "AWS_SECRET_ACCESS_KEY": "b"}, "", CredentialsEnvironment, "access key"},
 		"key":          {map[string]string{"AWS_ACCESS_KEY_ID": "a\r", "AWS_SECRET_ACCESS_KEY": "b"}, "", CredentialsEnvironment, "access key"},
 	} {
 		t.Run(name, func(t *testing.T) {

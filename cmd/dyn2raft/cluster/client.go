@@ -122,6 +122,9 @@ func shownAddress(client *api.Client) string {
 // unreachable says why the first request got no answer of a Vault.
 func unreachable(client *api.Client, err error) error {
 	hint := "is Vault running, and is this its address? -address or VAULT_ADDR names it; on its host: systemctl status vault"
+	if strings.ContainsFunc(client.Token(), func(r rune) bool { return r < ' ' || r > '~' }) {
+		hint = "VAULT_TOKEN, or the file ~/.vault-token, has a line break in it, or another character that no header takes: write the token without"
+	}
 	text := err.Error()
 	var (
 		authority x509.UnknownAuthorityError

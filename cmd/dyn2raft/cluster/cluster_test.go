@@ -668,6 +668,12 @@ func TestUnreachable(t *testing.T) {
 			}
 		})
 	}
+	t.Run("token with a line break", func(t *testing.T) {
+		t.Setenv(api.EnvVaultToken, token+"\n")
+		if _, err := Check(t.Context(), connect(t, plain), Options{}); !strings.HasPrefix(copier.Hint(err), "VAULT_TOKEN, or the file ~/.vault-token, has a line break") {
+			t.Errorf("%v, hint %q", err, copier.Hint(err))
+		}
+	})
 }
 
 func TestTLS(t *testing.T) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -36,6 +38,12 @@ func hintOf(err error, env func(string) (string, bool)) string {
 	}
 	if e, ok := errors.AsType[awsconfig.SharedConfigLoadError](err); ok {
 		return fmt.Sprintf("the AWS configuration can't be read: make %s readable for uid %d and well-formed, or name another with AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE", e.Filename, os.Getuid()) + sudoHint(env)
+	}
+	if e, ok := errors.AsType[awsconfig.SharedConfigAssumeRoleError](err); ok {
+		return fmt.Sprintf("the profile %q gets the role %s by another one: check its source_profile or credential_source", e.Profile, e.RoleARN)
+	}
+	if _, ok := errors.AsType[awsconfig.AssumeRoleTokenProviderNotSetError](err); ok {
+		return "nobody is asked for the code of mfa_serial here: have the AWS CLI ask, and take what it gives: eval \"$(aws configure export-credentials --format env)\", without AWS_PROFILE"
 	}
 	if bundle, _ := env("AWS_CA_BUNDLE"); bundle != "" {
 		if _, rerr := os.ReadFile(bundle); rerr != nil {
@@ -69,14 +77,20 @@ func ownMode(err error) string {
 // the configuration asks for.
 func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, bool)) string {
 	if e.Part != "" {
-		return fmt.Sprintf("write %s without: a line break at the end often comes from a file that was read whole", partOf(e))
+		return fmt.Sprintf("write %s without: a line break at the end often comes from a file that was read whole, and quotes from one that no shell reads (docker --env-file)", partOf(e))
 	}
 	profile := ""
 	if e.From.Profile != "" && e.From.Profile != "default" {
 		profile = " --profile " + shellLine([]string{e.From.Profile})
 	}
+	if host := unreached(e.Err); host != "" && e.Kind != dynamodb.CredentialsInstance {
+		return "the service that gives these credentials (" + settingFrom(e.From) + ") can't be reached: check the network and the proxy, on the way to " + host
+	}
 	switch e.Kind {
 	case dynamodb.CredentialsSSO:
+		if api, ok := errors.AsType[smithy.APIError](e.Err); ok && api.ErrorCode() == "ForbiddenException" {
+			return fmt.Sprintf("IAM Identity Center does not give this user the role: check sso_account_id and sso_role_name of profile %q", e.From.Profile)
+		}
 		return "the session of IAM Identity Center is not there or has expired: aws sso login" + profile + ", as the user who runs dyn2raft (the session is kept in the home directory's .aws/sso/cache)" + sudoHint(env)
 	case dynamodb.CredentialsLogin:
 		return "the session is not there or has expired: aws login" + profile + sudoHint(env)
@@ -99,6 +113,17 @@ func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, boo
 	return noCredentials(env) + sudoHint(env)
 }
 
+// unreached is the address that there was no connection to, or "".
+func unreached(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return dns.Name
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && op.Addr != nil {
+		return op.Addr.String()
+	}
+	return ""
+}
+
 // noCredentials is what to do where the SDK has come to the end of its list.
 func noCredentials(env func(string) (string, bool)) string {
 	set := func(name string) bool { v, _ := env(name); return v != "" }
@@ -110,6 +135,9 @@ func noCredentials(env func(string) (string, bool)) string {
 	instance := ", or run where an instance role is"
 	if v, _ := env("AWS_EC2_METADATA_DISABLED"); strings.EqualFold(v, "true") {
 		instance = ", or unset AWS_EC2_METADATA_DISABLED where an instance role is"
+	}
+	if set("KUBERNETES_SERVICE_HOST") {
+		instance = ", or give the pod's service account a role (IRSA, Pod Identity); the node's role reaches a pod only where the instance's metadata hop limit is 2"
 	}
 	for _, name := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"} {
 		if v, _ := env(name); v != "" {

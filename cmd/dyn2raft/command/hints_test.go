@@ -2,10 +2,12 @@ package command
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/config"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go"
 
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
@@ -41,10 +43,15 @@ func TestHintOf(t *testing.T) {
 		"token":                {of(dynamodb.CredentialsEnvironment, variable("AWS_ACCESS_KEY_ID"), "session token"), nil, "write AWS_SESSION_TOKEN without", ""},
 		"secret of the stanza": {of(dynamodb.CredentialsGiven, dynamodb.Setting{}, "secret key"), nil, "write secret_key of storage_source without", "AWS_"},
 		"key of a profile":     {of(dynamodb.CredentialsProfile, profile("p", "aws_access_key_id"), "access key"), nil, `write aws_access_key_id of profile "p" without`, ""},
-		"profile":              {config.SharedConfigProfileNotExistError{Profile: "no"}, vars{"AWS_PROFILE": "no", "AWS_CONFIG_FILE": "a", "AWS_SHARED_CREDENTIALS_FILE": "b"}, `AWS_PROFILE names the profile "no", which is not in a or b`, "sudo"},
-		"profile with a blank": {config.SharedConfigProfileNotExistError{Profile: "no\n"}, vars{"AWS_DEFAULT_PROFILE": "no\n"}, `AWS_DEFAULT_PROFILE is "no\n": it has a blank`, ""},
-		"broken file":          {config.SharedConfigLoadError{Filename: "f"}, nil, "make f readable", ""},
+		"profile":              {awsconfig.SharedConfigProfileNotExistError{Profile: "no"}, vars{"AWS_PROFILE": "no", "AWS_CONFIG_FILE": "a", "AWS_SHARED_CREDENTIALS_FILE": "b"}, `AWS_PROFILE names the profile "no", which is not in a or b`, "sudo"},
+		"profile with a blank": {awsconfig.SharedConfigProfileNotExistError{Profile: "no\n"}, vars{"AWS_DEFAULT_PROFILE": "no\n"}, `AWS_DEFAULT_PROFILE is "no\n": it has a blank`, ""},
+		"broken file":          {awsconfig.SharedConfigLoadError{Filename: "f"}, nil, "make f readable", ""},
 		"CA bundle":            {errors.New("broken"), vars{"AWS_CA_BUNDLE": "/no/bundle"}, "AWS_CA_BUNDLE names /no/bundle, which can't be read", ""},
+		"role's profile":       {awsconfig.SharedConfigAssumeRoleError{Profile: "p", RoleARN: "r"}, nil, `the profile "p" gets the role r by another one`, ""},
+		"code":                 {awsconfig.AssumeRoleTokenProviderNotSetError{}, nil, "aws configure export-credentials", ""},
+		"in a pod":             {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "IRSA", "run where an instance role is"},
+		"SSO, no such role":    {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsSSO, From: profile("p", "sso_session"), Err: &smithy.GenericAPIError{Code: "ForbiddenException"}}, nil, `check sso_account_id and sso_role_name of profile "p"`, "login"},
+		"SSO, no network":      {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsSSO, From: profile("p", "sso_session"), Err: &net.DNSError{Name: "portal.sso"}}, nil, "can't be reached: check the network and the proxy, on the way to portal.sso", "login"},
 		"something else":       {errors.New("broken"), nil, "", "a"},
 	} {
 		got := hintOf(c.err, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })

@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/urfave/cli/v3"
@@ -26,6 +28,9 @@ var verbs = map[string]string{
 // noCommand is the error of a command line that begins with what is no command of
 // root, and nil of any other.
 func noCommand(root *cli.Command, args []string) error {
+	if len(args) > 1 && (args[0] == "help" || args[0] == "h") && verbs[strings.ToLower(args[1])] != "" {
+		args = args[1:]
+	}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") || root.Command(args[0]) != nil || slices.Contains([]string{"help", "h", "completion"}, args[0]) ||
 		args[len(args)-1] == "--generate-shell-completion" {
 		return nil
@@ -35,6 +40,9 @@ func noCommand(root *cli.Command, args []string) error {
 		name, rest = name+" "+rest[0], rest[1:]
 	}
 	e := &usageError{msg: fmt.Sprintf("there is no command %q", name)}
+	if e.hint = typographicDash(name); e.hint != "" {
+		return e
+	}
 	if meant := verbs[strings.ToLower(strings.ReplaceAll(name, "_", "-"))]; meant != "" {
 		command, _, _ := strings.Cut(meant, " ")
 		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, strings.Join(program(), " ")+" "+shellLine(append(strings.Fields(meant), rest...)))
@@ -44,7 +52,7 @@ func noCommand(root *cli.Command, args []string) error {
 	for _, c := range root.VisibleCommands() {
 		names = append(names, c.Name)
 	}
-	e.hint = didYouMean("", nearest(name, names)) + "run `dyn2raft help` for the commands"
+	e.hint = didYouMean("", nearest(strings.ToLower(name), names)) + "run `dyn2raft help` for the commands"
 	return e
 }
 
@@ -79,8 +87,24 @@ func noFlag(cmd *cli.Command, name string) string {
 	return ""
 }
 
+// typographicDash is set where a word begins with a dash that is none of a flag's, as
+// documents and chats make it of one, or of two.
+func typographicDash(word string) string {
+	r, n := utf8.DecodeRuneInString(word)
+	if !unicode.Is(unicode.Pd, r) || r == '-' {
+		return ""
+	}
+	return fmt.Sprintf("%s begins with %c (U+%04X), as documents have it, and a flag with -: write -%s", word, r, r, strings.TrimLeft(word[n:], "-"))
+}
+
 // noArgument is what to do about an argument of a command that takes none.
 func noArgument(cmd *cli.Command, arg string) string {
+	if hint := typographicDash(arg); hint != "" {
+		return hint
+	}
+	if hasFlag(cmd, strings.ToLower(arg)) {
+		return didYouMean("-", strings.ToLower(arg)) + fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())
+	}
 	flag := "config"
 	if strings.HasSuffix(arg, ".dyn2raft.json") && hasFlag(cmd, "manifest") {
 		flag = "manifest"
