@@ -13,7 +13,11 @@
 //     nothing behind in its batch, and two entries with one key end the copy
 //     with [ErrDuplicateKey]: a source whose writers are stopped has none.
 //   - The sink puts its result in place only after the whole sorted stream was
-//     loaded and the source's lease was found to be still ours.
+//     loaded and the source's lease was renewed, with nothing in between.
+//   - A result that is in place does not count as complete until the source,
+//     asked again, has said that the lease is still ours. Where it says
+//     otherwise, or nothing, the result is taken back; where that can't be, the
+//     error wraps [ErrUnconfirmed] and [ErrInUse]. See [CommitState].
 //   - While a copy is unfinished the source stays locked in its name. A copy
 //     that fails before it has saved anything, or because the source was
 //     written to meanwhile, leaves the destination as it was and gives the
@@ -159,12 +163,18 @@ type Locker interface {
 
 // A Lease is a held lock on a source.
 type Lease interface {
-	// Check asks the source whether the lease is still ours, and returns an
-	// error that wraps [ErrLocked] if it is not.
+	// Check renews the lease on the condition that it is still ours, and
+	// returns an error that wraps [ErrLocked] and [ErrMoved] if it is not. The
+	// condition is the source's to judge: no clock of this machine can make a
+	// lost lease look held. When it returns nil the lease is good for some
+	// seconds, and nobody else has had it since Lock.
 	Check(ctx context.Context) error
 
 	// Release ends the lease. It must be called exactly once, also after the
-	// lease was lost. On an error the source may still be locked.
+	// lease was lost. What it gives back it gives back on the condition that it
+	// is ours: an error wraps [ErrMoved] where it is not, which is to say that
+	// somebody else may have written to the source. On another error the source
+	// may still be locked.
 	Release(ctx context.Context, end End) error
 }
 
@@ -215,10 +225,26 @@ type Sink interface {
 	// would open them.
 	Load(ctx context.Context, entries Stream) (LoadStats, error)
 
-	// Commit puts what was loaded in place, in the name of a run. When it
-	// returns nil the copy is complete and durable; when it returns an error
-	// the destination holds nothing that Vault would open.
-	Commit(ctx context.Context, runID string) error
+	// PrepareCommit does all of a commit that can be done before its last step,
+	// durably, in the name of a run. On an error it has undone that.
+	PrepareCommit(ctx context.Context, runID string) error
+
+	// Commit is the last step, which puts what was loaded in place, and what
+	// makes it durable. It does nothing else: the time from its call to that
+	// step is the time in which the source's lease may be lost unnoticed. From
+	// then on a CompleteError names the run, with the state Unconfirmed. When
+	// Commit returns an error the destination holds nothing that Vault would
+	// open, or the error says what.
+	Commit(ctx context.Context) error
+
+	// Mark notes durably which state a committed result is in.
+	Mark(state CommitState) error
+
+	// Rollback takes back what PrepareCommit, or Commit, or the run that a
+	// CompleteError names, has put in place, and does nothing where there is
+	// none. An error wraps [ErrInUse] where a Vault runs on it already: then
+	// all of it stays.
+	Rollback() error
 
 	// Close gives the destination back and, unless keep is set, removes
 	// everything that this run and unfinished ones have written and not
@@ -226,6 +252,32 @@ type Sink interface {
 	// returned, whatever Prepare returned, and once only.
 	Close(keep bool) error
 }
+
+// A CommitState is how far a result has come that is in place:
+//
+//	          Commit                Check              Release
+//	loaded ───────────▶ Unconfirmed ──────▶ Confirmed ──────────▶ Released
+//	   ▲                     │                  │
+//	   └────── Rollback ─────┴──────────────────┘
+//	           the lease was lost, or the source does not answer
+//
+// What is loaded, and in no state, lies aside, where no Vault opens it. Each
+// state is on disk before the next is asked for, so that a process that is
+// killed leaves one of them, and the next one asks again.
+type CommitState string
+
+// The states of a result that is in place.
+const (
+	// Unconfirmed is a result of which nobody knows whether the source was
+	// written to meanwhile. No Vault may be started on it.
+	Unconfirmed CommitState = "unconfirmed"
+	// Confirmed is a result of a source that was found to be still locked for
+	// its run, by condition, after the result was in place: it is complete.
+	Confirmed CommitState = "confirmed"
+	// Released is a confirmed result whose source was given back, each lock on
+	// the condition that it was still held.
+	Released CommitState = "released"
+)
 
 // LoadStats tells what a sink has loaded.
 type LoadStats struct {
@@ -280,8 +332,11 @@ type Result struct {
 	// or, of a complete copy that is finished, the one that it was made with.
 	Partial  bool   `json:"partial"`
 	StartKey string `json:"-"`
-	// Complete is set when the result is in place.
+	// Complete is set when the result is in place and confirmed.
 	Complete bool `json:"complete"`
+	// Commit is the state of the result where it is in place, also if the copy
+	// failed.
+	Commit CommitState `json:"commit,omitempty"`
 	// InPlace is set when the result was in place before: a process was killed then,
 	// and what it had left to do is done, or was to be.
 	InPlace bool `json:"-"`

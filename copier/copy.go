@@ -67,10 +67,15 @@ type Options struct {
 	// killed before it had said so: there an error that wraps [ErrChanged] as
 	// well is no obstacle where it is on record what was read. Digests are computed only where it is set.
 	ReadBack func(ctx context.Context, dir string) (Digests, error)
-	// Finish, where set, is called once the result is in place, before the
-	// source is given back and the work files are removed: if the process is
-	// killed meanwhile, a later call with Resume calls it again. Its error
-	// becomes a Warning.
+	// Draft, where set, is called before the result is put in place, with what
+	// Finish will be given as far as it is known, and again where a confirmed
+	// result turns out not to be one: what it writes must not be taken for the
+	// record of a complete copy. Its error becomes a Warning.
+	Draft func(ctx context.Context, result Result) error
+	// Finish, where set, is called once the result is in place and confirmed,
+	// before the source is given back and the work files are removed: if the
+	// process is killed meanwhile, a later call with Resume calls it again. Its
+	// error becomes a Warning.
 	Finish func(ctx context.Context, result Result) error
 	// Events, where set, is told what goes on.
 	Events func(Event)
@@ -116,9 +121,10 @@ const (
 
 // Copy copies all entries of src to dst.
 //
-// It returns nil only when the result is complete, durable and in place;
-// otherwise nothing is in place, and the error wraps one of this package's
-// sentinels or the context's error. Result.Resumable tells whether the work
+// It returns nil only when the result is complete, durable, in place and
+// confirmed by the source; otherwise nothing is in place, unless Result.Commit
+// says so, and the error wraps one of this package's sentinels or the context's
+// error. Result.Resumable reports whether the work
 // done is kept, and the source locked, for a later call with Options.Resume;
 // where it is not, the source's locks are given back and the destination is as
 // it was, unless the error wraps [ErrNotReleased], or [ErrWorkGone]. The result
@@ -213,8 +219,8 @@ func (c *copying) run(ctx context.Context) (err error) {
 		}
 	}()
 	if err := c.dst.Prepare(ctx); err != nil {
-		if complete, ok := errors.AsType[*CompleteError](err); ok && c.opts.Resume {
-			return c.finish(ctx, complete)
+		if complete, ok := errors.AsType[*CompleteError](err); ok {
+			err = c.inPlace(ctx, complete)
 		}
 		return cause(ctx, err)
 	}
@@ -264,6 +270,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 		defer func() {
 			keep = c.worthKeeping(err) || earlier != nil && c.restart && !c.started
 			err = c.release(caller, lease, keep, err)
+			keep = keep || errors.Is(err, ErrUnconfirmed)
 		}()
 	} else {
 		defer func() { keep = c.worthKeeping(err) }()
@@ -357,6 +364,8 @@ func (c *copying) stillThere(err error) error {
 // worthKeeping tells whether a run that ended with err can be resumed.
 func (c *copying) worthKeeping(err error) bool {
 	switch {
+	case errors.Is(err, ErrUnconfirmed):
+		return true // the record has the name of the locks, which stay
 	case !c.journal.saved:
 		return false // there is nothing that would not be read again
 	case errors.Is(err, ErrDuplicateKey), errors.Is(err, ErrLocked), errors.Is(err, ErrMoved):
@@ -375,17 +384,19 @@ func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error
 	case keep:
 		end = EndUnfinished
 	}
-	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	rctx, cancel := outlive(ctx)
 	defer cancel()
-	rctx, late := context.WithCancelCause(rctx)
-	defer context.AfterFunc(ctx, func() {
-		time.AfterFunc(interruptedRelease, func() { late(fmt.Errorf("no answer within %v", interruptedRelease)) })
-	})()
 	rerr := lease.Release(rctx, end)
-	late(nil)
 	switch {
-	case rerr == nil:
+	case rerr == nil && c.result.Complete:
+		c.mark(Released)
 		return err
+	case rerr == nil, errors.Is(rerr, ErrMoved) && errors.Is(err, ErrLocked): // which says the same
+		return err
+	case errors.Is(rerr, ErrMoved) && c.result.Complete:
+		return c.unconfirm(ctx, rerr)
+	case errors.Is(rerr, ErrMoved): // what another one holds is not ours to give back
+		return errors.Join(err, rerr)
 	case c.result.Complete:
 		message := "the copy is complete, but the source's locks could not be released: " + rerr.Error()
 		if hint := Hint(rerr); hint != "" {
@@ -640,41 +651,8 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 		return err
 	}
 
-	c.startPhase(PhaseCommit)
-	if lease != nil {
-		if err := lease.Check(ctx); err != nil {
-			return cause(ctx, err)
-		}
-	}
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
 	c.journal.setup.Scan, c.journal.setup.Load, c.journal.setup.Digests = &stats, &c.result.Load, digests
-	if err := c.journal.writeSetup(); err != nil {
-		return err
-	}
-	if err := c.dst.Commit(ctx, c.result.RunID); err != nil {
-		return cause(ctx, err)
-	}
-	c.completed(ctx)
-	return nil
-}
-
-// completed does what is left to do with the result in place.
-func (c *copying) completed(ctx context.Context) {
-	c.result.Complete = true
-	if c.opts.Finish == nil {
-		return
-	}
-	c.endPhase() // for the result to tell
-	if c.history != nil {
-		c.result.Earlier, c.result.Samples = c.history.now()
-	}
-	r := c.result
-	r.Duration = time.Since(r.Start)
-	if err := c.opts.Finish(context.WithoutCancel(ctx), r); err != nil {
-		c.opts.Events(Warning{Message: "the copy is complete, but " + err.Error()})
-	}
+	return c.commit(ctx, lease)
 }
 
 // A Directory is a [Sink] that writes files.
@@ -764,72 +742,6 @@ func CountWarning(info SourceInfo, stats ScanStats) string {
 	return fmt.Sprintf(
 		"%d items were read, and the source says that it holds %d; that figure may be 6 hours old, but if nobody has written or deleted many entries since, find out why they differ before you rely on the copy",
 		read, reported)
-}
-
-// A CompleteError is returned by [Sink.Prepare] when the destination holds a
-// complete copy whose run did not come to clean up behind itself.
-type CompleteError struct {
-	RunID string
-	Err   error
-}
-
-// Error returns the text of Err.
-func (e *CompleteError) Error() string { return e.Err.Error() }
-
-// Unwrap returns Err.
-func (e *CompleteError) Unwrap() error { return e.Err }
-
-// finish does what a run that was killed behind its commit has left undone.
-func (c *copying) finish(ctx context.Context, complete *CompleteError) error {
-	c.result.RunID, c.result.InPlace = complete.RunID, true
-	var err error
-	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
-		return cause(ctx, err)
-	}
-	dir := c.dst.WorkDir()
-	c.journal = &journal{disk: c.opts.Disk, dir: dir, work: dir}
-	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == complete.RunID {
-		// Its locks are in the source that it has copied.
-		if err := c.sameSource("resume", *was); err != nil {
-			return err
-		}
-		c.journal.setup = *was
-		if _, ok := was.apart(); ok {
-			c.journal.work = was.WorkDir
-		}
-		c.result.Partial, c.result.StartKey = was.StartKey != "", was.StartKey
-		c.digests = was.Digests
-		if c.digests == nil && was.Digest && was.Scan != nil {
-			c.digests = Digests{} // of a source without entries
-		}
-		c.result.Resumed, c.result.Began, c.result.Note = was.Resumed+1, was.Start, was.Note
-		c.result.Earlier = readHistory(dir)
-		if was.Scan != nil && was.Load != nil {
-			c.result.Scan, c.result.Load = *was.Scan, *was.Load
-		}
-	}
-	c.result.Digests = c.digests
-	if c.digests != nil {
-		err = c.readBack(ctx, c.digests)
-	} else {
-		err = c.look(ctx)
-	}
-	if c.digests != nil && errors.Is(err, ErrChanged) {
-		// They are on record since it was found to have them.
-		c.opts.Events(Warning{Message: "a Vault has run on the copy since it was put in place, so that it can't be compared any more with what was read; it was, before it was put in place"})
-		c.result.ReadBack, err = true, nil
-	}
-	if err != nil {
-		return err
-	}
-	c.completed(ctx)
-	if locker, ok := c.src.(Locker); ok {
-		c.startPhase(PhaseLock)
-		if err := locker.Unlock(ctx, complete.RunID, EndComplete); err != nil {
-			return cause(ctx, err)
-		}
-	}
-	return nil
 }
 
 // look reads a result of which nobody knows any more what it should be. What

@@ -198,14 +198,30 @@ func (s *fakeSink) Load(ctx context.Context, in Stream) (LoadStats, error) {
 	return stats, nil
 }
 
-func (s *fakeSink) Commit(_ context.Context, runID string) error {
+func (s *fakeSink) PrepareCommit(_ context.Context, runID string) error {
 	if runID == "" || s.c.opts.RunID != "" && runID != s.c.opts.RunID {
 		s.c.t.Errorf("run id %q", runID)
 	}
+	return s.c.call("dst.PrepareCommit")
+}
+
+func (s *fakeSink) Commit(context.Context) error {
 	if err := s.c.call("dst.Commit"); err != nil {
 		return err
 	}
 	s.committed = true
+	return nil
+}
+
+func (s *fakeSink) Mark(state CommitState) error {
+	return s.c.call("dst.Mark(" + string(state) + ")")
+}
+
+func (s *fakeSink) Rollback() error {
+	if err := s.c.call("dst.Rollback"); err != nil {
+		return err
+	}
+	s.committed = false
 	return nil
 }
 
@@ -230,7 +246,7 @@ func TestCopy(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load lease.Check dst.Commit lease.Release(2) dst.Close"
+	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load dst.PrepareCommit lease.Check dst.Commit lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(released) dst.Close"
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
@@ -289,16 +305,17 @@ func TestCopyRefusesOptions(t *testing.T) {
 }
 
 func TestCopyEveryFailingCall(t *testing.T) {
-	const before = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load lease.Check dst.Commit"
+	const before = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load dst.PrepareCommit lease.Check dst.Commit"
 	for name, kind := range map[string]error{
-		"dst.Prepare":  ErrDestination,
-		"src.Prepare":  ErrSource,
-		"src.Lock":     ErrLocked,
-		"src.Segments": ErrConfig,
-		"src.ReadPage": ErrSource,
-		"dst.Load":     ErrDestination,
-		"lease.Check":  ErrLocked,
-		"dst.Commit":   ErrDestination,
+		"dst.Prepare":       ErrDestination,
+		"src.Prepare":       ErrSource,
+		"src.Lock":          ErrLocked,
+		"src.Segments":      ErrConfig,
+		"src.ReadPage":      ErrSource,
+		"dst.Load":          ErrDestination,
+		"dst.PrepareCommit": ErrDestination,
+		"lease.Check":       ErrLocked,
+		"dst.Commit":        ErrDestination,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &copyCase{t: t, fail: map[string]error{name: &Error{Kind: kind, Op: name, Hint: "hint of " + name}}}
@@ -311,6 +328,9 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				t.Errorf("got %s, want %s …", c.String(), want)
 			}
 			rest := strings.TrimPrefix(c.String(), want+" ")
+			if name == "lease.Check" {
+				rest = strings.TrimPrefix(rest, "dst.Rollback ")
+			}
 			// Another worker may have read a page before: then that is kept.
 			kept := name == "src.ReadPage" && result.Resumable && rest == "lease.Release(1) dst.Close"
 			if rest != "dst.Close" && rest != "lease.Release(0) dst.Close" && !kept {
@@ -507,12 +527,12 @@ func TestCopyCountsItems(t *testing.T) {
 // is there is told, and that it is no proof.
 func TestCopyCompleteWithoutRecord(t *testing.T) {
 	there := Digests{"a/": {Entries: 7, Bytes: 70, Hash: Sum{1}}}
-	complete := &CompleteError{RunID: "run 1", Err: &Error{Kind: ErrDestination, Op: "prepare", Err: errors.New("it is complete")}}
+	complete := &CompleteError{RunID: "run 1", State: Unconfirmed, Err: &Error{Kind: ErrDestination, Op: "prepare", Err: errors.New("it is complete")}}
 	for name, unsound := range map[string]error{"sound": nil, "unsound": errFake, "locked": nil} {
 		t.Run(name, func(t *testing.T) {
 			c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{"dst.Prepare": complete}}
 			if name == "locked" {
-				c.fail["src.Unlock(2)"] = errFake
+				c.fail["src.Lock"] = errFake
 			}
 			c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
 			c.dst = &fakeSink{c: c, dir: t.TempDir()}
@@ -529,19 +549,19 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 				t.Errorf("phases %v", result.Phases)
 			}
 			if name == "locked" { // what is left to do has its record
-				if !errors.Is(err, errFake) || !result.Complete || !c.dst.kept {
+				if !errors.Is(err, errFake) || result.Complete || result.Commit != Unconfirmed || !c.dst.kept {
 					t.Errorf("%v, %+v after %s", err, result, c.String())
 				}
 				return
 			}
 			if unsound != nil {
-				if !errors.Is(err, errFake) || result.Complete || len(finished) > 0 || strings.Contains(c.String(), "src.Unlock") {
+				if !errors.Is(err, errFake) || result.Complete || len(finished) > 0 || !strings.Contains(c.String(), "lease.Release(1)") {
 					t.Errorf("%v, %+v after %s", err, result, c.String())
 				}
 				return
 			}
 			if err != nil || !result.Complete || result.ReadBack || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != 70 ||
-				len(finished) != 1 || !finished[0].Digests.Equal(there) || !strings.Contains(c.String(), "src.Unlock(2)") {
+				len(finished) != 1 || !finished[0].Digests.Equal(there) || !strings.Contains(c.String(), "src.Lock lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(released)") {
 				t.Errorf("%v, %+v after %s", err, result, c.String())
 			}
 			if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "not for being all that was read") {

@@ -21,6 +21,14 @@ var (
 	// when the source's locks could not be given back, or nobody knows whether
 	// they were.
 	ErrNotReleased = errors.New("the source may still be locked")
+	// ErrUnconfirmed is returned, together with the reason, when a result was
+	// put in place and the source then did not confirm that it was still locked
+	// for this run: entries may be missing in the result. It was taken back,
+	// unless Result.Commit says that it is still there.
+	ErrUnconfirmed = errors.New("the copy is not confirmed")
+	// ErrInUse is returned when a result can't be taken back, because a Vault
+	// runs on it.
+	ErrInUse = errors.New("a running Vault has it open")
 	// ErrDestination is returned when the destination can't be written, or
 	// already holds data.
 	ErrDestination = errors.New("destination")

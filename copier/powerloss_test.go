@@ -54,6 +54,10 @@ func (m *machine) recover(ctx context.Context, opts Options) error {
 	}
 	opts.Resume = true
 	_, err = m.process(ctx, -1, opts, nil)
+	if m.releasedUnnoticed(err) {
+		opts.Resume, opts.Restart = false, true
+		_, err = m.process(ctx, -1, opts, nil)
+	}
 	if _, rerr := (&dirSink{dir: m.dir}).result(); err != nil && setup == nil && rerr == nil && strings.HasPrefix(err.Error(), "prepare: file already exists") {
 		err = nil // all of it is done, the work directory's removal too
 	}

@@ -161,7 +161,7 @@ func (l *lineLease) Check(context.Context) error {
 	l.s.lock.mu.Lock()
 	defer l.s.lock.mu.Unlock()
 	if l.s.lock.owner != l.run {
-		return &Error{Kind: ErrLocked, Op: "check", Err: errors.New(l.s.lock.owner)}
+		return &Error{Kind: ErrLocked, Op: "check", Err: fmt.Errorf("%w: it is %q", ErrMoved, l.s.lock.owner)}
 	}
 	return nil
 }
@@ -177,11 +177,13 @@ func (l *lineLease) Release(ctx context.Context, end End) error {
 type dirSink struct {
 	dir    string
 	disk   *durable.Disk
+	run    string
 	loaded []Entry
 }
 
 type dirResult struct {
 	RunID   string
+	State   CommitState
 	Entries []Entry
 }
 
@@ -207,7 +209,7 @@ func (s *dirSink) Prepare(context.Context) error {
 			return err
 		}
 		if work {
-			return &CompleteError{RunID: r.RunID, Err: errors.New("it is complete")}
+			return &CompleteError{RunID: r.RunID, State: r.State, Err: errors.New("it is complete")}
 		}
 		return &Error{Kind: ErrDestination, Op: "prepare", Err: os.ErrExist}
 	}
@@ -232,18 +234,44 @@ func (s *dirSink) Load(_ context.Context, in Stream) (LoadStats, error) {
 	return stats, err
 }
 
-func (s *dirSink) Commit(_ context.Context, runID string) error {
-	data, err := json.Marshal(dirResult{runID, s.loaded})
+func (s *dirSink) PrepareCommit(_ context.Context, runID string) error {
+	s.run = runID
+	return nil
+}
+
+func (s *dirSink) write(r dirResult) error {
+	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	return s.disk.Replace(filepath.Join(s.dir, "result"), data)
 }
 
+func (s *dirSink) Commit(context.Context) error {
+	return s.write(dirResult{s.run, Unconfirmed, s.loaded})
+}
+
+func (s *dirSink) Mark(state CommitState) error {
+	r, err := s.result()
+	if err != nil {
+		return err
+	}
+	r.State = state
+	return s.write(*r)
+}
+
+func (s *dirSink) Rollback() error {
+	if err := s.disk.Remove(filepath.Join(s.dir, "result")); err != nil {
+		return err
+	}
+	return s.disk.Sync(s.dir)
+}
+
 func (s *dirSink) Close(keep bool) error {
 	if keep {
 		return nil
 	}
+	_ = os.Remove(filepath.Join(s.dir, "result.tmp")) // of a Mark that failed
 	return s.disk.Remove(s.WorkDir())
 }
 
@@ -314,6 +342,13 @@ func (m *machine) process(ctx context.Context, kill int, opts Options, fail func
 	}
 	opts.tune = func(s *sorter) { s.limit, s.hold, s.fanIn = 400, m.rnd.IntN(4), 4 }
 	return Copy(ctx, src, &dirSink{dir: m.dir, disk: disk}, opts)
+}
+
+// releasedUnnoticed reports whether a copy that was resumed could not be confirmed
+// because a process was killed after it had given the source back, and before
+// that was on record: it has to be made anew.
+func (m *machine) releasedUnnoticed(err error) bool {
+	return errors.Is(err, ErrUnconfirmed) && errors.Is(err, ErrMoved) && m.lock.owner == ""
 }
 
 // check compares the result with the source.
@@ -398,7 +433,12 @@ func TestCheckpointModel(t *testing.T) {
 					}
 				}
 			}
-			res, err := m.process(ctx, kill, Options{Resume: resume, RunID: fmt.Sprintf("run-%d", process)}, fail)
+			opts := Options{Resume: resume, RunID: fmt.Sprintf("run-%d", process)}
+			res, err := m.process(ctx, kill, opts, fail)
+			if m.releasedUnnoticed(err) {
+				opts.Resume, opts.Restart = false, true
+				res, err = m.process(ctx, kill, opts, fail)
+			}
 			cancel()
 			if res.Resumed > 0 {
 				resumed++
@@ -460,6 +500,7 @@ func TestCheckpointModel(t *testing.T) {
 // TestKilledAtEveryOperation kills a copy in front of each of its operations on
 // the disk, and resumes it.
 func TestKilledAtEveryOperation(t *testing.T) {
+	unnoticed := 0
 	for kill := 0; ; kill++ {
 		m := newMachine(t.TempDir(), 7, 3, 80, true)
 		_, err := m.process(t.Context(), kill, Options{}, nil)
@@ -472,8 +513,8 @@ func TestKilledAtEveryOperation(t *testing.T) {
 					t.Errorf("there was no %q: %q", op, m.ops)
 				}
 			}
-			if kill < 40 {
-				t.Errorf("only %d operations", kill)
+			if kill < 40 || unnoticed > 4 { // those of one Mark
+				t.Errorf("%d operations, %d of which have lost what was known", kill, unnoticed)
 			}
 			return
 		}
@@ -482,7 +523,13 @@ func TestKilledAtEveryOperation(t *testing.T) {
 			if strings.HasPrefix(err.Error(), "prepare: file already exists") && killedAt == "remove work" {
 				continue
 			}
-			t.Fatalf("killed before operation %d (%s): %v", kill, killedAt, err)
+			if released := strings.HasSuffix(killedAt, "result.tmp") || killedAt == "rename result"; !released || !m.releasedUnnoticed(err) {
+				t.Fatalf("killed before operation %d (%s): %v", kill, killedAt, err)
+			}
+			unnoticed++
+			if _, err := m.process(t.Context(), -1, Options{Restart: true}, nil); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := m.check(); err != nil {
 			t.Fatalf("killed before operation %d (%s): %v", kill, killedAt, err)

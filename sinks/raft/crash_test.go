@@ -155,7 +155,7 @@ func checkPrepare(o Options) (complete bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	complete = state == StateComplete
+	complete = state == StateComplete || state == StateUnconfirmed
 	recorded, err := durable.Exists(filepath.Join(o.Path, stagingName, recordName))
 	if err != nil {
 		return false, err
@@ -190,7 +190,7 @@ func checkPrepare(o Options) (complete bool, err error) {
 		bad("Prepare on a complete copy: %w", err)
 	case ok != recorded:
 		bad("Prepare on a complete copy, record: %v, says: %w", recorded, err)
-	case ok && (named.RunID != "run-1" || !strings.Contains(err.Error(), "complete copy that run run-1 made") || hint(err) == ""):
+	case ok && (named.RunID != "run-1" || !strings.Contains(err.Error(), "the copy that run run-1 put in place") || hint(err) == ""):
 		bad("a complete copy is called %q of run %q", err, named.RunID)
 	}
 	// A second run would keep an unfinished copy, and clean up after a
@@ -387,7 +387,7 @@ func TestRecoverySparesOthers(t *testing.T) {
 		if _, err := s.Load(ctx, &sliceStream{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Commit(ctx, "run-1"); !errors.Is(err, stop) {
+		if err := commit(ctx, s); !errors.Is(err, stop) {
 			t.Fatalf("Commit returns %v", err)
 		}
 		if err := s.Close(true); err != nil {
@@ -430,7 +430,7 @@ func TestRecoverySparesOthers(t *testing.T) {
 		if err := os.Link(s.stage(vaultDBName), s.dest(vaultDBName)); err != nil {
 			t.Fatal(err)
 		}
-		if err := prepare(o); err == nil || !strings.Contains(err.Error(), "complete copy that run run-1 made") {
+		if err := prepare(o); err == nil || !strings.Contains(err.Error(), "the copy that run run-1 put in place") {
 			t.Errorf("Prepare returns %v", err)
 		}
 	})

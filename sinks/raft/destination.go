@@ -62,6 +62,9 @@ const (
 	StateRunning    State = "running"    // a dyn2raft is at work
 	StateUnfinished State = "unfinished" // a copy that can be gone on with
 	StateComplete   State = "complete"   // a vault.db is in place, whoever put it there
+	// StateUnconfirmed is a vault.db in place that a copy put there whose source
+	// has not confirmed it: see [copier.Unconfirmed].
+	StateUnconfirmed State = State(copier.Unconfirmed)
 )
 
 // Look tells what is in the data directory at path. It changes nothing. An
@@ -84,9 +87,13 @@ func Look(path string) (State, error) {
 		if err != nil {
 			return "", s.fail("look at "+x.name, err)
 		}
-		if there {
-			return x.state, nil
+		if !there {
+			continue
 		}
+		if r := s.placedBy(); r != nil && x.state == StateComplete && r.State == copier.Unconfirmed {
+			return StateUnconfirmed, nil
+		}
+		return x.state, nil
 	}
 	return StateEmpty, nil
 }
@@ -96,10 +103,10 @@ func Look(path string) (State, error) {
 // itself; it is empty where there is none.
 func CompletedBy(path string) string {
 	s := &Sink{opts: Options{Path: path}}
-	if there, err := durable.Exists(s.dest(vaultDBName)); err != nil || !there {
-		return ""
+	if r := s.placedBy(); r != nil {
+		return r.RunID
 	}
-	return s.completedBy()
+	return ""
 }
 
 // refuse returns an error when the directory holds what is Vault's, and sets
@@ -168,30 +175,35 @@ func (s *Sink) refuseVaultDB() error {
 	if !there {
 		return nil
 	}
-	runID := s.completedBy()
-	if inUse(path) {
-		hint := "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)"
-		if runID != "" {
-			hint = "it is the complete copy of run " + runID + ", and nothing has to be copied; what is left to do is to free the table and to remove the work files: stop that Vault for a moment, and add --resume"
-		}
+	r, used := s.placedBy(), inUse(path)
+	switch {
+	case r == nil && !used:
+		return s.holdsData(vaultDBName, "")
+	case r == nil:
 		return &copier.Error{
 			Kind: copier.ErrLocked,
 			Op:   "check " + s.opts.Path,
-			Hint: hint,
-			Err:  errors.New("vault.db is in use: a running Vault has it open"),
+			Hint: "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)",
+			Err:  errVaultRuns,
 		}
-	}
-	if runID == "" {
-		return s.holdsData(vaultDBName, "")
+	case used:
+		return &copier.CompleteError{RunID: r.RunID, State: r.State, InUse: true, Err: &copier.Error{
+			Kind: copier.ErrLocked,
+			Op:   "check " + s.opts.Path,
+			Hint: "run " + r.RunID + " put it there, and has not cleaned up behind itself: stop that Vault for a moment, and add --resume",
+			Err:  errVaultRuns,
+		}}
 	}
 	// A process that was killed may not have come to sync the name. Who learns
 	// that the copy is complete frees the source, and the record goes.
 	if err := s.disk.Sync(s.opts.Path); err != nil {
 		return s.fail("sync "+s.opts.Path, err)
 	}
-	s.staged, s.committed = true, true
-	return &copier.CompleteError{RunID: runID, Err: s.holdsData(vaultDBName, runID)}
+	s.staged, s.committed, s.newNodeID = true, true, r.NodeID != ""
+	return &copier.CompleteError{RunID: r.RunID, State: r.State, Err: s.holdsData(vaultDBName, r.RunID)}
 }
+
+var errVaultRuns = fmt.Errorf("vault.db is in use: %w", copier.ErrInUse)
 
 // ErrHoldsData is returned, together with [copier.ErrDestination], by Prepare where
 // the directory has Vault's files in it, and nothing tells whose they are.
@@ -204,7 +216,7 @@ func (s *Sink) holdsData(name, runID string) error {
 			Kind: copier.ErrDestination,
 			Op:   "check " + s.opts.Path,
 			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, add --resume",
-			Err:  fmt.Errorf("the directory holds the complete copy that run %s made", runID),
+			Err:  fmt.Errorf("the directory holds the copy that run %s put in place", runID),
 		}
 	}
 	// Aside, but in the same directory: it may be a mount point.
@@ -235,11 +247,8 @@ func inUse(path string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// errRuns is returned where a Vault runs on what was put in place.
-var errRuns = errors.New("a running Vault has it open")
-
 // takeBackVaultDB moves vault.db back into the staging directory, unless a Vault has
-// started on it: then the error is errRuns. bbolt opens a file and waits for its lock
+// started on it: then the error is [copier.ErrInUse]. bbolt opens a file and waits for its lock
 // then, and gets that also when the file has lost its name meanwhile. So what is taken
 // back is no bbolt file any more when the lock is given up.
 func (s *Sink) takeBackVaultDB() error {
@@ -250,7 +259,7 @@ func (s *Sink) takeBackVaultDB() error {
 	defer f.Close()
 	// That of a reader. It keeps a Vault out, and bears with other readers.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return errRuns
+		return copier.ErrInUse
 	} else if err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}

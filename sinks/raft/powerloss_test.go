@@ -76,7 +76,7 @@ func (p *powerLoss) run(dir string) (o Options, ops []string, ended bool, err er
 				p.loaded = append(p.loaded, data)
 			}
 			if err == nil {
-				err = s.Commit(context.Background(), "run-1")
+				err = commit(context.Background(), s)
 			}
 			_ = s.Close(err != nil && !complete) // fails without power, and is a warning at best
 		}

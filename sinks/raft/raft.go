@@ -9,7 +9,8 @@
 //
 // Everything is written and synced in <path>/.dyn2raft first. Then raft/ and
 // node-id are moved into place, and at last vault.db: its rename is the one
-// moment in which the copy becomes a Vault's directory. A run that ends before
+// moment in which the copy becomes a Vault's directory. From then on a record in
+// <path>/.dyn2raft says in which state it is. A run that ends before
 // it, however it ends, leaves nothing that a Vault would open; what a killed
 // run did leave is removed by the next one, but for the work directory, in
 // which the engine keeps what it has read.
@@ -20,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -280,13 +282,10 @@ func (s *Sink) names() []string {
 	return []string{raftName, vaultDBName}
 }
 
-// Commit puts what Load wrote in place. When it fails it takes back what it
-// had placed. Where even that fails the error says so, and the record in the
-// staging directory lets the next run finish the work. Where a Vault runs on it
-// by then, it stays, and that it may not outlast a loss of power is a warning. An
-// error wraps [copier.ErrDestination], or a context's error when nothing was done
-// yet.
-func (s *Sink) Commit(ctx context.Context, runID string) error {
+// PrepareCommit puts all in place but vault.db, without which there is nothing
+// that a Vault would take for its data, and makes it durable. An error wraps
+// [copier.ErrDestination], or a context's error when nothing was done yet.
+func (s *Sink) PrepareCommit(ctx context.Context, runID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -306,56 +305,87 @@ func (s *Sink) Commit(ctx context.Context, runID string) error {
 	if err := s.writeRecord(r); err != nil {
 		return s.fail("write "+s.stage(recordName), err)
 	}
-	placed, err := s.place()
-	if err != nil {
-		switch back := s.takeBack(placed); {
+	if err := s.placeAllBut(vaultDBName); err != nil {
+		return errors.Join(err, s.Rollback())
+	}
+	return nil
+}
+
+// placeAllBut moves the staged names into place, but for one.
+func (s *Sink) placeAllBut(last string) error {
+	for _, name := range s.names() {
+		if name == last {
+			continue
+		}
+		if err := s.disk.Place(s.stage(name), s.dest(name)); err != nil {
+			return s.fail("put "+name+" in place", err)
+		}
+	}
+	// The rest must be on disk before vault.db can be: after a loss of power
+	// either all of it is there, or no vault.db.
+	if err := s.disk.Sync(s.opts.Path); err != nil {
+		return s.fail("sync "+s.opts.Path, err)
+	}
+	return nil
+}
+
+// Commit renames vault.db into place and syncs the directory. When it fails it
+// takes back what is in place. Where even that fails the error says so, and the
+// record in the staging directory lets the next run finish the work. Where a
+// Vault runs on it by then, it stays, and that it may not outlast a loss of power
+// is a warning. An error wraps [copier.ErrDestination].
+func (s *Sink) Commit(context.Context) error {
+	if err := s.disk.Place(s.stage(vaultDBName), s.dest(vaultDBName)); err != nil {
+		return errors.Join(s.fail("put "+vaultDBName+" in place", err), s.Rollback())
+	}
+	if err := s.disk.Sync(s.opts.Path); err != nil {
+		switch back := s.Rollback(); {
 		case back == nil:
-			return err
-		case errors.Is(back, errRuns): // all is in place, and in use
+			return s.fail("sync "+s.opts.Path, err)
+		case errors.Is(back, copier.ErrInUse): // all is in place
 			s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
 				"a Vault has started on the copy already, so it stays in place, but that it does is not certain to outlast a loss of power: %v; look after the disk (dmesg), and move this node's data to another one", err)})
 		default:
-			s.keepStaging = true
-			return s.fail("commit", errors.Join(err, fmt.Errorf("take back what was placed: %w", back)))
+			return errors.Join(s.fail("sync "+s.opts.Path, err), back)
 		}
 	}
 	s.loaded, s.committed = false, true
 	return nil
 }
 
-// place moves the staged names into place and returns those that it moved.
-func (s *Sink) place() (placed []string, err error) {
-	for _, name := range s.names() {
-		if name == vaultDBName {
-			// The rest must be on disk before vault.db can be: after a loss
-			// of power either all of it is there, or no vault.db.
-			if err := s.disk.Sync(s.opts.Path); err != nil {
-				return placed, s.fail("sync "+s.opts.Path, err)
-			}
-		}
-		if err := s.disk.Place(s.stage(name), s.dest(name)); err != nil {
-			return placed, s.fail("put "+name+" in place", err)
-		}
-		placed = append(placed, name)
+// Mark implements [copier.Sink] with a line in the record.
+func (s *Sink) Mark(state copier.CommitState) error {
+	r, err := s.readRecord()
+	if err == nil && r == nil {
+		err = fs.ErrNotExist
 	}
-	if err := s.disk.Sync(s.opts.Path); err != nil {
-		return placed, s.fail("sync "+s.opts.Path, err)
+	if err == nil {
+		r.State = state
+		err = s.writeRecord(*r)
 	}
-	return placed, nil
+	if err != nil {
+		return s.fail("write "+s.stage(recordName), err)
+	}
+	return nil
 }
 
-// takeBack undoes place, in the opposite order. It takes nothing from a Vault that
-// has started meanwhile: vault.db comes first.
-func (s *Sink) takeBack(placed []string) error {
-	for _, name := range slices.Backward(placed) {
-		move := s.moveBack
-		if name == vaultDBName {
-			move = func(string) error { return s.takeBackVaultDB() }
+// Rollback undoes Commit and PrepareCommit, in the opposite order. It takes
+// nothing from a Vault that has started meanwhile: vault.db comes first. It is as
+// good for what a killed run has put in place.
+func (s *Sink) Rollback() error {
+	for _, name := range slices.Backward(s.names()) {
+		placed, err := s.wasMoved(name)
+		if err == nil && placed && name == vaultDBName {
+			err = s.takeBackVaultDB()
+		} else if err == nil && placed {
+			err = s.moveBack(name)
 		}
-		if err := move(name); err != nil {
-			return err
+		if err != nil {
+			s.keepStaging = !errors.Is(err, copier.ErrInUse)
+			return s.fail("take back "+s.dest(name), err)
 		}
 	}
+	s.loaded, s.committed = false, false
 	return nil
 }
 

@@ -128,13 +128,21 @@ func runAndKeep(o Options, entries []copier.Entry, before func(string) error, ke
 		stats, err = s.Load(ctx, &sliceStream{entries: entries, before: before})
 	}
 	if err == nil {
-		err = s.Commit(ctx, "run-1")
+		err = commit(ctx, s)
 	}
 	closeErr := s.Close(keep && err != nil)
 	if err == nil && closeErr != nil {
 		err = errors.Join(errCleanUp, closeErr)
 	}
 	return stats, err
+}
+
+// commit puts what was loaded in place.
+func commit(ctx context.Context, s *Sink) error {
+	if err := s.PrepareCommit(ctx, "run-1"); err != nil {
+		return err
+	}
+	return s.Commit(ctx)
 }
 
 func names(t testing.TB, dir string) []string {
@@ -605,7 +613,7 @@ func TestPrepareRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { db.Close() })
-		}, copier.ErrLocked, "the complete copy of run run-9"},
+		}, copier.ErrLocked, "run run-9 put it there"},
 		"another node-id":        {file(nodeIDName, "node-2"), copier.ErrDestination, `"node-2"`},
 		"node-id with a newline": {file(nodeIDName, "node-1\n"), copier.ErrDestination, `"node-1\n"`},
 		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "rm "},
@@ -667,7 +675,7 @@ func TestSecondRunIsRefused(t *testing.T) {
 	if _, err := first.Load(context.Background(), &sliceStream{entries: entries}); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Commit(context.Background(), "run-1"); err != nil {
+	if err := commit(context.Background(), first); err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Close(false); err != nil {
@@ -797,7 +805,7 @@ func TestCommitRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := names(t, o.Path)
-			if err := s.Commit(ctx, "run-1"); !errors.Is(err, copier.ErrDestination) {
+			if err := commit(ctx, s); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit returns %v", err)
 			}
 			if err := s.Close(false); err != nil {
@@ -944,7 +952,7 @@ func TestLoadErrors(t *testing.T) {
 			if c.want != copier.ErrDestination && errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Load blames the destination: %v", err)
 			}
-			if err := s.Commit(context.Background(), "run-1"); !errors.Is(err, copier.ErrDestination) {
+			if err := commit(context.Background(), s); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit after a failed Load returns %v", err)
 			}
 			if err := s.Close(false); err != nil {

@@ -28,6 +28,9 @@ type record struct {
 	// NodeID is the content of the node-id file that the run made; empty if
 	// it made none.
 	NodeID string `json:"node_id,omitempty"`
+	// State is how far the result came once it was in place; empty is
+	// unconfirmed.
+	State copier.CommitState `json:"state,omitempty"`
 }
 
 // writeRecord writes the record durably, and whole or not at all.
@@ -58,26 +61,22 @@ func (s *Sink) readRecord() (*record, error) {
 	return &r, nil
 }
 
-// completedBy returns the id of the run that put the vault.db there, if its
-// record is still there to tell. The vault.db is that run's if it is no longer
-// in the staging directory, or if it is there under a second name because the
-// run ended between link and unlink. Otherwise somebody else made it.
-func (s *Sink) completedBy() string {
+// placedBy returns the record of the run that put the vault.db there, if it is
+// still there to tell. The vault.db is that run's if it is no longer in the
+// staging directory, or if it is there under a second name because the run ended
+// between link and unlink. Otherwise somebody else made it.
+func (s *Sink) placedBy() *record {
 	r, err := s.readRecord()
 	if err != nil || r == nil {
-		return ""
+		return nil
 	}
-	staged, err := os.Lstat(s.stage(vaultDBName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return r.RunID
+	if placed, err := s.wasMoved(vaultDBName); err != nil || !placed {
+		return nil
 	}
-	if err != nil {
-		return ""
+	if r.State == "" {
+		r.State = copier.Unconfirmed
 	}
-	if placed, err := os.Lstat(s.dest(vaultDBName)); err == nil && os.SameFile(staged, placed) {
-		return r.RunID
-	}
-	return ""
+	return r
 }
 
 // recoverCommit removes what a run that was killed during its commit had put
@@ -127,15 +126,16 @@ func (s *Sink) recoverCommit() error {
 	return nil
 }
 
-// wasMoved tells whether a name is in place and no longer aside.
+// wasMoved reports whether a name is in place and no longer aside, or aside as a
+// second name of the same file only.
 func (s *Sink) wasMoved(name string) (bool, error) {
-	aside, err := durable.Exists(s.stage(name))
-	if err != nil {
+	aside, err := os.Lstat(s.stage(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, s.fail("look at "+s.stage(name), err)
 	}
-	placed, err := durable.Exists(s.dest(name))
-	if err != nil {
+	placed, err := os.Lstat(s.dest(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, s.fail("look at "+s.dest(name), err)
 	}
-	return placed && !aside, nil
+	return placed != nil && (aside == nil || os.SameFile(aside, placed)), nil
 }

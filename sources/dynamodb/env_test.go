@@ -49,6 +49,7 @@ type env struct {
 var shortTiming = timing{
 	lease: 1500 * time.Millisecond,
 	renew: 80 * time.Millisecond,
+	late:  time.Second,
 	retry: 15 * time.Millisecond,
 	watch: 500 * time.Millisecond,
 	hold:  120 * time.Millisecond,
@@ -59,6 +60,7 @@ var shortTiming = timing{
 var localTiming = timing{
 	lease: 10 * time.Second,
 	renew: 400 * time.Millisecond,
+	late:  2 * time.Second,
 	retry: 100 * time.Millisecond,
 	watch: 6 * time.Second,
 	hold:  500 * time.Millisecond,

@@ -11,9 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -24,6 +26,7 @@ import (
 type timing struct {
 	lease time.Duration // how long a leader lock is good for
 	renew time.Duration // how often its holder renews it
+	late  time.Duration // how late the answer to a renewal may come that a commit relies on
 	retry time.Duration // how often one who waits looks at it
 	watch time.Duration // how long an unexpired lock is watched for a renewal
 	hold  time.Duration // how long a lock that somebody left is held before the first read
@@ -36,6 +39,7 @@ type timing struct {
 var vaultTiming = timing{
 	lease: 15 * time.Second,
 	renew: 5 * time.Second,
+	late:  5 * time.Second,
 	retry: time.Second,
 	watch: 20 * time.Second,
 	hold:  30 * time.Second,
@@ -134,7 +138,9 @@ func (l leaderLock) holder() string {
 //     by our clock is watched for 20 s, longer than a lease, one that has for
 //     11 s, longer than two renewals, and either is refused if it changes.
 //     Where that proves nothing, because the leader is or may be elected
-//     elsewhere, Options.Stopped is asked. Until here nothing is written.
+//     elsewhere, Options.Stopped is asked, and always where the table has
+//     replicas in other regions, in which its locks do not hold. Until here
+//     nothing is written.
 //   - It puts the entry core/migration, on which a starting Vault refuses to
 //     start, on the condition that there is none.
 //   - It takes the leader lock on the condition that it is as it was seen,
@@ -428,13 +434,23 @@ func (s *Source) doubt(ctx context.Context, leader leaderLock) (string, error) {
 	return "", nil
 }
 
-// askStopped asks whether all Vaults are stopped, if there is a doubt.
+// ErrReplicated is returned, together with ErrNotStopped, for a global table: a
+// lock is put by condition in one region, and a Vault in another one does not
+// see it in time.
+var ErrReplicated = errors.New("the table has replicas in other regions, and locks do not hold across regions")
+
+// askStopped asks whether all Vaults are stopped, if there is a doubt. Of a global
+// table there always is.
 func (s *Source) askStopped(ctx context.Context, doubt string) error {
-	if doubt == "" {
+	why := errors.New(doubt)
+	switch {
+	case len(s.replicas) > 0:
+		why = fmt.Errorf("%w (%s)", ErrReplicated, strings.Join(s.replicas, ", "))
+	case doubt == "":
 		return nil
 	}
 	if s.opts.Stopped != nil {
-		ok, err := s.opts.Stopped(ctx, doubt)
+		ok, err := s.opts.Stopped(ctx, why.Error())
 		if err != nil {
 			return err
 		}
@@ -442,7 +458,7 @@ func (s *Source) askStopped(ctx context.Context, doubt string) error {
 			return nil
 		}
 	}
-	return s.locked("look for a running Vault", fmt.Errorf("%w: %s", ErrNotStopped, doubt), "stop every Vault that uses the table, and say so")
+	return s.locked("look for a running Vault", fmt.Errorf("%w: %w", ErrNotStopped, why), "stop every Vault that uses the table, and say so")
 }
 
 // A lease is the two locks of one run.
@@ -454,8 +470,9 @@ type lease struct {
 	found    leaderLock // what it goes back to
 	lost     func(error)
 
-	migration []byte // the value of our migration lock, once taken
-	leader    bool   // the leader lock was taken
+	migration []byte       // the value of our migration lock, once taken
+	leader    bool         // the leader lock was taken
+	ahead     atomic.Int64 // by how much the service's clock is ahead of ours, at least, in ns
 	stop      context.CancelFunc
 	renewing  sync.WaitGroup
 }
@@ -510,7 +527,7 @@ func (l *lease) takeLeader(ctx context.Context) error {
 	values := map[string]types.AttributeValue{
 		":value":    &types.AttributeValueMemberB{Value: []byte(holderPrefix + l.run)},
 		":identity": &types.AttributeValueMemberB{Value: l.identity},
-		":expires":  l.expires(),
+		":expires":  expiresAt(l.expiry()),
 	}
 	update := "SET #value = :value, #identity = :identity, #expires = :expires"
 	if l.found == nil {
@@ -528,7 +545,7 @@ func (l *lease) takeLeader(ctx context.Context) error {
 	l.leader = true // also where the answer is lost
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
-	err := l.update(wctx, update, l.seen.asSeen(names, values), names, values)
+	_, err := l.update(wctx, leaderLockKey, update, l.seen.asSeen(names, values), names, values)
 	there, failed := conditionFailed(err)
 	switch {
 	case err == nil:
@@ -594,9 +611,11 @@ func (l leaderLock) asSeen(names map[string]string, values map[string]types.Attr
 	return as("identity", attrIdentity) + " AND " + as("expires", attrExpires)
 }
 
-func (l *lease) update(ctx context.Context, update, cond string, names map[string]string, values map[string]types.AttributeValue) error {
-	path, key := KeyItem(leaderLockKey)
-	_, err := l.s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+// update writes to one of the two locks by condition, and learns what time the
+// service has.
+func (l *lease) update(ctx context.Context, vaultKey, update, cond string, names map[string]string, values map[string]types.AttributeValue) (at time.Time, err error) {
+	path, key := KeyItem(vaultKey)
+	out, err := l.s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:                 &l.s.opts.Table,
 		Key:                       itemKey(path, key),
 		UpdateExpression:          &update,
@@ -606,11 +625,25 @@ func (l *lease) update(ctx context.Context, update, cond string, names map[strin
 
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
-	return err
+	if err != nil {
+		return at, err
+	}
+	at, _ = awsmiddleware.GetServerTime(out.ResultMetadata) // zero where it sends none
+	if !at.IsZero() {
+		l.ahead.Store(int64(max(time.Until(at), 0)))
+	}
+	return at, nil
 }
 
-func (l *lease) expires() types.AttributeValue {
-	return &types.AttributeValueMemberN{Value: strconv.FormatInt(time.Now().Add(l.s.timing.lease).UnixNano(), 10)}
+// expiry is when a lock expires that is renewed now, by the clock that is
+// ahead, ours or the service's: that of a virtual machine which was paused may
+// be behind, and Vaults would find a lock of its making expired at once.
+func (l *lease) expiry() time.Time {
+	return time.Now().Add(time.Duration(l.ahead.Load()) + l.s.timing.lease)
+}
+
+func expiresAt(t time.Time) types.AttributeValue {
+	return &types.AttributeValueMemberN{Value: strconv.FormatInt(t.UnixNano(), 10)}
 }
 
 // startRenewing keeps the leader lock ours until stop is called.
@@ -633,7 +666,7 @@ func (l *lease) startRenewing(ctx context.Context) {
 			case err == nil:
 				failing = time.Time{}
 			case failed:
-				l.lost(l.lostLeader(there))
+				l.lost(l.s.lostLeader(there))
 				return
 			default:
 				// The next tick tries again. If somebody takes the lock in
@@ -665,48 +698,85 @@ func (l *lease) renew(ctx context.Context) error {
 
 // extend lets our leader lock expire later.
 func (l *lease) extend(ctx context.Context) error {
-	return l.update(ctx, "SET #expires = :expires", "#identity = :identity",
+	_, err := l.keep(ctx)
+	return err
+}
+
+// keep is extend, and reports whether the lock is good for long enough: the
+// answer came soon, by a clock that goes on while the machine sleeps, and by the
+// service's clock the lock does not expire before a renewal is due.
+func (l *lease) keep(ctx context.Context) (fresh bool, err error) {
+	sent, expiry := l.s.boot(), l.expiry()
+	at, err := l.update(ctx, leaderLockKey, "SET #expires = :expires", "#identity = :identity",
 		map[string]string{"#expires": attrExpires, "#identity": attrIdentity},
 		map[string]types.AttributeValue{
-			":expires":  l.expires(),
+			":expires":  expiresAt(expiry),
 			":identity": &types.AttributeValueMemberB{Value: l.identity},
 		})
+	t := l.s.timing
+	return err == nil && l.s.boot()-sent < t.late && (at.IsZero() || expiry.Sub(at) >= t.lease-t.late), err
 }
 
 // lostLeader is the error of a run whose leader lock is not its own any more.
-func (l *lease) lostLeader(there leaderLock) error {
+func (s *Source) lostLeader(there leaderLock) error {
 	what := fmt.Errorf("%w: the lock %s was removed", ErrVaultRunning, leaderLockKey)
 	if there != nil {
 		what = fmt.Errorf("%w: %s, took the lock %s", ErrVaultRunning, there.holder(), leaderLockKey)
 	}
-	return l.s.locked("hold the leader lock", fmt.Errorf("%w from this run, so what was read may have changed since", what),
+	return s.locked("hold the leader lock", fmt.Errorf("%w from this run: %w since it was read", what, copier.ErrMoved),
 		"stop every Vault that uses the table, then run the same command again")
 }
 
-// Check implements [copier.Lease].
+// lostMigration is the error of a run whose migration lock is not there any more.
+func (s *Source) lostMigration() error {
+	return s.locked("hold the migration lock", fmt.Errorf("somebody removed it, so that a Vault may have been started: %w since it was read", copier.ErrMoved),
+		"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
+}
+
+// freshTries is how often Check asks until an answer comes soon enough.
+const freshTries = 3
+
+// ErrLate is returned by a lease's Check where the answers come so late that
+// nobody can tell whether the lock is held by now.
+var ErrLate = errors.New("the answer comes so late that the leader lock may have expired since")
+
+// Check implements [copier.Lease]: it looks whether the table is still the same,
+// and writes to both locks, on the condition that they are ours. The leader lock
+// comes last, and is then good for 10 s or more. Clocks can only make it ask again: what the service answers decides.
 func (l *lease) Check(ctx context.Context) error {
-	now, err := l.s.readLeader(ctx)
-	if err != nil {
+	if err := l.s.sameTable(ctx); err != nil {
 		return err
 	}
-	if !now.held(l.identity) {
-		return l.lostLeader(now)
+	value := &types.AttributeValueMemberB{Value: l.migration}
+	_, err := l.update(ctx, migrationLockKey, "SET #value = :value", "#value = :value",
+		map[string]string{"#value": attrValue}, map[string]types.AttributeValue{":value": value})
+	if _, failed := conditionFailed(err); failed {
+		return l.s.lostMigration()
+	} else if err != nil {
+		return l.s.fail(ctx, "UpdateItem", err)
 	}
-	item, err := l.s.getItem(ctx, migrationLockKey)
-	if err != nil {
-		return err
+	for range freshTries {
+		fresh, err := l.keep(ctx)
+		there, failed := conditionFailed(err)
+		switch {
+		case failed:
+			return l.s.lostLeader(there)
+		case err != nil:
+			return l.s.fail(ctx, "UpdateItem", err)
+		case fresh:
+			return nil
+		}
 	}
-	if item == nil || !bytes.Equal(binaryOf(item[attrValue]), l.migration) {
-		return l.s.locked("hold the migration lock", errors.New("somebody removed it, so that a Vault may have been started, and what was read may have changed since"),
-			"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
-	}
-	return l.s.sameTable(ctx)
+	return &copier.Error{Kind: copier.ErrSource, Op: "hold the leader lock", Err: ErrLate,
+		Hint: "check this machine's clock and the network: a renewal must be answered within seconds"}
 }
 
 // Release implements [copier.Lease]. The leader lock goes back to what was
 // found. Where Options.KeepLocked is set, a complete copy leaves the migration
 // lock. A run that will be resumed leaves both: they are known by its id, and
-// the leader lock expires by itself.
+// the leader lock expires by itself. Each lock is given back on the condition
+// that it is ours. Where the leader lock of a complete copy is not, the migration
+// lock stays.
 func (l *lease) Release(ctx context.Context, end copier.End) error {
 	if l.stop != nil {
 		l.stop()
@@ -719,17 +789,20 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 	if l.leader {
 		errs = append(errs, l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
 	}
-	if l.migration != nil && !(end == copier.EndComplete && l.s.opts.KeepLocked) && (errors.Join(errs...) == nil || ctx.Err() == nil) {
-		errs = append(errs, l.s.deleteMigration(ctx, l.migration))
+	err := errors.Join(errs...)
+	stays := end == copier.EndComplete && (l.s.opts.KeepLocked || errors.Is(err, copier.ErrMoved))
+	if l.migration != nil && !stays && (err == nil || ctx.Err() == nil) {
+		errs = append(errs, l.s.deleteMigration(ctx, &types.AttributeValueMemberB{Value: l.migration}))
 	}
 	return l.s.released(errs...)
 }
 
-// released wraps the errors of giving locks back, if there are any.
+// released wraps the errors of giving locks back, if there are any. A lock that
+// is somebody else's by now is not ours to give back.
 func (s *Source) released(errs ...error) error {
 	err := errors.Join(errs...)
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, copier.ErrMoved) {
+		return err
 	}
 	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err),
 		Hint: "until they are released no Vault starts on the table: run this command once with -reset"}
@@ -761,11 +834,11 @@ func (s *Source) unlockMigration(ctx context.Context, runID string) error {
 	if err != nil || !putBy(item, runID) {
 		return err
 	}
-	return s.deleteMigration(ctx, binaryOf(item[attrValue]))
+	return s.deleteMigration(ctx, item[attrValue])
 }
 
-// restoreLeader leaves the leader lock as it was found, if it has the given
-// identity; if it has not, it is not ours to change.
+// restoreLeader leaves the leader lock as it was found, on the condition that it
+// has the given identity. Where it has not, the error wraps [copier.ErrMoved].
 func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValue, found leaderLock) error {
 	path, key := KeyItem(leaderLockKey)
 	names := map[string]string{"#identity": attrIdentity}
@@ -778,11 +851,10 @@ func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValu
 			ConditionExpression:       aws.String(ours),
 			ExpressionAttributeNames:  names,
 			ExpressionAttributeValues: values,
+
+			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 		})
-		if _, failed := conditionFailed(err); err == nil || failed {
-			return nil
-		}
-		return s.fail(ctx, "DeleteItem", err)
+		return s.gaveBackLeader(ctx, "DeleteItem", err, found)
 	}
 	names["#found"] = attrFound
 	set, remove := []string{}, []string{"#found"}
@@ -807,33 +879,63 @@ func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValu
 		ConditionExpression:       aws.String(ours),
 		ExpressionAttributeNames:  names,
 		ExpressionAttributeValues: values,
+
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
-	if _, failed := conditionFailed(err); err == nil || failed {
-		return nil
-	}
-	return s.fail(ctx, "UpdateItem", err)
+	return s.gaveBackLeader(ctx, "UpdateItem", err, found)
 }
 
-// deleteMigration deletes the migration lock if it has the given value.
-func (s *Source) deleteMigration(ctx context.Context, value []byte) error {
-	path, key := KeyItem(migrationLockKey)
-	_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName:                 &s.opts.Table,
-		Key:                       itemKey(path, key),
-		ConditionExpression:       aws.String("#value = :value"),
-		ExpressionAttributeNames:  map[string]string{"#value": attrValue},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":value": &types.AttributeValueMemberB{Value: value}},
-	})
-	if _, failed := conditionFailed(err); err == nil || failed {
-		return nil // where the condition failed, somebody reset it
+// gaveBackLeader is the error of the request that has left the leader lock as it
+// was found. A request that was tried again fails where the first try has had
+// its effect, and its answer was lost.
+func (s *Source) gaveBackLeader(ctx context.Context, action string, err error, found leaderLock) error {
+	there, failed := conditionFailed(err)
+	switch {
+	case failed && errors.As(err, new(*triedBeforeError)) && there.sameAs(found):
+		return nil
+	case failed:
+		return s.lostLeader(there)
+	case err != nil:
+		return s.fail(ctx, action, err)
 	}
-	return s.fail(ctx, "DeleteItem", err)
+	return nil
+}
+
+// deleteMigration deletes the migration lock on the condition that it has the
+// given value, or none where that is nil. Where it has not, the error wraps
+// [copier.ErrMoved].
+func (s *Source) deleteMigration(ctx context.Context, value types.AttributeValue) error {
+	path, key := KeyItem(migrationLockKey)
+	in := &dynamodb.DeleteItemInput{
+		TableName:                &s.opts.Table,
+		Key:                      itemKey(path, key),
+		ConditionExpression:      aws.String("attribute_not_exists(#value)"),
+		ExpressionAttributeNames: map[string]string{"#value": attrValue},
+
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	}
+	if value != nil {
+		in.ConditionExpression = aws.String("#value = :value")
+		in.ExpressionAttributeValues = map[string]types.AttributeValue{":value": value}
+	}
+	_, err := s.client.DeleteItem(ctx, in)
+	there, failed := conditionFailed(err)
+	switch {
+	case failed && errors.As(err, new(*triedBeforeError)) && there == nil:
+		return nil // as in gaveBackLeader
+	case failed:
+		return s.lostMigration()
+	case err != nil:
+		return s.fail(ctx, "DeleteItem", err)
+	}
+	return nil
 }
 
 // Reset removes the migration lock, whoever left it, as `vault operator
 // migrate -reset` does, and our own leader lock, and returns what it removed.
 // A lock whose run is still renewing it is refused with [copier.ErrLocked]; a
-// leader lock that is a Vault's is left alone.
+// leader lock that is a Vault's is left alone. An error wraps [copier.ErrMoved]
+// where a lock became somebody else's at this moment.
 func (s *Source) Reset(ctx context.Context) ([]string, error) {
 	var freed []string
 	leader, err := s.readLeader(ctx)
@@ -856,11 +958,8 @@ func (s *Source) Reset(ctx context.Context) ([]string, error) {
 		return freed, err
 	}
 	if item != nil {
-		path, key := KeyItem(migrationLockKey)
-		if _, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-			TableName: &s.opts.Table, Key: itemKey(path, key),
-		}); err != nil {
-			return freed, s.fail(ctx, "DeleteItem", err)
+		if err := s.deleteMigration(ctx, item[attrValue]); err != nil {
+			return freed, err
 		}
 		freed = append(freed, migrationLockKey)
 	}

@@ -444,7 +444,7 @@ var lockCases = map[string]func(*env){
 			if len(h.lost) != 0 {
 				e.Errorf("lost was called again: %v", <-h.lost)
 			}
-			e.ok(h.Release(e.Context(), copier.EndFailed))
+			wantError(e, h.Release(e.Context(), copier.EndFailed), copier.ErrMoved, "core/_lock", "stop every Vault")
 			e.unlocked(thief)
 			e.del("core/_lock")
 		}
@@ -459,13 +459,53 @@ var lockCases = map[string]func(*env){
 				e.put(other)
 			}
 			wantError(e, h.Check(e.Context()), copier.ErrLocked, "migration lock", "")
-			e.ok(h.Release(e.Context(), copier.EndFailed))
+			wantError(e, h.Release(e.Context(), copier.EndFailed), copier.ErrMoved, "migration lock", "every Vault is stopped")
 			e.leaderIs(nil)
 			if got := e.get("core/migration"); !reflect.DeepEqual(got, other) {
 				e.Errorf("the migration lock is now %v, expected %v", got, other)
 			}
 			e.del("core/migration")
 		}
+	},
+	"a complete copy whose locks are not its own": func(e *env) { // the source stays locked, as far as it is
+		for _, lost := range []string{"core/_lock", "core/migration"} {
+			s, _ := e.source(ha)
+			h := e.lock(s, "run-1")
+			e.ok(h.Check(e.Context()))
+			h.kill()
+			migration := e.get("core/migration")
+			if lost == "core/_lock" {
+				e.put(vaultLock("v2", time.Now().Add(time.Hour), nil))
+			} else {
+				e.del(lost)
+			}
+			err := h.Release(e.Context(), copier.EndComplete)
+			if !errors.Is(err, copier.ErrMoved) || !errors.Is(err, copier.ErrLocked) || errors.Is(err, copier.ErrNotReleased) {
+				e.Errorf("without its %s: %v", lost, err)
+			}
+			if lost == "core/_lock" {
+				if got := e.get("core/migration"); !reflect.DeepEqual(got, migration) {
+					e.Errorf("the migration lock is now %v", got)
+				}
+			}
+			e.del("core/_lock")
+			e.del("core/migration")
+		}
+	},
+	"check renews": func(e *env) {
+		s, _ := e.source(ha)
+		h := e.lock(s, "run-1")
+		h.kill()
+		before, migration := e.get("core/_lock"), e.get("core/migration")
+		e.ok(h.Check(e.Context()))
+		if reflect.DeepEqual(e.get("core/_lock"), before) {
+			e.Error("the leader lock was not renewed")
+		}
+		if got := e.get("core/migration"); !reflect.DeepEqual(got, migration) {
+			e.Errorf("the migration lock is now %v", got)
+		}
+		e.ok(h.Release(e.Context(), copier.EndComplete))
+		e.unlocked(nil)
 	},
 	"keep locked": func(e *env) {
 		was := vaultLock("v1", time.Now().Add(-time.Hour), nil)
@@ -524,7 +564,7 @@ var lockCases = map[string]func(*env){
 				e.Errorf("freed %q where nothing was locked", freed)
 			}
 			e.unlocked(was)
-			e.ok(h.Release(e.Context(), copier.EndFailed)) // it comes back from the dead
+			wantError(e, h.Release(e.Context(), copier.EndFailed), copier.ErrMoved, "core/_lock", "") // it comes back from the dead
 			e.unlocked(was)
 		}
 	},
@@ -1159,4 +1199,81 @@ func lostDuringHold(t *testing.T) {
 	_, err := s.Lock(ctx, "run-1", false, func(err error) { cancel(err) })
 	wantError(t, err, ErrVaultRunning, "leader-v1", "stop every Vault")
 	e.unlocked(thief)
+}
+
+// TestLateAnswers: the answer to a renewal that comes late, by a clock that goes
+// on while the machine sleeps, is not relied on; one that comes in time is.
+func TestLateAnswers(t *testing.T) {
+	t.Parallel()
+	for late, want := range map[int]error{0: nil, 2: nil, 3: ErrLate} {
+		e := newEnv(t)
+		s, _ := e.source(ha)
+		h := e.lock(s, "run-1")
+		h.kill()
+		var clock time.Duration
+		asked := 0
+		s.boot = func() time.Duration {
+			if asked++; asked%2 == 0 && asked/2 <= late { // behind the answer
+				clock += s.timing.late
+			}
+			return clock
+		}
+		if err := h.Check(t.Context()); !errors.Is(err, want) || want == nil && err != nil {
+			t.Errorf("%d late answers: %v", late, err)
+		}
+		e.ok(h.Release(t.Context(), copier.EndComplete))
+		e.unlocked(nil)
+	}
+}
+
+// TestClockBehind: where this machine's clock is behind the service's, as that of
+// a virtual machine that was paused may be, a lock that is renewed is good for a
+// whole lease all the same.
+func TestClockBehind(t *testing.T) {
+	t.Parallel()
+	const behind = 10 * time.Minute
+	srv := dynamotest.NewServer(dynamotest.Options{Clock: behind})
+	t.Cleanup(srv.Close)
+	e := &env{T: t, url: srv.URL, table: "vault", srv: srv, db: srv.Client(), timing: shortTiming}
+	e.ok(srv.CreateVaultTable(e.table))
+	s, _ := e.source(ha)
+	h := e.lock(s, "run-1")
+	e.ok(h.Check(t.Context()))
+	expiry, ok := leaderLock(e.get("core/_lock")).expiry()
+	if left := time.Until(expiry) - behind; !ok || left < s.timing.lease-2*time.Second || left > s.timing.lease {
+		t.Errorf("by the service's clock the lock is good for %v", left)
+	}
+	e.ok(h.Release(t.Context(), copier.EndComplete))
+	e.unlocked(nil)
+}
+
+// TestReplicas: of a global table somebody must say that every Vault is stopped,
+// whatever its locks tell. A process that is killed has said it for those that
+// resume it, as long as its migration lock is there.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{Replicas: []string{"eu-west-1", "ap-east-1"}}))
+	prepared := func(opts ...func(*Options)) *Source {
+		s, _ := e.source(append(opts, ha)...)
+		_, err := s.Prepare(t.Context())
+		e.ok(err)
+		return s
+	}
+	for _, was := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Minute), nil)} {
+		if was != nil {
+			e.put(was)
+		}
+		_, err := e.tryLock(t.Context(), prepared(), "run-1")
+		wantError(t, err, ErrReplicated, "ap-east-1, eu-west-1", "say so")
+		wantError(t, err, ErrNotStopped, "", "")
+		e.unlocked(was)
+		e.lock(prepared(stopped(true, nil)), "run-1").kill()
+		asked := errors.New("this was said before")
+		e.lock(prepared(stopped(false, asked)), "run-1").kill()
+		e.del("core/migration")
+		_, err = e.tryLock(t.Context(), prepared(), "run-1")
+		wantError(t, err, ErrReplicated, "", "")
+		e.unlocked(was)
+	}
 }

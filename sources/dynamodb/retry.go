@@ -100,6 +100,12 @@ var _ middleware.InitializeMiddleware = (*retrier)(nil)
 
 func (*retrier) ID() string { return "dyn2raft:Retry" }
 
+// A triedBeforeError is the error of a request of which an earlier try may have
+// had its effect: its answer was lost.
+type triedBeforeError struct{ error }
+
+func (e *triedBeforeError) Unwrap() error { return e.error }
+
 // A gaveUpError is the last error of a request that was given up.
 type gaveUpError struct {
 	tries   int
@@ -180,6 +186,9 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 			made.throttled++
 			r.throttled()
 		case !r.worthAnother(err):
+			if made.failed-made.throttled > 1 {
+				err = &triedBeforeError{err}
+			}
 			return out, meta, err
 		case isUndecoded(err) && undecoded >= mostUndecoded:
 			return out, meta, &gaveUpError{tries: int(made.failed), prepare: few, err: err}

@@ -107,6 +107,10 @@ type Source struct {
 	creds  *credentialsLoader
 	info   copier.SourceInfo
 	timing timing
+	// replicas are the other regions of a global table.
+	replicas []string
+	// boot is the time since the machine was started, sleep included.
+	boot func() time.Duration
 	// retrier and capacity decide when a request is sent, and sent again.
 	retrier  *retrier
 	capacity *bucket
@@ -152,7 +156,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err, Hint: opts.Hint(err)}
 	}
-	s := &Source{opts: opts, timing: vaultTiming, creds: &credentialsLoader{chain: cfg.Credentials}}
+	s := &Source{opts: opts, timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
 		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
 			if opts.Credentials != nil {
@@ -272,6 +276,7 @@ func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
 		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
 			Hint: "this is not a table of Vault's dynamodb storage: check table and region in storage_source, and AWS_DYNAMODB_TABLE"}
 	}
+	s.replicas = replicas(t)
 	s.info = copier.SourceInfo{
 		Name:  s.opts.Table,
 		ID:    aws.ToString(t.TableArn),

@@ -73,16 +73,22 @@ func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 	if t.StreamSpecification != nil && aws.ToBool(t.StreamSpecification.StreamEnabled) {
 		v.Stream = string(t.StreamSpecification.StreamViewType)
 	}
-	for _, r := range t.Replicas {
-		v.Replicas = append(v.Replicas, aws.ToString(r.RegionName))
-	}
-	slices.Sort(v.Replicas)
+	v.Replicas = replicas(t)
 	if at, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok {
 		if here, ok := awsmiddleware.GetResponseAt(out.ResultMetadata); ok {
 			v.Skew, v.Clock = here.Sub(at), true
 		}
 	}
 	return v, nil
+}
+
+// replicas are the other regions of a global table.
+func replicas(t *types.TableDescription) (regions []string) {
+	for _, r := range t.Replicas {
+		regions = append(regions, aws.ToString(r.RegionName))
+	}
+	slices.Sort(regions)
+	return regions
 }
 
 // few lets a request be tried for seconds only.
