@@ -33,6 +33,8 @@ type Expected struct {
 	NodeIDFile bool `json:"node_id_file,omitempty"`
 	// LogStore is "raft.db" or "wal"; where it is empty either will do.
 	LogStore string `json:"log_store,omitempty"`
+	// Unconfirmed is set of a copy that its source has not confirmed, see Manifest.
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Partial is set where StartKey left entries out, see Manifest.
 	Partial  bool   `json:"partial,omitempty"`
 	StartKey string `json:"start_key,omitempty"`
@@ -42,7 +44,7 @@ type Expected struct {
 func (m *Manifest) Expected() Expected {
 	d := m.Destination
 	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, NodeIDFile: d.NodeIDFile, LogStore: d.LogStore,
-		Partial: m.Partial, StartKey: m.StartKey}
+		Unconfirmed: m.State == copier.Unconfirmed, Partial: m.Partial, StartKey: m.StartKey}
 }
 
 // A PrefixCheck compares the entries under one first segment of the keys, such
@@ -67,6 +69,9 @@ type ManifestReport struct {
 	Start       time.Time     `json:"start"`
 	Duration    time.Duration `json:"duration_ns"`
 
+	// Unconfirmed is set where the source has not confirmed the copy: entries may
+	// be missing in the directory and in the manifest alike.
+	Unconfirmed bool `json:"unconfirmed"`
 	// Partial is set where the directory must hold a part of the source only,
 	// from StartKey on: no Vault may be started from it, be it equal or not.
 	Partial  bool   `json:"partial"`
@@ -90,10 +95,11 @@ type ManifestReport struct {
 	Complete bool `json:"complete"`
 }
 
-// Equal tells whether the directory holds the entries that it must hold, and
-// Raft stands where it must. It is false as long as that is not known.
+// Equal reports whether the directory holds the entries that it must hold, and
+// Raft stands where it must. It is false as long as that is not known, and of a
+// copy that is not confirmed.
 func (r *ManifestReport) Equal() bool {
-	return r.Complete && len(r.RaftDiffs) == 0 && !slices.ContainsFunc(r.Prefixes, func(p PrefixCheck) bool { return !p.Equal })
+	return !r.Unconfirmed && r.Complete && len(r.RaftDiffs) == 0 && !slices.ContainsFunc(r.Prefixes, func(p PrefixCheck) bool { return !p.Equal })
 }
 
 // OnlyNode reports whether nothing differs but the node's id or address. No Vault has
@@ -119,7 +125,7 @@ const (
 // error. Errors are those of [Digests]. The directory is only read, and no
 // Vault can start on it meanwhile.
 func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestReport, error) {
-	rep := &ManifestReport{Destination: path, Start: time.Now(), Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
+	rep := &ManifestReport{Destination: path, Start: time.Now(), Unconfirmed: want.Unconfirmed, Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	found, err := Digests(ctx, path)
 	rep.Raft, rep.Pages, rep.NotVault = found.Raft, found.Pages, found.NotVault

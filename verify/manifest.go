@@ -31,6 +31,9 @@ type Manifest struct {
 	// hexadecimal: a record in which one bit has changed is none. Write sets it.
 	SHA256 string `json:"sha256"`
 	Tool   Tool   `json:"tool"`
+	// State is [copier.Confirmed], or [copier.Unconfirmed] as long as the source
+	// has not confirmed the result: then it is not the record of a complete copy.
+	State copier.CommitState `json:"state"`
 	// RunID is the copy's id, Start when it was begun for the first time, End
 	// when its result was in place, and Resumed how often it was resumed.
 	RunID   string    `json:"run_id"`

@@ -12,6 +12,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
+	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -129,6 +130,9 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	m, err := verify.ReadManifest(file)
 	if err != nil {
 		return err
+	}
+	if m.State == copier.Unconfirmed {
+		return &copier.Error{Err: fmt.Errorf("%s: %w", file, copier.ErrUnconfirmed), Hint: unconfirmedText}
 	}
 	if m.Partial {
 		return &usageError{"the manifest is a partial copy's, which no Vault may be started from", "give that of the whole copy"}

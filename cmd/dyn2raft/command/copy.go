@@ -201,8 +201,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			return err
 		}
 		freed, err := src.Reset(ctx)
+		if errors.Is(err, copier.ErrMoved) {
+			return &copier.Error{Err: err, Hint: "somebody took a lock at this moment: stop every Vault that uses the table, then reset again. If a copy is in place, " +
+				compareFirst(cmd)}
+		}
 		if err != nil {
 			return err
+		}
+		if state, err := sink.Look(cfg.Destination.Path); err == nil && state == sink.StateUnconfirmed {
+			out.log.Warn("the copy in " + cfg.Destination.Path + " is not confirmed, and can't be any more: " + compareFirst(cmd))
 		}
 		_, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
 		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" {
@@ -268,6 +275,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		},
 		Uninitialized: slices.Contains(ignore, "initialized"),
 		ReadBack:      rec.check,
+		Draft:         rec.draft,
 		Finish:        rec.write,
 		Progress:      &out.tracker,
 		Events:        out.event,
@@ -278,6 +286,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	res, err := copier.Copy(ctx, src, dst, opts)
 	err = ignorable(err)
 	stop()
+	if err != nil && res.Commit == "" {
+		rec.discard(res.RunID)
+	}
+	switch {
+	case errors.Is(err, dynamodb.ErrNotStopped):
+		return notStopped(err)
+	case errors.Is(err, copier.ErrUnconfirmed):
+		return notConfirmed(err, res, cmd, cfg)
+	}
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport
 		if rep, err = alreadyComplete(ctx, err, rec, cmd.String("config"), cmd.Bool("keep-source-locked"), cmd.IsSet("keep-source-locked")); rep != nil {
@@ -362,6 +379,50 @@ func kept(cmd *cli.Command, was map[string]string) (map[string]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// notStopped says how to say that every Vault is stopped.
+func notStopped(err error) error {
+	hint := "stop every Vault that uses the table, then say so with -source-stopped; or, if they run with ha_enabled, put ha_enabled = \"true\" into storage_source"
+	if errors.Is(err, dynamodb.ErrReplicated) {
+		hint = "stop every Vault that uses the table, in each of these regions, then say so with -source-stopped"
+	}
+	return &copier.Error{Err: err, Hint: hint}
+}
+
+// compareFirst is what to do with a copy of which nobody knows whether the table
+// was written to meanwhile.
+func compareFirst(cmd *cli.Command) string {
+	return "do not start a Vault on it before it was found equal to the table: dyn2raft verify -config " + shellescape.Quote(cmd.String("config"))
+}
+
+// notConfirmed says what became of a copy that was put in place, and that the
+// table then did not confirm.
+func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *config.Config) error {
+	base := []string{"dyn2raft", "copy", "-config " + shellescape.Quote(cmd.String("config"))}
+	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
+	command := func(flag string) string { return strings.Join(slices.Concat(base, []string{flag}, more), " ") }
+	var hint string
+	switch {
+	case res.Commit != "":
+		hint = "DO NOT START A VAULT ON " + cfg.Destination.Path + ", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n" +
+			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: " + command("--resume") + "\n" +
+			"What a Vault has written to the copy is lost when that is taken back."
+	case errors.Is(err, copier.ErrMoved):
+		hint = "vault.db was taken back, and nothing is in place in " + cfg.Destination.Path + ": a Vault may have written to the table since it was read. What was read is worth nothing any more.\n" +
+			"Stop every Vault that uses the table, then copy again: " + command("--restart") + "\n" +
+			"or give up: " + strings.Join(append(base, "-reset"), " ")
+	default:
+		if sig, ok := errors.AsType[*signalError](err); ok {
+			sig.hint = ""
+		}
+		return &resumableError{err, "vault.db was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy",
+			slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
+	}
+	if sig, ok := errors.AsType[*signalError](err); ok {
+		sig.hint = hint
+	}
+	return &copier.Error{Err: err, Hint: hint}
 }
 
 // inPlace is the error of a copy whose result is in place already, and was to be

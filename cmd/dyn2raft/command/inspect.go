@@ -158,6 +158,11 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	return out.manifestChecked(m, rep)
 }
 
+// unconfirmedText is what a directory with a copy is that its table has not
+// confirmed.
+const unconfirmedText = "UNCONFIRMED: the copy was put in place, and the table has not confirmed since that nobody wrote to it meanwhile: entries may be missing, in the directory and in its manifest. " +
+	"Do not start a Vault on it: copy --resume has the table asked again, verify -config compares."
+
 func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
 	var result error
 	switch {
@@ -190,6 +195,8 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
 	err = errors.Join(err, t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
+	case rep.Unconfirmed:
+		err = errors.Join(err, p.line(unconfirmedText))
 	case errors.Is(result, errNotAVault):
 		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds all %s entries that run %s copied from table %s, and nothing else, but %s.",
 			rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))

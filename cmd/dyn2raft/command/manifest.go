@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime"
 	"time"
 
@@ -31,7 +32,9 @@ type manifestWriter struct {
 	readBack string
 	src      *dynamodb.Source
 	out      *printer
-	contents *verify.Contents // as it was read back
+	contents *verify.Contents      // as it was read back
+	versions *verify.VaultVersions // once the table was asked
+	drafted  bool
 	manifest *verify.Manifest // once it is written
 	err      error            // why it is not where it should be
 }
@@ -60,17 +63,56 @@ func (r *manifestWriter) expected() verify.Expected {
 	return want
 }
 
+// draft writes the manifest of a copy that is not confirmed.
+func (r *manifestWriter) draft(ctx context.Context, res copier.Result) error {
+	m, _ := r.make(ctx, res)
+	m.State = copier.Unconfirmed
+	r.manifest = nil
+	if err := r.put(ctx, m); err != nil {
+		return fmt.Errorf("its manifest is not written: %w", err)
+	}
+	r.drafted = true
+	return nil
+}
+
+// discard removes the draft of a copy that is not in place.
+func (r *manifestWriter) discard(runID string) {
+	m, err := verify.ReadManifest(r.file)
+	if r.drafted && r.root == nil && err == nil && m.RunID == runID && m.State == copier.Unconfirmed {
+		_ = os.Remove(r.file) // one that stays says that it is of no complete copy
+	}
+}
+
 // write writes the manifest of a complete copy.
 func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
+	m, written := r.make(ctx, res)
+	if written && m.State == copier.Confirmed {
+		r.manifest = m
+		return nil
+	}
+	m.State, m.End = copier.Confirmed, time.Now().UTC()
+	if r.err = r.put(ctx, m); r.err != nil {
+		beside := verify.ManifestPath(m.Destination.Path)
+		if r.file == beside || m.Write(beside) != nil {
+			return fmt.Errorf("its manifest is not written: %w", r.err)
+		}
+		r.out.log.Warn("the manifest is beside the data directory, and not where it should be: "+beside, "error", r.err)
+		r.file = beside
+	}
+	r.manifest = m
+	return nil
+}
+
+// make makes the manifest of a copy. One that an earlier process of the copy has
+// written knew more, where nothing was read back since.
+func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify.Manifest, written bool) {
 	if r.contents == nil {
-		// A run that was killed while it cleaned up has written it, and knew more.
 		if was, err := r.read(ctx); err == nil && was.RunID == res.RunID {
-			r.manifest = was
-			return nil
+			return was, true
 		}
 	}
 	raft := r.expected()
-	m := &verify.Manifest{
+	m = &verify.Manifest{
 		Tool:         verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},
 		RunID:        res.RunID,
 		Start:        res.Began.UTC(),
@@ -81,7 +123,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		StartKey:     res.StartKey,
 		Source:       res.Source,
 		Backup:       res.Note,
-		Vault:        r.versions(ctx),
+		Vault:        r.vault(ctx),
 		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: raft.NodeID, Address: raft.Address, NodeIDFile: r.cfg.Destination.NodeID == "",
 			LogStore: raft.LogStore, Index: raft.Index, Term: raft.Term, FileBytes: res.Load.FileBytes},
 		Total:    res.Digests.Total(),
@@ -102,16 +144,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 	case res.ReadBack: // by an earlier process, at least so
 		m.ReadBack = "cache"
 	}
-	if r.err = r.put(ctx, m); r.err != nil {
-		beside := verify.ManifestPath(m.Destination.Path)
-		if r.file == beside || m.Write(beside) != nil {
-			return fmt.Errorf("its manifest is not written: %w", r.err)
-		}
-		r.out.log.Warn("the manifest is beside the data directory, and not where it should be: "+beside, "error", r.err)
-		r.file = beside
-	}
-	r.manifest = m
-	return nil
+	return m, false
 }
 
 // try finds out whether the manifest can be written, and by whom. What another user
@@ -186,9 +219,13 @@ func (r *manifestWriter) failed() string {
 	return r.err.Error()
 }
 
-// versions asks the table which Vaults have run on it. That it can't tell is
+// vault asks the table, once, which Vaults have run on it. That it can't tell is
 // no reason not to have a manifest.
-func (r *manifestWriter) versions(ctx context.Context) (v verify.VaultVersions) {
+func (r *manifestWriter) vault(ctx context.Context) (v verify.VaultVersions) {
+	if r.versions != nil {
+		return *r.versions
+	}
+	defer func() { r.versions = &v }()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	all, err := r.src.Versions(ctx)

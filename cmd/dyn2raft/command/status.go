@@ -29,7 +29,7 @@ func statusCommand(std Streams) *cli.Command {
 		Description: "status reads what a copy writes into its destination every second, while it runs and after\n" +
 			"it has ended; of a complete copy, its manifest. It asks nothing of the table and changes nothing.\n\n" +
 			"Exit status 0: a copy is complete; 4: one is running; 5: one is unfinished, or complete with\n" +
-			"something left to do, which copy -resume does; 6: there is none.",
+			"something left to do or not confirmed, which copy -resume does; 6: there is none.",
 		Flags: []cli.Flag{configFlag(),
 			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
 			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
@@ -74,15 +74,16 @@ type statusRecord struct {
 
 // A completeCopy is what the manifest of a complete copy says of it.
 type completeCopy struct {
-	Manifest string    `json:"manifest"`
-	RunID    string    `json:"run_id"`
-	Start    time.Time `json:"start"`
-	End      time.Time `json:"end"`
-	Resumed  int       `json:"resumed"`
-	Table    string    `json:"table"`
-	Partial  bool      `json:"partial"`
-	Entries  int64     `json:"entries"`
-	Bytes    int64     `json:"bytes"`
+	State    copier.CommitState `json:"state"`
+	Manifest string             `json:"manifest"`
+	RunID    string             `json:"run_id"`
+	Start    time.Time          `json:"start"`
+	End      time.Time          `json:"end"`
+	Resumed  int                `json:"resumed"`
+	Table    string             `json:"table"`
+	Partial  bool               `json:"partial"`
+	Entries  int64              `json:"entries"`
+	Bytes    int64              `json:"bytes"`
 	// Took is the time from the copy's begin to its end, in all processes.
 	Took time.Duration `json:"took_ns"`
 }
@@ -101,7 +102,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 	case err != nil:
 		return nil, err
 	}
-	return &completeCopy{Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
+	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
 		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.End.Sub(m.Start)}, nil
 }
 
@@ -182,10 +183,13 @@ func readStatus(path, manifest string) (r *statusRecord, err error) {
 	if r.State == sink.StateUnfinished && r.Setup == nil {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
-	if r.State == sink.StateComplete {
+	if r.State == sink.StateComplete || r.State == sink.StateUnconfirmed {
 		r.completedBy = sink.CompletedBy(path)
 		if r.Copy, err = readCopy(manifest, path); err != nil {
 			return nil, err
+		}
+		if r.Copy != nil && r.Copy.State == copier.Unconfirmed {
+			r.State = sink.StateUnconfirmed
 		}
 	}
 	return r, nil
@@ -209,6 +213,9 @@ func (p *printer) status(r statusRecord) error {
 		case r.Copy == nil:
 			t.row("Copied", "not known: no manifest says whose it is; verify -config compares it with the table")
 		}
+	case sink.StateUnconfirmed:
+		t.row("State", "UNCONFIRMED: %s holds the vault.db of a copy that the table has not confirmed; entries may be missing in it", r.Destination)
+		t.row("To do", "do not start a Vault on it: copy --resume has the table asked again, and confirms the copy or takes it back")
 	case sink.StateUnfinished:
 		t.row("State", "unfinished: no dyn2raft is at work on %s", r.Destination)
 	default:

@@ -20,6 +20,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
@@ -111,6 +112,9 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 		return err
 	}
 	defer stopMetrics()
+	if state, err := sink.Look(cfg.Destination.Path); err == nil && state == sink.StateUnconfirmed {
+		out.log.Warn(unconfirmedText)
+	}
 	raft, notSegments := out.expected(cfg)
 	if n := cmd.Int("segments"); n != 0 && n == notSegments {
 		out.log.Warn(fmt.Sprintf("the copy divided the table into %d segments too: a mistake in that would be made twice; leave -segments out, or give another number", n))

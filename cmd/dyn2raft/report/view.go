@@ -115,7 +115,11 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 	v := verdict{Level: "good", Word: "Complete"}
 	v.Text = fmt.Sprintf("All %s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s.",
 		count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
-	if m.Partial {
+	if m.State == copier.Unconfirmed {
+		v.Level, v.Word = "bad", "Unconfirmed"
+		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s, and the table has not confirmed that nobody wrote to it meanwhile: entries may be missing. Do not start a Vault on this copy.",
+			count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
+	} else if m.Partial {
 		v.Level, v.Word = "warn", "Partial"
 		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s: only keys from %s on. %s entries before it were left out. Do not start a Vault on this copy.",
 			count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path), quoted(m.StartKey), count(m.Skipped.LeftOut))
