@@ -131,7 +131,11 @@ func (c *copying) inPlace(ctx context.Context, complete *CompleteError) error {
 	c.result.RunID, c.result.InPlace, c.result.Commit = complete.RunID, true, complete.State
 	switch {
 	case !complete.InUse && c.opts.Resume:
-		return c.finish(ctx, complete.State == Released)
+		err := c.finish(ctx, complete.State == Released)
+		if err != nil && c.result.Commit == Unconfirmed && !errors.Is(err, ErrUnconfirmed) {
+			err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+		}
+		return err
 	case complete.State == Unconfirmed:
 		return fmt.Errorf("%w: %w", ErrUnconfirmed, complete)
 	default:

@@ -78,7 +78,7 @@ var calls = []struct {
 	{"UpdateItem", func(ctx context.Context, s *Source) error {
 		return (&lease{s: s, run: "r", identity: []byte("r")}).takeLeader(ctx)
 	}},
-	{"DeleteItem", func(ctx context.Context, s *Source) error { return s.deleteMigration(ctx, []byte("x")) }},
+	{"DeleteItem", func(ctx context.Context, s *Source) error { return s.deleteMigration(ctx, bin("x")) }},
 	{"ListBackups", func(ctx context.Context, s *Source) error { _, err := s.Backups(ctx); return err }},
 	{"DescribeContinuousBackups", func(ctx context.Context, s *Source) error { _, _, err := s.Recovery(ctx); return err }},
 	{"CreateBackup", func(ctx context.Context, s *Source) error { _, err := s.Backup(ctx, "name"); return err }},

@@ -289,10 +289,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil && res.Commit == "" {
 		rec.discard(res.RunID)
 	}
-	switch {
-	case errors.Is(err, dynamodb.ErrNotStopped):
-		return notStopped(err)
-	case errors.Is(err, copier.ErrUnconfirmed):
+	if errors.Is(err, copier.ErrUnconfirmed) && !errors.Is(err, copier.ErrReadBack) {
 		return notConfirmed(err, res, cmd, cfg)
 	}
 	if err != nil && cmd.Bool("resume") {
@@ -309,7 +306,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	if errors.Is(err, dynamodb.ErrNotStopped) {
 		hint := "stop every Vault that uses the table, then say so with -source-stopped"
-		if !cfg.Source.HAEnabled && cfg.HAStorage == "" {
+		if errors.Is(err, dynamodb.ErrReplicated) {
+			hint = "stop every Vault that uses the table, in each of these regions, then say so with -source-stopped"
+		} else if !cfg.Source.HAEnabled && cfg.HAStorage == "" {
 			hint += "; or, if they elect their leader in this table, put ha_enabled = \"true\" into storage_source"
 		}
 		err = &copier.Error{Err: err, Hint: hint}
@@ -381,25 +380,16 @@ func kept(cmd *cli.Command, was map[string]string) (map[string]string, error) {
 	return out, nil
 }
 
-// notStopped says how to say that every Vault is stopped.
-func notStopped(err error) error {
-	hint := "stop every Vault that uses the table, then say so with -source-stopped; or, if they run with ha_enabled, put ha_enabled = \"true\" into storage_source"
-	if errors.Is(err, dynamodb.ErrReplicated) {
-		hint = "stop every Vault that uses the table, in each of these regions, then say so with -source-stopped"
-	}
-	return &copier.Error{Err: err, Hint: hint}
-}
-
 // compareFirst is what to do with a copy of which nobody knows whether the table
 // was written to meanwhile.
 func compareFirst(cmd *cli.Command) string {
-	return "do not start a Vault on it before it was found equal to the table: dyn2raft verify -config " + shellescape.Quote(cmd.String("config"))
+	return "do not start a Vault on it before it was found equal to the table: " + strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config"))
 }
 
 // notConfirmed says what became of a copy that was put in place, and that the
 // table then did not confirm.
 func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *config.Config) error {
-	base := []string{"dyn2raft", "copy", "-config " + shellescape.Quote(cmd.String("config"))}
+	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	command := func(flag string) string { return strings.Join(slices.Concat(base, []string{flag}, more), " ") }
 	var hint string
