@@ -494,7 +494,7 @@ func (c *checker) addresses(nodes []api.HANode) {
 		c.pass(checkAddresses, "each is what a node says of itself")
 	case silent > 0:
 		c.unchecked(checkAddresses, fmt.Sprintf("not checked for %s: %d of %d nodes say no address of theirs", strings.Join(missing, ", "), silent, len(nodes)),
-			"redact_addresses is set on this listener: ask through another one", false)
+			"an old Vault, or something between, leaves it out: compare cluster_addr on each node with `vault operator raft list-peers`", false)
 	default:
 		c.fail(checkAddresses, "no node says that it has the address of "+strings.Join(missing, ", "),
 			"is the node unsealed? then compare cluster_addr in its configuration: the others reach it by the address that Raft knows")
