@@ -13,9 +13,10 @@ type PhaseStarted struct {
 	Phase Phase
 	// Source is set from the lock phase of a copy on.
 	Source SourceInfo
-	// Segments and Workers are set in the scan phase: how many segments there
-	// are at first, and how many workers may read at the most.
-	Segments, Workers int
+	// Segments, Done and Workers are set in the scan phase: how many segments the
+	// source was divided into, how many of them an earlier process has read to
+	// their end, and how many workers may read at the most.
+	Segments, Done, Workers int
 }
 
 // PageRead says that a page was read and its entries were taken over.
@@ -26,11 +27,8 @@ type PageRead struct {
 	WireBytes int64
 	// Units is what the page cost, in read capacity units.
 	Units float64
-	// SegmentDone is set on the last page of a segment.
+	// SegmentDone is set on the last page of a segment, whatever it was split into.
 	SegmentDone bool
-	// Split counts the segments that came in addition, because the rest of
-	// this one was split.
-	Split int
 }
 
 // WorkersChanged says how many pages may be read at the same time now.
@@ -57,7 +55,7 @@ type Resuming struct {
 	Entries, Bytes int64
 	// Markers are the directory markers among what was read.
 	Markers int64
-	// Pending is the number of segments that are left to read.
+	// Pending is the number of segments that are not read to their end.
 	Pending int
 	// Saved is the time of the last checkpoint, zero if there is none.
 	Saved time.Time

@@ -402,6 +402,24 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 	return out, nil
 }
 
+// savedBy is how many entries the checkpoints in a directory account for, and the time
+// of the last one.
+func savedBy(dir string) (entries int64, at time.Time) {
+	j := &journal{dir: dir}
+	all, err := j.readCheckpoints(func(string) {})
+	if err != nil {
+		return 0, at // who resumes is told
+	}
+	alive, _ := replay(all)
+	for _, r := range alive {
+		entries += r.Stats.Entries
+	}
+	for _, c := range all {
+		at = c.Time
+	}
+	return entries, at
+}
+
 // used makes the next run's number greater than that of a run, and tells whether
 // the name is one.
 func (j *journal) used(name string) bool {

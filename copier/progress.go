@@ -28,8 +28,7 @@ type Status struct {
 	Phase   Phase      `json:"phase"`
 	Source  SourceInfo `json:"source"`
 	Resumed int        `json:"resumed"`
-	// SegmentsDone of Segments are read to their end. A segment that is split
-	// counts as several.
+	// SegmentsDone of Segments are read to their end, by earlier processes too.
 	SegmentsDone int64 `json:"segments_done"`
 	Segments     int64 `json:"segments"`
 	// Entries and Bytes are what was read, by earlier processes of the run
@@ -102,7 +101,7 @@ func (p *Progress) Event(e Event) {
 			s.Source = e.Source
 		}
 		if e.Phase == PhaseScan {
-			s.Segments = int64(e.Segments)
+			s.Segments, s.SegmentsDone = int64(e.Segments), int64(e.Done)
 		}
 		p.rate, p.next = [rateWindow]sample{}, 0
 		p.sample(time.Now())
@@ -114,7 +113,6 @@ func (p *Progress) Event(e Event) {
 		s.Bytes += e.Bytes
 		s.Markers += e.Markers
 		s.Units += e.Units
-		s.Segments += int64(e.Split)
 		if e.SegmentDone {
 			s.SegmentsDone++
 		}
@@ -287,6 +285,11 @@ func ReadStatus(dir string) (*Status, *Setup, error) {
 	var s Status
 	if json.Unmarshal(data, &s) != nil {
 		return nil, setup, nil // it is not synced, and may be torn when the machine has crashed
+	}
+	// What is safe is on record, however long before its end a process has last told
+	// of itself.
+	if saved, at := savedBy(dir); s.Saved == 0 || !at.Before(s.Checkpoint) {
+		s.Saved, s.Checkpoint = saved, at
 	}
 	return &s, setup, nil
 }

@@ -214,7 +214,8 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 		}
 	}
 	s.queue = newQueue(left)
-	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(left), Workers: opts.Workers})
+	s.open = pieces(left)
+	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(segs), Done: len(segs) - len(s.open), Workers: opts.Workers})
 
 	began, cpu := time.Now(), processors.Time()
 	err = s.run(ctx)
@@ -260,7 +261,7 @@ func (s *scan) restore(ctx context.Context, segs []Segment) ([]Segment, error) {
 	if was.workers > 0 {
 		s.pace.control.limit = min(was.workers, s.opts.Workers)
 	}
-	s.opts.Events(Resuming{Entries: was.total.Stats.Entries, Bytes: was.total.Stats.Bytes, Markers: was.total.Stats.Markers, Pending: len(was.pending), Saved: was.saved})
+	s.opts.Events(Resuming{Entries: was.total.Stats.Entries, Bytes: was.total.Stats.Bytes, Markers: was.total.Stats.Markers, Pending: len(pieces(was.pending)), Saved: was.saved})
 	return was.pending, nil
 }
 
@@ -424,7 +425,8 @@ type scan struct {
 	mu      sync.Mutex
 	stats   ScanStats
 	digests Digests
-	refused []error // what keeps items from being copied, mostRefused of them at the most
+	open    map[int]int // pieces of each segment that are left to read
+	refused []error     // what keeps items from being copied, mostRefused of them at the most
 }
 
 // mostRefused is how many items that can't be copied a scan names before it ends.
@@ -572,7 +574,7 @@ func (s *scan) work(ctx context.Context) error {
 			}
 			s.pages.give(&page)
 			s.pace.done()
-			s.count(read, info)
+			s.count(seg.Index, read, info)
 			if len(info.Next) == 0 {
 				break
 			}
@@ -638,10 +640,22 @@ func statsOf(read, taken *Batch, p Page) ScanStats {
 	}
 }
 
-func (s *scan) count(read coverage, p Page) {
+// pieces is of how many pieces that are left to read each segment consists, by its
+// index: a segment is split while it is read.
+func pieces(left []Segment) map[int]int {
+	open := map[int]int{}
+	for _, seg := range left {
+		open[seg.Index]++
+	}
+	return open
+}
+
+func (s *scan) count(segment int, read coverage, p Page) {
 	s.mu.Lock()
 	s.stats.add(read.Stats)
 	s.digests.Add(read.Digests)
+	s.open[segment] += len(p.Next) - 1
+	done := s.open[segment] == 0
 	s.mu.Unlock()
 	s.opts.Events(PageRead{
 		Entries:     read.Stats.Entries,
@@ -649,8 +663,7 @@ func (s *scan) count(read coverage, p Page) {
 		Markers:     p.Markers,
 		WireBytes:   p.WireBytes,
 		Units:       p.Units,
-		SegmentDone: len(p.Next) == 0,
-		Split:       max(len(p.Next)-1, 0),
+		SegmentDone: done,
 	})
 }
 

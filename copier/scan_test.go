@@ -41,7 +41,7 @@ func TestScanStatistics(t *testing.T) {
 		var mu sync.Mutex
 		var started []PhaseStarted
 		var told PageRead
-		ended, split := 0, 0
+		ended := 0
 		sorted, got, err := Scan(context.Background(), src, ScanOptions{WorkDir: dir, Workers: workers, tune: tuning{}.apply, Events: func(e Event) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -55,7 +55,6 @@ func TestScanStatistics(t *testing.T) {
 				if e.SegmentDone {
 					ended++
 				}
-				split += e.Split
 			}
 		}})
 		if err != nil {
@@ -75,7 +74,7 @@ func TestScanStatistics(t *testing.T) {
 			got.Workers > max(workers, 1) || got.Runs != 0 || got.RunBytes != 0 {
 			rt.Fatalf("got %+v, want %+v", got, want)
 		}
-		if told.Entries != got.Entries || told.Bytes != got.Bytes || told.Units != got.Units || ended != len(src.roots)+split {
+		if told.Entries != got.Entries || told.Bytes != got.Bytes || told.Units != got.Units || ended != len(src.roots) {
 			rt.Fatalf("events %+v and %d ends, statistics %+v", told, ended, got)
 		}
 		if len(started) != 1 || started[0].Phase != PhaseScan || started[0].Segments != got.Segments || started[0].Workers != workers {

@@ -640,6 +640,14 @@ func TestReadStatus(t *testing.T) {
 	if s.Entries != 100 || s.Saved != 100 || s.Phase != PhaseLoad || s.Ended.IsZero() || s.Error == "" || s.Checkpoint.IsZero() || s.Source.Name != "line" {
 		t.Errorf("after the copy: %+v", s)
 	}
+	// One that was killed had last told of itself before its last checkpoint: what is
+	// safe is what the next process goes on with.
+	old := *s
+	old.Saved, old.Checkpoint = 7, s.Checkpoint.Add(-time.Second)
+	writeUnsynced(filepath.Join(m.work(), StatusName), old)
+	if s, _, err := ReadStatus(m.work()); err != nil || s == nil || s.Saved != 100 || !s.Checkpoint.After(old.Checkpoint) {
+		t.Errorf("of one that was killed: %+v, %v", s, err)
+	}
 	for _, torn := range []string{"", "{", "\x00\x00"} {
 		if err := os.WriteFile(filepath.Join(m.work(), StatusName), []byte(torn), 0o600); err != nil {
 			t.Fatal(err)

@@ -289,11 +289,11 @@ func TestProgress(t *testing.T) {
 		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1, Source: copier.SourceInfo{Name: "t", Items: 250_000}})
 		p.event(copier.WorkersChanged{Workers: 1})
 		p.event(copier.PageRead{Entries: 50_000, Bytes: 3 << 20, SegmentDone: true, Units: 1234.5})
-		p.event(copier.PageRead{Split: 3})
+		p.event(copier.PageRead{})
 		time.Sleep(every - 5*time.Second)
 		said("[INFO]  reading the source: segments=2 max_parallel=1\n" +
 			"[INFO]  still reading the source: nothing new for 6s\n" +
-			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=\"2,000/s\" left=1m40s throttled=0 workers=1 units=\"1,234.5\"\n")
+			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/2 rate=\"2,000/s\" left=1m40s throttled=0 workers=1 units=\"1,234.5\"\n")
 		p.event(copier.Retried{Err: errors.New("slow down"), Throttled: true}) // too many of these for the level info
 		for range 12 {                                                         // as often as the rate's window has samples
 			time.Sleep(time.Second)
@@ -301,7 +301,7 @@ func TestProgress(t *testing.T) {
 		}
 		asked <- syscall.SIGUSR1
 		said("[INFO]  still reading the source: nothing new for 36s\n" +
-			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/5 rate=0/s left=unknown throttled=1 workers=1 units=\"1,234.5\"\n")
+			"[INFO]  reading: entries=\"50,000\" size=\"3.0 MiB\" segments=1/2 rate=0/s left=unknown throttled=1 workers=1 units=\"1,234.5\"\n")
 		p.event(copier.PhaseStarted{Phase: copier.PhaseLoad})
 		p.event(copier.Loaded{Entries: 9000})
 		time.Sleep(every - 12*time.Second)

@@ -594,6 +594,10 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 			return nil, err
 		}
 	}
+	// Vault takes a path as it is; a record is read in another directory than this.
+	if cfg.Destination.Path, err = filepath.Abs(cfg.Destination.Path); err != nil {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + cfg.Destination.Path, Err: err}
+	}
 	for _, w := range cfg.Warnings {
 		out.warn(verify.Warning{Check: inConfig, Message: w.String()}, "")
 	}

@@ -233,7 +233,8 @@ func (s *screen) leave() {
 }
 
 // settle is for how long a phase runs before something is said of its end: the
-// first seconds are not like the others, with few workers and cold connections.
+// first seconds are not like the others, with few workers and cold connections. A
+// copy that is resumed begins with as many workers as read before.
 const settle = 5 * time.Second
 
 // A view is what the block shows.
@@ -362,8 +363,8 @@ func (v view) rates() (now, average rates) {
 func (v view) seen() int64 { return v.Entries + v.Markers }
 
 // done is the part of the phase that is done, from 0 to 1, where that is known.
-// It is 1 only when all of it is done. Segments say nothing of it: those that
-// turn out to be large are split as they are read, which makes more of them.
+// It is 1 only when all of it is done. Segments say nothing of it: some turn out to
+// be far larger than others.
 func (v view) done() (part float64, ok bool) {
 	switch {
 	case v.Phase == copier.PhaseLoad && v.Entries > 0:
@@ -400,7 +401,7 @@ func (v view) left() string {
 	switch {
 	case v.allRead():
 		return "all is read, finishing"
-	case v.now.Sub(v.since) < settle:
+	case v.now.Sub(v.since) < settle && v.before.Entries == 0, v.now.Sub(v.since) < time.Second:
 		return "estimating"
 	case v.EntryRate <= 0:
 		return "nothing for 10s"

@@ -43,7 +43,7 @@ var (
 	metricUnits       = newMetric(prometheus.CounterValue, "dyn2raft_read_capacity_units_total", "Read capacity units consumed by this process.")
 	metricThrottles   = newMetric(prometheus.CounterValue, "dyn2raft_throttles_total", "Requests that the table throttled.")
 	metricRetries     = newMetric(prometheus.CounterValue, "dyn2raft_retries_total", "Requests that failed in another way and were tried again.")
-	metricSegments    = newMetric(prometheus.GaugeValue, "dyn2raft_segments", "Segments of the scan; a segment that is split counts as several.")
+	metricSegments    = newMetric(prometheus.GaugeValue, "dyn2raft_segments", "Segments of the scan.")
 	metricDone        = newMetric(prometheus.GaugeValue, "dyn2raft_segments_done", "Segments that are read to their end.")
 	metricWorkers     = newMetric(prometheus.GaugeValue, "dyn2raft_workers", "Pages that may be read at the same time.")
 	metricSaved       = newMetric(prometheus.GaugeValue, "dyn2raft_checkpoint_entries", "Entries that need not be read again after an interruption.")

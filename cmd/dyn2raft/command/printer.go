@@ -393,7 +393,6 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
 			start, rec.path(), res.Note, rec.failed(), p.warnings(), message})
 	}
-	secs := max((res.Phases[copier.PhaseScan] + res.Phases[copier.PhaseLoad] + res.Phases[copier.PhaseCheck] + res.Phases[copier.PhaseCommit]).Seconds(), 1e-3)
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
 		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
@@ -411,12 +410,15 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	}
 	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(rec.dst.NodeID()), same, cfg.Destination.Address)
 	t.row("Time", "%s (%s)", round(res.Duration), strings.Join(phases, ", "))
-	t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
+	if took, ok := worked(res); ok {
+		secs := max(took.Seconds(), 1e-3)
+		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
+	}
 	t.row("Read", "%s pages, %s, %s read capacity units, %d retries of which %d throttled",
 		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), res.Scan.Retries, res.Scan.Throttles)
 	t.row("Limit", "%s", limits[res.Scan.Limit])
 	if res.Resumed > 0 {
-		t.row("Resumed", "%s; time and rate are those of the last process, the rest is of all", howOften(res.Resumed))
+		t.row("Resumed", "%s; the time is that of the last process, the rest is of all", howOften(res.Resumed))
 	}
 	t.row("Skipped", "%s directory markers (they hold no data); %s",
 		humanize.Comma(res.Scan.Markers), skippedLocks(res.Scan.Locks))
@@ -448,6 +450,19 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 		t.row(name, "%s", visible.Text(warningText(w)))
 	}
 	return errors.Join(t.flush(), p.line(message))
+}
+
+// worked is how long all processes of a copy have read, written and checked, without
+// the time in between, if that is known of each.
+func worked(res copier.Result) (took time.Duration, ok bool) {
+	all := []map[copier.Phase]time.Duration{res.Phases}
+	for _, p := range res.Earlier {
+		all = append(all, p.Phases)
+	}
+	for _, phases := range all {
+		took += phases[copier.PhaseScan] + phases[copier.PhaseLoad] + phases[copier.PhaseCheck] + phases[copier.PhaseCommit]
+	}
+	return took, len(res.Earlier) == res.Resumed
 }
 
 // limits says in words what bounded the reading.

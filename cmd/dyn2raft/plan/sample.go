@@ -312,7 +312,7 @@ func (s *sampler) work(ctx context.Context) error {
 				s.events(copier.ItemRefused{Err: r})
 			}
 			s.events(copier.PageRead{Entries: int64(page.Len()), Bytes: page.Bytes(), Markers: info.Markers, WireBytes: info.WireBytes,
-				Units: info.Units, SegmentDone: len(info.Next) == 0, Split: max(len(info.Next)-1, 0)})
+				Units: info.Units, SegmentDone: len(info.Next) == 0})
 		}
 		switch {
 		case err != nil:
