@@ -158,7 +158,7 @@ func (p *pace) rate() int64 {
 	return int64(float64(p.bytes) / p.took.Seconds() * readers)
 }
 
-// ripe tells whether enough is known of the source as it is with the workers
+// ripe reports whether enough is known of the source as it is with the workers
 // of now: a page for each, asked for since they are that many. The caller holds
 // p.mu.
 func (p *pace) ripe() bool {
@@ -208,7 +208,7 @@ func (c *control) tick(bytes, throttles int64) {
 	c.last = bytes
 }
 
-// pays tells whether those that were let in last have brought enough.
+// pays reports whether those that were let in last have brought enough.
 func (c *control) pays(bytes int64) bool {
 	return c.before == 0 || bytes*100 >= c.last*(100+worthwhile)
 }

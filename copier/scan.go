@@ -404,7 +404,7 @@ func (s *scan) items() int64 {
 	return s.stats.Entries + s.stats.Markers + int64(len(s.stats.Locks))
 }
 
-// endsWithin tells whether a scan that has so many items left, by the source's
+// endsWithin reports whether a scan that has so many items left, by the source's
 // estimate, ends within a time, when it took so long for those read. Where the
 // estimate can't be right, and before there is anything to go by, it says no.
 func endsWithin(within time.Duration, left, read int64, took time.Duration) bool {

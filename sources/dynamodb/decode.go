@@ -381,7 +381,7 @@ func (d *pageDecoder) plain() (it item, ok bool) {
 	}
 }
 
-// opens tells whether b begins with an attribute's beginning.
+// opens reports whether b begins with an attribute's beginning.
 func opens(b []byte, with string) bool { return len(b) >= len(with) && string(b[:len(with)]) == with }
 
 // upToQuote returns what is before the first quote, and nil where there is none.
@@ -504,7 +504,7 @@ func (d *pageDecoder) val() (valueType, []byte, error) {
 }
 
 // other takes an attribute that is of no use here, of one of the simple types,
-// and tells whether it is binary.
+// and reports whether it is binary.
 func (d *pageDecoder) other() (binary bool, err error) {
 	t, err := d.typed()
 	if err != nil {
@@ -594,5 +594,5 @@ func (d *pageDecoder) take(it *item) error {
 
 const corePath = "core"
 
-// plainKey tells whether a range key is one segment, not empty, and no marker.
+// plainKey reports whether a range key is one segment, not empty, and no marker.
 func plainKey(key []byte) bool { return len(key) > 0 && bytes.IndexByte(key, '/') < 0 }

@@ -109,7 +109,7 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 }
 
 // rest returns the positions that cover what is left after a page that began
-// at from, which is nil at a segment's start. full tells whether the page ended
+// at from, which is nil at a segment's start. full reports whether the page ended
 // because of its size: that one with a small Limit ends in the Path in which it
 // began says nothing of how large the Path is.
 func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool) ([]position, error) {

@@ -65,7 +65,7 @@ func (o *order) see(path, key []byte) {
 	o.path, o.key = path, key
 }
 
-// after tells whether all items come behind pos, as far as they are of its
+// after reports whether all items come behind pos, as far as they are of its
 // Path, and in order.
 func (o *order) after(pos *position) bool {
 	return !o.descends && (o.first.Path != pos.Path || o.first.Key > pos.Key)
@@ -126,7 +126,7 @@ func countTries(page *copier.Page, m middleware.Metadata) {
 	page.Throttles += made.throttled
 }
 
-// isThrottle tells whether the service asked for fewer requests.
+// isThrottle reports whether the service asked for fewer requests.
 func isThrottle(err error) bool {
 	return retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool()
 }

@@ -293,7 +293,7 @@ func (r *retrier) nothingSince(first time.Time) time.Duration {
 	return time.Since(first)
 }
 
-// worthAnother tells whether another try can help: not where the service has
+// worthAnother reports whether another try can help: not where the service has
 // understood the request and refuses it, nor where the request can't be sent
 // at all. Everything else may be a fault on the way.
 func (r *retrier) worthAnother(err error) bool {
@@ -329,7 +329,7 @@ func isUndecoded(err error) bool {
 	return ok && bad.undecoded
 }
 
-// isCredentials tells whether the service does not take the credentials, which
+// isCredentials reports whether the service does not take the credentials, which
 // others, loaded anew, may cure.
 func isCredentials(err error) bool {
 	var api smithy.APIError
@@ -343,7 +343,7 @@ func isCredentials(err error) bool {
 	return false
 }
 
-// costsNothing tells whether a request that failed can't have consumed
+// costsNothing reports whether a request that failed can't have consumed
 // capacity: it was refused, or the service was not reached. One whose answer
 // was lost or damaged has consumed it.
 func costsNothing(err error) bool {

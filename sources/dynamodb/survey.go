@@ -124,7 +124,7 @@ type Access struct {
 // went wrong.
 func (a Access) Denied() bool { return IsDenied(a.Err) }
 
-// IsDenied tells whether an error says that an IAM action is not allowed.
+// IsDenied reports whether an error says that an IAM action is not allowed.
 func IsDenied(err error) bool {
 	var api smithy.APIError
 	return errors.As(err, &api) && api.ErrorCode() == "AccessDeniedException"
