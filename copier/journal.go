@@ -755,7 +755,7 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 	if resume {
 		was, err := readSetup(dir)
 		if e, ok := errors.AsType[*Error](err); ok {
-			e.Hint = "what was read before can't be gone on with: run the command without --resume"
+			e.Hint = "what was read before can't be used: begin anew"
 		}
 		if err != nil {
 			return nil, err
@@ -788,6 +788,19 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 	j.setup = setup
 	j.setup.WorkDir, j.setup.Segments = dir, 0 // the scan will know
 	return &Journal{j}, j.writeSetup()
+}
+
+// Unfinished returns the setup of the journal in a directory, if a scan has saved
+// something in it, and nil otherwise.
+func Unfinished(dir string) (*Setup, error) {
+	was, err := readSetup(dir)
+	if err != nil || was == nil {
+		return nil, err
+	}
+	if saved, err := (&journal{dir: dir}).any(); err != nil || !saved {
+		return nil, err
+	}
+	return was, nil
 }
 
 // Setup is what the journal says of its scan. Segments is 0 as long as nothing

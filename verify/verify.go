@@ -56,9 +56,11 @@ type Options struct {
 	// Resume goes on with a comparison that was interrupted, killed or failed:
 	// what it has read of the source is not read again. It is refused with
 	// [copier.ErrOtherScan] where the source or the directory is another one
-	// now. Without Resume, and where there is nothing to go on with, a
-	// comparison begins afresh, and what an earlier one has left is removed.
-	Resume bool
+	// now. Where there is nothing to go on with, a comparison begins. Restart
+	// removes what an earlier one has left, and begins. Without either, a
+	// comparison is refused with [ErrUnfinished] where one has left what it
+	// has read.
+	Resume, Restart bool
 	// Sample, where set, is the share of the source to compare, above 0 and
 	// below 1, in segments that SampleSeed chooses; 0 means a seed of its own.
 	Sample     float64
@@ -354,7 +356,7 @@ func (r *Report) compare(ctx context.Context, src copier.Source, dst *destinatio
 // comparing it: the hints of a copy are of no use then.
 func moved(err error) error {
 	if errors.Is(err, copier.ErrDuplicateKey) || errors.Is(err, copier.ErrMoved) {
-		return &copier.Error{Err: err, Hint: "somebody wrote to the source meanwhile: stop every Vault that uses it, then compare afresh, without --resume"}
+		return &copier.Error{Err: err, Hint: "somebody wrote to the source meanwhile: stop every Vault that uses it, then compare afresh"}
 	}
 	return err
 }

@@ -118,6 +118,13 @@ func (w *workDir) begin(src copier.SourceInfo, path string, index uint64, opts O
 	if err != nil {
 		return &copier.Error{Kind: copier.ErrDestination, Op: "look at vault.db", Err: err}
 	}
+	if !opts.Resume && !opts.Restart {
+		// One whose record can't be read is of no use to anybody.
+		if was, err := copier.Unfinished(w.path); err == nil && was != nil {
+			return &copier.Error{Kind: copier.ErrDestination, Op: "look at " + w.path,
+				Err: fmt.Errorf("%w: begun at %s, of %s", ErrUnfinished, was.Start.UTC().Format(time.RFC3339), was.Source.Name)}
+		}
+	}
 	w.journal, err = copier.OpenJournal(w.path, copier.Setup{
 		Start:    time.Now().UTC(),
 		Source:   src,
@@ -128,15 +135,13 @@ func (w *workDir) begin(src copier.SourceInfo, path string, index uint64, opts O
 			"Raft index":           strconv.FormatUint(index, 10),
 		},
 	}, opts.Resume)
-	if err != nil {
-		hint := "compare afresh: run the same command without --resume"
-		if errors.Is(err, copier.ErrOtherScan) {
-			hint = "go on with the configuration and the data directory that the comparison was begun with, or compare afresh: run the same command without --resume"
-		}
-		return &copier.Error{Hint: hint, Err: err}
-	}
-	return nil
+	return err
 }
+
+// ErrUnfinished is returned, together with [copier.ErrDestination], where an
+// unfinished comparison has left what it has read, and the caller did not say what
+// shall become of it.
+var ErrUnfinished = errors.New("an unfinished comparison is there")
 
 // worthKeeping tells whether a comparison that ended with err can be gone on
 // with.

@@ -43,6 +43,7 @@ func verifyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
 			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this `number` of differing keys; -1 names all, as -format json does unless this is given"},
 			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
+			&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
 			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
 			&cli.Uint64Flag{Name: "sample-seed", Usage: "with -sample: choose the segments by this `number`, as an earlier run printed it (default: another one each time)", HideDefault: true},
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
@@ -82,6 +83,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	}
 	maxDiffs := cmd.Int("max-diffs")
 	switch {
+	case cmd.Bool("resume") && cmd.Bool("restart"):
+		return &usageError{"-resume goes on with an unfinished comparison, -restart throws it away", "give one of them"}
 	case maxDiffs == 0 || maxDiffs < -1:
 		return &usageError{fmt.Sprintf("-max-diffs is %d", maxDiffs), "it takes a number from 1 on, or -1 to name all"}
 	case out.json && !cmd.IsSet("max-diffs"):
@@ -132,6 +135,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 		Memory:      memory,
 		WorkDir:     cmd.String("work-dir"),
 		Resume:      cmd.Bool("resume"),
+		Restart:     cmd.Bool("restart"),
 		Sample:      sample,
 		SampleSeed:  cmd.Uint64("sample-seed"),
 		MaxDiffs:    maxDiffs,
@@ -274,13 +278,17 @@ func (p *printer) comparing(e copier.Event) {
 // howToCompareOn adds to the error of a comparison how to go on with it, where
 // that can be.
 func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
-	if rep.Kept == "" {
-		return err
+	again := strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config")) + " --resume " + strings.Join(givenFlags(cmd, "config", "resume", "restart"), " ")
+	todo := "to go on:      " + strings.TrimSpace(again) + "\nto start over: the same with --restart in place of --resume"
+	switch {
+	case rep.Kept != "":
+		return &unfinishedError{err, fmt.Sprintf("what was read is kept in %s\n%s", rep.Kept, todo)}
+	case errors.Is(err, verify.ErrUnfinished):
+		return &unfinishedError{err, todo}
+	case errors.Is(err, copier.ErrOtherScan):
+		return &unfinishedError{err, "go on with the configuration and the data directory that the comparison was begun with, or start over: the same command with --restart in place of --resume"}
 	}
-	again := strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config")) + " " + strings.Join(append([]string{"--resume"}, givenFlags(cmd, "config", "resume")...), " ")
-	return &unfinishedError{err, fmt.Sprintf("what was read is kept in %s\n"+
-		"to go on:      %s\n"+
-		"to start over: the same without --resume", rep.Kept, again)}
+	return err
 }
 
 // sampled writes the result of a comparison of a part of the table. started
