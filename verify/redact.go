@@ -98,7 +98,7 @@ func (r *Report) Redacted() *Report {
 func (in *Inspection) Redacted() *Inspection {
 	out := *in
 	out.Largest = redactedLargest(in.Largest)
-	out.Damage = redactedText(in.Damage)
+	out.Damage, out.Log.Damage = redactedText(in.Damage), redactedText(in.Log.Damage)
 	return &out
 }
 

@@ -46,6 +46,7 @@ func TestRedacted(t *testing.T) {
 	// What is said of damage names keys in each of their forms.
 	for _, key := range []string{key, `a "quoted" \alice`, "alice\x00", "\xffalice", "alice" + strings.Repeat("x", 4000), "…alice"} {
 		in := &Inspection{Damage: "page 7: key " + vaultdb.Name([]byte(key)) + " stands behind key " + vaultdb.Name([]byte("z")), Largest: []Sized{{Key: key}}}
+		in.Log.Damage = in.Damage
 		if got := in.Redacted(); secret(got) || got.Damage != `page 7: key "…" stands behind key "…"` {
 			t.Errorf("%q: %+v", key, got)
 		}
