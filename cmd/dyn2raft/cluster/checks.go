@@ -308,12 +308,12 @@ func (c *checker) loopbacks() {
 	}
 	switch {
 	case len(local) == 0:
-		c.pass(check, "no peer has an address of its own machine only")
+		c.pass(check, "no peer has a loopback address")
 	case real == len(c.servers):
-		c.warn(check, fmt.Sprintf("every peer has an address of its own machine only (%s): this is a rehearsal", strings.Join(local, ", ")),
+		c.warn(check, fmt.Sprintf("every peer has a loopback address (%s): this is a rehearsal", strings.Join(local, ", ")),
 			"right for a cluster on one machine; elsewhere no other server can reach these: set cluster_addr to an address that the others reach")
 	default:
-		c.fail(check, fmt.Sprintf("%d of %d peers have an address of their own machine only: %s", len(local), len(c.servers), strings.Join(local, ", ")),
+		c.fail(check, fmt.Sprintf("%d of %d peers have a loopback or unspecified address: %s", len(local), len(c.servers), strings.Join(local, ", ")),
 			"no other server can reach these, and a failover loses the cluster: set their cluster_addr, then remove and join them again one by one, or see peers.json in Vault's documentation")
 	}
 }
@@ -430,7 +430,7 @@ func (c *checker) nodes(ctx context.Context) {
 	s, err := c.root.Sys().HAStatusWithContext(ctx)
 	if err != nil {
 		if c.failed(request{"nodes", path, readOnly, false}, err) {
-			c.unchecked(checkAddresses, "not checked: only "+path+" says what the nodes take for their addresses", "see the check nodes", false)
+			c.unchecked(checkAddresses, "not checked: only "+path+" says which addresses the nodes use", "see the check nodes", false)
 		}
 		return
 	}
@@ -491,12 +491,12 @@ func (c *checker) addresses(nodes []api.HANode) {
 	}
 	switch {
 	case len(missing) == 0:
-		c.pass(checkAddresses, "each is what a node says of itself")
+		c.pass(checkAddresses, "a node reports each of them")
 	case silent > 0:
-		c.unchecked(checkAddresses, fmt.Sprintf("not checked for %s: %d of %d nodes say no address of theirs", strings.Join(missing, ", "), silent, len(nodes)),
+		c.unchecked(checkAddresses, fmt.Sprintf("not checked for %s: %d of %d nodes report no address", strings.Join(missing, ", "), silent, len(nodes)),
 			"an old Vault, or something between, leaves it out: compare cluster_addr on each node with `vault operator raft list-peers`", false)
 	default:
-		c.fail(checkAddresses, "no node says that it has the address of "+strings.Join(missing, ", "),
+		c.fail(checkAddresses, "no node reports the address of "+strings.Join(missing, ", "),
 			"is the node unsealed? then compare cluster_addr in its configuration: the others reach it by the address that Raft knows")
 	}
 }

@@ -42,7 +42,7 @@ func TestReaddress(t *testing.T) {
 		s.step("dyn2raft check-cluster", func() {
 			environment := []string{"VAULT_ADDR=" + n.apiAddr(), "VAULT_TOKEN=" + v.token}
 			f := runWith(t, time.Minute, environment, dyn2raftBin, "check-cluster", "-manifest", manifestFile(n), "-sample", "1ms")
-			if f.code != 0 || !strings.Contains(f.stdout, "each is what a node says of itself") || !strings.Contains(f.stdout, "this is a") {
+			if f.code != 0 || !strings.Contains(f.stdout, "a node reports each of them") || !strings.Contains(f.stdout, "this is a") {
 				t.Errorf("exit code %d, want 0, its address confirmed, and that it is one of a rehearsal\nstdout: %s\nstderr: %s", f.code, f.stdout, f.stderr)
 			}
 		})

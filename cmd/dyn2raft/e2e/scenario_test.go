@@ -316,7 +316,7 @@ func (s *scenario) join(first *vault) (followers []node) {
 		waitFor(s.t, "a report of all three nodes", healthLimit, func() error {
 			environment := []string{"VAULT_ADDR=" + nodes[0].node.apiAddr(), "VAULT_TOKEN=" + s.keys.root}
 			run := runWith(s.t, time.Minute, environment, dyn2raftBin, "check-cluster", "-expect-peers", "3", "-sample", "1ms")
-			for _, want := range []string{"every peer has an address of its own", "each is what a node says of itself", "3 of 3"} {
+			for _, want := range []string{"every peer has a loopback address", "a node reports each of them", "3 of 3"} {
 				if run.code != 0 || !strings.Contains(run.stdout, want) {
 					return fmt.Errorf("exit code %d, want 0 and %q\nstdout: %s\nstderr: %s", run.code, want, run.stdout, run.stderr)
 				}
