@@ -143,8 +143,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if readBack != "cache" && readBack != "device" {
 		return &usageError{fmt.Sprintf("-readback is %q", readBack), "it takes cache or device"}
 	}
-	ignore, err := ignored(cmd)
-	if err != nil {
+	if _, err := ignored(cmd); err != nil {
 		return err
 	}
 	memory, err := memoryBudget(cmd)
@@ -166,7 +165,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if cmd.Bool("partial") && cmd.Bool("resume") {
 		out.log = out.log.With("partial", true)
 	}
-	if ignore, err = ignored(cmd); err != nil {
+	ignore, err := ignored(cmd) // those that the copy was begun with too
+	if err != nil {
 		return err
 	}
 	var root *rootSide
@@ -240,7 +240,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		"ignore": ignore,
 	}}
 	if err := rec.try(ctx, root); err != nil {
-		if verify.OutsideOf(file, cfg.Destination.Path) != nil {
+		if verify.OutsideOf(rec.file, cfg.Destination.Path) != nil {
 			return readOnly(err)
 		}
 		if err := out.letPass("manifest", readOnly(err), ignore); err != nil {

@@ -108,6 +108,9 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify.Manifest, written bool) {
 	if r.contents == nil {
 		if was, err := r.read(ctx); err == nil && was.RunID == res.RunID {
+			for _, w := range was.Warnings {
+				r.out.keep(w)
+			}
 			return was, true
 		}
 	}

@@ -182,7 +182,7 @@ func (p *printer) event(e copier.Event) {
 // mostWarned bounds what is said once more at the end.
 const mostWarned = 50
 
-// warn says a warning, and keeps it for the end.
+// warn says a warning, now and at the end.
 func (p *printer) warn(w verify.Warning, hint string) {
 	text := visible.Text(warningText(w))
 	if hint == "" {
@@ -190,6 +190,11 @@ func (p *printer) warn(w verify.Warning, hint string) {
 	} else {
 		p.log.Warn(text, "hint", hint)
 	}
+	p.keep(w)
+}
+
+// keep has a warning said at the end.
+func (p *printer) keep(w verify.Warning) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !slices.Contains(p.warned, w) && len(p.warned) < mostWarned {

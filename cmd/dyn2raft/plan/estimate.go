@@ -177,9 +177,9 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 	return total, reading, limit
 }
 
-// estimate reads a sample, unless it is not wanted, and predicts the copy. An
-// error is the context's.
-func (p *planner) estimate(ctx context.Context) error {
+// estimate reads a sample, unless it is not wanted, and predicts the copy.
+// Where the context ends there is no estimate.
+func (p *planner) estimate(ctx context.Context) {
 	e := &Estimate{Others: []Other{}}
 	m := model{perWorker: commonWorker, cpu: commonCPU / float64(processors.Count()), local: commonLocal,
 		bytes: float64(p.survey.Bytes), items: float64(p.survey.Bytes), segments: 64}
@@ -197,7 +197,7 @@ func (p *planner) estimate(ctx context.Context) error {
 		p.items(s, err)
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return
 		case err != nil && p.Full:
 			p.fail("items", "the table could not be read to its end: "+err.Error(), copier.Hint(err))
 		case err != nil:
@@ -205,18 +205,17 @@ func (p *planner) estimate(ctx context.Context) error {
 		default:
 			p.sampled(ctx, e, &m, s)
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return
 			}
 		}
 	}
 	if m.items == 0 && e.Sample == nil {
 		p.warn("estimate", "nothing tells how large the table is: it reports no items, and no sample was read",
 			"the table's own count is renewed every 6 hours: read a sample (without -no-sample), or plan again later")
-		return nil
+		return
 	}
 	p.report.Estimate = e
 	p.predict(e, &m)
-	return nil
 }
 
 // items tells of what a copy refuses, as far as a sample, or the whole table, was

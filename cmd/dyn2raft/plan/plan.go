@@ -144,7 +144,7 @@ func (p *planner) run(ctx context.Context) error {
 	if readable {
 		p.content(ctx)
 		if !p.atCopy {
-			_ = p.estimate(ctx) // the context's cause, which Run asks for
+			p.estimate(ctx)
 		}
 	}
 	p.destination()
