@@ -482,6 +482,9 @@ func TestTableMadeAnew(t *testing.T) {
 func TestLoneSurrogate(t *testing.T) {
 	t.Parallel()
 	eachServer(t, map[string]func(*env){"copy": func(e *env) {
+		if e.srv != nil {
+			return // dynamotest makes U+FFFD of it: for its sake see TestUndecodableItems
+		}
 		e.put(with("logical/1", "a", attrs{"Value": bin("x")}), with("logical/1", "z", attrs{"Value": bin("z")}), with("logical/2", "b", attrs{"Value": bin("y")}))
 		body := fmt.Sprintf(`{"TableName":%q,"Item":{"Path":{"S":"logical/1"},"Key":{"S":"lone\ud800"},"Value":{"B":"eA=="}}}`, e.table)
 		r, err := http.NewRequestWithContext(e.Context(), http.MethodPost, e.url, strings.NewReader(body))
@@ -497,9 +500,6 @@ func TestLoneSurrogate(t *testing.T) {
 		http.DefaultClient.CloseIdleConnections()
 		if resp.StatusCode != http.StatusOK {
 			e.Fatalf("it is not taken: %s", answer)
-		}
-		if e.srv != nil {
-			return // dynamotest makes U+FFFD of it: for its sake see TestUndecodableItems
 		}
 		s, rec := e.source()
 		var b copier.Batch
