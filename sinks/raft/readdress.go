@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
@@ -44,7 +43,7 @@ type Peer struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
 	// Suffrage is 0 for a voter.
-	Suffrage uint64 `json:"suffrage"`
+	Suffrage uint64 `json:"suffrage,omitempty"`
 }
 
 // Readdress gives the only node of a complete copy another Raft id and address, as
@@ -67,8 +66,8 @@ func Readdress(ctx context.Context, o ReaddressOptions) (was Peer, err error) {
 	if err := s.opts.Validate(); err != nil {
 		return was, err
 	}
-	if o.NodeID == "" {
-		return was, &copier.Error{Kind: copier.ErrConfig, Op: "check raft destination", Err: errors.New("no node id")}
+	if o.NodeID == "" || o.CheckLog == nil {
+		return was, &copier.Error{Kind: copier.ErrConfig, Op: "check raft destination", Err: errors.New("no node id, or nothing that checks the log")}
 	}
 	if err := s.takeLock(); err != nil {
 		return was, err
@@ -154,7 +153,7 @@ func (s *Sink) openVaultDB() (*bbolt.DB, error) {
 	})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, &copier.Error{Kind: copier.ErrLocked, Op: "open " + path, Err: errors.New("a running Vault, or something that reads it, has it open"),
-			Hint: "stop Vault (systemctl stop vault) and try again; this shows the process: fuser -v " + shellescape.Quote(path)}
+			Hint: "stop the Vault that runs on this directory, then run the same command again"}
 	}
 	if err != nil {
 		return nil, s.fail("open "+path, err)
