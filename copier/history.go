@@ -59,6 +59,7 @@ type history struct {
 	progress *Progress
 
 	mu        sync.Mutex
+	start     time.Time // of this process, by the monotonic clock too
 	processes []Process // the last is this one
 	every     int       // of the seconds that a sample is kept for
 	seconds   int
@@ -107,6 +108,7 @@ func thin(all []Sample) []Sample {
 func (h *history) begin(start time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.start = start
 	h.processes = append(h.processes, Process{Start: start.UTC(), End: start.UTC()})
 	h.write()
 }
@@ -128,8 +130,9 @@ func (h *history) sample(s Status) {
 // take adds a sample to this process. The caller holds the lock.
 func (h *history) take(s Status) *Process {
 	p := &h.processes[len(h.processes)-1]
-	p.End, p.Phases = s.Updated.UTC(), h.progress.phases(s.Updated)
-	p.Samples = append(p.Samples, Sample{At: s.Updated.Sub(p.Start), Phase: s.Phase, Entries: s.Entries, Bytes: s.Bytes, Loaded: s.Loaded,
+	at := s.Updated.Sub(h.start) // however the clock is set meanwhile
+	p.End, p.Phases = p.Start.Add(at), h.progress.phases(s.Updated)
+	p.Samples = append(p.Samples, Sample{At: at, Phase: s.Phase, Entries: s.Entries, Bytes: s.Bytes, Loaded: s.Loaded,
 		Units: s.Units, Throttles: s.Throttles, Workers: s.Workers})
 	return p
 }

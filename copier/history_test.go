@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // TestHistory follows three processes of a copy: one that is killed, one that
@@ -106,5 +107,30 @@ func TestHistoryIsBounded(t *testing.T) {
 			t.Fatalf("samples at %s and %s, one every %d s", last, s.At, h.every)
 		}
 		last = s.At
+	}
+}
+
+// A clock that is set back by two hours makes no time negative.
+func TestHistoryOfAClockSetBack(t *testing.T) {
+	start := time.Now()
+	// As it was read before: the wall's seconds are in the bits from 30 on, what the
+	// monotonic clock says stays.
+	(*(*[2]uint64)(unsafe.Pointer(&start)))[0] += uint64(2*time.Hour/time.Second) << 30
+	if d := start.Round(0).Sub(time.Now().Round(0)); d < time.Hour || time.Since(start) > time.Minute {
+		t.Fatalf("the test can't set a clock: %v, %v", d, time.Since(start))
+	}
+	p := &Progress{}
+	p.Event(PhaseStarted{Phase: PhaseScan})
+	h := &history{path: filepath.Join(t.TempDir(), historyName), progress: p}
+	h.begin(start)
+	h.sample(p.Status())
+	_, samples := h.now()
+	for _, s := range samples {
+		if s.At < 0 || s.At > time.Minute {
+			t.Errorf("a sample at %v", s.At)
+		}
+	}
+	if all := readHistory(filepath.Dir(h.path)); len(all) != 1 || all[0].End.Before(all[0].Start) {
+		t.Errorf("%+v", all)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -315,5 +316,25 @@ func BenchmarkDigests(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// The time that a copy took is not negative, whatever was done to the clock.
+func TestManifestTook(t *testing.T) {
+	at := func(h float64) time.Time { return time.Unix(1e9, 0).Add(time.Duration(h * float64(time.Hour))) }
+	for _, c := range []struct {
+		m    Manifest
+		want float64 // hours
+	}{
+		{Manifest{Start: at(0), ProcessStart: at(0), End: at(2)}, 2},
+		{Manifest{Start: at(0), End: at(2)}, 2},
+		{Manifest{Start: at(0), ProcessStart: at(0), End: at(-2)}, 0},
+		{Manifest{Start: at(0), Earlier: []copier.Process{{Start: at(0), End: at(1)}}, ProcessStart: at(3), End: at(4)}, 4},
+		{Manifest{Start: at(0), Earlier: []copier.Process{{Start: at(0), End: at(1)}}, ProcessStart: at(-1), End: at(1)}, 3},
+		{Manifest{Start: at(0), Earlier: []copier.Process{{Start: at(0), End: at(-1)}}, ProcessStart: at(-1), End: at(0)}, 1},
+	} {
+		if got := c.m.Took(); got.Hours() != c.want {
+			t.Errorf("%+v took %v, expected %v hours", c.m, got, c.want)
+		}
 	}
 }

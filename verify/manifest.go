@@ -151,6 +151,23 @@ type Sample = copier.Sample
 // is by default: beside it, so that the directory holds what is Vault's only.
 func ManifestPath(path string) string { return filepath.Clean(path) + ".dyn2raft.json" }
 
+// Took is the time from a copy's begin to its end: of all its processes, and in
+// between. It is never negative: a clock that was set back between two processes
+// makes that time nothing.
+func (m *Manifest) Took() time.Duration {
+	var took time.Duration
+	last := m.Start
+	for _, p := range m.Earlier {
+		took += max(p.Start.Sub(last), 0) + max(p.End.Sub(p.Start), 0)
+		last = p.End
+	}
+	start := m.ProcessStart
+	if start.IsZero() {
+		start = m.Start
+	}
+	return took + max(start.Sub(last), 0) + max(m.End.Sub(start), 0)
+}
+
 // noSum stands for a manifest's own checksum where that is computed.
 var noSum = strings.Repeat("0", 2*sha256.Size)
 

@@ -339,7 +339,7 @@ func TestUnfinishedIsRefused(t *testing.T) {
 	work, _ := interrupted(t, dir)
 	kept := snapshot(t, work)
 	src := resumeSource()
-	if _, err := compare(t, src, dir, Options{WorkDir: work}); !errors.Is(err, ErrUnfinished) || !errors.Is(err, copier.ErrDestination) || src.reads.Load() > 0 {
+	if _, err := Compare(t.Context(), src, dir, Options{WorkDir: work, Memory: copier.MinMemory}); !errors.Is(err, ErrUnfinished) || !errors.Is(err, copier.ErrDestination) || src.reads.Load() > 0 {
 		t.Errorf("error is %v, after %d pages", err, src.reads.Load())
 	}
 	if snapshot(t, work) != kept {

@@ -119,7 +119,7 @@ func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify
 		Tool:         verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},
 		RunID:        res.RunID,
 		Start:        res.Began.UTC(),
-		End:          time.Now().UTC(),
+		End:          res.Start.UTC().Add(res.Duration), // however the clock was set meanwhile
 		Resumed:      res.Resumed,
 		ProcessStart: res.Start.UTC(),
 		Partial:      res.Partial,

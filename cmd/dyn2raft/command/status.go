@@ -103,7 +103,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 		return nil, err
 	}
 	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
-		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.End.Sub(m.Start)}, nil
+		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams) error {
@@ -278,6 +278,9 @@ func (p *printer) status(r statusRecord) error {
 // ago is a time as a person says it, and in full.
 func ago(t time.Time) string {
 	d := time.Since(t).Round(time.Second)
+	if d <= -time.Second {
+		return t.Local().Format(time.DateTime) + ", by a clock that was ahead of this one"
+	}
 	if d < time.Second {
 		return fmt.Sprintf("now (%s)", t.Local().Format(time.TimeOnly))
 	}

@@ -241,7 +241,7 @@ func sampled(c *verify.Report) string {
 func quoted(key string) string { return "“" + visible.Text(key) + "”" }
 
 func facts(m *verify.Manifest) []fact {
-	took := took(m.End.Sub(m.Start))
+	took := took(m.Took())
 	if m.Resumed > 0 {
 		took += ", interrupted " + times(m.Resumed)
 	}
