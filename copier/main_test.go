@@ -29,7 +29,7 @@ func watch(t testing.TB) {
 
 // watched is watch for a part of a test, which ends with the returned function.
 func watched(name string) (end func()) {
-	timer := time.AfterFunc(30*time.Second, func() {
+	timer := time.AfterFunc(5*time.Minute, func() {
 		debug.SetTraceback("all")
 		panic(name + ": deadlock")
 	})

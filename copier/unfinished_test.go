@@ -483,7 +483,7 @@ func TestWhatIsKept(t *testing.T) {
 				}
 				select {
 				case <-saved:
-				case <-time.After(10 * time.Second):
+				case <-time.After(2 * time.Minute):
 					t.Error("nothing was saved")
 				}
 				if c.err == context.Canceled { //nolint:errorlint // it is the very one
@@ -617,7 +617,7 @@ func TestReadStatus(t *testing.T) {
 		if filepath.Base(op.Path) != "loaded" {
 			return nil
 		}
-		for range 200 {
+		for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
 			if s, setup, err := ReadStatus(m.work()); err != nil || setup == nil || setup.RunID != "run-1" {
 				t.Errorf("during the copy: %v, %v", setup, err)
 			} else if during = s; s != nil {
@@ -672,34 +672,34 @@ func TestInterruptedOnASlowDisk(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var mu sync.Mutex
-	slow := false
-	var interrupted time.Time
+	slow, interrupted, late := false, false, 0
 	res, _, err := m.try(ctx, attempt{before: func(op durable.Op) error {
 		mu.Lock()
 		if op.String() == "create checkpoint-000003.json.tmp" && !slow {
 			slow = true
 			time.AfterFunc(100*time.Millisecond, func() {
 				mu.Lock()
-				interrupted = time.Now()
+				interrupted = true
 				mu.Unlock()
 				cancel()
 			})
 		}
 		wait := slow && strings.HasPrefix(filepath.Base(op.Path), runPrefix)
+		if wait && interrupted {
+			late++
+		}
 		mu.Unlock()
 		if wait {
 			time.Sleep(400 * time.Millisecond)
 		}
 		return nil
 	}})
-	mu.Lock()
-	took := time.Since(interrupted)
-	mu.Unlock()
 	if !errors.Is(err, context.Canceled) || !res.Resumable {
 		t.Fatalf("%+v, %v", res, err)
 	}
-	if took > 2*time.Second {
-		t.Errorf("it took %v", took)
+	// Of 2 s each of two writers has five such steps, and what is left to do has many more.
+	if late > 12 {
+		t.Errorf("%d steps of 400 ms began behind the interrupt", late)
 	}
 	if _, saved := m.onRecord(t); saved == 0 || saved >= 900 {
 		t.Errorf("%d entries are on record", saved)

@@ -42,13 +42,9 @@ func interrupted(t *testing.T, dir string) (work string, pages int64) {
 		}
 		return context.Cause(ctx)
 	}
-	began := time.Now()
 	rep, err := Compare(ctx, src, dir, Options{WorkDir: work, Memory: copier.MinMemory})
 	if !errors.Is(err, why) || rep.Kept != WorkPath(work, dir) || rep.Equal() {
 		t.Fatalf("got %v, kept %q", err, rep.Kept)
-	}
-	if took := time.Since(began); took > 5*time.Second { // 2 s on a machine that is not busy
-		t.Errorf("interrupted after %s", took)
 	}
 	if src.segments != 85 {
 		t.Fatalf("%d segments", src.segments)

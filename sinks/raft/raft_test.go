@@ -835,8 +835,12 @@ func TestVaultStartsBeforeTheLastSync(t *testing.T) {
 			}
 			path := filepath.Join(o.Path, vaultDBName)
 			var vault *bbolt.DB
+			opened := make(chan struct{}, 2)
 			start := func() (err error) {
-				vault, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+				vault, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Minute, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+					defer func() { opened <- struct{}{} }()
+					return os.OpenFile(name, flag, mode)
+				}})
 				return err
 			}
 			waits := make(chan error, 1)
@@ -862,7 +866,7 @@ func TestVaultStartsBeforeTheLastSync(t *testing.T) {
 					return fmt.Errorf("injected: %w", syscall.EIO)
 				case failed && op.Verb == durable.Rename && op.From == path && starts == "rename":
 					go func() { waits <- start() }()
-					time.Sleep(200 * time.Millisecond) // until it has opened the file
+					<-opened
 				}
 				return nil
 			}}

@@ -31,6 +31,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/pipes"
 )
 
 // An env is an empty Vault table on a server, and how to look at it without
@@ -41,7 +42,7 @@ type env struct {
 	table  string
 	db     *dynamodb.Client
 	srv    *dynamotest.Server // nil where the server is DynamoDB Local
-	net    *pipes             // of a bubble, else nil; see inBubble
+	net    *pipes.Network     // of a bubble, else nil; see inBubble
 	timing timing
 }
 
@@ -154,7 +155,7 @@ func (l *localServer) start() {
 		_ = l.java.Wait() // it is killed: it always fails
 		close(l.exited)
 	}()
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		select {
 		case <-l.exited:
 			l.err = fmt.Errorf("DynamoDB Local ended:\n%s", l.output.String())
@@ -297,7 +298,7 @@ func (e *env) proxy(handle func(r *http.Request, send func(*http.Request))) *htt
 	e.ok(err)
 	transport := &http.Transport{}
 	if e.net != nil {
-		transport.DialContext = e.net.dial
+		transport.DialContext = e.net.Dial
 	}
 	forward := httputil.NewSingleHostReverseProxy(backend)
 	forward.Transport = transport

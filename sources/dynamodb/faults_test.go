@@ -26,6 +26,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/pipes"
 )
 
 // A trouble is a way in which requests fail for a while. begin makes them, and
@@ -69,7 +70,7 @@ func troubles() []trouble {
 
 // A link is how a source comes to its server.
 type link struct {
-	through *pipes
+	through *pipes.Network
 	mu      sync.Mutex
 	err     error
 	chance  float64
@@ -104,7 +105,7 @@ func (l *link) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
-	return l.through.dial(ctx, network, "table.test:80")
+	return l.through.Dial(ctx, network, "table.test:80")
 }
 
 // linked returns a source whose endpoint has a name that only its link knows.

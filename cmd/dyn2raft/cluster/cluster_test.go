@@ -788,12 +788,8 @@ func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	client := connect(t, serve(t, v))
 	time.AfterFunc(50*time.Millisecond, func() { cancel(errStop) })
-	start := time.Now()
 	if r, err := Check(ctx, client, Options{Sample: time.Hour}); r != nil || !errors.Is(err, errStop) {
 		t.Errorf("%+v, %v", r, err)
-	}
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("took %s", d)
 	}
 	// Before the first answer, too.
 	if _, err := Check(ctx, client, Options{}); !errors.Is(err, errStop) {

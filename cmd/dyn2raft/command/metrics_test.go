@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -77,7 +78,9 @@ func exported(t *testing.T, p *printer) map[string]*dto.MetricFamily {
 }
 
 // TestMetrics compares each metric with the events.
-func TestMetrics(t *testing.T) {
+func TestMetrics(t *testing.T) { synctest.Test(t, testMetrics) }
+
+func testMetrics(t *testing.T) {
 	families := exported(t, busy())
 	want := map[string]float64{
 		`dyn2raft_source_info{id="arn",table="table"}`: 1,
@@ -262,7 +265,9 @@ func TestDashboard(t *testing.T) {
 }
 
 // TestHealth looks at when a command is healthy.
-func TestHealth(t *testing.T) {
+func TestHealth(t *testing.T) { synctest.Test(t, testHealth) }
+
+func testHealth(t *testing.T) {
 	p := busy()
 	ask := func(patience time.Duration) (int, string) {
 		h, err := p.handler(patience)

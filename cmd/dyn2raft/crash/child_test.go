@@ -164,7 +164,7 @@ type process struct {
 	report *report
 }
 
-// start starts a child, which is killed after a minute.
+// start starts a child, which is killed after ten minutes.
 func start(ctx context.Context, o order) (*process, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -174,7 +174,7 @@ func start(ctx context.Context, o order) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	p := &process{cmd: exec.CommandContext(ctx, exe), stop: cancel, lines: make(chan string, 8), said: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), orderEnv+"="+string(data))
 	p.cmd.Stderr = &p.err

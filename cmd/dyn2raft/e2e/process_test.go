@@ -77,8 +77,8 @@ func (p *process) kill(t *testing.T) {
 	}
 	select {
 	case <-p.exited:
-	case <-time.After(20 * time.Second):
-		t.Errorf("kill %s: it is still there after 20 s", p.name)
+	case <-time.After(2 * time.Minute):
+		t.Errorf("kill %s: it is still there after 2 min", p.name)
 	}
 }
 

@@ -305,7 +305,7 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	}()
 	select {
 	case <-saved:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("no checkpoint")
 	}
 	cancel()

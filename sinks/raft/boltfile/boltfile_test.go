@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -653,38 +654,40 @@ func putMB(w *Writer, n int) error {
 // Writes go on beside a sync, one sync is under way at a time, and the one that
 // counts comes when all is written.
 func TestSyncBeside(t *testing.T) {
-	f := &syncedFile{pause: 100 * time.Microsecond} // so that a sync runs when it is begun
-	var underWay, syncs atomic.Int32
-	var last int64
-	beside := false
-	f.sync = func() error {
-		if underWay.Add(1) != 1 {
-			t.Error("two syncs at a time")
+	synctest.Test(t, func(t *testing.T) {
+		f := &syncedFile{pause: 100 * time.Microsecond} // so that a sync runs when it is begun
+		var underWay, syncs atomic.Int32
+		var last int64
+		beside := false
+		f.sync = func() error {
+			if underWay.Add(1) != 1 {
+				t.Error("two syncs at a time")
+			}
+			defer underWay.Add(-1)
+			last = f.reached()
+			syncs.Add(1)
+			// One that is run late may be waited for already.
+			for begun := time.Now(); !beside && time.Since(begun) < 200*time.Millisecond; time.Sleep(time.Millisecond) {
+				beside = f.reached() >= last+4<<20
+			}
+			return nil
 		}
-		defer underWay.Add(-1)
-		last = f.reached()
-		syncs.Add(1)
-		// One that a busy machine has run late may be waited for already.
-		for begun := time.Now(); !beside && time.Since(begun) < 200*time.Millisecond; time.Sleep(time.Millisecond) {
-			beside = f.reached() >= last+4<<20
+		w, err := NewWriter(f, Options{})
+		must(t, err)
+		must(t, putMB(w, 100))
+		before := syncs.Load()
+		stats, err := w.Finish()
+		must(t, err)
+		if !beside {
+			t.Error("nothing was written beside a sync")
 		}
-		return nil
-	}
-	w, err := NewWriter(f, Options{})
-	must(t, err)
-	must(t, putMB(w, 100))
-	before := syncs.Load()
-	stats, err := w.Finish()
-	must(t, err)
-	if !beside {
-		t.Error("nothing was written beside a sync")
-	}
-	if before < 1 || before > 100>>4 {
-		t.Errorf("%d syncs beside the writes of 100 MB", before)
-	}
-	if n := syncs.Load(); n < before+2 || last != stats.Bytes {
-		t.Errorf("%d syncs in the end, the last with %d bytes of %d written", n-before, last, stats.Bytes)
-	}
+		if before < 1 || before > 100>>4 {
+			t.Errorf("%d syncs beside the writes of 100 MB", before)
+		}
+		if n := syncs.Load(); n < before+2 || last != stats.Bytes {
+			t.Errorf("%d syncs in the end, the last with %d bytes of %d written", n-before, last, stats.Bytes)
+		}
+	})
 }
 
 // The system tells of a failed write to disk once, to whoever syncs next. That
@@ -713,46 +716,50 @@ func TestSyncBesideFails(t *testing.T) {
 // However slow the disk, what has yet to be synced is bounded: the end of a program
 // waits for it.
 func TestSyncBesideIsWaitedFor(t *testing.T) {
-	f := new(syncedFile)
-	stopped := int64(0) // where the writer was when it wrote no more beside the first sync
-	f.sync = func() error {
-		for since := time.Now(); time.Since(since) < 300*time.Millisecond; time.Sleep(time.Millisecond) {
-			if now := f.reached(); now != stopped {
-				stopped, since = now, time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		f := new(syncedFile)
+		stopped := int64(0) // where the writer was when it wrote no more beside the first sync
+		f.sync = func() error {
+			for since := time.Now(); time.Since(since) < 300*time.Millisecond; time.Sleep(time.Millisecond) {
+				if now := f.reached(); now != stopped {
+					stopped, since = now, time.Now()
+				}
 			}
+			f.sync = func() error { return nil }
+			return nil
 		}
-		f.sync = func() error { return nil }
-		return nil
-	}
-	w, err := NewWriter(f, Options{})
-	must(t, err)
-	must(t, putMB(w, 400))
-	_, err = w.Finish()
-	must(t, err)
-	// The sync was begun with syncSize written, whenever it came to run.
-	if stopped > syncSize+syncMost+2*bufferSize || stopped < syncSize {
-		t.Errorf("beside the first sync the file came to have %d MB", stopped>>20)
-	}
+		w, err := NewWriter(f, Options{})
+		must(t, err)
+		must(t, putMB(w, 400))
+		_, err = w.Finish()
+		must(t, err)
+		// The sync was begun with syncSize written, whenever it came to run.
+		if stopped > syncSize+syncMost+2*bufferSize || stopped < syncSize {
+			t.Errorf("beside the first sync the file came to have %d MB", stopped>>20)
+		}
+	})
 }
 
 // Behind Stop nothing is done to the file any more: its owner may close it.
 func TestStopWaitsForSync(t *testing.T) {
-	f := new(syncedFile)
-	begun, ended := make(chan bool, 8), atomic.Bool{}
-	f.sync = func() error {
-		begun <- true
-		time.Sleep(20 * time.Millisecond)
-		ended.Store(true)
-		return nil
-	}
-	w, err := NewWriter(f, Options{})
-	must(t, err)
-	must(t, putMB(w, 20))
-	<-begun
-	w.Stop()
-	if !ended.Load() {
-		t.Error("a sync is still under way")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := new(syncedFile)
+		begun, ended := make(chan bool, 8), atomic.Bool{}
+		f.sync = func() error {
+			begun <- true
+			time.Sleep(20 * time.Millisecond)
+			ended.Store(true)
+			return nil
+		}
+		w, err := NewWriter(f, Options{})
+		must(t, err)
+		must(t, putMB(w, 20))
+		<-begun
+		w.Stop()
+		if !ended.Load() {
+			t.Error("a sync is still under way")
+		}
+	})
 }
 
 // padded returns b with at least the few bytes that bbolt looks at: it takes

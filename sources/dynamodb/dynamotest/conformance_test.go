@@ -81,7 +81,7 @@ func startLocal(t *testing.T, dir string) string {
 		_ = java.Process.Kill()
 		<-exited
 	})
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		select {
 		case <-exited:
 			t.Fatalf("DynamoDB Local ended:\n%s", output.String())
@@ -92,7 +92,7 @@ func startLocal(t *testing.T, dir string) string {
 			return "http://" + address
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("DynamoDB Local does not listen after 60 s")
+			t.Fatal("DynamoDB Local does not listen after 5 min")
 		}
 	}
 }
@@ -426,7 +426,7 @@ var cases = map[string]func(*fixture){
 			x.must(err)
 			return d.Table
 		}
-		for deadline := time.Now().Add(20 * time.Second); describe().TableStatus != types.TableStatusActive && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); describe().TableStatus != types.TableStatusActive && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		}
 		x.is("read capacity", *describe().ProvisionedThroughput.ReadCapacityUnits, 7)
 		x.is("write capacity", *describe().ProvisionedThroughput.WriteCapacityUnits, 8)
