@@ -1,11 +1,13 @@
 package dynamodb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -93,12 +95,15 @@ func (s *Source) backupFailed(ctx context.Context, action, name string, err erro
 	var api smithy.APIError
 	switch {
 	case IsDenied(err):
-		out.Hint = "allow the IAM action " + deniedAction(action, apiMessage(err)) + " to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups (arn:…:table/" + s.opts.Table + "/backup/*). Or leave -backup out and make the backup yourself"
+		out.Hint = "allow the IAM action " + deniedAction(action, apiMessage(err)) + " to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups (arn:…:table/" + s.opts.Table + "/backup/*)"
 	case errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException":
-		out.Hint = "this endpoint makes no backups: leave -backup out"
-	case out.Hint == "":
-		out.Hint = "fix the cause, or leave -backup out and make the backup yourself"
+		out.Hint = "this endpoint makes no backups"
 	}
+	words := []string{cmp.Or(out.Hint, "fix the cause")}
+	if otherwise := s.opts.Hint(out); otherwise != "" {
+		words = append(words, otherwise)
+	}
+	out.Hint = strings.Join(words, "; or ")
 	return out
 }
 

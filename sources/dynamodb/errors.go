@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,7 +26,7 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		Op:   fmt.Sprintf("call %s on table %s in %s", action, s.opts.Table, s.place()),
 		Err:  plain(err),
 	}
-	defer goOn(out)
+	defer s.goOn(out)
 	if e, ok := errors.AsType[*CredentialsError](err); ok {
 		out.Hint = s.opts.Hint(e)
 		return out
@@ -46,7 +47,7 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		case "ResourceNotFoundException":
 			out.Hint = "there is no such table here: check table and region in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, which beat them; and " + s.endpointFrom()
 		case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
-			out.Hint = "the AWS credentials have expired: renew them, then run the same command again (an interrupted copy goes on with --resume)"
+			out.Hint = "the AWS credentials have expired: renew them"
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
 			if m := api.ErrorMessage(); strings.Contains(m, "Signature expired") || strings.Contains(m, "not yet current") {
 				out.Hint = "this machine's clock differs from AWS's, which takes a signature for some minutes only: set it (timedatectl, chronyc), then run the same command again"
@@ -115,21 +116,16 @@ func (s *Source) proxyFrom() string {
 }
 
 // goOn adds to the hint of an error that ended the tries what to do then.
-func goOn(out *copier.Error) {
-	var gaveUp *gaveUpError
-	switch {
-	case !errors.As(out.Err, &gaveUp):
+func (s *Source) goOn(out *copier.Error) {
+	gaveUp, ok := errors.AsType[*GaveUpError](out.Err)
+	if !ok || out.Hint != "" && gaveUp.Nothing == 0 {
 		return
-	case gaveUp.nothing > 0 && out.Hint == "":
-		out.Hint = "fix the cause, then go on with --resume"
-	case gaveUp.nothing > 0 && !strings.Contains(out.Hint, "--resume"):
-		out.Hint += ", then go on with --resume"
-	case out.Hint != "":
-	case gaveUp.prepare:
-		out.Hint = "fix the cause, then run the same command again"
-	default:
-		out.Hint = "fix the cause, then go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
 	}
+	words := []string{cmp.Or(out.Hint, "fix the cause")}
+	if then := s.opts.Hint(gaveUp); then != "" {
+		words = append(words, then)
+	}
+	out.Hint = strings.Join(words, ", then ")
 }
 
 // isDial reports whether no connection came about.
@@ -176,9 +172,9 @@ func plain(err error) error {
 }
 
 func worded(err error) error {
-	var gaveUp *gaveUpError
+	var gaveUp *GaveUpError
 	if errors.As(err, &gaveUp) {
-		return &plainError{gaveUp.what() + ": " + plain(gaveUp.err).Error(), err}
+		return &plainError{gaveUp.what() + ": " + plain(gaveUp.Err).Error(), err}
 	}
 	var api smithy.APIError
 	var op *net.OpError

@@ -195,7 +195,7 @@ func TestTroubleLasts(t *testing.T) {
 				}
 				var got found
 				err = got.read(t.Context(), s, segments6[:1])
-				wantError(t, err, copier.ErrSource, "nothing succeeded for ", "then go on with --resume")
+				wantError(t, err, copier.ErrSource, "nothing succeeded for ", "then GO ON")
 				if d := time.Since(start); d < limit || d > limit+time.Second {
 					t.Errorf("given up after %v", d)
 				}
@@ -301,7 +301,7 @@ func waitIsCapped(t *testing.T) {
 	start := time.Now()
 	var b copier.Batch
 	_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
-	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", "--resume")
+	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", "then GO ON")
 	if d := time.Since(start); d > 300*time.Millisecond {
 		t.Errorf("it took %v", d)
 	}
@@ -325,13 +325,13 @@ func TestGivenUpHints(t *testing.T) {
 	s, _ := e.source(retries(1))
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 	_, err := s.Prepare(t.Context())
-	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "fix the cause, then run the same command again")
+	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "fix the cause, then ONCE MORE")
 	var b copier.Batch
 	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
-	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "without dynamodb_max_retries")
+	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "TRY LONGER")
 	s, _ = e.source()
 	_, err = s.Prepare(t.Context())
-	wantError(t, err, copier.ErrSource, "after 4 tries: InternalServerError", "run the same command again")
+	wantError(t, err, copier.ErrSource, "after 4 tries: InternalServerError", "ONCE MORE")
 }
 
 // TestFinalErrors: what no retry can cure ends at once.

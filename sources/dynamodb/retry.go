@@ -106,22 +106,26 @@ type triedBeforeError struct{ error }
 
 func (e *triedBeforeError) Unwrap() error { return e.error }
 
-// A gaveUpError is the last error of a request that was given up.
-type gaveUpError struct {
-	tries   int
-	nothing time.Duration // for how long nothing succeeded, where that ended it
-	prepare bool          // it was the first request, which is tried a few times only
-	err     error
+// A GaveUpError is the last error of a request that was given up.
+type GaveUpError struct {
+	Tries int
+	// Nothing is for how long nothing succeeded, where that ended it.
+	Nothing time.Duration
+	// Prepare is set of the first requests, which are tried a few times only.
+	Prepare bool
+	Err     error
 }
 
-func (e *gaveUpError) Error() string { return e.what() + ": " + e.err.Error() }
-func (e *gaveUpError) Unwrap() error { return e.err }
+func (e *GaveUpError) Error() string { return e.what() + ": " + e.Err.Error() }
 
-func (e *gaveUpError) what() string {
-	if e.nothing > 0 {
-		return fmt.Sprintf("nothing succeeded for %v (%s)", e.nothing.Round(time.Millisecond), english.Plural(e.tries, "try", "tries"))
+// Unwrap returns the last try's error.
+func (e *GaveUpError) Unwrap() error { return e.Err }
+
+func (e *GaveUpError) what() string {
+	if e.Nothing > 0 {
+		return fmt.Sprintf("nothing succeeded for %v (%s)", e.Nothing.Round(time.Millisecond), english.Plural(e.Tries, "try", "tries"))
 	}
-	return "after " + english.Plural(e.tries, "try", "tries")
+	return "after " + english.Plural(e.Tries, "try", "tries")
 }
 
 // A timeoutError is a try that took too long.
@@ -191,7 +195,7 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 			}
 			return out, meta, err
 		case isUndecoded(err) && undecoded >= mostUndecoded:
-			return out, meta, &gaveUpError{tries: int(made.failed), prepare: few, err: err}
+			return out, meta, &GaveUpError{Tries: int(made.failed), Prepare: few, Err: err}
 		case first.IsZero():
 			first = began
 		}
@@ -206,11 +210,11 @@ func (r *retrier) HandleInitialize(ctx context.Context, in middleware.Initialize
 			switch {
 			case t.max >= 0 && made.failed-made.throttled > int64(t.max):
 				if made.failed > 1 {
-					err = &gaveUpError{tries: int(made.failed), prepare: few, err: err}
+					err = &GaveUpError{Tries: int(made.failed), Prepare: few, Err: err}
 				}
 				return out, meta, err
 			case nothing >= t.lasting:
-				return out, meta, &gaveUpError{tries: int(made.failed), nothing: nothing, err: err}
+				return out, meta, &GaveUpError{Tries: int(made.failed), Nothing: nothing, Err: err}
 			}
 			wait = min(wait, t.lasting-nothing)
 			event.Nothing, event.GiveUp = nothing, time.Now().Add(t.lasting-nothing)

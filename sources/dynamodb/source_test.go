@@ -303,7 +303,7 @@ func TestOutage(t *testing.T) {
 	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "fix the cause")
 	var b copier.Batch
 	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
-	wantError(t, err, copier.ErrSource, "HTTP status 503", "fix the cause, then go on with --resume")
+	wantError(t, err, copier.ErrSource, "HTTP status 503", "fix the cause, then GO ON")
 }
 
 // TestNotDynamoDB: an endpoint that answers, but not as DynamoDB.

@@ -23,8 +23,20 @@ import (
 // hintOf is what to do about an error of package dynamodb, by its type and by this
 // process's environment, or "".
 func hintOf(err error, env func(string) (string, bool)) string {
+	if errors.Is(err, dynamodb.ErrBackup) {
+		return "leave -backup out, and make the backup yourself"
+	}
 	if e, ok := errors.AsType[*dynamodb.CredentialsError](err); ok {
 		return credentialsHint(e, env)
+	}
+	if e, ok := errors.AsType[*dynamodb.GaveUpError](err); ok { // what comes behind "fix the cause, then"
+		switch {
+		case e.Nothing > 0:
+			return "go on with --resume"
+		case e.Prepare:
+			return "run the same command again"
+		}
+		return "go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
 	}
 	if e, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](err); ok {
 		name := "AWS_PROFILE"

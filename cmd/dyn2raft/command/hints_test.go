@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -52,6 +53,10 @@ func TestHintOf(t *testing.T) {
 		"in a pod":             {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "IRSA", "run where an instance role is"},
 		"SSO, no such role":    {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsSSO, From: profile("p", "sso_session"), Err: &smithy.GenericAPIError{Code: "ForbiddenException"}}, nil, `check sso_account_id and sso_role_name of profile "p"`, "login"},
 		"SSO, no network":      {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsSSO, From: profile("p", "sso_session"), Err: &net.DNSError{Name: "portal.sso"}}, nil, "can't be reached: check the network and the proxy, on the way to portal.sso", "login"},
+		"an outage":            {&dynamodb.GaveUpError{Nothing: 1, Err: errors.New("broken")}, nil, "go on with --resume", "dynamodb_max_retries"},
+		"few tries":            {&dynamodb.GaveUpError{Prepare: true, Err: errors.New("broken")}, nil, "run the same command again", "--resume"},
+		"max retries":          {&dynamodb.GaveUpError{Tries: 2, Err: errors.New("broken")}, nil, "without dynamodb_max_retries", ""},
+		"backup":               {fmt.Errorf("%w: broken", dynamodb.ErrBackup), nil, "leave -backup out", ""},
 		"something else":       {errors.New("broken"), nil, "", "a"},
 	} {
 		got := hintOf(c.err, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })
