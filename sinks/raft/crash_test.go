@@ -290,12 +290,32 @@ func TestEverythingFailsFromAStepOn(t *testing.T) {
 
 const childEnv = "DYN2RAFT_TEST_CHILD"
 
-// A childRun is what a child process is to do: a copy, up to a step at which
-// it is killed.
+// A childRun is what a child process is to do: a copy, or a readdress of one, up
+// to a step at which it is killed.
 type childRun struct {
-	Path, NodeID string
-	WAL          bool
-	Step         int
+	Path, NodeID   string
+	WAL, Readdress bool
+	Step           int
+}
+
+// start runs it, and returns an error unless the child is killed.
+func (c childRun) start() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	arg, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childEnv+"="+string(arg))
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		return fmt.Errorf("child ended with %v, not killed: %s", err, out)
+	}
+	return nil
 }
 
 // child runs in the child process. It never returns from the step.
@@ -308,7 +328,7 @@ func child() {
 	o := testOptions(c.Path)
 	o.NodeID, o.WAL = c.NodeID, c.WAL
 	n := 0
-	_, err := run(o, testEntries(crashEntries), func(string) error {
+	kill := func(string) error {
 		if n++; n == c.Step+1 {
 			// SIGKILL, as by the kernel when memory is short: nothing is
 			// run any more in this process.
@@ -318,7 +338,13 @@ func child() {
 			select {}
 		}
 		return nil
-	})
+	}
+	var err error
+	if c.Readdress {
+		_, err = readdress(&o, kill)
+	} else {
+		_, err = run(o, testEntries(crashEntries), kill)
+	}
 	fmt.Fprintf(os.Stderr, "not killed: %v\n", err)
 	os.Exit(3)
 }
@@ -326,26 +352,14 @@ func child() {
 // A process that is killed at any step leaves nothing that Vault would open,
 // or a complete copy, and the next run goes well.
 func TestKilledAtEveryStep(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, variant := range variants() {
 		t.Run(name, func(t *testing.T) {
 			ops := steps(t, variantIn(t, variant))
 			var complete, recovered atomic.Int64
 			eachStep(t, ops, 0, func(t *testing.T, i int, op string) {
 				o := variantIn(t, variant)
-				arg, err := json.Marshal(childRun{o.Path, o.NodeID, o.WAL, i})
-				if err != nil {
+				if err := (childRun{Path: o.Path, NodeID: o.NodeID, WAL: o.WAL, Step: i}).start(); err != nil {
 					t.Fatal(err)
-				}
-				cmd := exec.Command(exe)
-				cmd.Env = append(os.Environ(), childEnv+"="+string(arg))
-				out, err := cmd.CombinedOutput()
-				var exit *exec.ExitError
-				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-					t.Fatalf("child ended with %v, not killed: %s", err, out)
 				}
 				if there, _ := durable.Exists(filepath.Join(o.Path, raftName)); there {
 					recovered.Add(1)

@@ -95,55 +95,67 @@ func TestReaddress(t *testing.T) {
 	}
 }
 
-// Whatever step is the last, vault.db has the old node or the new one, and the same
-// call finishes the work.
-func TestReaddressFailsAtEveryStep(t *testing.T) {
+// At whatever step it fails or is killed, vault.db has the old node or the new one, and
+// the same call finishes the work.
+func TestReaddressStopsAtEveryStep(t *testing.T) {
 	entries := testEntries(50)
 	for name, options := range readdressable {
-		t.Run(name, func(t *testing.T) {
-			for failed, n := true, 0; failed; n++ {
-				o := options(t.TempDir())
-				if _, err := run(o, entries, nil); err != nil {
-					t.Fatal(err)
-				}
-				old := o
-				var done []string
-				_, err := readdress(&o, func(op string) error {
-					if len(done) >= n {
-						return errors.New("stopped")
+		for _, kill := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed %v", name, kill), func(t *testing.T) {
+				for n := 0; ; n++ {
+					o := options(t.TempDir())
+					if _, err := run(o, entries, nil); err != nil {
+						t.Fatal(err)
 					}
-					done = append(done, op)
-					return nil
-				})
-				failed = err != nil
-				if !failed {
-					if least := map[bool]int{true: 6, false: 1}[old.NodeID == ""]; n < least {
-						t.Errorf("only %d steps: %q", n, done)
+					if !stopAt(t, o, n, kill) {
+						if least := map[bool]int{true: 6, false: 1}[o.NodeID == ""]; n < least {
+							t.Errorf("only %d steps", n)
+						}
+						return
 					}
-					continue
-				}
-				if !errors.Is(err, copier.ErrDestination) {
-					t.Errorf("after %q: %v", done, err)
-				}
-				if old.NodeID != "" {
-					if err := inspect(old, entries); err != nil {
-						t.Errorf("after %q: %v", done, err)
+					if o.NodeID != "" { // with the file, it may have the new id already
+						if err := inspect(o, entries); err != nil {
+							t.Errorf("after step %d: %v", n, err)
+						}
+					} else if b, err := os.ReadFile(filepath.Join(o.Path, nodeIDName)); err != nil || len(b) == 0 {
+						t.Errorf("after step %d: node-id is %q, %v", n, b, err)
 					}
-				} else if b, err := os.ReadFile(filepath.Join(old.Path, nodeIDName)); err != nil || len(b) == 0 {
-					t.Errorf("after %q: node-id is %q, %v", done, b, err)
+					if _, err := readdress(&o, nil); err != nil {
+						t.Errorf("after step %d: %v", n, err)
+					}
+					if err := inspect(o, entries); err != nil {
+						t.Errorf("finished after step %d: %v", n, err)
+					}
+					if left, err := filepath.Glob(filepath.Join(o.Path, "*tmp")); err != nil || len(left) > 0 {
+						t.Errorf("left after step %d: %q, %v", n, left, err)
+					}
 				}
-				if _, err := readdress(&o, nil); err != nil {
-					t.Errorf("after %q: %v", done, err)
-				}
-				if err := inspect(o, entries); err != nil {
-					t.Errorf("finished after %q: %v", done, err)
-				}
-				if left, err := filepath.Glob(filepath.Join(o.Path, "*.tmp")); err != nil || len(left) > 0 {
-					t.Errorf("left after %q: %q, %v", done, left, err)
-				}
-			}
-		})
+			})
+		}
 	}
+}
+
+// stopAt readdresses up to a step, and reports whether there is that step.
+func stopAt(t *testing.T, o Options, step int, kill bool) bool {
+	t.Helper()
+	if kill {
+		err := childRun{Path: o.Path, NodeID: o.NodeID, WAL: o.WAL, Readdress: true, Step: step}.start()
+		if err != nil && !strings.Contains(err.Error(), "not killed: <nil>") {
+			t.Error(err)
+		}
+		return err == nil
+	}
+	stop, n := errors.New("stopped"), 0
+	_, err := readdress(&o, func(string) error {
+		if n++; n > step {
+			return stop
+		}
+		return nil
+	})
+	if err != nil && (!errors.Is(err, stop) || !errors.Is(err, copier.ErrDestination)) {
+		t.Error(err)
+	}
+	return err != nil
 }
 
 func TestReaddressRefuses(t *testing.T) {
