@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,6 +89,12 @@ type Readdressed struct {
 	// NodeID and Address are those that the copy had until then.
 	NodeID  string `json:"node_id"`
 	Address string `json:"cluster_addr"`
+}
+
+// NotVault reports whether the copy was made although no initialized Vault has
+// used its source.
+func (m *Manifest) NotVault() bool {
+	return slices.ContainsFunc(m.Warnings, func(w Warning) bool { return w.Check == "initialized" && w.Ignored })
 }
 
 // A Warning is what a check before the copy has found.

@@ -425,7 +425,7 @@ func (s *Source) doubt(ctx context.Context, leader leaderLock) (string, error) {
 	}
 	for _, item := range out.Items {
 		if id, ok := item[attrKey].(*types.AttributeValueMemberS); ok && id.Value != string(binaryOf(leader[attrValue])) {
-			return fmt.Sprintf("%s, but the entry %s/%s, which a Vault has as long as it is active: it may elect its leader elsewhere", lock, leaderPath, id.Value), nil
+			return fmt.Sprintf("%s, but the entry %s/%s, which an active Vault has, and one that was killed leaves: it may elect its leader elsewhere", lock, leaderPath, id.Value), nil
 		}
 	}
 	if (leader == nil || leader.stale()) && !s.opts.HAEnabled {

@@ -391,7 +391,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	if res.Partial {
 		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; do not start a Vault from it.", start)
 	}
-	if slices.ContainsFunc(p.warnings(), func(w verify.Warning) bool { return w.Check == "initialized" && w.Ignored }) {
+	if (&verify.Manifest{Warnings: p.warnings()}).NotVault() {
 		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized."
 	}
 	if p.json {

@@ -113,6 +113,7 @@ func cases() map[string]Input {
 	}
 	evil := record(5, hostile...)
 	evil.Partial, evil.StartKey = true, hostile[0]
+	evil.Warnings = []verify.Warning{{Check: hostile[0], Message: hostile[1]}}
 	evil.Skipped.Locks = hostile
 	evil.Source.Name, evil.Destination.Path, evil.Destination.NodeID, evil.RunID = hostile[0], hostile[1], hostile[2], hostile[3]
 	evil.Backup, evil.Tool.Version, evil.Load.LargestKey, evil.Vault.All = hostile[4], hostile[5], hostile[6], hostile
@@ -426,17 +427,19 @@ func TestVerdicts(t *testing.T) {
 		level  string
 		says   string
 	}{
-		"proven twice":       {func(*Input) {}, "good", "all 6,021 are equal"},
-		"not compared":       {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
-		"from the device":    {func(in *Input) { in.Manifest.ReadBack = "device" }, "good", "read back from the device and has the same digest"},
-		"by way of a cache":  {func(in *Input) { in.Manifest.ReadBack = "cache" }, "good", "operating system's cache"},
-		"not read back":      {func(in *Input) { in.Manifest.ReadBack, in.Verification = "", nil }, "warn", "NOT read back"},
-		"compared instead":   {func(in *Input) { in.Manifest.ReadBack = "" }, "good", "NOT read back"},
-		"partial":            {func(in *Input) { in.Manifest.Partial, in.Manifest.StartKey = true, "m" }, "warn", "Do not start a Vault"},
-		"different":          {func(in *Input) { in.Verification.Different = 1 }, "bad", "Do not use this copy"},
-		"missing":            {func(in *Input) { in.Verification.Missing = 1 }, "bad", "1 missing in the copy"},
-		"a Vault has run":    {func(in *Input) { in.Verification.Extra, in.Verification.Started = 2, true }, "warn", "A Vault had run"},
-		"comparison cut off": {func(in *Input) { in.Verification.Complete = false }, "warn", "did not end"},
+		"proven twice":          {func(*Input) {}, "good", "all 6,021 are equal"},
+		"not compared":          {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
+		"from the device":       {func(in *Input) { in.Manifest.ReadBack = "device" }, "good", "read back from the device and has the same digest"},
+		"by way of a cache":     {func(in *Input) { in.Manifest.ReadBack = "cache" }, "good", "operating system's cache"},
+		"not read back":         {func(in *Input) { in.Manifest.ReadBack, in.Verification = "", nil }, "warn", "NOT read back"},
+		"compared instead":      {func(in *Input) { in.Manifest.ReadBack = "" }, "good", "NOT read back"},
+		"not a Vault":           {func(in *Input) { in.Manifest.Warnings = []verify.Warning{{Check: "initialized", Ignored: true}} }, "bad", "finds itself not initialized"},
+		"not a Vault, compared": {func(in *Input) { in.Verification.NotVault = []string{"core/keyring"} }, "bad", "finds itself not initialized"},
+		"partial":               {func(in *Input) { in.Manifest.Partial, in.Manifest.StartKey = true, "m" }, "warn", "Do not start a Vault"},
+		"different":             {func(in *Input) { in.Verification.Different = 1 }, "bad", "Do not use this copy"},
+		"missing":               {func(in *Input) { in.Verification.Missing = 1 }, "bad", "1 missing in the copy"},
+		"a Vault has run":       {func(in *Input) { in.Verification.Extra, in.Verification.Started = 2, true }, "warn", "A Vault had run"},
+		"comparison cut off":    {func(in *Input) { in.Verification.Complete = false }, "warn", "did not end"},
 		"older comparison": {func(in *Input) {
 			in.Verification.Start = in.Manifest.Start
 		}, "warn", "proves nothing of this copy"},

@@ -40,6 +40,7 @@ type view struct {
 	// PrefixPlot, GroupPlot and SizePlot are nil where there is nothing to plot.
 	PrefixPlot, GroupPlot, SizePlot *figure
 	Compared                        *comparison
+	Warnings                        []fact
 	Settings                        []fact
 	Versions                        []fact
 	Digests                         []digest
@@ -93,7 +94,7 @@ type digest struct {
 func newView(in Input) (*view, error) {
 	m := in.Manifest
 	v := &view{M: m, V: in.Verification, Verdict: judge(m, in.Verification), Facts: facts(m), Throttle: throttling(m),
-		Settings: settings(m), Versions: versions(m), Digests: digests(m), Compared: compared(in.Verification)}
+		Warnings: warnings(m), Settings: settings(m), Versions: versions(m), Digests: digests(m), Compared: compared(in.Verification)}
 	v.history(m)
 	plots := []func() error{
 		func() error { return v.phases(m) },
@@ -141,6 +142,10 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 	}
 	v.Points = append(v.Points, proof)
 	v.compare(m, c)
+	if m.NotVault() || c != nil && c.NotVault != nil {
+		v.Level, v.Word = "bad", "Not a Vault"
+		v.Text += " But no initialized Vault has used the table: a Vault that starts on this copy finds itself not initialized."
+	}
 	return v
 }
 
@@ -758,6 +763,17 @@ func compared(c *verify.Report) *comparison {
 			same = "unfinished"
 		}
 		out.Rows = append(out.Rows, compareRow{name(p.Prefix), count(p.Source.Entries), count(p.Destination.Entries), same})
+	}
+	return out
+}
+
+func warnings(m *verify.Manifest) (out []fact) {
+	for _, w := range m.Warnings {
+		text := visible.Text(w.Message)
+		if w.Ignored {
+			text = "let pass on demand: " + text
+		}
+		out = append(out, fact{visible.Text(w.Check), text})
 	}
 	return out
 }
