@@ -90,7 +90,10 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 		r.manifest = m
 		return nil
 	}
-	m.State, m.End = copier.Confirmed, time.Now().UTC()
+	m.State = copier.Confirmed
+	if written { // by another process
+		m.End = time.Now().UTC()
+	}
 	if r.err = r.put(ctx, m); r.err != nil {
 		beside := verify.ManifestPath(m.Destination.Path)
 		if r.file == beside || m.Write(beside) != nil {
