@@ -161,6 +161,14 @@ type Locker interface {
 	Unlock(ctx context.Context, runID string, end End) error
 }
 
+// A Rechecker is a [Source] that can tell what it was prepared as from what took
+// its place. A [Scan] asks when all is read, a copy by its [Lease].
+type Rechecker interface {
+	// Recheck returns an error that wraps [ErrMoved] unless the source is still
+	// the one that Prepare has seen.
+	Recheck(ctx context.Context) error
+}
+
 // A Lease is a held lock on a source.
 type Lease interface {
 	// Check renews the lease on the condition that it is still ours, and

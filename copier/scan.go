@@ -184,6 +184,11 @@ func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats
 		opts.source = opts.journal.setup.Source
 	}
 	sorted, stats, _, err := runScan(ctx, src, opts)
+	if r, ok := src.(Rechecker); ok && err == nil {
+		if err = r.Recheck(ctx); err != nil {
+			return nil, stats, errors.Join(cause(ctx, err), sorted.Close())
+		}
+	}
 	return sorted, stats, err
 }
 

@@ -62,6 +62,14 @@ func (s sampledSource) Segments(ctx context.Context, n int) ([]copier.Segment, e
 	return out, nil
 }
 
+// Recheck implements [copier.Rechecker], as far as the source does.
+func (s sampledSource) Recheck(ctx context.Context) error {
+	if r, ok := s.Source.(copier.Rechecker); ok {
+		return r.Recheck(ctx)
+	}
+	return nil
+}
+
 // prove says what follows from so many entries of so many, about, being
 // compared.
 func (p *Part) prove(compared, all int64) {

@@ -474,6 +474,17 @@ func TestTableMadeAnew(t *testing.T) {
 			e.Errorf("error is %v", err)
 		}
 		e.ok(l.Release(e.Context(), copier.EndFailed))
+		// Whoever reads without locks learns it when all is read.
+		sorted, _, err := copier.Scan(e.Context(), s, copier.ScanOptions{WorkDir: e.TempDir(), Segments: 3})
+		if !errors.Is(err, copier.ErrMoved) || sorted != nil {
+			e.Errorf("a scan of the other table: %v, %v", sorted, err)
+		}
+		again, _ := e.source(ha)
+		_, err = again.Prepare(e.Context())
+		e.ok(err)
+		sorted, _, err = copier.Scan(e.Context(), again, copier.ScanOptions{WorkDir: e.TempDir(), Segments: 3})
+		e.ok(err)
+		e.ok(sorted.Close())
 	}})
 }
 

@@ -744,7 +744,7 @@ var ErrLate = errors.New("the answer comes so late that the leader lock may have
 // and writes to both locks, on the condition that they are ours. The leader lock
 // comes last, and is then good for 10 s or more. Clocks can only make it ask again: what the service answers decides.
 func (l *lease) Check(ctx context.Context) error {
-	if err := l.s.sameTable(ctx); err != nil {
+	if err := l.s.Recheck(ctx); err != nil {
 		return err
 	}
 	value := &types.AttributeValueMemberB{Value: l.migration}

@@ -127,6 +127,8 @@ type Source struct {
 var (
 	_ copier.Source = (*Source)(nil)
 	_ copier.Locker = (*Source)(nil)
+
+	_ copier.Rechecker = (*Source)(nil)
 )
 
 // New returns a source for a table. It loads the AWS configuration and asks
@@ -299,9 +301,9 @@ func incarnation(t *types.TableDescription) string {
 	return id
 }
 
-// sameTable returns an error that wraps [copier.ErrMoved] where the table is not
-// the one that Prepare has seen, but one of its name that was made since.
-func (s *Source) sameTable(ctx context.Context) error {
+// Recheck implements [copier.Rechecker]: the table may be one of the same name
+// that was made since.
+func (s *Source) Recheck(ctx context.Context) error {
 	if s.info.Incarnation == "" {
 		return nil // the service does not tell one from the other
 	}
@@ -314,7 +316,7 @@ func (s *Source) sameTable(ctx context.Context) error {
 	}
 	if now := incarnation(out.Table); now != s.info.Incarnation {
 		return &copier.Error{Kind: copier.ErrSource, Op: "look at table " + s.opts.Table + " again",
-			Err:  fmt.Errorf("%w: it was deleted and made anew: its id is %s now, and was %s when the copy began", copier.ErrMoved, now, s.info.Incarnation),
+			Err:  fmt.Errorf("%w: it was deleted and made anew: its id is %s now, and was %s at first", copier.ErrMoved, now, s.info.Incarnation),
 			Hint: "find out who does that, then start over: what was read may be of either"}
 	}
 	return nil
