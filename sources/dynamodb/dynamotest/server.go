@@ -36,6 +36,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/hashicorp/vault/sdk/physical"
 
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
@@ -263,11 +264,8 @@ func (l *vaultLoader) put(vaultKey string, value []byte, random *randomValue, ma
 		return err
 	}
 	l.marked[dir] = true
-	for i, c := range vaultKey {
-		if c != '/' {
-			continue
-		}
-		dir, base := split(vaultKey[:i])
+	for _, prefix := range physical.Prefixes(vaultKey) {
+		dir, base := split(prefix)
 		if err := l.item(dir, base+"/", nil, nil); err != nil {
 			return err
 		}
