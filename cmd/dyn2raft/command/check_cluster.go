@@ -77,7 +77,9 @@ func runCheckCluster(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	stop := out.during("the checks of the cluster to end")
 	rep, err := cluster.Check(ctx, client, opts)
+	stop()
 	if err != nil {
 		return err
 	}

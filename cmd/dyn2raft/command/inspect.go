@@ -49,7 +49,9 @@ func runInspect(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if n := cmd.Int("largest"); n < 0 {
 		return &usageError{fmt.Sprintf("-largest is %d", n), "it takes a number from 0 on"}
 	}
+	stop := out.during("all of the directory to be read")
 	in, err := verify.Inspect(ctx, cmd.Args().First(), verify.InspectOptions{Largest: cmd.Int("largest")})
+	stop()
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,9 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	if path == "" {
 		path = m.Destination.Path
 	}
+	stop := out.during("all of the directory to be read")
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	stop()
 	if errors.Is(err, vaultdb.ErrDamaged) && path != m.Destination.Path {
 		err = &copier.Error{Err: err, Hint: "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path"}
 	}
@@ -240,7 +244,9 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 			"Without it, compare the directory with the table: %s verify -config %s\n%s", err, strings.Join(program(), " "), shellescape.Quote(config), copier.Hint(failed))}
 	}
 	rec.manifest = m
+	stop := rec.out.during("all of the directory to be read")
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	stop()
 	if err != nil {
 		return nil, damaged(err)
 	}

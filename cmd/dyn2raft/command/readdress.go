@@ -113,7 +113,9 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 
 	// bbolt believes what it opens, so that it is looked at first.
 	out.log.Info("comparing the directory with the manifest", "directory", path, "manifest", file)
+	stop := out.during("all of the directory to be read")
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	stop()
 	if err != nil {
 		return damaged(err)
 	}

@@ -20,7 +20,11 @@ var waitWords = map[copier.Wait]string{
 	copier.WaitRetry:       "%s, which fails and is tried again",
 	copier.WaitCap:         "%s, held back by -read-capacity",
 	copier.WaitCredentials: "AWS credentials%s",
+	waitOwn:                "%s",
 }
+
+// waitOwn is a wait of a command, whose name says all.
+const waitOwn copier.Wait = "own"
 
 const (
 	// quiet is how long nothing may happen before it is said what is waited for, and
@@ -103,7 +107,7 @@ func (p *printer) wait(now time.Time) (text, what string, every time.Duration) {
 	case w != nil && !w.Until.IsZero():
 		what = waitText(w.Waiting)
 		return fmt.Sprintf("waiting %s for %s", max(w.Until.Sub(now), 0).Round(time.Second), what), what, countdown
-	case w != nil && (!reads || idle >= quiet):
+	case w != nil && now.Sub(w.Since) >= quiet && (!reads || idle >= quiet):
 		what = waitText(w.Waiting)
 		return fmt.Sprintf("waiting for %s, for %s so far", what, now.Sub(w.Since).Round(time.Second)), what, p.every
 	case idle >= silent && now.Sub(p.waits.over) >= silent && !p.moved.IsZero():
@@ -139,6 +143,17 @@ func (p *printer) sayWait() {
 	p.mu.Unlock()
 	if due {
 		p.log.Info(text)
+	}
+}
+
+// during says, where that takes long, that the command waits for something, until
+// the returned function is called.
+func (p *printer) during(what string) (stop func()) {
+	p.event(copier.Waiting{For: waitOwn, Name: what, Since: time.Now()})
+	quieten := p.sayWaits()
+	return func() {
+		quieten()
+		p.event(copier.WaitOver{For: waitOwn, Name: what})
 	}
 }
 

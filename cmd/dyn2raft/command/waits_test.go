@@ -69,6 +69,14 @@ func TestWaits(t *testing.T) {
 			look(2*time.Second, "it is in place: removing work files, 2s"),
 		}, "0s putting the result in place\n6s still putting the result in place: nothing new for 6s\n" +
 			"36s still putting the result in place: nothing new for 36s\n40s the result is in place: removing work files\n"},
+		"a command's own": {[]step{
+			at(0, func() copier.Event {
+				return copier.Waiting{For: waitOwn, Name: "the directory to be read", Since: time.Now()}
+			}),
+			look(40*time.Second, "start     waiting for the directory to be read, for 40s so far"),
+			at(0, func() copier.Event { return copier.WaitOver{For: waitOwn, Name: "the directory to be read"} }),
+			look(time.Second, "start     starting, 0s"),
+		}, "5s waiting for the directory to be read, for 5s so far\n35s waiting for the directory to be read, for 35s so far\n"},
 		"errors are no news": {[]step{
 			at(0, func() copier.Event { return phase(copier.PhasePrepare) }),
 			at(3*time.Second, func() copier.Event { return copier.Retried{Err: errors.New("slow down"), Throttled: true} }),
