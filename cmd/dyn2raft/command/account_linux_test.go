@@ -181,6 +181,14 @@ func TestRootWorksAsOwner(t *testing.T) {
 	if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != content {
 		t.Errorf("%d entries, expected %d (%v)", got.Entries, content.Entries, err)
 	}
+
+	// A comparison has its work files beside the directory, where they are his too.
+	cmd = command("-max-parallel", "2", "-o", filepath.Join(filepath.Dir(data), "verify.json"))
+	cmd.Args[1] = "verify"
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("working as the user")) || !bytes.Contains(out, []byte("Equal: ")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	ownedBy(t, filepath.Dir(data), nobody)
 }
 
 // asUser calls f with the rights of nobody.

@@ -169,29 +169,12 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return err
 	}
-	var root *rootSide
-	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
-	if err != nil {
-		return err
-	}
-	if as != nil && !cmd.Bool("reset") {
-		if startedAs != 0 {
-			return mayNotBecome(cmd, *as, errNotRoot)
-		}
-		if root, err = startRootSide(RootTask{Region: cfg.Source.Region, Manifest: file, Path: cfg.Destination.Path, UID: as.uid, GID: as.gid}); err != nil {
-			return fmt.Errorf("start a process that stays root's: %w", err)
-		}
-		defer root.Close()
-	}
-	src, err := newSource(ctx, cmd, std, cfg, out, root)
+	src, root, err := openAs(ctx, cmd, std, cfg, out, file, !cmd.Bool("reset"))
 	if err != nil {
 		return err
 	}
 	if root != nil {
-		if err := as.become(); err != nil {
-			return mayNotBecome(cmd, *as, err)
-		}
-		out.log.Info("working as the user that the data directory's contents will belong to", "user", as.name(), "group", as.gid)
+		defer root.Close()
 	}
 	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
 	if cmd.Bool("reset") {
@@ -605,6 +588,40 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 		out.log.Info(o.String())
 	}
 	return cfg, nil
+}
+
+// openAs makes the source of a configuration, and, where root runs this for the owner
+// of the data directory, has the process become one of his: then the root side, which
+// the caller closes, is not nil.
+func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, manifest string, become bool) (_ *dynamodb.Source, root *rootSide, err error) {
+	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if as == nil || !become {
+		src, err := newSource(ctx, cmd, std, cfg, out, nil)
+		return src, nil, err
+	}
+	if startedAs != 0 {
+		return nil, nil, mayNotBecome(cmd, *as, errNotRoot)
+	}
+	if root, err = startRootSide(RootTask{Region: cfg.Source.Region, Manifest: manifest, Path: cfg.Destination.Path, UID: as.uid, GID: as.gid}); err != nil {
+		return nil, nil, fmt.Errorf("start a process that stays root's: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = root.Close()
+		}
+	}()
+	src, err := newSource(ctx, cmd, std, cfg, out, root)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := as.become(); err != nil {
+		return nil, nil, mayNotBecome(cmd, *as, err)
+	}
+	out.log.Info("working as the user that the data directory's contents belong to", "user", as.name(), "group", as.gid)
+	return src, root, nil
 }
 
 // newSource makes the source of a configuration. root, where it is not nil, finds the

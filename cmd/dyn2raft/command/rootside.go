@@ -138,7 +138,7 @@ func (s *rootServer) Credentials(_ struct{}, out *aws.Credentials) (err error) {
 
 // TryManifest finds out whether the manifest can be written.
 func (s *rootServer) TryManifest(_ struct{}, _ *struct{}) error {
-	if err := rootsAlone(filepath.Dir(s.task.Manifest)); err != nil {
+	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
 		return err
 	}
 	return verify.TryManifest(s.task.Manifest, s.task.Path)
@@ -146,7 +146,7 @@ func (s *rootServer) TryManifest(_ struct{}, _ *struct{}) error {
 
 // ReadManifest reads the manifest that is there.
 func (s *rootServer) ReadManifest(_ struct{}, out *verify.Manifest) error {
-	if err := rootsAlone(filepath.Dir(s.task.Manifest)); err != nil {
+	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
 		return err
 	}
 	m, err := verify.ReadManifest(s.task.Manifest)
@@ -158,7 +158,7 @@ func (s *rootServer) ReadManifest(_ struct{}, out *verify.Manifest) error {
 
 // WriteManifest writes the manifest.
 func (s *rootServer) WriteManifest(data []byte, _ *struct{}) error {
-	if err := rootsAlone(filepath.Dir(s.task.Manifest)); err != nil {
+	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
 		return err
 	}
 	return verify.WriteManifest(s.task.Manifest, data, s.task.UID, s.task.GID)
@@ -166,13 +166,13 @@ func (s *rootServer) WriteManifest(data []byte, _ *struct{}) error {
 
 // rootsAlone refuses a directory that another user than root can change, or replace
 // by changing what leads to it. In one above it that is sticky, as /tmp is, root's
-// names are root's.
-func rootsAlone(dir string) error {
+// names are root's; sticky is set where that is enough of the directory itself.
+func rootsAlone(dir string, sticky bool) error {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return err
 	}
-	for sticky := false; ; sticky = true {
+	for ; ; sticky = true {
 		fi, err := os.Lstat(dir)
 		if err != nil {
 			return err

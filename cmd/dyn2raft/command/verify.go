@@ -59,7 +59,7 @@ func verifyCommand(std Streams) *cli.Command {
 	}
 }
 
-func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
+func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	out, err := newPrinter(cmd, std)
 	if err != nil {
 		return err
@@ -102,12 +102,19 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	file := resultFile(cmd.String("o"))
-	if err := file.try(cfg.Destination.Path); err != nil {
+	// Work files lie beside the data directory: where its owner can change that place,
+	// they are his, and so is the process.
+	work := verify.WorkPath(cmd.String("work-dir"), cfg.Destination.Path)
+	src, root, err := openAs(ctx, cmd, std, cfg, out, verify.ManifestPath(cfg.Destination.Path), sample == 0 && rootsAlone(filepath.Dir(work), true) != nil)
+	if err != nil {
 		return err
 	}
-	src, err := newSource(ctx, cmd, std, cfg, out, nil)
-	if err != nil {
+	if root != nil {
+		defer root.Close()
+	}
+	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
+	file := resultFile(cmd.String("o"))
+	if err := file.try(cfg.Destination.Path); err != nil {
 		return err
 	}
 	stopMetrics, err := out.serveMetrics(cmd)
@@ -124,7 +131,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) error {
 	}
 	found := &spool{dir: cmd.String("work-dir")}
 	if sample == 0 {
-		found.dir = verify.WorkPath(found.dir, cfg.Destination.Path)
+		found.dir = work
 	}
 	defer found.close()
 	stop := out.progress()
