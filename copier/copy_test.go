@@ -42,6 +42,7 @@ type copyCase struct {
 	during  map[string]func() // run within a call
 	entries []Entry
 	noLock  bool
+	wrap    func(*lockedSource) Source // if the source is to be more
 	opts    Options
 
 	src    *fakeSource
@@ -82,8 +83,11 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 		c.events = append(c.events, e)
 	}
 	var src Source = &lockedSource{c.src, c}
-	if c.noLock {
+	switch {
+	case c.noLock:
 		src = c.src
+	case c.wrap != nil:
+		src = c.wrap(&lockedSource{c.src, c})
 	}
 	result, err := Copy(ctx, src, c.dst, c.opts)
 

@@ -57,6 +57,17 @@ func backupsLeavesOutTheUnfinished(t *testing.T) {
 	}
 }
 
+// Those of AWS Backup are only listed on demand.
+func TestBackupsOfAWSBackup(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{AWSBackup: time.Now()}))
+	s, _ := e.source()
+	if list, err := s.Backups(t.Context()); err != nil || len(list) != 1 || list[0].Name != "aws-backup" {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 func TestBackupDenied(t *testing.T) { inBubble(t, backupDenied) }
 
 func backupDenied(t *testing.T) {

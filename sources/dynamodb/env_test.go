@@ -304,7 +304,10 @@ func quick(s *Source) { s.retrier.base, s.retrier.longest = time.Millisecond, 5*
 
 func retries(n int) func(*Options) { return func(o *Options) { o.MaxRetries = &n } }
 func ha(o *Options)                { o.HAEnabled = true }
-func keepLocked(o *Options)        { o.KeepLocked = true }
+func haStorage(kind string) func(*Options) {
+	return func(o *Options) { o.HAStorage = kind }
+}
+func keepLocked(o *Options) { o.KeepLocked = true }
 
 // proxy is a server in front of the table's. handle sends on each request, or
 // does not.

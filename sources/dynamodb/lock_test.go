@@ -212,6 +212,8 @@ var lockCases = map[string]func(*env){
 			{"stopped", []func(*Options){stopped(true, nil)}, true, nil},
 			{"not stopped", []func(*Options){stopped(false, nil)}, false, ErrNotStopped},
 			{"asking failed", []func(*Options){stopped(false, asked)}, false, asked},
+			{"ha elsewhere", []func(*Options){ha, haStorage("raft")}, false, ErrNotStopped},
+			{"ha elsewhere, stopped", []func(*Options){ha, haStorage("raft"), stopped(true, nil)}, true, nil},
 		} {
 			s, _ := e.source(c.opts...)
 			h, err := e.tryLock(e.Context(), s, "run-1")
@@ -230,6 +232,32 @@ var lockCases = map[string]func(*env){
 				e.ok(h.Release(e.Context(), copier.EndComplete))
 			}
 			e.unlocked(nil)
+		}
+	},
+	"a Vault was active": func(e *env) {
+		// It announces itself wherever its lock is, and an orderly stop ends that.
+		e.put(with(leaderPath, "another", attrs{attrValue: bin("its address")}))
+		for _, lock := range []attrs{nil, vaultLock("v1", time.Now().Add(-time.Hour), nil)} {
+			if lock != nil {
+				e.put(lock)
+			}
+			s, _ := e.source(ha)
+			if _, err := e.tryLock(e.Context(), s, "run-1"); !errors.Is(err, ErrNotStopped) || !strings.Contains(err.Error(), "core/leader/another") {
+				e.Errorf("lock %v: error is %v", lock, err)
+			}
+			if locks, err := s.Locks(e.Context()); err != nil || !strings.Contains(locks.Doubt, "core/leader/another") {
+				e.Errorf("lock %v: doubt %q, %v", lock, locks.Doubt, err)
+			}
+		}
+		s, _ := e.source(ha, haStorage("consul"))
+		if locks, err := s.Locks(e.Context()); err != nil || !strings.Contains(locks.Doubt, `"consul"`) {
+			e.Errorf("doubt %q, %v", locks.Doubt, err)
+		}
+		e.put(with(leaderPath, "leader-v1", attrs{attrValue: bin("its address")}))
+		e.del(leaderPath + "/another")
+		s, _ = e.source(ha)
+		if locks, err := s.Locks(e.Context()); err != nil || locks.Doubt != "" {
+			e.Errorf("the entry of the lock's own holder: doubt %q, %v", locks.Doubt, err)
 		}
 	},
 	"expired lock": func(e *env) {

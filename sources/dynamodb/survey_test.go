@@ -110,6 +110,11 @@ func TestProbeChangesNothing(t *testing.T) {
 				if !slices.Equal(got, actions) {
 					e.Errorf("tried %v", got)
 				}
+				for _, a := range s.Probe(e.Context(), true) {
+					if a.Writes || !slices.Contains([]string{"Scan", "Query", "GetItem"}, a.Action) {
+						e.Errorf("%s is tried, though nothing may be sent that could write", a.Action)
+					}
+				}
 				if there := e.get(migrationLockKey); (there != nil) != (value != "") || string(binaryOf(there[attrValue])) != value {
 					e.Errorf("core/migration is %v", there)
 				}

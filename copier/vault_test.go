@@ -1,0 +1,74 @@
+package copier
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+)
+
+// A vaultSource is a lockedSource that can be asked for an entry.
+type vaultSource struct {
+	*lockedSource
+	values map[string]string
+}
+
+func (s *vaultSource) Value(_ context.Context, key string) ([]byte, bool, error) {
+	if err := s.c.call("src.Value"); err != nil {
+		return nil, false, err
+	}
+	v, ok := s.values[key]
+	return []byte(v), ok, nil
+}
+
+// A source that no initialized Vault has used is refused before it is locked, unless
+// the caller accepts it, and so is one that can't be asked.
+func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
+	unreachable := errors.New("unreachable")
+	for name, c := range map[string]struct {
+		values map[string]string
+		accept bool
+		fails  error
+		want   error
+		text   string
+	}{
+		"a Vault's":      {values: map[string]string{"core/keyring": "k", "core/seal-config": "{}"}},
+		"nothing":        {want: ErrNotAVault, text: "it has no core/keyring and no core/seal-config"},
+		"no keyring":     {values: map[string]string{"core/seal-config": "{}"}, want: ErrNotAVault, text: "it has no core/keyring"},
+		"empty keyring":  {values: map[string]string{"core/keyring": "", "core/seal-config": "{}"}, want: ErrNotAVault, text: "it has no core/keyring"},
+		"no seal":        {values: map[string]string{"core/keyring": "k"}, want: ErrNotAVault, text: "it has no core/seal-config"},
+		"accepted":       {accept: true},
+		"can't be asked": {fails: unreachable, want: unreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cc := &copyCase{t: t, fail: map[string]error{"src.Value": c.fails}}
+			cc.wrap = func(s *lockedSource) Source { return &vaultSource{s, c.values} }
+			cc.opts.Uninitialized = c.accept
+			_, err := cc.run(t.Context())
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Fatalf("error %v, want %v", err, c.want)
+			}
+			if c.want == nil {
+				return
+			}
+			if strings.Contains(cc.String(), "src.Lock") || errors.Is(err, ErrNotAVault) && (!errors.Is(err, ErrSource) || !strings.HasSuffix(err.Error(), c.text)) {
+				t.Errorf("%v after %s", err, cc.String())
+			}
+		})
+	}
+}
+
+// Options.Check comes when both ends are fit, and before anything is locked.
+func TestCheck(t *testing.T) {
+	c := &copyCase{t: t}
+	c.opts.Check = func(context.Context) error { return c.call("check") }
+	if _, err := c.run(t.Context()); err != nil || !strings.HasPrefix(c.String(), "dst.Prepare src.Prepare check src.Lock") {
+		t.Errorf("%v after %s", err, c.String())
+	}
+	full := errors.New("full")
+	c = &copyCase{t: t, fail: map[string]error{"check": full}}
+	c.opts.Check = func(context.Context) error { return c.call("check") }
+	if result, err := c.run(t.Context()); !errors.Is(err, full) || result.Resumable || strings.Contains(c.String(), "src.Lock") {
+		t.Errorf("%v, resumable %v, after %s", err, result.Resumable, c.String())
+	}
+}
