@@ -33,7 +33,7 @@ func TestKilledCopiesAndProof(t *testing.T) {
 	}
 	s.fillOld()
 
-	s.killAndGiveUp(newNode(t, "given up"))
+	s.killAndGiveUp(newNode(t, "given-up"))
 	s.killBehindCommit(newNode(t, "late"))
 	n := newNode(t, "node1")
 	s.killAndResume(n)
