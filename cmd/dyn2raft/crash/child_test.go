@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/command"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -27,7 +28,13 @@ import (
 
 const orderEnv = "DYN2RAFT_CRASH_ORDER"
 
+// commandEnv makes the test's own binary the program, with the program's arguments.
+const commandEnv = "DYN2RAFT_CRASH_COMMAND"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(commandEnv) != "" {
+		os.Exit(command.Main(os.Args, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv}))
+	}
 	if order := os.Getenv(orderEnv); order != "" {
 		if err := child(order); err != nil {
 			fmt.Fprintln(os.Stderr, err)

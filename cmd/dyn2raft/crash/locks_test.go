@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsdynamodb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"go.etcd.io/bbolt"
 
@@ -35,28 +37,41 @@ import (
 // A thief takes a lock from a copy, and writes an entry.
 type thief struct {
 	lock string // which one
-	take func(*dynamotest.Server, string) error
+	take func(ctx context.Context, s *dynamotest.Server, table, run string) (held bool, err error)
 }
 
 var thieves = map[string]thief{
 	// A Vault that stood by, or was unsealed, and found the leader lock expired.
-	"leader": {"core/_lock", func(s *dynamotest.Server, table string) error {
-		return s.PutItem(table, map[string]types.AttributeValue{
+	"leader": {"core/_lock", func(ctx context.Context, s *dynamotest.Server, table, run string) (bool, error) {
+		put := &awsdynamodb.PutItemInput{TableName: &table, Item: map[string]types.AttributeValue{
 			"Path": &types.AttributeValueMemberS{Value: "core"}, "Key": &types.AttributeValueMemberS{Value: "_lock"},
 			"Value": &types.AttributeValueMemberB{Value: []byte("leader-v2")}, "Identity": &types.AttributeValueMemberB{Value: []byte("v2")},
 			"Expires": &types.AttributeValueMemberN{Value: strconv.FormatInt(time.Now().Add(time.Hour).UnixNano(), 10)},
-		})
+		}}
+		put.ConditionExpression, put.ExpressionAttributeNames = aws.String("#identity = :run"), map[string]string{"#identity": "Identity"}
+		put.ExpressionAttributeValues = map[string]types.AttributeValue{":run": &types.AttributeValueMemberB{Value: []byte(run)}}
+		_, err := s.Client().PutItem(ctx, put)
+		if errors.As(err, new(*types.ConditionalCheckFailedException)) {
+			return false, s.PutItem(table, put.Item)
+		}
+		return err == nil, err
 	}},
 	// Somebody reset the migration and started a Vault without ha_enabled.
-	"migration": {"core/migration", func(s *dynamotest.Server, table string) error {
-		return s.DeleteItem(table, "core", "migration")
+	"migration": {"core/migration", func(ctx context.Context, s *dynamotest.Server, table, _ string) (bool, error) {
+		_, err := s.Client().DeleteItem(ctx, &awsdynamodb.DeleteItemInput{TableName: &table, Key: map[string]types.AttributeValue{
+			"Path": &types.AttributeValueMemberS{Value: "core"}, "Key": &types.AttributeValueMemberS{Value: "migration"}},
+			ConditionExpression: aws.String("attribute_exists(#path)"), ExpressionAttributeNames: map[string]string{"#path": "Path"}})
+		if errors.As(err, new(*types.ConditionalCheckFailedException)) {
+			return false, nil
+		}
+		return err == nil, err
 	}},
 }
 
 // steal takes the lock, and reports whether it was the run's until then.
 func (th thief) steal(s *dynamotest.Server, table, run string) (held bool, err error) {
-	held = lockOf(s, table, th.lock, run)
-	return held, errors.Join(th.take(s, table), s.PutVaultEntry(table, "secret/written/late", []byte("late")))
+	held, err = th.take(context.Background(), s, table, run)
+	return held, errors.Join(err, s.PutVaultEntry(table, "secret/written/late", []byte("late")))
 }
 
 // lockOf reports whether a lock is a run's.
@@ -80,6 +95,8 @@ type ending struct {
 	dead   bool // from here on nothing works: as if the process were killed
 	deaf   bool // once dead is set, requests are not answered, and the disk works
 	err    error
+
+	finished int // how often the copy was recorded as complete
 }
 
 var errDead = errors.New("killed")
@@ -140,6 +157,11 @@ func (e *ending) run(ctx context.Context) (copier.Result, error) {
 	opts.Draft = func(_ context.Context, res copier.Result) error {
 		data, err := json.Marshal(res)
 		return errors.Join(err, disk.Replace(e.o.Manifest, data))
+	}
+	finish := opts.Finish
+	opts.Finish = func(ctx context.Context, res copier.Result) error {
+		e.finished++
+		return finish(ctx, res)
 	}
 	opts.Events = func(event copier.Event) {
 		if p, ok := event.(copier.PhaseStarted); ok && p.Phase == copier.PhaseCommit {
@@ -253,6 +275,10 @@ func TestLockLost(t *testing.T) {
 				}
 				if e.placed() != errors.Is(err, copier.ErrUnconfirmed) {
 					t.Errorf("%s: the error is %v", step, err)
+				}
+				// What was lost by the time of the rename is never on record as complete.
+				if placed := slices.Index(e.steps, "place vault.db"); placed >= e.at && e.finished > 0 {
+					t.Errorf("%s: it was recorded as complete meanwhile", step)
 				}
 				// The other lock stays, once the result was in place.
 				if other := map[string]string{"leader": "core/migration"}[name]; other != "" && e.placed() && !lockOf(e.server, e.o.Table, other, lateRun) {
