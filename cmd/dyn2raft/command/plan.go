@@ -162,7 +162,21 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if rep == nil {
 		return err
 	}
-	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), "dyn2raft copy -config "+shellescape.Quote(cmd.String("config"))))
+	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), copyOf(cmd, std)))
+}
+
+// copyOf is the command of the copy that was planned, with the flags that plan was
+// given for it.
+func copyOf(cmd *cli.Command, std Streams) string {
+	but := []string{"config", "format", "log-level", "backup"} // one that was asked for is made
+	takes := copyCommand(std).Flags
+	for _, f := range cmd.Flags {
+		if name := f.Names()[0]; !slices.ContainsFunc(takes, func(t cli.Flag) bool { return t.Names()[0] == name }) {
+			but = append(but, name)
+		}
+	}
+	line := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
+	return strings.Join(append(line, givenFlags(cmd, but...)...), " ")
 }
 
 // planned writes a report of plan: what failed comes last, and what passed only
