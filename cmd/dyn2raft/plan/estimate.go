@@ -171,7 +171,7 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 	// The last pages leave workers idle, and of a Path that fills many the
 	// first two come one after the other.
 	if limit == copier.LimitNetwork {
-		reading += 2 * pageBytes / m.perWorker
+		reading += 2 * min(pageBytes, m.bytes) / m.perWorker
 	}
 	total = m.waits + m.local.fixed.Seconds() + reading + m.bytes*m.local.after/s.cores
 	return total, reading, limit

@@ -132,6 +132,16 @@ func TestCapacityInOtherWords(t *testing.T) {
 	}
 }
 
+// A worker that has read a handful of entries reads few bytes a second: the rest of a
+// table that has no more is not as slow.
+func TestTinyTable(t *testing.T) {
+	t.Parallel()
+	m := &model{bytes: 200, items: 200, segments: 64, perWorker: 3000, cpu: 1e-9, local: commonLocal}
+	if total, _, limit := m.predict(settings{workers: 64, cores: 2}); total > 2 || limit != copier.LimitNetwork {
+		t.Errorf("%f s, by %s", total, limit)
+	}
+}
+
 func TestNothingTellsTheSize(t *testing.T) {
 	t.Parallel()
 	p := gigabyte(5)
