@@ -1,7 +1,16 @@
 # Every job starts here. `make` lists them; Go is all that `make demo` and `make test` need.
 SHELL      := bash
+empty      :=
+space      := $(empty) $(empty)
 TESTFLAGS  ?=
 FUZZTIME   ?= 30s
+# The tests that make test leaves to make slow, in whatever package. One that is not
+# named here any more is run by make test.
+SLOW       := ^($(subst $(space),|,$(strip \
+	TestBoundaries TestCheckpointModel TestEveryCount TestEveryOperationFails TestEveryStepFails \
+	TestHistoryIsBounded TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages \
+	TestManifestDamage TestMany TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation \
+	TestPowerLossModel TestPowerLossNeedsEverySync)))$$
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
 E2E        := ./cmd/dyn2raft/e2e
@@ -18,7 +27,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test fuzz race crash browser e2e rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results clean
+.PHONY: help demo build test slow fuzz race crash browser e2e rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -29,10 +38,13 @@ demo: build ## serve a table like Vault's, copy it, verify the copy, show the re
 build: ## build bin/dyn2raft
 	go build -o bin/dyn2raft ./cmd/dyn2raft
 
-test: ## all tests under the race detector, against AWS's DynamoDB Local too where it can be had
-	@$(with_dynamodb_local); go test -race $(TESTFLAGS) ./...
+test: ## the tests under the race detector, against AWS's DynamoDB Local too where it can be had; but for make slow
+	@$(with_dynamodb_local); go test -race -skip '$(SLOW)' $(TESTFLAGS) ./...
+
+slow: ## those that take long: every crash point, a million entries, every damaged byte
+	go test -race -run '$(SLOW)' $(TESTFLAGS) ./...
 	@# A million entries, without the race detector.
-	go test -p 1 $(TESTFLAGS) -run '^TestMany$$' ./verify
+	go test -run '^TestMany$$' $(TESTFLAGS) ./verify
 
 fuzz: ## run every fuzz target for FUZZTIME=30s; what it finds goes into testdata/fuzz, to be fixed and committed
 	@targets=$$(grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed 's|/[^/]*:func |:|' | sort); \
