@@ -234,7 +234,7 @@ func TestUnreadableSetup(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Compare(context.Background(), resumeSource(), dir, Options{WorkDir: work, Resume: true, Memory: copier.MinMemory})
-	if err == nil || !strings.Contains(copier.Hint(err), "compare afresh") {
+	if err == nil || !strings.Contains(copier.Hint(err), "begin anew") {
 		t.Errorf("%v, hint %q", err, copier.Hint(err))
 	}
 	if rep, err := compare(t, resumeSource(), dir, Options{WorkDir: work}); err != nil || !rep.Equal() {

@@ -183,6 +183,8 @@ const how = `
 - The best packing is the fewest pages of all ways to cut the sorted entries into leaves that leave the same slack.
 - An estimate is that of dyn2raft plan, with a sample of 1.5 s, followed by the copy it is of; five times each, and the
   median of their ratios counts. The goal is one from 0.8 to 1.25. The table is served by the process that copies it.
+  What others take of the processors between the sample and the copy is in these rows: those of 2026-11-30 were measured
+  on a machine that some fifteen other processes had to share.
 - A row counts as slower than before only where it is worse by more than its margin: 35% for times, 10% for memory, 5% for
   sizes of files.
 `
