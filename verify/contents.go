@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // Contents is what a vault.db holds: by what the keys are for, by size, and

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // Expected is what a data directory must hold according to the copy that made

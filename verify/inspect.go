@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // InspectOptions say how a directory is inspected. The zero value is fit for

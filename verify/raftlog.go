@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // A Log is Raft's log and the few values that it keeps beside it.

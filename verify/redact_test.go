@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // TestRedacted looks for a user's name in all that is told of keys.

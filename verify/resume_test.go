@@ -15,7 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 const resumeEntries = 4000

@@ -31,7 +31,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // Options say how a comparison is made. The zero value is fit for use.

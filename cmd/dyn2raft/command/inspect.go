@@ -15,8 +15,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 func inspectCommand(std Streams) *cli.Command {

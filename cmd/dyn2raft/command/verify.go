@@ -21,8 +21,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
-	"github.com/dyn2raft/dyn2raft/verify/vaultdb"
 )
 
 func verifyCommand(std Streams) *cli.Command {
