@@ -216,7 +216,7 @@ func TestAfresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := resumeSource()
-	rep, err := Compare(context.Background(), src, dir, Options{WorkDir: work, Memory: copier.MinMemory})
+	rep, err := Compare(context.Background(), src, dir, Options{WorkDir: work, Restart: true, Memory: copier.MinMemory})
 	if err != nil || !rep.Equal() || rep.Resumed != 0 || src.reads.Load() != resumePages || rep.Kept != "" {
 		t.Errorf("%v, %d pages: %+v", err, src.reads.Load(), rep)
 	}

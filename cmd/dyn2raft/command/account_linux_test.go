@@ -395,3 +395,32 @@ func TestRootReaddressesAsOwner(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// Root that may not change its user, as in some containers, is told how to run it,
+// and nothing is touched.
+func TestRootMayNotBecome(t *testing.T) {
+	_, data, _, command := ownedCopy(t, 0)
+	for _, capability := range []uintptr{unix.CAP_SETUID, unix.CAP_SETGID} {
+		cmd := command("-max-parallel", "3")
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		ended := make(chan error, 1)
+		go func() {
+			runtime.LockOSThread() // for good: what a process is started with is its thread's
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil {
+				ended <- err
+				return
+			}
+			ended <- cmd.Run()
+		}()
+		err := <-ended
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitDestination || !strings.Contains(out.String(), "error: work as nobody: set ") ||
+			!strings.Contains(out.String(), "run it as that user: sudo -u nobody --preserve-env=AWS_EC2_METADATA_DISABLED,AWS_SHARED_CREDENTIALS_FILE dyn2raft copy -config ") ||
+			!strings.Contains(out.String(), " -max-parallel 3") {
+			t.Errorf("%v\n%s", err, &out)
+		}
+		if left, err := os.ReadDir(data); err != nil || len(left) > 0 {
+			t.Errorf("there is %v, %v", left, err)
+		}
+	}
+}

@@ -593,7 +593,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 // openAs makes the source of a configuration, and, where root runs this for the owner
 // of the data directory, has the process become one of his: then the root side, which
 // the caller closes, is not nil.
-func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, manifest string, become bool) (_ *dynamodb.Source, root *rootSide, err error) {
+func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, manifest string, become bool) (*dynamodb.Source, *rootSide, error) {
 	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
 	if err != nil {
 		return nil, nil, err
@@ -605,20 +605,18 @@ func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Conf
 	if startedAs != 0 {
 		return nil, nil, mayNotBecome(cmd, *as, errNotRoot)
 	}
-	if root, err = startRootSide(RootTask{Region: cfg.Source.Region, Manifest: manifest, Path: cfg.Destination.Path, UID: as.uid, GID: as.gid}); err != nil {
+	root, err := startRootSide(RootTask{Region: cfg.Source.Region, Manifest: manifest, Path: cfg.Destination.Path, UID: as.uid, GID: as.gid})
+	if err != nil {
 		return nil, nil, fmt.Errorf("start a process that stays root's: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = root.Close()
-		}
-	}()
 	src, err := newSource(ctx, cmd, std, cfg, out, root)
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		if err = as.become(); err != nil {
+			err = mayNotBecome(cmd, *as, err)
+		}
 	}
-	if err := as.become(); err != nil {
-		return nil, nil, mayNotBecome(cmd, *as, err)
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
 	}
 	out.log.Info("working as the user that the data directory's contents belong to", "user", as.name(), "group", as.gid)
 	return src, root, nil
