@@ -75,14 +75,20 @@ func sharedFiles(env func(string) (string, bool)) string {
 	return strings.Join(files, " or ")
 }
 
-// ownMode is what to do about an error for want of permission where a directory of
-// this user's own lacks it, which its name alone does not tell.
-func ownMode(err error) string {
+// pathHint is what to do about an error of a path: where permission lacks because of
+// the mode of a directory of this user's own, which its name alone does not tell; and
+// where no shell has replaced what it would have.
+func pathHint(err error) string {
 	path, ok := errors.AsType[*fs.PathError](err)
-	if !ok || !errors.Is(path, fs.ErrPermission) {
-		return ""
+	switch {
+	case ok && errors.Is(path, fs.ErrPermission):
+		return config.OwnMode(path.Path)
+	case ok && errors.Is(path, fs.ErrNotExist):
+		if what := config.Unexpanded(path.Path); what != "" {
+			return config.NoShell(what)
+		}
 	}
-	return config.OwnMode(path.Path)
+	return ""
 }
 
 // credentialsHint is what to do where there are no credentials of the kind that

@@ -91,7 +91,7 @@ func printError(w io.Writer, err error) {
 		if exitStatus(err) >= exitDifferent && exitStatus(err) <= exitNone {
 			continue // the result said so
 		}
-		text, hint := err.Error(), cmp.Or(ownMode(err), copier.Hint(err))
+		text, hint := err.Error(), cmp.Or(pathHint(err), copier.Hint(err))
 		if e, ok := errors.AsType[*config.Error](err); ok {
 			bare := *e // its text has the hint in it
 			bare.Hint = ""

@@ -116,8 +116,8 @@ func readError(path string, err error) *Error {
 		e.Hint = "is this the file for `vault operator migrate`?"
 	case errors.Is(err, fs.ErrNotExist):
 		e.Problem, e.Hint = "the configuration does not exist", "check the path given with -config"
-		if what := unexpanded(path); what != "" {
-			e.Hint = "no shell has replaced " + what + ": put a blank instead of = before the path, and no quotes around it; or write the whole path"
+		if what := Unexpanded(path); what != "" {
+			e.Hint = NoShell(what)
 		}
 	case errors.Is(err, fs.ErrPermission):
 		e.Problem = fmt.Sprintf("no permission to read the configuration (running as uid %d)", os.Getuid())
@@ -286,7 +286,7 @@ func (r *reader) config(items []item) *Config {
 		}
 	}
 
-	if r.serverFile(items, blocks) {
+	if r.otherFile(items, blocks) {
 		return nil
 	}
 	cfg := &Config{HAStorage: haStorage}
@@ -302,12 +302,23 @@ func (r *reader) config(items []item) *Config {
 	return cfg
 }
 
-// serverFile reports a Vault server's own configuration that was given in place
-// of a migrate file: it has a storage block, or a listener, and neither of the
-// blocks that are needed.
-func (r *reader) serverFile(items []item, blocks map[string][]item) bool {
+// otherFile reports what was given in place of a migrate file: a Vault server's own
+// configuration, which has a storage block, or a listener, and neither of the blocks
+// that are needed; or what has nothing of Vault's in it.
+func (r *reader) otherFile(items []item, blocks map[string][]item) bool {
 	if len(blocks) > 0 {
 		return false
+	}
+	foreign := len(items) > 0
+	for _, it := range items {
+		if name := normal(it.keys[0]); serverKeys[name] || nearest(name, topLevelKeys) != "" {
+			foreign = false
+		}
+	}
+	if foreign {
+		r.fail(items[0].line, fmt.Sprintf("this is not the file that `vault operator migrate` takes: it has %s, and neither storage_source nor storage_destination nor cluster_addr", quote(items[0].keys[0])),
+			"name that file, or write one, for example\n"+example)
+		return true
 	}
 	for _, it := range items {
 		key := strings.ToLower(it.keys[0])
@@ -496,7 +507,7 @@ func (r *reader) destination(v map[string]value, line int) Destination {
 	}
 	if path := v["path"].text; path != "" {
 		d.Path = filepath.Clean(path)
-		if what := unexpanded(path); what != "" {
+		if what := Unexpanded(path); what != "" {
 			r.bad(v["path"], destinationBlock, "path", "a directory's own name", "neither Vault nor dyn2raft replaces "+what+": write the whole path, such as /opt/vault/data")
 		}
 	} else {
@@ -505,19 +516,25 @@ func (r *reader) destination(v map[string]value, line int) Destination {
 	return d
 }
 
-// unexpanded is what a shell would have replaced in path, or "". A directory that
-// has that very name is one all the same.
-func unexpanded(path string) string {
+// Unexpanded is what a shell would have replaced in path, or "". What has that very
+// name is there all the same.
+func Unexpanded(path string) string {
 	if _, err := os.Lstat(path); err == nil {
 		return ""
 	}
 	switch {
-	case strings.HasPrefix(path, "~"):
+	case strings.HasPrefix(path, "~"), strings.Contains(path, "/~/"): // the latter once it was made absolute
 		return "~ (a home directory)"
 	case shellVariable.MatchString(path):
 		return "the variable " + shellVariable.FindString(path)
 	}
 	return ""
+}
+
+// NoShell is what to do about a path on the command line of which something is
+// [Unexpanded].
+func NoShell(what string) string {
+	return "no shell has replaced " + what + ": put a blank instead of = before the path, and no quotes around it; or write the whole path"
 }
 
 var shellVariable = regexp.MustCompile(`\$(\w+|\{[^}]*\})`)

@@ -262,6 +262,12 @@ func TestErrors(t *testing.T) {
 		{"typographic quotes", file("table = “abc”", okPath, okAddr), nil, []string{"m.hcl:2: the typographic quote “ (U+201C)"}},
 		{"zero-width space", file("table\u200b = \"a\\\"bc\"", okPath, okAddr), nil, []string{"m.hcl:2: a zero-width space (U+200B)"}},
 		{"no-break space in JSON", "{\n\u00a0\"cluster_addr\": \"https://n1:8201\"}", nil, []string{"m.hcl:2: a no-break space (U+00A0)"}},
+		{"nothing of Vault's", "\nresource \"aws_dynamodb_table\" \"x\" {\n}\n", nil, []string{"m.hcl:2: this is not the file that `vault operator migrate` takes: it has \"resource\"", example}},
+		{"packed", "\x1f\x8b\x08\x00\x00abc", nil, []string{"m.hcl:1: the configuration is no text"}},
+		{"single quotes", file("table = 'abc'", okPath, okAddr), nil, []string{"m.hcl:2: the character ' (U+0027) stands outside of the quotes; put texts in double quotes"}},
+		{"YAML", "storage_source:\n  dynamodb:\n", nil, []string{"m.hcl:1: the character : (U+003A)", "YAML"}},
+		{"no-break space in the path", file("", "path = \"/data\u00a0\"", okAddr), nil, []string{`m.hcl:5: storage_destination: path is "/data\u00a0", want text without characters that can't be seen; it has a no-break space (U+00A0)`}},
+		{"no-break space in the node id", file("", okPath+"\nnode_id = \"n\u200b1\"", okAddr), nil, []string{`it has a zero-width space (U+200B)`}},
 		{"mistyped block", "storage_sorce \"dynamodb\" {\n}\n" + destination + okAddr, nil, []string{`no storage_source block; line 1 has "storage_sorce"`}},
 
 		{"no path", file("", "", okAddr), nil, []string{`m.hcl:4: storage_destination: no path; add path = "/opt/vault/data"`}},

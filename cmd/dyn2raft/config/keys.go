@@ -181,6 +181,11 @@ func plain(s string) (want, hint string) {
 	if strings.ContainsFunc(s, unicode.IsControl) {
 		return "text without control characters or line breaks", "write it in quotes on one line"
 	}
+	for _, r := range s {
+		if r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) {
+			return "text without characters that can't be seen", "it has " + characterName(r) + ", as text that was copied from a web page may have: type it anew"
+		}
+	}
 	return "", ""
 }
 

@@ -49,7 +49,7 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 		// HCL's JSON parser silently drops what follows a missing comma.
 		var syntax *json.SyntaxError
 		if err := json.Unmarshal(src, new(any)); errors.As(err, &syntax) {
-			if line, found := oddCharacter(src); found != 0 {
+			if line, found := oddCharacter(src, 0); found != 0 {
 				return nil, oddError(name, line, found)
 			}
 			before := src[:min(int(syntax.Offset), len(src))]
@@ -62,12 +62,14 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 	}
 	if err != nil {
 		e := &Error{File: name, Problem: "the configuration is malformed", Hint: `check the quotes, the braces and each "="`}
-		if line, found := oddCharacter(src); found != 0 {
-			return nil, oddError(name, line, found)
-		}
 		var at *hclparser.PosError
 		if errors.As(err, &at) {
 			e.Line = at.Pos.Line
+		}
+		if line, found := oddCharacter(src, e.Line); found != 0 {
+			return nil, oddError(name, line, found)
+		}
+		if at != nil {
 			for _, s := range syntaxErrors {
 				if strings.Contains(at.Err.Error(), s.library) {
 					e.Problem, e.Hint = s.problem, s.hint
@@ -106,6 +108,8 @@ func encoding(name string, src []byte) error {
 		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16LE")
 	case half > 0 && nul > half*9/10 && src[0] == 0:
 		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16BE")
+	case bytes.ContainsFunc(src, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\v\f\r", r) }):
+		e.Problem, e.Hint = "the configuration is no text", "name the file for `vault operator migrate`; one that is packed (.gz, .zip) has to be unpacked"
 	case !utf8.Valid(src):
 		at := 0
 		for r, n := utf8.DecodeRune(src); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRune(src[at:]) {
@@ -121,8 +125,9 @@ func encoding(name string, src []byte) error {
 }
 
 // oddCharacter finds the first character outside of quotes and comments that HCL
-// and JSON have no use for there, such as a no-break space, and its line.
-func oddCharacter(src []byte) (line int, found rune) {
+// and JSON have no use for there, such as a no-break space, and its line. On the
+// suspect line, 0 for none, other quotes and separators are such ones too.
+func oddCharacter(src []byte, suspect int) (line int, found rune) {
 	line = 1
 	var inside string // what ends the text or comment, or ""
 	for rest := string(src); rest != ""; {
@@ -139,7 +144,7 @@ func oddCharacter(src []byte) (line int, found rune) {
 			inside = "\n"
 		case strings.HasPrefix(rest, "/*"):
 			inside = "*/"
-		case r > unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r), r < ' ' && !strings.ContainsRune("\t\r\n", r):
+		case r > unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r), r < ' ' && !strings.ContainsRune("\t\r\n", r), suspect > 0 && line == suspect && strings.ContainsRune("'`;:", r):
 			return line, r
 		}
 		line += strings.Count(rest[:n], "\n")
@@ -149,8 +154,18 @@ func oddCharacter(src []byte) (line int, found rune) {
 }
 
 func oddError(name string, line int, found rune) *Error {
-	return &Error{File: name, Line: line, Problem: characterName(found) + " stands outside of the quotes",
-		Hint: "text that was copied from a web page or a document may have it: type the line anew, with plain blanks and plain quotes"}
+	e := &Error{File: name, Line: line, Problem: characterName(found) + " stands outside of the quotes"}
+	switch found {
+	case '\'', '`':
+		e.Hint = `put texts in double quotes: key = "value"`
+	case ':':
+		e.Hint = `write key = "value"; this looks like YAML`
+	case ';':
+		e.Hint = "each key has a line of its own, without a semicolon"
+	default:
+		e.Hint = "text that was copied from a web page or a document may have it: type the line anew, with plain blanks and plain quotes"
+	}
+	return e
 }
 
 // characterName names a character that can't be seen, or looks like another.
@@ -159,7 +174,7 @@ func characterName(r rune) string {
 		0xfeff: "a byte order mark", 0x2028: "a line separator"}[r]
 	switch {
 	case name != "":
-	case unicode.In(r, unicode.Quotation_Mark):
+	case r > unicode.MaxASCII && unicode.In(r, unicode.Quotation_Mark):
 		name = fmt.Sprintf("the typographic quote %c", r)
 	case unicode.IsSpace(r):
 		name = "a blank that is none of ASCII's"
