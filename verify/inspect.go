@@ -34,6 +34,9 @@ type Inspection struct {
 	Largest []Sized `json:"largest"`
 	Sizes   []Bin   `json:"sizes"`
 
+	// NotVault is that of [Report].
+	NotVault []string `json:"not_vault,omitempty"`
+
 	Raft vaultdb.State `json:"raft"`
 	// NodeID is the content of the file node-id, which is there where Vault's
 	// configuration names no node_id.
@@ -144,8 +147,9 @@ func (in *Inspection) readVaultDB(ctx context.Context, largest int) (err error) 
 	raft, stateErr := file.State()
 	in.Raft = raft
 	defer func() { err = errors.Join(err, stateErr) }()
-	c := collector{most: largest}
+	c, vault := collector{most: largest}, vaultKeys{}
 	defer func() {
+		in.NotVault = vault.missing()
 		found := c.contents()
 		in.Groups, in.Sizes, in.Largest = found.Groups, found.Sizes, found.Largest
 		for _, b := range in.Sizes {
@@ -163,6 +167,7 @@ func (in *Inspection) readVaultDB(ctx context.Context, largest int) (err error) 
 			return err
 		}
 		c.add(e)
+		vault.see(e.Key, func() bool { return len(e.Value) > 0 })
 	}
 	in.Pages, err = entries.Check()
 	in.Fill = in.Pages.Fill()

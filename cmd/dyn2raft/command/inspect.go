@@ -77,6 +77,11 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		t.row("Sound", "NO: %s", indent(in.Damage))
 	}
 	t.row("Entries", "%s, %s of keys and values", humanize.Comma(in.Entries), size(in.Bytes))
+	if in.NotVault == nil {
+		t.row("Vault", "initialized: it has a keyring and the configuration of a seal")
+	} else {
+		t.row("Vault", "NOT INITIALIZED: it has no %s", strings.Join(in.NotVault, " and no "))
+	}
 	t.row("Pages", "%s of %s, %d levels; leaves are %.0f%% full; %s free",
 		humanize.Comma(in.Pages.HighWater), size(in.Pages.PageSize), in.Pages.Depth, 100*in.Fill, humanize.Comma(in.Pages.FreePages))
 	t.row("Raft", "index %d, term %d", in.Raft.Index, in.Raft.Term)
