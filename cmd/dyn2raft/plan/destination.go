@@ -139,7 +139,7 @@ func (p *planner) owner(path string) {
 		p.fail("owner", fmt.Sprintf("%s belongs to %s, mode %04o, and %s can't write there", path, have, mode, here),
 			fmt.Sprintf("run as the user that Vault runs as: sudo -u %s dyn2raft …", have))
 	case p.Owner != "" && os.Geteuid() != 0 && will != here:
-		p.fail("owner", fmt.Sprintf("%s can't give files to %s", here, p.Owner), "only root may do that: run with sudo, or as that user and without -owner")
+		p.fail("owner", fmt.Sprintf("%s can't work as %s", here, p.Owner), "only root may become another user: run with sudo, or as that user and without -owner")
 	case volume:
 		p.pass("owner", "%s, and a group that may write (fsGroup)", have)
 	case have != will && strconv.Itoa(int(st.Uid)) != will:
