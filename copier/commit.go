@@ -108,24 +108,6 @@ func (c *copying) tell(ctx context.Context, call func(context.Context, Result) e
 	c.phase, c.phaseStart = phase, time.Now()
 }
 
-// A CompleteError is returned by [Sink.Prepare] when the destination holds the
-// result of a run that did not come to clean up behind itself.
-type CompleteError struct {
-	RunID string
-	// State is how far it came.
-	State CommitState
-	// InUse is set where a Vault runs on the result: nothing can be done with
-	// it until that is stopped.
-	InUse bool
-	Err   error
-}
-
-// Error returns the text of Err.
-func (e *CompleteError) Error() string { return e.Err.Error() }
-
-// Unwrap returns Err.
-func (e *CompleteError) Unwrap() error { return e.Err }
-
 // inPlace is what a copy does that finds the result of an earlier process.
 func (c *copying) inPlace(ctx context.Context, complete *CompleteError) error {
 	c.result.RunID, c.result.InPlace, c.result.Commit = complete.RunID, true, complete.State

@@ -655,13 +655,6 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	return c.commit(ctx, lease)
 }
 
-// A Directory is a [Sink] that writes files.
-type Directory interface {
-	// Loaded returns the directory in which lies what Load has written, or,
-	// behind a Commit or a CompleteError, what is in place.
-	Loaded() string
-}
-
 // readBack compares what was loaded with what was read.
 func (c *copying) readBack(ctx context.Context, want Digests) error {
 	sink, ok := c.dst.(Directory)

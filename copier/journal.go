@@ -101,10 +101,6 @@ type Setup struct {
 	Digests Digests    `json:"digests,omitempty"`
 }
 
-// An Identity tells one destination from another: names of what matters, such
-// as "path", and their values.
-type Identity map[string]string
-
 // Differs says, in words, in what a copy that is set up now is another one than
 // s: source, destination or filter. It returns nothing where they are the same.
 func (s Setup) Differs(now Setup) string {

@@ -483,7 +483,7 @@ func (e *refusedError) Unwrap() []error { return e.items }
 // the processors.
 func (s *scan) limit(took, cpu time.Duration) Limit {
 	var waited time.Duration
-	if w, ok := s.src.(interface{ Waited() time.Duration }); ok {
+	if w, ok := s.src.(Throttled); ok {
 		waited = w.Waited()
 	}
 	reading, adding := time.Duration(s.reading.Load()), time.Duration(s.adding.Load())

@@ -11,12 +11,6 @@ import (
 // 1.0 to 1.21.
 func VaultKeys() [2]string { return [...]string{"core/keyring", "core/seal-config"} }
 
-// A Getter is a [Source] that can be asked for one entry.
-type Getter interface {
-	// Value returns what is stored under a Vault key, and false where nothing is.
-	Value(ctx context.Context, key string) ([]byte, bool, error)
-}
-
 // CheckVault returns the seal configuration of the Vault that a source belongs
 // to. An error wraps [ErrNotAVault] where that, or the keyring, is missing or
 // empty: a Vault that starts on a copy of such a source finds itself not

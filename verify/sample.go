@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -69,6 +70,19 @@ func (s sampledSource) Recheck(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Waited implements [copier.Throttled], as far as the source does.
+func (s sampledSource) Waited() time.Duration {
+	if w, ok := s.Source.(copier.Throttled); ok {
+		return w.Waited()
+	}
+	return 0
+}
+
+var (
+	_ copier.Rechecker = sampledSource{}
+	_ copier.Throttled = sampledSource{}
+)
 
 // prove says what follows from so many entries of so many, about, being
 // compared.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -209,6 +210,20 @@ func TestSampleOfUnequalSegments(t *testing.T) {
 		if p.prove(c.compared, c.all); p.Undetected != c.undetected {
 			t.Errorf("%+v: %+v", c, p)
 		}
+	}
+}
+
+// A movingSource holds its requests back, and is another one when it is asked.
+type movingSource struct{ bigSource }
+
+func (*movingSource) Waited() time.Duration         { return time.Hour }
+func (*movingSource) Recheck(context.Context) error { return copier.ErrMoved }
+
+// TestSampleKeepsPowers: a sample of a source has its optional powers.
+func TestSampleKeepsPowers(t *testing.T) {
+	rep, err := compare(t, &movingSource{bigSource{count: 100, perPage: 7}}, bigDirectory(t, 100), Options{Sample: 0.5, SampleSeed: 1})
+	if !errors.Is(err, copier.ErrMoved) || rep.Scan.Limit != copier.LimitCap {
+		t.Errorf("%v, bounded by the %q", err, rep.Scan.Limit)
 	}
 }
 

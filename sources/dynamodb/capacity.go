@@ -166,8 +166,8 @@ func sleepOr(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	}
 }
 
-// Waited returns how long requests have waited because of Options.ReadCapacity,
-// summed over those that waited at the same time.
+// Waited implements [copier.Throttled]: how long requests have waited because of
+// Options.ReadCapacity.
 func (s *Source) Waited() time.Duration {
 	s.capacity.mu.Lock()
 	defer s.capacity.mu.Unlock()

@@ -125,10 +125,11 @@ type Source struct {
 }
 
 var (
-	_ copier.Source = (*Source)(nil)
-	_ copier.Locker = (*Source)(nil)
-
+	_ copier.Source    = (*Source)(nil)
+	_ copier.Locker    = (*Source)(nil)
 	_ copier.Rechecker = (*Source)(nil)
+	_ copier.Getter    = (*Source)(nil)
+	_ copier.Throttled = (*Source)(nil)
 )
 
 // New returns a source for a table. It loads the AWS configuration and asks

@@ -1,0 +1,394 @@
+package copier
+
+import (
+	"context"
+	"time"
+)
+
+// This file is what an adapter's author reads: the interfaces that the engine
+// consumes, the values that pass through them, and what each side owes the other.
+// copiertest.TestSource and TestSink test an adapter for it.
+//
+// A copy calls its adapters in this order. What is in brackets is an optional
+// power, an interface of this file, and left out where an adapter lacks it.
+//
+//	Sink.Prepare            the destination is held from here to Close
+//	Source.Prepare          [Getter.Value] of what every Vault has
+//	[Locker.Lock]           the source is held from here on, too
+//	Source.Segments         then ReadPage, from many goroutines
+//	Sink.Load               [Directory.Loaded] is read back
+//	Sink.PrepareCommit
+//	[Lease.Check]           if it fails: Rollback
+//	Sink.Commit
+//	[Lease.Check]           if it fails: Rollback
+//	Sink.Mark(Confirmed)
+//	[Lease.Release]         if it wraps [ErrMoved]: Mark(Unconfirmed), Rollback
+//	Sink.Mark(Released)
+//	Sink.Close
+//
+// After an error nothing but [Lease.Release], where Lock succeeded, and Sink.Close
+// follows, unless the table says so. A process that finds a [CompleteError] begins
+// behind Commit: it prepares the source, locks it, and confirms the result or
+// takes it back.
+//
+// What the engine guarantees:
+//
+//   - Retries are the adapter's. The engine repeats no call that has failed: an
+//     error ends the copy. Those of Mark and Close, and of Release but for
+//     [ErrMoved], are warnings once the result is confirmed.
+//   - The destination is held before the source is locked, and what an unfinished
+//     copy has read is thrown away only when both are.
+//   - A source is divided once: the number of segments is on record before any is
+//     read. Later processes ask for that number, and refuse any other.
+//   - Each segment that it is given is read once by a copy, but for pages that are
+//     on no checkpoint when a process ends, or in a work file that is damaged
+//     later. They are read again by a later process; see Segment.Until.
+//   - A Sink is loaded once, in one goroutine, with each key once.
+//   - Nothing happens between a Lease.Check that succeeds and Commit.
+//
+// What it demands:
+//
+//   - Segments and resume tokens mean the same to a later process, with the same
+//     source and options, as long as nobody writes to the source.
+//   - All segments together hold each entry once.
+//   - What has returned is true after a loss of power: what Load, PrepareCommit,
+//     Commit, Mark and Rollback have written is synced.
+//   - A method ends soon after its context does, and its error is then that of the
+//     context, or wraps it.
+//   - An error wraps a sentinel of this package, as each method says; with an
+//     [Error], it says what a person can do.
+//   - Nothing is logged or printed. What an adapter has to tell while it works
+//     ([Retried], [Waiting], [Loaded], [Warning]) it passes to a function that its
+//     own options have.
+
+// An Entry is one physical entry of a Vault storage backend.
+//
+// Key is a Vault key such as "sys/policy/default", as the source's storage keeps
+// it: not empty, and with no slash at its end. A last segment "." is data. Value
+// is the bytes Vault stored, which are ciphertext for all but a few keys under
+// core/; it may be empty.
+//
+// Entries handed out by a [Batch] or a [Stream] alias its memory; each says
+// until when they are valid.
+type Entry struct {
+	Key   []byte
+	Value []byte
+}
+
+// A Segment is a part of a source that is read page by page, each page after
+// the one before it, independently of all other segments. It is kept on disk
+// between the processes of a copy, as JSON.
+type Segment struct {
+	// Index and Total identify the segment: Index counts from 0 to Total-1.
+	Index int `json:"index"`
+	Total int `json:"total"`
+	// Resume is the source's own token for the place where the next page
+	// starts; empty at the start of the segment. It is opaque to the engine
+	// and stays valid, in a later process too, as long as Total does not change.
+	// Segments share tokens: nobody changes one.
+	Resume []byte `json:"resume,omitempty"`
+	// Until, where set, is a resume token behind Resume: what begins there is
+	// not a part of the segment. Such a segment was read before, and what was
+	// read of it is lost. It must yield the same entries once more. The engine
+	// makes it of the Resume of two segments that a source has returned; what is
+	// left of such a segment has the same Until.
+	Until []byte `json:"until,omitempty"`
+}
+
+// A Page is what one call of [Source.ReadPage] found, beside the entries that it
+// added to the batch. The engine owns it and what it refers to from then on, but
+// for the tokens, which nobody changes.
+type Page struct {
+	// Next holds what is left to read of the segment: nothing when the page
+	// was its last, otherwise usually one segment with a new resume token. A
+	// source may return several, which are then read in any order and at the
+	// same time; together they cover exactly the rest. The first of them
+	// begins where the page ended. All have the Index and Total of the segment.
+	Next []Segment
+	// Markers counts directory markers, which are no entries.
+	Markers int64
+	// Locks holds the Vault keys of the items that are locks and therefore
+	// were not copied.
+	Locks []string
+	// Refused says of each item of the page that can't be copied why, and names
+	// it. A page that has any was not read: what the batch has of it, and of the
+	// pages behind it, is incomplete. The engine reads on to name others, and
+	// then fails.
+	Refused []error
+	// WireBytes is the size of the response in bytes.
+	WireBytes int64
+	// Units is what the page cost, in read capacity units.
+	Units float64
+	// Retries counts the tries that failed before the page was read, and
+	// Throttles those among them in which the source asked for fewer requests:
+	// the engine then reads with fewer workers.
+	Retries, Throttles int64
+}
+
+// SourceInfo describes a source that was found fit to be copied. A copy is
+// resumed, and its locks given back, only with a source of the same Name, ID and
+// Incarnation.
+type SourceInfo struct {
+	// Name is what a person calls the source, for instance a table name.
+	Name string `json:"name"`
+	// ID identifies the source beyond its name, for instance a table ARN.
+	ID string `json:"id"`
+	// Incarnation differs between two sources that had the same ID one after
+	// the other, for instance by a table's id and the time of its creation.
+	Incarnation string `json:"incarnation,omitempty"`
+	// Endpoint is where the source was asked, for instance a URL. It is a record:
+	// a copy may be resumed by another one.
+	Endpoint string `json:"endpoint,omitempty"`
+	// Items and Bytes are the source's own estimates; they may be hours old,
+	// and zero where the source does not know.
+	Items int64 `json:"items_estimate"`
+	Bytes int64 `json:"bytes_estimate"`
+}
+
+// A Source is what entries are copied from.
+//
+// All methods retry what is worth retrying themselves: an error returned is
+// final for the copy, and wraps [ErrSource], [ErrLocked] or [ErrConfig], or a
+// context's error. A wrapper of a Source implements the optional powers too, and
+// passes them on: those that it lacks are lost.
+type Source interface {
+	// Prepare checks that the source can be read and holds what Vault
+	// stores. It changes nothing. Every process of a copy calls it once, before
+	// all else.
+	Prepare(ctx context.Context) (SourceInfo, error)
+
+	// Segments divides the source into about n independent segments, each with
+	// an Index of its own; the source chooses their number where n is 0. Every process of a copy calls it once. An unfinished copy asks for
+	// the number that it was given first, and must get that: the same segments.
+	Segments(ctx context.Context, n int) ([]Segment, error)
+
+	// ReadPage appends the entries of seg's next page, in any order, to b, which
+	// may hold others, and returns what is left. A page may be empty and have a next one. It keeps
+	// neither b nor what it appended: Append copies, and Extend hands out b's
+	// memory until b is changed. On an error b is as it was before the call.
+	//
+	// Reading the same segment twice yields the same entries as long as nobody
+	// writes to the source, though maybe on other pages; where a source notices
+	// that it does not, because it does not come to the segment's Until, the
+	// error wraps [ErrMoved]. A page has at most 512 MiB.
+	//
+	// It is called from many goroutines, with a batch each.
+	ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error)
+}
+
+// A Locker is a [Source] that can keep writers, and other copies, away. Without it
+// nothing but the caller's word keeps writers away.
+type Locker interface {
+	// Lock takes the source for the run with the given id, and holds it until
+	// the lease is released, whatever becomes of ctx. When the lease is lost,
+	// lost is called once with the reason, from any goroutine; it returns at
+	// once. An error wraps [ErrLocked] where somebody else holds the source.
+	//
+	// held says that this run held the source before, in a process that has
+	// ended, and that nobody may have had it since: where the source is not
+	// locked as that process left it, the error wraps [ErrMoved] too, and the
+	// locks stay as they are. Where held is false, a failed Lock leaves no
+	// lock of this run behind, or the error wraps [ErrNotReleased] too, and
+	// locks that a process of this run may have left are taken over.
+	Lock(ctx context.Context, runID string, held bool, lost func(error)) (Lease, error)
+
+	// Unlock ends the lease of a run whose process was killed: as Release
+	// does, it removes the locks that the run with the given id left in the
+	// source, if there are any. Those of others it leaves alone, which is no
+	// error. It may be repeated. The engine does not call it: it is for whoever
+	// gives a copy up.
+	Unlock(ctx context.Context, runID string, end End) error
+}
+
+// A Lease is a held lock on a source. It is used from one goroutine.
+type Lease interface {
+	// Check renews the lease on the condition that it is still ours, and
+	// returns an error that wraps [ErrLocked] and [ErrMoved] if it is not. The
+	// condition is the source's to judge: no clock of this machine can make a
+	// lost lease look held. When it returns nil the lease is good for some
+	// seconds, and nobody else has had it since Lock. It may be repeated.
+	Check(ctx context.Context) error
+
+	// Release ends the lease. It must be called exactly once, also after the
+	// lease was lost; ctx has a deadline, and has not ended where the copy's
+	// has. What it gives back it gives back on the condition that it
+	// is ours: an error wraps [ErrMoved] where it is not, which is to say that
+	// somebody else may have written to the source. On another error the source
+	// may still be locked.
+	Release(ctx context.Context, end End) error
+}
+
+// An End is how a run ends.
+type End int
+
+// The ends of a run.
+const (
+	// EndFailed is the end of a run that leaves nothing: the source is given
+	// back as it was found.
+	EndFailed End = iota
+	// EndUnfinished is the end of a run that will be resumed: the source
+	// stays locked for it.
+	EndUnfinished
+	// EndComplete is the end of a complete copy. The source is given back,
+	// but it may be set up to stay closed to Vault.
+	EndComplete
+)
+
+// A Rechecker is a [Source] that can tell what it was prepared as from what took
+// its place. A [Scan] asks once, when all is read; a copy relies on its [Lease].
+type Rechecker interface {
+	// Recheck returns an error that wraps [ErrMoved] where the source is not the
+	// one that Prepare has seen any more, and another where that can't be told.
+	Recheck(ctx context.Context) error
+}
+
+// A Getter is a [Source] that can be asked for one entry. A copy asks it, before
+// the source is locked, for what every Vault has: see [CheckVault].
+type Getter interface {
+	// Value returns what is stored under a Vault key, and false where nothing is.
+	Value(ctx context.Context, key string) ([]byte, bool, error)
+}
+
+// A Throttled is a [Source] that holds its own requests back, to stay below a
+// limit that it was given. That it did is said of a scan as [LimitCap].
+type Throttled interface {
+	// Waited returns for how long calls of ReadPage have waited so far, summed
+	// over those that waited at the same time. It never becomes less, and may be
+	// called at any time, from any goroutine.
+	Waited() time.Duration
+}
+
+// A Stream yields entries in strictly ascending order of their keys' bytes.
+type Stream interface {
+	// Next returns the next entry, or [io.EOF], as it is, after the last. The
+	// entry is valid until the following call, and may be changed by nobody.
+	// After an error the stream is spent. It is not safe for concurrent use.
+	Next() (Entry, error)
+}
+
+// An Identity tells one destination from another: names of what matters, such
+// as "path", and their values.
+type Identity map[string]string
+
+// A Sink is what entries are copied to.
+//
+// An error wraps [ErrDestination], [ErrLocked] or [ErrConfig], or a context's
+// error; an error of the stream is passed on. Methods are called from one
+// goroutine. But for Identity and WorkDir, which may be called at any time, they
+// are called in the order in which they stand here, each at most once, except for
+// Mark.
+type Sink interface {
+	// Identity tells this destination from others: a copy into it is resumed
+	// only with the same one. It must hold "path".
+	Identity() Identity
+
+	// Prepare takes the destination and refuses one that is not fit: missing,
+	// not writable, in use, or holding data already. Where that data is a
+	// complete copy whose run was killed before Close, the error is a
+	// [CompleteError]. What an unfinished copy left in WorkDir stays. What a
+	// process that was killed before its Commit had placed is taken back.
+	Prepare(ctx context.Context) error
+
+	// WorkDir is a directory on the destination's file system for the
+	// engine's own files. It is there after Prepare, or a CompleteError.
+	WorkDir() string
+
+	// Load reads the stream to its end and writes all its entries aside,
+	// durably, where nothing would open them. It keeps no entry beyond the next
+	// call of Next. What it returns is compared with what was read.
+	Load(ctx context.Context, entries Stream) (LoadStats, error)
+
+	// PrepareCommit does all of a commit that can be done before its last step,
+	// durably, in the name of a run. On an error it has undone that.
+	PrepareCommit(ctx context.Context, runID string) error
+
+	// Commit is the last step, which puts what was loaded in place, and what
+	// makes it durable. It does nothing else: the time from its call to that
+	// step is the time in which the source's lease may be lost unnoticed. From
+	// then on a CompleteError names the run, with the state Unconfirmed. When
+	// Commit returns an error the destination holds nothing that Vault would
+	// open, or the error says what.
+	Commit(ctx context.Context) error
+
+	// Mark notes durably which state a committed result is in, one that a
+	// CompleteError has told of too. It may be repeated, in any order.
+	Mark(state CommitState) error
+
+	// Rollback takes back what PrepareCommit, or Commit, or the run that a
+	// CompleteError names, has put in place, and does nothing where there is
+	// none. An error wraps [ErrInUse] where a Vault runs on it already: then
+	// all of it stays.
+	Rollback() error
+
+	// Close gives the destination back and, unless keep is set, removes
+	// everything that this run and unfinished ones have written and not
+	// committed, WorkDir included. It may be called at any time after Prepare
+	// returned, whatever Prepare returned, and once only.
+	Close(keep bool) error
+}
+
+// A Directory is a [Sink] that writes files. Without it, nothing is read back
+// before it is put in place.
+type Directory interface {
+	// Loaded returns the directory in which lies what Load has written, or,
+	// behind a Commit or a CompleteError, what is in place.
+	Loaded() string
+}
+
+// A CommitState is how far a result has come that is in place:
+//
+//	          Commit                Check              Release
+//	loaded ───────────▶ Unconfirmed ──────▶ Confirmed ──────────▶ Released
+//	   ▲                     │                  │
+//	   └────── Rollback ─────┴──────────────────┘
+//	           the lease was lost, or the source does not answer
+//
+// What is loaded, and in no state, lies aside, where no Vault opens it. Each
+// state is on disk before the next is asked for, so that a process that is
+// killed leaves one of them, and the next one asks again.
+type CommitState string
+
+// The states of a result that is in place.
+const (
+	// Unconfirmed is a result of which nobody knows whether the source was
+	// written to meanwhile. No Vault may be started on it.
+	Unconfirmed CommitState = "unconfirmed"
+	// Confirmed is a result of a source that was found to be still locked for
+	// its run, by condition, after the result was in place: it is complete.
+	Confirmed CommitState = "confirmed"
+	// Released is a confirmed result whose source was given back, each lock on
+	// the condition that it was still held.
+	Released CommitState = "released"
+)
+
+// A CompleteError is returned by [Sink.Prepare] when the destination holds the
+// result of a run that did not come to clean up behind itself. The destination is
+// held then, as after a Prepare that succeeds.
+type CompleteError struct {
+	RunID string
+	// State is how far it came.
+	State CommitState
+	// InUse is set where a Vault runs on the result: nothing can be done with
+	// it until that is stopped.
+	InUse bool
+	Err   error
+}
+
+// Error returns the text of Err.
+func (e *CompleteError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *CompleteError) Unwrap() error { return e.Err }
+
+// LoadStats says what a sink has loaded.
+type LoadStats struct {
+	// Entries is the number of entries, and Bytes the size of their keys and
+	// values together.
+	Entries int64 `json:"entries"`
+	Bytes   int64 `json:"bytes"`
+	// FileBytes is the size of what was written.
+	FileBytes int64 `json:"file_bytes"`
+	// LargestKey names the entry with the largest value, of LargestBytes.
+	LargestKey   string `json:"largest_key,omitempty"`
+	LargestBytes int64  `json:"largest_bytes"`
+}
