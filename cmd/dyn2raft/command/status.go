@@ -106,7 +106,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
 }
 
-func runStatus(ctx context.Context, cmd *cli.Command, std Streams) error {
+func runStatus(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	out, err := newPrinter(cmd, std)
 	if err != nil {
 		return err
@@ -115,6 +115,7 @@ func runStatus(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
 	look := func() (*statusRecord, error) { return readStatus(cfg.Destination.Path, cmd.String("manifest")) }
 	if cmd.Bool("watch") {
 		return out.watchStatus(ctx, look)
