@@ -193,6 +193,9 @@ func readSetup(dir string) (*Setup, error) {
 		return nil, workError("read "+dir, syscall.ENOTDIR) // a link is not followed
 	}
 	err := readSealed(filepath.Join(dir, setupName), &s)
+	if err == nil && s.RunID != "" && !setupID.MatchString(s.RunID) {
+		err = fmt.Errorf("it is of a run %q, and no run has such an id", s.RunID) // which is a part of paths
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil

@@ -338,3 +338,53 @@ func TestManifestTook(t *testing.T) {
 		}
 	}
 }
+
+// A manifest replaces that of the same copy, and keeps that of another, also where it
+// was kept before; it replaces nothing else.
+func TestManifestKeepsOthers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "data.dyn2raft.json")
+	write := func(run string) error {
+		m := Manifest{RunID: run, Prefixes: copier.Digests{}}
+		return m.Write(file)
+	}
+	read := func(path string) []byte {
+		data, err := os.ReadFile(path)
+		check(t, err)
+		return data
+	}
+	runAt := func(path string) string {
+		m, err := ReadManifest(path)
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		return m.RunID
+	}
+	for _, run := range []string{"a", "a", "b", "c"} {
+		check(t, write(run))
+	}
+	check(t, os.Rename(KeptManifest(file, "b"), file))
+	check(t, write("b"))
+	check(t, os.WriteFile(KeptManifest(file, "b"), read(file), 0o600))
+	check(t, write("d"))
+	for path, want := range map[string]string{file: "d", KeptManifest(file, "a"): "a", KeptManifest(file, "b"): "b"} {
+		if got := runAt(path); got != want {
+			t.Errorf("%s is of run %q, expected %q", path, got, want)
+		}
+	}
+	check(t, os.WriteFile(KeptManifest(file, "d"), []byte("precious"), 0o600))
+	if err := write("e"); !errors.Is(err, copier.ErrDestination) || runAt(file) != "d" {
+		t.Errorf("over what is no manifest: %v", err)
+	}
+	for _, precious := range []string{"precious", "{}\n", "{\n  \"format\": 4\n}\n"} {
+		check(t, os.WriteFile(file, []byte(precious), 0o600))
+		if err := write("e"); !errors.Is(err, ErrNotManifest) || string(read(file)) != precious {
+			t.Errorf("over %q: %v", precious, err)
+		}
+		if err := TryManifest(file, t.TempDir()); !errors.Is(err, ErrNotManifest) {
+			t.Errorf("over %q: %v", precious, err)
+		}
+	}
+	check(t, os.WriteFile(file, nil, 0o600))
+	check(t, write("e"))
+}

@@ -233,7 +233,11 @@ func writeManifest(file, runID string, data []byte, uid, gid int) error {
 	var disk *durable.Disk
 	was, err := runOf(file)
 	if err == nil && was != "" && was != runID {
-		err = disk.Place(file, KeptManifest(file, was))
+		kept := KeptManifest(file, was)
+		err = disk.Place(file, kept)
+		if there, _ := runOf(kept); errors.Is(err, fs.ErrExist) && there == was {
+			err = disk.Rename(file, kept) // somebody has put it back
+		}
 	}
 	var like os.FileInfo
 	if err == nil && was == runID && uid == -1 {
