@@ -255,6 +255,10 @@ func (c *crash) round(ctx context.Context, rnd *rand.Rand, dir, table string) (l
 			after = c.aim(rnd, &now)
 		}
 		chance = 4
+		_, locks, err := tableEntries(c.server, o.Table)
+		if err != nil {
+			return log, err
+		}
 		p, err := start(ctx, now)
 		if err != nil {
 			return log, err
@@ -291,10 +295,14 @@ func (c *crash) round(ctx context.Context, rnd *rand.Rand, dir, table string) (l
 		case process > 0 && p.report.Destination && strings.Contains(p.report.Error, "already holds Vault's data (vault.db)"):
 			// The process before was killed when all was done.
 			return log, c.check(o)
-		case now.Restart && p.report.Destination && strings.Contains(p.report.Error, "the complete copy that run"):
+		case now.Restart && p.report.Destination && strings.Contains(p.report.Error, "the copy that run"):
 			// Nor is a complete copy thrown away: it is resumed to clean up,
 			// also where there was nothing else to do than to throw one away.
 			restart = false
+		case !restart && p.report.Moved && strings.Contains(p.report.Error, "the copy is not confirmed") && !slices.Contains(locks, "core/_lock"):
+			// A process was killed after it had given the table back, and before
+			// that was on record: nothing tells any more that nobody wrote since.
+			restart = true
 		case thrown && !restart && (p.report.Moved || strings.Contains(p.report.Error, "the directory with the work files is gone")):
 			// A process was killed while it threw a copy away: nothing else
 			// can become of that.
