@@ -36,6 +36,9 @@ func (c *copying) commit(ctx context.Context, lease Lease) error {
 		return err
 	}
 	if err := c.dst.Commit(ctx); err != nil {
+		if errors.Is(err, ErrUnconfirmed) {
+			c.result.Commit = Unconfirmed // it can't be taken back
+		}
 		return cause(ctx, err)
 	}
 	c.result.Commit = Unconfirmed

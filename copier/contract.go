@@ -307,7 +307,7 @@ type Sink interface {
 	// step is the time in which the source's lease may be lost unnoticed. From
 	// then on a CompleteError names the run, with the state Unconfirmed. When
 	// Commit returns an error the destination holds nothing that Vault would
-	// open, or the error says what.
+	// open, or the error wraps ErrUnconfirmed.
 	Commit(ctx context.Context) error
 
 	// Mark notes durably which state a committed result is in, one that a

@@ -190,7 +190,7 @@ func (s *Sink) refuseVaultDB() error {
 		return &copier.CompleteError{RunID: r.RunID, State: r.State, InUse: true, Err: &copier.Error{
 			Kind: copier.ErrLocked,
 			Op:   "check " + s.opts.Path,
-			Hint: "run " + r.RunID + " put it there, and has not cleaned up behind itself: stop that Vault for a moment, and add --resume",
+			Hint: "run " + r.RunID + " put it there, and has not cleaned up behind itself: stop that Vault for a moment, then resume that copy",
 			Err:  errVaultRuns,
 		}}
 	}
@@ -215,7 +215,7 @@ func (s *Sink) holdsData(name, runID string) error {
 		return &copier.Error{
 			Kind: copier.ErrDestination,
 			Op:   "check " + s.opts.Path,
-			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, add --resume",
+			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy",
 			Err:  fmt.Errorf("the directory holds the copy that run %s put in place", runID),
 		}
 	}

@@ -330,8 +330,9 @@ func (s *Sink) placeAllBut(last string) error {
 }
 
 // Commit renames vault.db into place and syncs the directory. When it fails it
-// takes back what is in place. Where even that fails the error says so, and the
-// record in the staging directory lets the next run finish the work. Where a
+// takes back what is in place. Where even that fails the error wraps
+// [copier.ErrUnconfirmed], and the record in the staging directory lets the next
+// run finish the work. Where a
 // Vault runs on it by then, it stays, and that it may not outlast a loss of power
 // is a warning. An error wraps [copier.ErrDestination].
 func (s *Sink) Commit(context.Context) error {
@@ -346,7 +347,7 @@ func (s *Sink) Commit(context.Context) error {
 			s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
 				"a Vault has started on the copy already, so it stays in place, but that it does is not certain to outlast a loss of power: %v; look after the disk (dmesg), and move this node's data to another one", err)})
 		default:
-			return errors.Join(s.fail("sync "+s.opts.Path, err), back)
+			return errors.Join(s.fail("sync "+s.opts.Path, err), fmt.Errorf("%w: %w", copier.ErrUnconfirmed, back))
 		}
 	}
 	s.loaded, s.committed = false, true

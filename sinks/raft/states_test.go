@@ -1,0 +1,89 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+)
+
+// What is in place is in the state that was noted last, for whoever looks, and for
+// the next process; and that one can take it back as a whole.
+func TestStates(t *testing.T) {
+	for name, variant := range variants() {
+		t.Run(name, func(t *testing.T) {
+			o := variantIn(t, variant)
+			before := slices.DeleteFunc(names(t, o.Path), func(n string) bool { return n == stagingName })
+			ctx := context.Background()
+			s, err := New(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Prepare(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(commit(ctx, s), s.Close(true)); err != nil {
+				t.Fatal(err)
+			}
+			next := func(want copier.CommitState, look State) *Sink {
+				t.Helper()
+				if state, err := Look(o.Path); err != nil || state != look {
+					t.Errorf("it looks %q, want %q, %v", state, look, err)
+				}
+				s, err := New(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = s.Prepare(ctx)
+				if complete, ok := errors.AsType[*copier.CompleteError](err); !ok || complete.State != want || complete.RunID != "run-1" {
+					t.Fatalf("Prepare returns %v, want the state %q", err, want)
+				}
+				return s
+			}
+			s = next(copier.Unconfirmed, StateUnconfirmed)
+			if err := errors.Join(s.Mark(copier.Confirmed), s.Close(true)); err != nil {
+				t.Fatal(err)
+			}
+			s = next(copier.Confirmed, StateComplete)
+			if err := errors.Join(s.Mark(copier.Released), s.Close(true)); err != nil {
+				t.Fatal(err)
+			}
+			s = next(copier.Released, StateComplete)
+			if err := errors.Join(s.Rollback(), s.Rollback(), s.Close(false)); err != nil {
+				t.Fatal(err)
+			}
+			if got := names(t, o.Path); !slices.Equal(got, before) {
+				t.Errorf("taken back, the directory holds %q, and held %q before", got, before)
+			}
+		})
+	}
+}
+
+// Where a commit fails, and what is in place can't be taken back either, the error
+// and the record say that it is not confirmed.
+func TestCommitFailsTwice(t *testing.T) {
+	o := testOptions(t.TempDir())
+	placed := false
+	o.Disk = &durable.Disk{Before: func(op durable.Op) error {
+		if placed {
+			return fmt.Errorf("injected: %w", syscall.EIO)
+		}
+		placed = op.String() == "place vault.db"
+		return nil
+	}}
+	_, err := runAndKeep(o, testEntries(10), nil, true)
+	if !errors.Is(err, copier.ErrUnconfirmed) || !errors.Is(err, copier.ErrDestination) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("the copy returns %v", err)
+	}
+	if state, err := Look(o.Path); err != nil || state != StateUnconfirmed {
+		t.Errorf("it looks %q, %v", state, err)
+	}
+}
