@@ -4,6 +4,8 @@ empty      :=
 space      := $(empty) $(empty)
 TESTFLAGS  ?=
 FUZZTIME   ?= 30s
+# Many tests wait for most of their time, on one processor too.
+PARALLEL   := -parallel 8 -timeout 20m
 # The tests that make test leaves to make slow, in whatever package. One that is not
 # named here any more is run by make test.
 SLOW       := ^($(subst $(space),|,$(strip \
@@ -39,10 +41,10 @@ build: ## build bin/dyn2raft
 	go build -o bin/dyn2raft ./cmd/dyn2raft
 
 test: ## the tests under the race detector, against AWS's DynamoDB Local too where it can be had; but for make slow
-	@$(with_dynamodb_local); go test -race -skip '$(SLOW)' $(TESTFLAGS) ./...
+	@$(with_dynamodb_local); go test -race $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) ./...
 
 slow: ## those that take long: every crash point, a million entries, every damaged byte
-	go test -race -run '$(SLOW)' $(TESTFLAGS) ./...
+	go test -race $(PARALLEL) -run '$(SLOW)' $(TESTFLAGS) ./...
 	@# A million entries, without the race detector.
 	go test -run '^TestMany$$' $(TESTFLAGS) ./verify
 
