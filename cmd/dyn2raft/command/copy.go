@@ -266,6 +266,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if cmd.IsSet("backup") {
 		opts.Begin = func(ctx context.Context) (string, error) { return backup(ctx, cmd, src, out) }
 	}
+	ctx, full := context.WithCancelCause(ctx)
+	defer full(nil)
+	if opts.StartKey == "" && !slices.Contains(ignore, "disk") { // else not all that is read is written
+		disk := &diskWatch{path: cfg.Destination.Path, read: &out.tracker, free: freeSpace, stop: full}
+		opts.Events = func(e copier.Event) {
+			out.event(e)
+			disk.event(e)
+		}
+	}
 	res, err := copier.Copy(ctx, src, dst, opts)
 	err = ignorable(err)
 	stop()

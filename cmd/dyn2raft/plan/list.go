@@ -58,7 +58,7 @@ var list = []Check{
 	{"owner", failure, failure, copier.ErrDestination, false, "whose the data directory is, and who can write there"},
 	{"manifest", failure, failure, copier.ErrDestination, false, "whether the manifest can be written"},
 	{"file-system", warning, warning, nil, false, "whether the data directory is on a local disk"},
-	{"disk", failure, failure, copier.ErrDestination, false, "free space; fails only where a sample proves that it is too little"},
+	{"disk", failure, failure, copier.ErrDestination, false, "free space; fails only where a sample, or what the copy has read so far, proves that it is too little"},
 	{"work-files", failure, failure, copier.ErrDestination, false, "the directory for work files"},
 	{"other-nodes", warning, none, nil, false, "what nodes need that join later"},
 	{"memory", warning, warning, nil, false, "this machine's memory"},
