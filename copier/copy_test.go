@@ -618,3 +618,48 @@ func TestCountWarning(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyUnconfirmed: what the source does not confirm, or finds lost as it is given
+// back, is taken back, and the source stays as it is; what can't be taken back is said
+// to be there.
+func TestCopyUnconfirmed(t *testing.T) {
+	lost := &Error{Kind: ErrLocked, Op: "hold", Err: ErrMoved}
+	for name, c := range map[string]struct {
+		why        error
+		at, fails  string // what fails from which call on
+		inUse      bool
+		resumable  bool
+		afterwards string
+	}{
+		"lost":           {why: lost, at: "dst.Commit", fails: "lease.Check", afterwards: "lease.Check dst.Rollback lease.Release(1) dst.Close"},
+		"no answer":      {why: errFake, at: "dst.Commit", fails: "lease.Check", resumable: true, afterwards: "lease.Check dst.Rollback lease.Release(1) dst.Close"},
+		"lost, in use":   {why: lost, at: "dst.Commit", fails: "lease.Check", inUse: true, afterwards: "lease.Check dst.Rollback lease.Release(1) dst.Close"},
+		"at the release": {why: lost, at: "dst.Commit", fails: "lease.Release", afterwards: "lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(unconfirmed) dst.Rollback dst.Close"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{}}
+			if c.inUse {
+				k.fail["dst.Rollback"] = ErrInUse
+			}
+			k.during = map[string]func(){c.at: func() { k.fail[c.fails] = c.why }}
+			k.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
+			k.dst = &fakeSink{c: k, dir: t.TempDir()}
+			drafts, finished := 0, 0
+			result, err := Copy(t.Context(), &lockedSource{k.src, k}, k.dst, Options{Memory: MinMemory,
+				Draft:  func(context.Context, Result) error { drafts++; return nil },
+				Finish: func(context.Context, Result) error { finished++; return nil }})
+			if !errors.Is(err, ErrUnconfirmed) || !errors.Is(err, c.why) || errors.Is(err, ErrInUse) != c.inUse {
+				t.Errorf("the error is %v", err)
+			}
+			if _, after, _ := strings.Cut(k.String(), "dst.Commit "); after != c.afterwards {
+				t.Errorf("after the commit: %s", after)
+			}
+			if result.Complete || (result.Commit == Unconfirmed) != c.inUse || result.Resumable != c.resumable || !k.dst.kept {
+				t.Errorf("complete %v, %q, resumable %v, kept %v", result.Complete, result.Commit, result.Resumable, k.dst.kept)
+			}
+			if late := c.fails == "lease.Release"; finished > 0 != late || drafts != 1+finished {
+				t.Errorf("%d drafts, finished %d times", drafts, finished)
+			}
+		})
+	}
+}
