@@ -47,7 +47,7 @@ func newPane(t *testing.T, cols, rows int, command string) *pane {
 func (p *pane) tmux(args ...string) string {
 	p.Helper()
 	cmd := exec.Command("tmux", append([]string{"-S", p.socket}, args...)...)
-	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8", "TMUX=")
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8", "TMUX=", "SHELL=/bin/sh") // some users have none
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		p.Fatalf("tmux %q: %v: %s", args, err, out)
