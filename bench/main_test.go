@@ -167,8 +167,9 @@ func loadHot(srv *dynamotest.Server, spec tableSpec) (c dynamotest.Content, err 
 	}
 	i := 0
 	for _, key := range copier.VaultKeys() {
-		c.Add(key, []byte("x"))
-		if err := srv.PutVaultEntry(dynamodb.DefaultTable, key, []byte("x")); err != nil {
+		value := []byte(`{"secret_shares":1,"secret_threshold":1}`) // which Vault takes for the seal's configuration
+		c.Add(key, value)
+		if err := srv.PutVaultEntry(dynamodb.DefaultTable, key, value); err != nil {
 			return c, err
 		}
 	}

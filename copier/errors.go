@@ -32,8 +32,9 @@ var (
 	// ErrDestination is returned when the destination can't be written, or
 	// already holds data.
 	ErrDestination = errors.New("destination")
-	// ErrNotAVault is returned, together with ErrSource, when the source has none
-	// of what every initialized Vault has: see [CheckVault].
+	// ErrNotAVault is returned, together with ErrSource, when the source lacks
+	// what every initialized Vault has, with a value that a Vault takes: see
+	// [CheckVault].
 	ErrNotAVault = errors.New("no initialized Vault has used it")
 	// ErrDuplicateKey is returned when a source yields one key twice.
 	ErrDuplicateKey = errors.New("key found twice")

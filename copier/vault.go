@@ -1,32 +1,105 @@
 package copier
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 )
 
+const keyringKey, sealConfigKey = "core/keyring", "core/seal-config"
+
 // VaultKeys returns the keys of two entries that every initialized Vault has: its
 // keyring and the configuration of its seal. Their names are the same from Vault
 // 1.0 to 1.21.
-func VaultKeys() [2]string { return [...]string{"core/keyring", "core/seal-config"} }
+func VaultKeys() [2]string { return [...]string{keyringKey, sealConfigKey} }
 
 // CheckVault returns the seal configuration of the Vault that a source belongs
-// to. An error wraps [ErrNotAVault] where that, or the keyring, is missing or
-// empty: a Vault that starts on a copy of such a source finds itself not
-// initialized.
-func CheckVault(ctx context.Context, src Getter) (sealConfig []byte, err error) {
+// to. An error wraps [ErrNotAVault] where that, or the keyring, is missing, empty
+// or nothing that a Vault takes: see [Lack].
+func CheckVault(ctx context.Context, src Getter) (seal SealConfig, err error) {
 	var missing []string
 	for _, key := range VaultKeys() {
-		if sealConfig, _, err = src.Value(ctx, key); err != nil {
-			return nil, err
+		value, _, err := src.Value(ctx, key)
+		if err != nil {
+			return seal, err
 		}
-		if len(sealConfig) == 0 {
-			missing = append(missing, key)
+		if lack := Lack(key, value); lack != "" {
+			missing = append(missing, lack)
+		} else if key == sealConfigKey {
+			seal, err = ParseSealConfig(value)
+			if err != nil {
+				return seal, err
+			}
 		}
 	}
 	if missing != nil {
-		return nil, &Error{Kind: ErrSource, Err: fmt.Errorf("%w: it has no %s", ErrNotAVault, strings.Join(missing, " and no "))}
+		return seal, &Error{Kind: ErrSource, Err: fmt.Errorf("%w: it has no %s", ErrNotAVault, strings.Join(missing, " and no "))}
 	}
-	return sealConfig, nil
+	return seal, nil
+}
+
+// Lack returns "" where value, that of one of [VaultKeys], lets a Vault start as
+// an initialized one. Else it returns what there is none of, in words that go
+// behind "it has no": the key, and what a Vault has against the value.
+func Lack(key string, value []byte) string {
+	if len(value) == 0 {
+		return key
+	}
+	if key == sealConfigKey {
+		if _, err := ParseSealConfig(value); err != nil {
+			return fmt.Sprintf("%s that a Vault takes (%v)", key, err)
+		}
+	}
+	return ""
+}
+
+// A SealConfig is what core/seal-config says of how a Vault is unsealed.
+type SealConfig struct {
+	Type string `json:"type"` // such as "shamir"; not empty
+	// Shares is the number of unseal keys, and Threshold how many of them unseal.
+	// An automatic seal has 1 of each.
+	Shares    int `json:"secret_shares"`
+	Threshold int `json:"secret_threshold"`
+	// The rest is only checked.
+	StoredShares int      `json:"stored_shares"`
+	PGPKeys      []string `json:"pgp_keys"`
+	Nonce        string   `json:"nonce"`
+	Backup       bool     `json:"backup"`
+	Name         string   `json:"name"`
+}
+
+// ParseSealConfig reads the value of core/seal-config as Vault does when it
+// starts, which ends there on an error: the types of JSON count, what follows the
+// object does not, and the numbers have limits. Vault 1.13 and 1.21 have the same;
+// that they do is tried in the end-to-end suite. The contents of PGP keys are not
+// looked at.
+func ParseSealConfig(value []byte) (s SealConfig, err error) {
+	if err := json.NewDecoder(bytes.NewReader(value)).Decode(&s); err != nil {
+		return s, fmt.Errorf("it is not the JSON that Vault writes: %w", err)
+	}
+	switch {
+	case s.Shares < 1 || s.Shares > 255:
+		return s, fmt.Errorf("secret_shares is %d, expected 1 to 255", s.Shares)
+	case s.Threshold < 1 || s.Threshold > s.Shares:
+		return s, fmt.Errorf("secret_threshold is %d, expected 1 to secret_shares, %d", s.Threshold, s.Shares)
+	case s.Threshold == 1 && s.Shares > 1:
+		return s, fmt.Errorf("secret_threshold is 1, expected 2 or more of %d secret_shares", s.Shares)
+	case s.StoredShares > 1:
+		return s, fmt.Errorf("stored_shares is %d, expected 1 at most", s.StoredShares)
+	case len(s.PGPKeys) > 0 && len(s.PGPKeys) != s.Shares:
+		return s, fmt.Errorf("it has %d pgp_keys, expected one for each of %d secret_shares", len(s.PGPKeys), s.Shares)
+	}
+	for _, key := range s.PGPKeys {
+		if _, err := base64.StdEncoding.DecodeString(key); err != nil {
+			return s, errors.New("one of its pgp_keys is not in base64")
+		}
+	}
+	if s.Type == "" {
+		s.Type = "shamir" // Vaults before 1.0 wrote none
+	}
+	return s, nil
 }

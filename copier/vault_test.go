@@ -21,6 +21,46 @@ func (s *vaultSource) Value(_ context.Context, key string) ([]byte, bool, error)
 	return []byte(v), ok, nil
 }
 
+const sealConfig = `{"type":"shamir","secret_shares":5,"secret_threshold":3}`
+
+// What Vault 1.21.1 says of the same values is in the end-to-end suite.
+func TestParseSealConfig(t *testing.T) {
+	for text, want := range map[string]string{
+		sealConfig:        "",
+		sealConfig + " }": "", // only the first value is read
+		`{"Secret_Shares":1,"secret_threshold":1,"type":"","more":[]}`:                    "",
+		`{"secret_shares":2,"secret_threshold":2,"pgp_keys":["AA==","AA=="]}`:             "",
+		`{"secret_shares":255,"secret_threshold":255,"stored_shares":-1,"type":"awskms"}`: "",
+		`{}`:                 "secret_shares is 0",
+		`null`:               "secret_shares is 0",
+		`[]`:                 "not the JSON",
+		`5`:                  "not the JSON",
+		`no json!`:           "not the JSON",
+		`{"secret_shares":5`: "not the JSON",
+		`{"secret_shares":"5","secret_threshold":"3"}`:                       "not the JSON",
+		`{"secret_shares":5.5,"secret_threshold":3}`:                         "not the JSON",
+		`{"secret_shares":5,"secret_threshold":3,"type":5}`:                  "not the JSON",
+		`{"secret_shares":5,"secret_threshold":3,"backup":"false"}`:          "not the JSON",
+		`{"secret_shares":5,"secret_threshold":3,"nonce":1}`:                 "not the JSON",
+		`{"secret_shares":5,"secret_threshold":3,"name":{}}`:                 "not the JSON",
+		`{"secret_shares":5,"secret_threshold":0}`:                           "secret_threshold is 0",
+		`{"secret_shares":5,"secret_threshold":9}`:                           "secret_threshold is 9",
+		`{"secret_shares":5,"secret_threshold":1}`:                           "secret_threshold is 1",
+		`{"secret_shares":300,"secret_threshold":3}`:                         "secret_shares is 300",
+		`{"secret_shares":1,"secret_threshold":1,"stored_shares":2}`:         "stored_shares is 2",
+		`{"secret_shares":5,"secret_threshold":3,"pgp_keys":["AA=="]}`:       "1 pgp_keys",
+		`{"secret_shares":1,"secret_threshold":1,"pgp_keys":["-----BEGIN"]}`: "not in base64",
+	} {
+		s, err := ParseSealConfig([]byte(text))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil && s.Type == "" {
+			t.Errorf("%s: %+v, %v, expected %q", text, s, err, want)
+		}
+		if lack := Lack("core/seal-config", []byte(text)); (lack == "") != (want == "") {
+			t.Errorf("%s: it lacks %q", text, lack)
+		}
+	}
+}
+
 // A source that no initialized Vault has used is refused before it is locked, unless
 // the caller accepts it, and so is one that can't be asked.
 func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
@@ -32,11 +72,13 @@ func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"a Vault's":      {values: map[string]string{"core/keyring": "k", "core/seal-config": "{}"}},
-		"nothing":        {want: ErrNotAVault, text: "it has no core/keyring and no core/seal-config"},
-		"no keyring":     {values: map[string]string{"core/seal-config": "{}"}, want: ErrNotAVault, text: "it has no core/keyring"},
-		"empty keyring":  {values: map[string]string{"core/keyring": "", "core/seal-config": "{}"}, want: ErrNotAVault, text: "it has no core/keyring"},
-		"no seal":        {values: map[string]string{"core/keyring": "k"}, want: ErrNotAVault, text: "it has no core/seal-config"},
+		"a Vault's":     {values: map[string]string{"core/keyring": "k", "core/seal-config": sealConfig}},
+		"nothing":       {want: ErrNotAVault, text: "it has no core/keyring and no core/seal-config"},
+		"no keyring":    {values: map[string]string{"core/seal-config": sealConfig}, want: ErrNotAVault, text: "it has no core/keyring"},
+		"empty keyring": {values: map[string]string{"core/keyring": "", "core/seal-config": sealConfig}, want: ErrNotAVault, text: "it has no core/keyring"},
+		"no seal":       {values: map[string]string{"core/keyring": "k"}, want: ErrNotAVault, text: "it has no core/seal-config"},
+		"seal refused": {values: map[string]string{"core/keyring": "k", "core/seal-config": "{}"}, want: ErrNotAVault,
+			text: "it has no core/seal-config that a Vault takes (secret_shares is 0, expected 1 to 255)"},
 		"accepted":       {accept: true},
 		"can't be asked": {fails: unreachable, want: unreachable},
 	} {

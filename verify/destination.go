@@ -38,6 +38,7 @@ type destination struct {
 	file    *vaultdb.File
 	entries *vaultdb.Entries // for a sample, else nil
 	value   []byte           // of the current entry of a sample
+	vault   vaultKeys        // seen so far; all once summarise is done
 	sum     []byte           // the summary of the current entry
 	key     []byte           // the last one of the current chunk
 
@@ -88,6 +89,7 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 		return workError("make work file", err)
 	}
 	type worker struct {
+		vaultKeys
 		part int
 		buf  []byte
 		key  []byte // the last one in buf
@@ -103,6 +105,7 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 	}
 	_, err = d.file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, part int, e copier.Entry) error {
 		w := workers[i]
+		w.see(e)
 		if part != w.part || len(w.buf) >= chunkSize {
 			if err := flush(w); err != nil {
 				return err
@@ -118,6 +121,7 @@ func (d *destination) summarise(ctx context.Context, dir string) (err error) {
 		return nil
 	})
 	for _, w := range workers {
+		d.vault.join(w.vaultKeys)
 		if err == nil {
 			err = flush(w)
 		}
@@ -151,6 +155,7 @@ func (d *destination) next() ([]byte, error) {
 	if d.entries != nil {
 		e, err := d.entries.Next()
 		d.value = e.Value
+		d.vault.see(e)
 		if errors.Is(err, io.EOF) {
 			if _, err := d.entries.Check(); err != nil {
 				return nil, err

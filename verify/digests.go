@@ -53,7 +53,7 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	}
 	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, _ int, e copier.Entry) error {
 		workers[i].Digester.Add(e)
-		workers[i].see(e.Key, func() bool { return len(e.Value) > 0 })
+		workers[i].see(e)
 		if largest >= 0 {
 			workers[i].collector.add(e)
 		}

@@ -167,7 +167,7 @@ func (in *Inspection) readVaultDB(ctx context.Context, largest int) (err error) 
 			return err
 		}
 		c.add(e)
-		vault.see(e.Key, func() bool { return len(e.Value) > 0 })
+		vault.see(e)
 	}
 	in.Pages, err = entries.Check()
 	in.Fill = in.Pages.Fill()

@@ -2,31 +2,39 @@ package verify
 
 import "github.com/dyn2raft/dyn2raft/copier"
 
-// vaultKeys are those of [copier.VaultKeys] that were seen, with a value.
-type vaultKeys [2]bool
+// vaultKeys is what was seen of [copier.VaultKeys].
+type vaultKeys [2]struct {
+	seen bool
+	lack string // see [copier.Lack]
+}
 
 var theKeys = copier.VaultKeys()
 
-// see takes notice of an entry. has reports whether it has a value.
-func (v *vaultKeys) see(key []byte, has func() bool) {
+// see takes notice of an entry.
+func (v *vaultKeys) see(e copier.Entry) {
 	for i, name := range theKeys {
-		if string(key) == name && has() {
-			v[i] = true
+		if string(e.Key) == name {
+			v[i].seen, v[i].lack = true, copier.Lack(name, e.Value)
 		}
 	}
 }
 
 func (v *vaultKeys) join(o vaultKeys) {
 	for i := range v {
-		v[i] = v[i] || o[i]
+		if o[i].seen {
+			v[i] = o[i]
+		}
 	}
 }
 
-// missing returns those that were not seen.
+// missing returns what a Vault lacks.
 func (v *vaultKeys) missing() (out []string) {
 	for i, name := range theKeys {
-		if !v[i] {
+		switch {
+		case !v[i].seen:
 			out = append(out, name)
+		case v[i].lack != "":
+			out = append(out, v[i].lack)
 		}
 	}
 	return out

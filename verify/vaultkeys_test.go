@@ -5,15 +5,18 @@ import (
 	"testing"
 )
 
+const sealConfig = `{"type":"shamir","secret_shares":5,"secret_threshold":3}`
+
 // What is equal may still be no Vault's: it is said what it lacks.
 func TestNotVault(t *testing.T) {
 	for name, c := range map[string]struct {
 		more entries
 		want []string
 	}{
-		"a Vault's":     {entries{"core/keyring": "k", "core/seal-config": "{}"}, nil},
+		"a Vault's":     {entries{"core/keyring": "k", "core/seal-config": sealConfig}, nil},
 		"neither":       {nil, []string{"core/keyring", "core/seal-config"}},
-		"empty keyring": {entries{"core/keyring": "", "core/seal-config": "{}"}, []string{"core/keyring"}},
+		"empty keyring": {entries{"core/keyring": "", "core/seal-config": sealConfig}, []string{"core/keyring"}},
+		"seal refused":  {entries{"core/keyring": "k", "core/seal-config": "null"}, []string{"core/seal-config that a Vault takes (secret_shares is 0, expected 1 to 255)"}},
 		"no seal":       {entries{"core/keyring": "k"}, []string{"core/seal-config"}},
 	} {
 		all := some(30)

@@ -174,7 +174,9 @@ type Report struct {
 	Diffs []Diff `json:"diffs"`
 	Named int64  `json:"named"`
 	// NotVault are the keys which every initialized Vault has and the directory
-	// has not: one that is equal all the same is no copy that a Vault can use.
+	// has not, or not with a value that a Vault takes, which is said behind the
+	// key then: see [copier.Lack]. One that is equal all the same is no copy that
+	// a Vault can use.
 	NotVault []string `json:"not_vault,omitempty"`
 	// Complete is set when both sides were read to their end, of the source
 	// no more than the sample if there is one.
@@ -446,11 +448,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		r.Diffs = append(r.Diffs, d)
 		return nil
 	}
-	both, vault := sums{}, vaultKeys{}
-	hasValue := func() bool {
-		length, _ := parse(dst.summary())
-		return length > 0
-	}
+	both := sums{}
 	s, serr := src.Next()
 	key, derr := dst.next()
 	for n := 0; ; n++ {
@@ -469,7 +467,7 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		switch {
 		case serr == io.EOF && derr == io.EOF:
 			r.Prefixes = both.prefixes()
-			r.NotVault = vault.missing()
+			r.NotVault = dst.vault.missing()
 			r.Complete = true
 			return nil
 		case serr == io.EOF:
@@ -478,9 +476,6 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 			order = -1
 		default:
 			order = bytes.Compare(s.Key, key)
-		}
-		if order >= 0 {
-			vault.see(key, hasValue)
 		}
 		d := copier.Entry{Key: key}
 		if order == 0 || order > 0 && r.Sample == nil { // else it is not in the sample

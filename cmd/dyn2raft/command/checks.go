@@ -58,7 +58,7 @@ var errNotAVault = fmt.Errorf("no initialized Vault: %w", errDifferent)
 
 // notAVault says what is equal and yet of no use.
 func notAVault(missing []string) string {
-	return "no initialized Vault has used it: it has no " + strings.Join(missing, " and no ") + ". A Vault that starts on the directory finds itself not initialized"
+	return "no initialized Vault has used it: it has no " + strings.Join(missing, " and no ") + ". A Vault that starts on the directory finds itself not initialized, or ends"
 }
 
 // beforeCopy makes the checks that a copy shares with plan, before anything is

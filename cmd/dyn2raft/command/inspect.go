@@ -78,7 +78,7 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	}
 	t.row("Entries", "%s, %s of keys and values", humanize.Comma(in.Entries), size(in.Bytes))
 	if in.NotVault == nil {
-		t.row("Vault", "initialized: it has a keyring and the configuration of a seal")
+		t.row("Vault", "initialized: it has a keyring and a seal configuration that Vault takes")
 	} else {
 		t.row("Vault", "NOT INITIALIZED: it has no %s", strings.Join(in.NotVault, " and no "))
 	}

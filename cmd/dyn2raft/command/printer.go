@@ -392,7 +392,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; do not start a Vault from it.", start)
 	}
 	if (&verify.Manifest{Warnings: p.warnings()}).NotVault() {
-		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized."
+		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized, or ends."
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,

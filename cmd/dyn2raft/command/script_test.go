@@ -353,7 +353,7 @@ func settings(ts *testscript.TestScript, args []string, f func(name, value strin
 //	status=STATUS    instead of ACTIVE
 //	lock=STATE       a leader lock: expired, or renewed every second
 //	migration=WHOSE  a migration lock: vault's, or garbage
-//	entry=KEY:SIZE   one more entry
+//	entry=KEY:SIZE   one more entry; what is no number is its value
 //	text=KEY         an item with a Value of the wrong type
 func tableCommand(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg, "table name=value…")
@@ -412,13 +412,14 @@ func tableCommand(ts *testscript.TestScript, neg bool, args []string) {
 			put("core/migration", map[string]types.AttributeValue{"Value": blob(value)})
 		case "entry":
 			key, n, _ := strings.Cut(v, ":")
-			size, err := strconv.Atoi(n)
-			value := bytes.Repeat([]byte{7}, size)
+			value := []byte(n)
+			if size, err := strconv.Atoi(n); err == nil {
+				value = bytes.Repeat([]byte{7}, size)
+			}
 			then = append(then, func() error {
 				s.content.Add(key, value)
 				return s.server.PutVaultEntry(name, key, value)
 			})
-			return err
 		case "text":
 			put(v, map[string]types.AttributeValue{"Value": &types.AttributeValueMemberS{Value: "no bytes"}})
 		default:

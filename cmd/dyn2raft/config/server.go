@@ -137,6 +137,15 @@ func serverFiles(path string) ([]string, error) {
 	return files, nil
 }
 
+// seals are the types that a seal stanza and core/seal-config take: those of Vault
+// up to 1.21, Enterprise's among them, and of OpenBao up to 2.4. A change of
+// several seals at once leaves "multiseal" in the table.
+var seals = set(`shamir aead alicloudkms awskms azurekeyvault gcpckms ocikms pkcs11 hsm-auto transit multiseal
+	kmip static huaweicloudkms tencentcloudkms`)
+
+// KnownSeal reports whether a Vault has a seal of that type.
+func KnownSeal(kind string) bool { return seals[strings.ToLower(kind)] }
+
 type serverReader struct {
 	Server
 	reader

@@ -57,6 +57,19 @@ cluster_addr = %q
 `, n.dir, n.id, n.api, n.clusterPort, n.apiAddr(), n.clusterAddr())
 }
 
+// startsOrEnds waits for a Vault to do one of the two.
+func (p *process) startsOrEnds(t *testing.T) (started bool) {
+	t.Helper()
+	waitFor(t, "Vault to start or to end", time.Minute, func() error {
+		started = strings.Contains(p.output(), "Vault server started!")
+		if !started && p.alive() == nil {
+			return errors.New("it has not said so yet")
+		}
+		return nil
+	})
+	return started
+}
+
 // TestServerStarts gives each configuration to dyn2raft plan and to the real Vault: where
 // plan says that it keeps Vault from starting, Vault ends, and it starts from each that
 // passes.
@@ -159,21 +172,61 @@ func TestServerStarts(t *testing.T) {
 				args = append([]string{env}, args...)
 			}
 			v := start(t, "vault", "env", args...)
-			started := errors.New("it has not said so yet")
-			waitFor(t, "Vault to start or to end", time.Minute, func() error {
-				switch {
-				case strings.Contains(v.output(), "Vault server started!"):
-					started = nil
-				case v.alive() == nil:
-					return started
-				}
-				return nil
-			})
-			if (started == nil) != c.starts {
-				t.Errorf("Vault starts: %t, expected %t\n%s", started == nil, c.starts, lastLines(v.output(), 5))
+			if started := v.startsOrEnds(t); started != c.starts {
+				t.Errorf("Vault starts: %t, expected %t\n%s", started, c.starts, lastLines(v.output(), 5))
 			}
 			if (len(said) == 0) != c.starts {
 				t.Errorf("plan says %q, and Vault starts: %t", said, c.starts)
+			}
+		})
+	}
+}
+
+// TestSealConfig gives each value of core/seal-config to dyn2raft plan and to the real
+// Vault: where plan says that the table is no initialized Vault's, Vault ends, and from
+// each that passes it starts.
+func TestSealConfig(t *testing.T) {
+	s := &scenario{t: t, table: openTable(startEmbeddedServer(t))}
+	s.table.create(t)
+	s.table.put(t, "core", "keyring", "x")
+	for value, starts := range map[string]bool{
+		`{"type":"shamir","secret_shares":5,"secret_threshold":3}`: true,
+		`{"type":"","secret_shares":1,"secret_threshold":1}`:       true,
+		`{"Secret_Shares":255,"secret_threshold":255} }`:           true,
+		`{"secret_shares":1,"secret_threshold":1,"new":[1]}`:       true,
+		`{"secret_shares":1,"secret_threshold":1,"backup":"true"}`: false,
+		`{"secret_shares":1,"secret_threshold":1,"nonce":1}`:       false,
+		`{"secret_shares":1,"secret_threshold":1,"name":{}}`:       false,
+		`{}`:       false,
+		`null`:     false,
+		`[]`:       false,
+		`no json!`: false,
+		`{"secret_shares":"5","secret_threshold":"3"}`:               false,
+		`{"secret_shares":5,"secret_threshold":9}`:                   false,
+		`{"secret_shares":5,"secret_threshold":1}`:                   false,
+		`{"secret_shares":5,"secret_threshold":0}`:                   false,
+		`{"secret_shares":300,"secret_threshold":3}`:                 false,
+		`{"secret_shares":1,"secret_threshold":1,"stored_shares":2}`: false,
+		`{"secret_shares":5,"secret_threshold":3,"pgp_keys":["x"]}`:  false,
+		`{"secret_shares":1,"secret_threshold":1,"pgp_keys":["x"]}`:  false,
+		`{"type":"shamirr","secret_shares":1,"secret_threshold":1}`:  false,
+	} {
+		t.Run(value, func(t *testing.T) {
+			s := &scenario{t: t, table: s.table}
+			s.table.put(t, "core", "seal-config", value)
+			n := newNode(t, "node1")
+			var said []string
+			for _, c := range s.plan(n).Checks {
+				if c.Status == "failure" && (c.Check == "initialized" || c.Check == "seal") {
+					said = append(said, c.Message)
+				}
+			}
+			v := launchVault(t, n, dynamoDBStorage("storage", s.table.endpoint))
+			if started := v.startsOrEnds(t); started != starts || (len(said) == 0) != starts {
+				t.Errorf("Vault starts: %t, plan says %q, expected %t\n%s", started, said, starts, lastLines(v.output(), 5))
+			}
+			if starts {
+				v.stop(t)
 			}
 		})
 	}

@@ -138,6 +138,16 @@ func (tb *table) get(t *testing.T, path, key string) item {
 	return out.Item
 }
 
+// put writes an entry as Vault does, without its directories.
+func (tb *table) put(t *testing.T, path, key, value string) {
+	t.Helper()
+	i := itemKey(path, key)
+	i["Value"] = &types.AttributeValueMemberB{Value: []byte(value)}
+	if _, err := tb.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(tableName), Item: i}); err != nil {
+		t.Fatalf("put item %q/%q: %v", path, key, err)
+	}
+}
+
 // leaderLockHolder is the id of the Vault that holds the leader lock.
 func (tb *table) leaderLockHolder(t *testing.T) string {
 	t.Helper()

@@ -47,7 +47,7 @@ var list = []Check{
 	{"running-vault", warning, failure, copier.ErrLocked, true, "a Vault that runs on the table"},
 	{"migration-lock", failure, failure, copier.ErrLocked, true, "an entry core/migration that is another's"},
 	{"initialized", failure, failure, copier.ErrSource, false, "core/keyring and core/seal-config"},
-	{"seal", warning, none, nil, false, "how the Vault is unsealed"},
+	{"seal", failure, none, copier.ErrSource, false, "how the Vault is unsealed"},
 	{"version", warning, none, nil, false, "which Vaults have run on the table"},
 	{"items", failure, none, copier.ErrSource, true, "whether a copy takes the table's items, as far as they were read: those of the sample, or all with -full"},
 	{"sample", warning, none, nil, false, "what a sample of the table shows"},

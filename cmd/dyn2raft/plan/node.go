@@ -21,7 +21,7 @@ import (
 )
 
 // versionLine is what the program says of itself.
-var versionLine = regexp.MustCompile(`^(?:Vault|OpenBao) v(\d+\.\d+\.\d+\S*)`)
+var versionLine = regexp.MustCompile(`^(?:Vault|OpenBao) v(\d+\.\d+\.\d+[^\s,]*)`)
 
 // program asks the Vault that will start on the copy for its version, and runs
 // nothing else of it. It is the file that was named: one that was found by PATH

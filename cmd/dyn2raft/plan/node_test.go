@@ -19,6 +19,7 @@ func TestVaultVersion(t *testing.T) {
 		want        string
 	}{
 		"the same":       {says: "Vault v1.21.1 ('abc'), built 2026-01-01", table: "1.21.1", status: Pass},
+		"built here":     {says: "Vault v1.21.1, built 2026-01-01", table: "1.21.1", status: Pass},
 		"newer":          {says: "Vault v1.22.0", table: "1.21.1", status: Warning, want: "newer than the 1.21.1"},
 		"older":          {says: "Vault v1.20.4", table: "1.21.1", status: Failure, want: "older"},
 		"candidate":      {says: "Vault v1.21.0-rc1", table: "1.21.0", status: Failure, want: "older"},

@@ -229,11 +229,14 @@ func TestWhatIsWrong(t *testing.T) {
 		"no keyring":     {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: Failure, want: "core/keyring"},
 		"no seal config": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "seal-config")) }, check: "initialized", status: Failure, want: "core/seal-config"},
 		"auto-unseal": {wrong: func(e *env, _ *Options) {
-			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"awskms"}`)))
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"awskms","secret_shares":1,"secret_threshold":1}`)))
 		}, check: "seal", status: Warning, want: "awskms"},
 		"unknown seal": {wrong: func(e *env, _ *Options) {
+			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"shamirr","secret_shares":5,"secret_threshold":3}`)))
+		}, check: "seal", status: Failure, want: "shamirr"},
+		"no JSON": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte("\x00")))
-		}, check: "seal", status: Warning, want: "unsealed"},
+		}, check: "initialized", status: Failure, want: "not the JSON"},
 		"no version": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.21.1"))
 			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.20.4"))

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -264,31 +264,22 @@ func (p *planner) migration() {
 }
 
 func (p *planner) initialized(ctx context.Context) {
-	value, err := copier.CheckVault(ctx, p.Source)
+	conf, err := copier.CheckVault(ctx, p.Source)
 	switch {
 	case errors.Is(err, copier.ErrNotAVault):
 		p.fail("initialized", err.Error()+"; "+p.whatItIs(ctx),
-			"a Vault would start on the copy as a new one: check table and region in storage_source, and what beats them in the environment")
+			"a Vault would start on the copy as a new one, or end: check table and region in storage_source, and what beats them in the environment")
 		return
 	case err != nil:
 		p.fail("initialized", err.Error(), copier.Hint(err))
 		return
 	}
 	p.pass("initialized", "core/keyring and core/seal-config are there")
-	var conf struct {
-		Type      string `json:"type"`
-		Shares    int    `json:"secret_shares"`
-		Threshold int    `json:"secret_threshold"`
-	}
-	if err := json.Unmarshal(value, &conf); err != nil {
-		p.warn("seal", "core/seal-config is not the JSON that Vault writes", "find out how this Vault is unsealed, and who has its keys, before the window")
-		return
-	}
 	p.seal = conf.Type
 	switch {
-	case conf.Type == "":
-		p.seal = "shamir" // Vaults before 1.0 wrote none
-		fallthrough
+	case !config.KnownSeal(conf.Type):
+		p.fail("seal", fmt.Sprintf("core/seal-config has the type %q, and neither Vault up to 1.21 nor OpenBao up to 2.4 has such a seal", conf.Type),
+			"no Vault starts on the copy: find out what has written it")
 	case conf.Type == "shamir":
 		p.pass("seal", "shamir: have %d of the %d unseal keys at hand", conf.Threshold, conf.Shares)
 	default:

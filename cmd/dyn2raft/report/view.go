@@ -144,7 +144,7 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 	v.compare(m, c)
 	if m.NotVault() || c != nil && c.NotVault != nil {
 		v.Level, v.Word = "bad", "Not a Vault"
-		v.Text += " But no initialized Vault has used the table: a Vault that starts on this copy finds itself not initialized."
+		v.Text += " But no initialized Vault has used the table: a Vault that starts on this copy finds itself not initialized, or ends."
 	}
 	return v
 }
