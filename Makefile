@@ -9,10 +9,10 @@ PARALLEL   := -parallel 8 -timeout 20m
 # The tests that make test leaves to make slow, in whatever package. One that is not
 # named here any more is run by make test.
 SLOW       := ^($(subst $(space),|,$(strip \
-	TestBoundaries TestCheckpointModel TestEveryCount TestEveryOperationFails TestEveryStepFails \
-	TestHistoryIsBounded TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages \
+	TestBoundaries TestCheckpointModel TestCrash TestEveryCount TestEveryOperationFails TestEveryStepFails \
+	TestHistoryIsBounded TestKilledAndLockLost TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages \
 	TestManifestDamage TestMany TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation \
-	TestPowerLossModel TestPowerLossNeedsEverySync)))$$
+	TestPowerLossModel TestPowerLossNeedsEverySync TestTwoAtOnce)))$$
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
 E2E        := ./cmd/dyn2raft/e2e
