@@ -24,8 +24,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/agnivade/levenshtein"
 )
 
 const (
@@ -224,6 +222,7 @@ type reader struct {
 	errs      []*Error
 	warnings  []Warning
 	overrides []Override
+	misspelt  []string // keys that are missing since they have another name
 }
 
 func (r *reader) fail(line int, problem, hint string) {
@@ -403,11 +402,12 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 		k, ok := known[name]
 		if !ok {
 			if meant := r.decisive(name, b, known); meant != "" {
+				r.misspelt = append(r.misspelt, meant)
 				r.fail(it.line, fmt.Sprintf("%s: %q is no key of Vault, and there is no %s", b.name, name, meant),
 					fmt.Sprintf("did you mean %q? Vault would ignore this line, and use its default instead", meant))
 				continue
 			}
-			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, Suggestion: nearest(name, known)})
+			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, Suggestion: or(nearest(name, known), deciding(name, known))})
 			continue
 		}
 		if first, again := file[name]; again && !k.any {
@@ -457,8 +457,8 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 // meant to be, if that key is absent and decides which data is read, or where the
 // copy goes; else "".
 func (r *reader) decisive(name string, b stanza, known map[string]key) string {
-	meant := nearest(name, known)
-	if !known[meant].decides || levenshtein.ComputeDistance(normal(name), meant) > 2 {
+	meant := deciding(name, known)
+	if meant == "" {
 		return ""
 	}
 	for _, variable := range known[meant].env {
@@ -491,7 +491,7 @@ func (r *reader) source(v map[string]value) Source {
 	}
 	// Vault refuses a half too, rather than mixing it with the environment's.
 	for _, pair := range [][2]string{{"access_key", "secret_key"}, {"secret_key", "access_key"}} {
-		if has, ok := v[pair[0]]; ok && v[pair[1]].text == "" {
+		if has, ok := v[pair[0]]; ok && v[pair[1]].text == "" && !slices.Contains(r.misspelt, pair[1]) {
 			r.fail(has.line, fmt.Sprintf("%s: %s without %s", sourceBlock, pair[0], pair[1]),
 				"give both, or neither and let the AWS environment variables, profile or instance role provide them")
 		}
@@ -510,7 +510,7 @@ func (r *reader) destination(v map[string]value, line int) Destination {
 		if what := Unexpanded(path); what != "" {
 			r.bad(v["path"], destinationBlock, "path", "a directory's own name", "neither Vault nor dyn2raft replaces "+what+": write the whole path, such as /opt/vault/data")
 		}
-	} else {
+	} else if !slices.Contains(r.misspelt, "path") {
 		r.fail(line, destinationBlock+": no path", `add path = "/opt/vault/data", the directory Vault will run on`)
 	}
 	return d

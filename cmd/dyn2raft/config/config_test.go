@@ -277,12 +277,14 @@ func TestErrors(t *testing.T) {
 		{"template in VAULT_RAFT_NODE_ID", both + okAddr, vars{"VAULT_RAFT_NODE_ID": "{{ x }}"}, []string{`environment variable VAULT_RAFT_NODE_ID is "{{ x }}", want`}},
 
 		{"misspelt table", file(`tabel = "a"`, okPath, okAddr), nil, []string{`m.hcl:2: storage_source: "tabel" is no key of Vault, and there is no table; did you mean "table"?`}},
+		{"short table", file(`tbl = "a"`, okPath, okAddr), nil, []string{`m.hcl:2: storage_source: "tbl" is no key of Vault, and there is no table; did you mean "table"?`}},
+		{"other names", file("table_name = \"a\"\naws_region = \"b\"", okPath+"\nid = \"c\"", okAddr), nil, []string{`"table_name" is no key of Vault, and there is no table`, `"aws_region" is no key of Vault, and there is no region`, `"id" is no key of Vault, and there is no node_id`}},
 		{"misspelt region", file(`regoin = "eu-west-1"`, okPath, okAddr), nil, []string{`m.hcl:2: storage_source: "regoin" is no key of Vault, and there is no region`}},
 		{"misspelt endpoint", file(`endpont = "http://a"`, okPath, okAddr), nil, []string{`there is no endpoint`}},
 		{"ha-enabled", file(`HA-Enabled = true`, okPath, okAddr), nil, []string{`there is no ha_enabled`}},
 		{"misspelt token", file("access_key = \"a\"\nsecret_key = \"b\"\nsesion_token = \"c\"", okPath, okAddr), nil, []string{`m.hcl:4: storage_source: "sesion_token" is no key of Vault, and there is no session_token`}},
 		{"misspelt node_id", file("", okPath+"\nnodeid = \"a\"", okAddr), nil, []string{`m.hcl:6: storage_destination: "nodeid" is no key of Vault, and there is no node_id`}},
-		{"misspelt path", file("", `pth = "/data"`, okAddr), nil, []string{"no path", `m.hcl:5: storage_destination: "pth" is no key of Vault, and there is no path; did you mean "path"?`}},
+		{"misspelt path", file("", `pth = "/data"`, okAddr), nil, []string{`m.hcl:5: storage_destination: "pth" is no key of Vault, and there is no path; did you mean "path"?`}},
 
 		{"no cluster_addr", both, nil, []string{"m.hcl: no cluster_addr", `add at the top level, outside both blocks: cluster_addr = "https://<host name or IP of this node>:8201"`}},
 		{"no cluster_addr but the variable", both, vars{"VAULT_CLUSTER_ADDR": "https://n7:8201"}, []string{`no cluster_addr`, `cluster_addr = "https://n7:8201" (the value of VAULT_CLUSTER_ADDR, which only the server reads)`}},
@@ -480,6 +482,30 @@ func TestNearest(t *testing.T) {
 	} {
 		if got := nearest(name, with(dynamodbKeys, raftKeys)); got != want {
 			t.Errorf("nearest(%.20q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// A key that is one error is not another one, that of the key it was meant to be.
+func TestMisspeltOnce(t *testing.T) {
+	for _, src := range []string{
+		file("", `pth = "/data"`, okAddr),
+		file("access_key = \"a\"\nsecret_ky = \"b\"", okPath, okAddr),
+	} {
+		if _, err := Parse("m.hcl", []byte(src), nil); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestDeciding(t *testing.T) {
+	for name, want := range map[string]string{
+		"tbl": "table", "tabel": "table", "table_name": "table", "dynamodb_table": "table", "Backend-Table": "table", "aws_region": "region", "region_name": "region",
+		"endpoint_url": "endpoint", "access_key_id": "access_key", "aws_secret_key": "secret_key", "data_path": "path", "pth": "path", "id": "node_id", "raft_node_id": "node_id", "wal": "raft_wal",
+		"max_paralel": "", "retry_joi": "", "x": "", "tables_of_mine": "", "frobnicate": "", strings.Repeat("table", 1000): "",
+	} {
+		if got := deciding(name, with(dynamodbKeys, raftKeys)); got != want {
+			t.Errorf("deciding(%.20q) = %q, want %q", name, got, want)
 		}
 	}
 }

@@ -140,6 +140,31 @@ func nearest[V any](name string, known map[string]V) string {
 	return best
 }
 
+// deciding returns the key that name was probably meant to be among those that
+// decide which data is read, or where the copy goes; or "": one at a Levenshtein
+// distance of at most 2, or one that shares a whole end with name, as table does
+// with table_name, and node_id with id.
+func deciding(name string, known map[string]key) string {
+	name = normal(name)
+	if len(name) > 100 { // as in nearest
+		return ""
+	}
+	best, bestDistance := "", 3
+	for _, k := range slices.Sorted(maps.Keys(known)) {
+		if !known[k].decides {
+			continue
+		}
+		distance := levenshtein.ComputeDistance(name, k)
+		if distance > 2 && (strings.HasPrefix(name, k+"_") || strings.HasSuffix(name, "_"+k) || strings.HasSuffix(k, "_"+name)) {
+			distance = 2
+		}
+		if distance < bestDistance {
+			best, bestDistance = k, distance
+		}
+	}
+	return best
+}
+
 // normal is how a name is compared with those that Vault knows.
 func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") }
 
