@@ -3,7 +3,9 @@ package dynamodb
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
@@ -150,9 +152,43 @@ func (in inputs) endpoint() Setting {
 	return Setting{Profile: in.profile.Profile, Key: "endpoint_url"}
 }
 
+// An EndpointError says that the endpoint of the SDK's own configuration is no URL
+// that requests can be sent to.
+type EndpointError struct {
+	From Setting
+	// Value is what it says; empty where that may hold a password.
+	Value string
+}
+
+func (e *EndpointError) Error() string {
+	if e.Value == "" {
+		return "the endpoint is no URL with http:// or https:// and a host"
+	}
+	return fmt.Sprintf("the endpoint is %q, which is no URL with http:// or https:// and a host", e.Value)
+}
+
+// checkEndpoint refuses an endpoint of the SDK's own configuration that is an
+// [EndpointError].
+func (s *Source) checkEndpoint(in inputs) error {
+	base := s.client.Options().BaseEndpoint
+	if s.opts.Endpoint != "" || base == nil {
+		return nil
+	}
+	if u, err := url.Parse(*base); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" {
+		return nil
+	}
+	e := &EndpointError{From: in.endpoint(), Value: *base}
+	if strings.Contains(e.Value, "@") {
+		e.Value = ""
+	}
+	return e
+}
+
+const defaultProfile = "AWS_DEFAULT_PROFILE" // where AWS_PROFILE is not set
+
 // profileVariable is the variable that names a profile, or "".
 func profileVariable() string {
-	for _, name := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"} {
+	for _, name := range []string{"AWS_PROFILE", defaultProfile} {
 		if os.Getenv(name) != "" {
 			return name
 		}

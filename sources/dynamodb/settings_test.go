@@ -73,7 +73,12 @@ func TestSettings(t *testing.T) {
 		"keys given":           {nil, "", func(o *Options) { o.AccessKey, o.SecretKey = "a", "b" }, regional, ""},
 		"unknown profile": {map[string]string{"AWS_PROFILE": "no"}, "[default]\nendpoint_url = http://c:1\n", func(o *Options) { o.AccessKey, o.SecretKey = "a", "b" }, regional,
 			"no_profile AWS_PROFILE failed to get shared config profile, no"},
-		"unknown profile, keys in the environment": {with("AWS_PROFILE", "no"), "", nil, regional, "no_profile AWS_PROFILE failed to get shared config profile, no, credentials AWS_ACCESS_KEY_ID"},
+		"FIPS, endpoint given":                             {with("AWS_USE_FIPS_ENDPOINT", "true"), "", func(o *Options) { o.Endpoint = "http://e:1" }, "http://e:1", "credentials AWS_ACCESS_KEY_ID"},
+		"IPv6, endpoint given":                             {with("AWS_USE_DUALSTACK_ENDPOINT", "true"), "", func(o *Options) { o.Endpoint = "http://e:1" }, "http://e:1", "credentials AWS_ACCESS_KEY_ID"},
+		"FIPS, endpoint of variable":                       {with("AWS_USE_FIPS_ENDPOINT", "true", "AWS_ENDPOINT_URL", "http://b:1"), "", nil, "http://b:1", "endpoint AWS_ENDPOINT_URL http://b:1, credentials AWS_ACCESS_KEY_ID"},
+		"unknown default profile, keys in the environment": {with("AWS_DEFAULT_PROFILE", "no"), "", nil, regional, "no_profile AWS_DEFAULT_PROFILE failed to get shared config profile, no, credentials AWS_ACCESS_KEY_ID"},
+		"default profile":                                  {map[string]string{"AWS_DEFAULT_PROFILE": "p"}, "[profile p]\n" + keys, nil, regional, "credentials p:aws_access_key_id"},
+		"unknown profile, keys in the environment":         {with("AWS_PROFILE", "no"), "", nil, regional, "no_profile AWS_PROFILE failed to get shared config profile, no, credentials AWS_ACCESS_KEY_ID"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noAWS(t)
@@ -118,14 +123,30 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// A profile that does not exist is an error where the keys may be in it.
-func TestUnknownProfile(t *testing.T) {
-	noAWS(t)
-	t.Setenv("AWS_PROFILE", "no")
-	hinted := false
-	_, err := New(t.Context(), Options{Hint: func(error) string { hinted = true; return "look" }})
-	if !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), "load AWS configuration: ") || copier.Hint(err) != "look" || !hinted {
-		t.Errorf("%v", err)
+// A profile that does not exist is an error where the keys may be in it, and so is
+// an endpoint that requests can't be sent to, which is not shown where it may hold
+// a password.
+func TestConfigurationErrors(t *testing.T) {
+	for _, c := range []struct{ variable, value, want string }{
+		{"AWS_PROFILE", "no", "failed to get shared config profile, no"},
+		{"AWS_DEFAULT_PROFILE", "no", "failed to get shared config profile, no"},
+		{"AWS_ENDPOINT_URL", "127.0.0.1:8000", `the endpoint is "127.0.0.1:8000", which is no URL`},
+		{"AWS_ENDPOINT_URL_DYNAMODB", "localhost:8000", `the endpoint is "localhost:8000", which is no URL`},
+		{"AWS_ENDPOINT_URL", "https://", `the endpoint is "https://", which is no URL`},
+		{"AWS_ENDPOINT_URL", "user:s3cr3t@host:1", "the endpoint is no URL"},
+	} {
+		t.Run(c.variable+"="+c.value, func(t *testing.T) {
+			noAWS(t)
+			t.Setenv(c.variable, c.value)
+			var hinted error
+			_, err := New(t.Context(), Options{Hint: func(err error) string { hinted = err; return "look" }})
+			if !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), "load AWS configuration: "+c.want) || copier.Hint(err) != "look" {
+				t.Errorf("%v", err)
+			}
+			if e, ok := errors.AsType[*EndpointError](hinted); ok && e.From.Variable != c.variable {
+				t.Errorf("from %+v", e.From)
+			}
+		})
 	}
 }
 

@@ -190,6 +190,10 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		if opts.Endpoint != "" {
 			o.BaseEndpoint = &opts.Endpoint
 		}
+		if o.BaseEndpoint != nil { // the SDK refuses the following with it; it goes where it says
+			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateUnset
+			o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateUnset
+		}
 		if os.Getenv(accountIDMode) == "" {
 			// Networks opened for Vault, which uses the SDK's first version,
 			// may know the regional endpoint only.
@@ -205,6 +209,9 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		})
 	})
 	s.findSettings(ctx, cfg, ignored)
+	if err := s.checkEndpoint(inputsOf(cfg)); err != nil {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err, Hint: opts.Hint(err)}
+	}
 	return s, nil
 }
 
@@ -228,6 +235,10 @@ func loadConfig(ctx context.Context, opts Options) (cfg aws.Config, ignored, err
 			credentials.NewStaticCredentialsProvider(opts.AccessKey, opts.SecretKey, opts.SessionToken)))
 	}
 	cfg, err = config.LoadDefaultConfig(ctx, load...)
+	if err == nil && profileVariable() == defaultProfile && inputsOf(cfg).profile.Profile == "" {
+		// The SDK says so of AWS_PROFILE only, and reads no profile at all then.
+		err = config.SharedConfigProfileNotExistError{Profile: os.Getenv(defaultProfile)}
+	}
 	if err == nil {
 		return cfg, nil, nil
 	}
