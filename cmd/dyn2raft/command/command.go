@@ -80,11 +80,13 @@ func Main(args []string, std Streams) int {
 	std.Out, std.Err = visible.Writer(std.Out), newScreen(std.Err, std.Env)
 	ctx, stop := withSignals(context.Background(), std.Err)
 	defer stop()
+	passed := passStderr(std.Err)
 	app := root(std)
 	err := noCommand(app, args[1:])
 	if err == nil {
 		err = app.Run(ctx, args)
 	}
+	passed()
 	printError(std.Err, err)
 	return exitStatus(err)
 }

@@ -38,6 +38,16 @@ func hintOf(err error, env func(string) (string, bool)) string {
 		}
 		return "go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
 	}
+	if e, ok := errors.AsType[*dynamodb.EndpointError](err); ok {
+		return fmt.Sprintf("write %s as a URL, such as http://127.0.0.1:8000, or take it out", settingFrom(e.From))
+	}
+	if e, ok := errors.AsType[awsconfig.SharedConfigAssumeRoleError](err); ok { // may have the next one in it
+		what := "which has no credentials: give it some"
+		if _, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](e.Err); ok {
+			what = "which is not in " + sharedFiles(env) + ": set source_profile to one of theirs"
+		}
+		return fmt.Sprintf("the role %s is assumed with the source_profile %q, %s", e.RoleARN, e.Profile, what) + sudoHint(env)
+	}
 	if e, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](err); ok {
 		name := "AWS_PROFILE"
 		if v, _ := env(name); v == "" {
@@ -50,9 +60,6 @@ func hintOf(err error, env func(string) (string, bool)) string {
 	}
 	if e, ok := errors.AsType[awsconfig.SharedConfigLoadError](err); ok {
 		return fmt.Sprintf("the AWS configuration can't be read: make %s readable for uid %d and well-formed, or name another with AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE", e.Filename, os.Getuid()) + sudoHint(env)
-	}
-	if e, ok := errors.AsType[awsconfig.SharedConfigAssumeRoleError](err); ok {
-		return fmt.Sprintf("the profile %q gets the role %s by another one: check its source_profile or credential_source", e.Profile, e.RoleARN)
 	}
 	if _, ok := errors.AsType[awsconfig.AssumeRoleTokenProviderNotSetError](err); ok {
 		return "nobody is asked for the code of mfa_serial here: have the AWS CLI ask, and take what it gives: eval \"$(aws configure export-credentials --format env)\", without AWS_PROFILE"

@@ -60,6 +60,46 @@ func (s *screen) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// passStderr has what a program says that inherits os.Stderr, as the SDK's
+// credential_process does, go through w, until the returned function is called.
+func passStderr(w io.Writer) (stop func()) {
+	s, ok := w.(*screen)
+	if !ok || s.out != os.Stderr {
+		return func() {}
+	}
+	r, in, err := os.Pipe()
+	if err != nil {
+		return func() {} // then it is seen as it is
+	}
+	was := os.Stderr
+	os.Stderr = in
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(visible.Writer(inherited{s}), r)
+	}()
+	return func() {
+		os.Stderr = was
+		_ = in.Close()
+		select {
+		case <-done:
+		case <-time.After(time.Second): // a program that goes on has the other end still
+		}
+	}
+}
+
+// inherited takes what a program says on standard error, which may be a question
+// that no line ends.
+type inherited struct{ s *screen }
+
+func (i inherited) Write(b []byte) (int, error) {
+	if log := jsonLog(i.s); log != nil {
+		log.Info("a program says", "stderr", strings.TrimSpace(string(b)))
+		return len(b), nil
+	}
+	return i.s.Write(b)
+}
+
 // logJSON makes all that says something on the screen log it.
 func (s *screen) logJSON(l hclog.Logger) {
 	s.mu.Lock()

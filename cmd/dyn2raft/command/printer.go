@@ -109,7 +109,7 @@ func printError(w io.Writer, err error) {
 		if e, ok := errors.AsType[*resumableError](err); ok {
 			hint = strings.TrimPrefix(hint+"\n"+e.hint(terminalWidth(w)), "\n")
 		}
-		if _, ok := errors.AsType[cli.ExitCoder](err); ok { // the library's own, of the command help
+		if _, ok := err.(cli.ExitCoder); ok { //nolint:errorlint // the library's own, of the command help; an exec.ExitError in err is one too
 			hint = "run `dyn2raft help` for the commands"
 		}
 		lines := strings.Split(text, "\n")
