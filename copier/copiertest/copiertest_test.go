@@ -1,0 +1,406 @@
+package copiertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// some returns n entries, not in order.
+func some(n int) (out []copier.Entry) {
+	for i := range n {
+		out = append(out, copier.Entry{Key: fmt.Appendf(nil, "sys/%03d/key", i*37%n), Value: make([]byte, i%7)})
+	}
+	return out
+}
+
+func TestMemory(t *testing.T) {
+	for name, src := range map[string]*Source{
+		"lines": {PageEntries: 7},
+		"split": {PageEntries: 7, Split: true},
+		"large": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			entries := some(300)
+			src.Len, src.At = 300, func(i int) copier.Entry { return entries[i] }
+			TestSource(t, func() copier.Source { return src }, entries)
+			if h := src.Holder(); h != "" {
+				t.Errorf("run %q holds it", h)
+			}
+		})
+	}
+	t.Run("empty", func(t *testing.T) {
+		src := NewSource()
+		TestSource(t, func() copier.Source { return src }, nil)
+	})
+	t.Run("sink", func(t *testing.T) { TestSink(t, storeOf(t, func(s *Sink) copier.Sink { return s })) })
+}
+
+func storeOf(t *testing.T, sink func(*Sink) copier.Sink) func() Destination {
+	return func() Destination {
+		store := NewStore(t.TempDir())
+		return Destination{Open: func() copier.Sink { return sink(store.Open()) }, Read: store.Read}
+	}
+}
+
+// A brokenSource does what its functions make of a good source's answers.
+type brokenSource struct {
+	*Source
+	info     func(*copier.SourceInfo)
+	segments func([]copier.Segment) []copier.Segment
+	read     func(seg copier.Segment, b *copier.Batch, p *copier.Page) error
+	ignores  bool // that a context has ended
+	lock     func(runID string, held bool) error
+	unlock   func(runID string) string // whom it unlocks instead
+	lease    func(copier.Lease) copier.Lease
+}
+
+func (s *brokenSource) Prepare(ctx context.Context) (copier.SourceInfo, error) {
+	info, err := s.Source.Prepare(ctx)
+	if s.info != nil {
+		s.info(&info)
+	}
+	return info, err
+}
+
+func (s *brokenSource) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
+	segs, err := s.Source.Segments(ctx, n)
+	if s.segments != nil {
+		segs = s.segments(segs)
+	}
+	return segs, err
+}
+
+func (s *brokenSource) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+	if s.ignores {
+		ctx = context.WithoutCancel(ctx)
+	}
+	p, err := s.Source.ReadPage(ctx, seg, b)
+	if err == nil && s.read != nil {
+		err = s.read(seg, b, &p)
+	}
+	return p, err
+}
+
+func (s *brokenSource) Lock(ctx context.Context, runID string, held bool, lost func(error)) (copier.Lease, error) {
+	if s.lock != nil {
+		if err := s.lock(runID, held); err != nil {
+			return nil, err
+		}
+	}
+	l, err := s.Source.Lock(ctx, runID, held, lost)
+	if err == nil && s.lease != nil {
+		l = s.lease(l)
+	}
+	return l, err
+}
+
+func (s *brokenSource) Unlock(ctx context.Context, runID string, end copier.End) error {
+	if s.unlock != nil {
+		runID = s.unlock(runID)
+	}
+	return s.Source.Unlock(ctx, runID, end)
+}
+
+// A blindLease does not know that it was lost.
+type blindLease struct{ copier.Lease }
+
+func (blindLease) Check(context.Context) error { return nil }
+
+// An openLease is given back whatever the end is.
+type openLease struct{ copier.Lease }
+
+func (l openLease) Release(ctx context.Context, _ copier.End) error {
+	return l.Lease.Release(ctx, copier.EndComplete)
+}
+
+// TestSourceCanFail has sources that break one rule each.
+func TestSourceCanFail(t *testing.T) {
+	calls := 0
+	var kept []byte
+	for want, s := range map[string]*brokenSource{
+		"without a name or an id": {info: func(i *copier.SourceInfo) { i.ID = "" }},
+		"is another one":          {info: func(i *copier.SourceInfo) { calls++; i.Incarnation = fmt.Sprint(calls) }},
+		"there are none":          {segments: func([]copier.Segment) []copier.Segment { return nil }},
+		"segment 0 of ":           {segments: func(s []copier.Segment) []copier.Segment { return append(s, s[0]) }},
+		"another process that asks for ": {segments: func(s []copier.Segment) []copier.Segment {
+			calls++
+			s[0].Resume = fmt.Appendf(nil, "%d:9", calls)
+			return s
+		}},
+		"is missing, or has another value": {read: func(_ copier.Segment, b *copier.Batch, p *copier.Page) error {
+			if p.Next == nil {
+				b.Truncate(b.Len() - 1)
+			}
+			return nil
+		}},
+		"is there once too often": {read: func(seg copier.Segment, b *copier.Batch, p *copier.Page) error {
+			if p.Next == nil {
+				b.Append([]byte("sys/001/key"), nil)
+			}
+			return nil
+		}},
+		"is no key": {read: func(_ copier.Segment, b *copier.Batch, _ *copier.Page) error {
+			b.Append([]byte("sys/"), nil)
+			return nil
+		}},
+		"is not what is left of it": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+			for i := range p.Next {
+				p.Next[i].Total++
+			}
+			return nil
+		}},
+		"is not what is left of": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+			for i := range p.Next { // it forgets where a part ends
+				p.Next[i].Until = nil
+			}
+			return nil
+		}},
+		"segments do not end": {read: func(seg copier.Segment, _ *copier.Batch, p *copier.Page) error {
+			if p.Next != nil && len(seg.Resume) > 0 {
+				p.Next[0] = seg
+			}
+			return nil
+		}},
+		"what was in the batch before": {read: func(_ copier.Segment, b *copier.Batch, _ *copier.Page) error { b.Reset(); return nil }},
+		"resume tokens have changed since": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+			if p.Next != nil { // one piece of memory for all tokens
+				kept = append(kept[:0], p.Next[0].Resume...)
+				p.Next[0].Resume = kept
+			}
+			return nil
+		}},
+		"a later process, segment ": {read: func(seg copier.Segment, b *copier.Batch, _ *copier.Page) error {
+			if seg.Until != nil { // it reads a page again, and makes less of it
+				b.Truncate(1)
+			}
+			return nil
+		}},
+		"a context that has ended": {ignores: true},
+		"is it, refused": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+			p.Refused = []error{errors.New("is it, refused")}
+			return nil
+		}},
+		"Lock of what another run holds":        {},
+		"Check of a lost lease":                 {lease: func(l copier.Lease) copier.Lease { return blindLease{l} }},
+		"Lock of what an unfinished copy holds": {lease: func(l copier.Lease) copier.Lease { return openLease{l} }},
+		"Lock of a copy that is resumed":        {unlock: func(string) string { return "run-1" }},
+		"Lock of what was unlocked":             {unlock: func(string) string { return "" }},
+	} {
+		t.Run(want, func(t *testing.T) {
+			entries := some(100)
+			s.Source = NewSource(entries...)
+			s.PageEntries = 7
+			if strings.HasPrefix(want, "Lock of what another") { // its lock lets all in
+				s.lock = func(string, bool) error { s.mu.Lock(); defer s.mu.Unlock(); s.holder = ""; return nil }
+			}
+			refusedWith(t, checkSource(t.Context(), t.TempDir(), func() copier.Source { return s }, entries), want)
+		})
+	}
+}
+
+// refusedWith fails a test unless one of the errors says what is wrong.
+func refusedWith(t *testing.T, errs []error, want string) {
+	t.Helper()
+	if len(errs) == 0 {
+		t.Fatal("it was found to be good")
+	}
+	if err := errors.Join(errs...); !strings.Contains(err.Error(), want) {
+		t.Errorf("it was refused for something else: %v", err)
+	}
+}
+
+// A brokenSink does what its functions do, where they are set, after or in place
+// of what a good one does.
+type brokenSink struct {
+	*Sink
+	identity func() copier.Identity
+	prepare  func(error) error
+	load     func(copier.Stream) copier.Stream
+	stats    func(*copier.LoadStats)
+	loadErr  func(error) error
+	early    bool // commits too soon
+	commit   func() error
+	rollback func() error
+	closing  func(keep bool) bool
+	closed   func()
+	mark     func(copier.CommitState) copier.CommitState
+}
+
+func (s *brokenSink) Identity() copier.Identity {
+	if s.identity != nil {
+		return s.identity()
+	}
+	return s.Sink.Identity()
+}
+
+func (s *brokenSink) Prepare(ctx context.Context) error {
+	err := s.Sink.Prepare(ctx)
+	if s.prepare != nil {
+		err = s.prepare(err)
+	}
+	return err
+}
+
+func (s *brokenSink) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
+	if s.load != nil {
+		in = s.load(in)
+	}
+	stats, err := s.Sink.Load(ctx, in)
+	if s.stats != nil {
+		s.stats(&stats)
+	}
+	if s.loadErr != nil {
+		err = s.loadErr(err)
+	}
+	return stats, err
+}
+
+func (s *brokenSink) PrepareCommit(ctx context.Context, runID string) error {
+	err := s.Sink.PrepareCommit(ctx, runID)
+	if s.early {
+		err = s.Commit(ctx)
+	}
+	return err
+}
+
+func (s *brokenSink) Commit(ctx context.Context) error {
+	if s.commit != nil {
+		return s.commit()
+	}
+	return s.Sink.Commit(ctx)
+}
+
+func (s *brokenSink) Mark(state copier.CommitState) error {
+	if s.mark != nil {
+		state = s.mark(state)
+	}
+	return s.Sink.Mark(state)
+}
+
+func (s *brokenSink) Rollback() error {
+	if s.rollback != nil {
+		return s.rollback()
+	}
+	return s.Sink.Rollback()
+}
+
+func (s *brokenSink) Close(keep bool) error {
+	if s.closing != nil {
+		keep = s.closing(keep)
+	}
+	err := s.Sink.Close(keep)
+	if s.closed != nil {
+		s.closed()
+	}
+	return err
+}
+
+// A lossyStream leaves one entry out.
+type lossyStream struct {
+	copier.Stream
+	n int
+}
+
+func (s *lossyStream) Next() (copier.Entry, error) {
+	if s.n++; s.n == 5 {
+		_, _ = s.Stream.Next()
+	}
+	return s.Stream.Next()
+}
+
+// TestSinkCanFail has sinks that break one rule each.
+func TestSinkCanFail(t *testing.T) {
+	for want, breaks := range map[string]func(*brokenSink){
+		"Identity": func(s *brokenSink) { s.identity = func() copier.Identity { return copier.Identity{"node": "1"} } },
+		"WorkDir: ": func(s *brokenSink) {
+			s.prepare = func(err error) error { _ = os.Remove(s.WorkDir()); return err }
+		},
+		"Load: it says that": func(s *brokenSink) { s.stats = func(l *copier.LoadStats) { l.Bytes++ } },
+		"behind Commit: \"logical/": func(s *brokenSink) { // it counts what it loses
+			s.load = func(in copier.Stream) copier.Stream { return &lossyStream{Stream: in} }
+			s.stats = func(l *copier.LoadStats) { l.Entries, l.Bytes = 700, 496706 }
+		},
+		"a stream that fails: Load of a stream": func(s *brokenSink) { s.loadErr = func(error) error { return nil } },
+		"behind PrepareCommit: there is":        func(s *brokenSink) { s.early = true },
+		"behind Commit: there is":               func(s *brokenSink) { s.commit = func() error { return nil } },
+		"behind Rollback: there is":             func(s *brokenSink) { s.rollback = func() error { return nil } },
+		"Prepare of what holds data": func(s *brokenSink) {
+			s.prepare = func(err error) error {
+				if errors.As(err, new(*copier.CompleteError)) {
+					return err
+				}
+				return nil
+			}
+		},
+		"what another process holds": func(s *brokenSink) {
+			s.prepare = func(err error) error {
+				if errors.Is(err, copier.ErrLocked) {
+					return nil
+				}
+				return err
+			}
+		},
+		"must be a CompleteError": func(s *brokenSink) {
+			s.prepare = func(err error) error {
+				if errors.As(err, new(*copier.CompleteError)) {
+					return errors.New("it holds data")
+				}
+				return err
+			}
+		},
+		"which is confirmed": func(s *brokenSink) {
+			s.mark = func(copier.CommitState) copier.CommitState { return copier.Unconfirmed }
+		},
+		"Close(false): ":     func(s *brokenSink) { s.closing = func(bool) bool { return true } },
+		"in WorkDir is gone": func(s *brokenSink) { s.closing = func(bool) bool { return false } },
+		"behind Close of one that was refused": func(s *brokenSink) {
+			s.closed = func() {
+				if s.loaded == nil { // what it has not put there
+					s.set(false, nil, "", "")
+				}
+			}
+		},
+		"has not come to it": func(s *brokenSink) { // its record stays
+			s.closed = func() { s.store.run = s.run }
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			errs := checkSink(t.Context(), storeOf(t, func(s *Sink) copier.Sink {
+				b := &brokenSink{Sink: s}
+				breaks(b)
+				return b
+			}))
+			refusedWith(t, errs, want)
+		})
+	}
+}
+
+// A stream that keeps to its contract spoils what a sink has kept of it.
+type lazySink struct{ *Sink }
+
+func (s lazySink) Load(_ context.Context, in copier.Stream) (copier.LoadStats, error) {
+	var stats copier.LoadStats
+	for {
+		e, err := in.Next()
+		if err != nil {
+			return stats, nil
+		}
+		s.loaded = append(s.loaded, e)
+		stats.Entries++
+		stats.Bytes += int64(len(e.Key) + len(e.Value))
+	}
+}
+
+func TestSinkThatKeepsEntries(t *testing.T) {
+	refusedWith(t, checkSink(t.Context(), storeOf(t, func(s *Sink) copier.Sink { return lazySink{s} })), "behind Commit: \"")
+}

@@ -1,0 +1,331 @@
+package copiertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// A Source is a source in memory. It has a lock, and is its own storage: whoever
+// uses the same one is another process. Its fields are set before it is used; it
+// is safe for concurrent use then.
+type Source struct {
+	// Info is what Prepare returns, or Unfit, where that is set. A name and an id
+	// are added where there are none.
+	Info  copier.SourceInfo
+	Unfit error
+	// Len is the number of entries, and At returns one. Entry i is in segment
+	// i % n of n.
+	Len int
+	At  func(i int) copier.Entry
+	// PageEntries is how many a page has; 0 means 100.
+	PageEntries int
+	// Split has what is left behind a page split in two, where it is long enough.
+	Split bool
+	// Before, where set, is asked before a page is read.
+	Before func(ctx context.Context, seg copier.Segment) error
+
+	pages  atomic.Int64
+	mu     sync.Mutex
+	holder string
+	lost   func(error)
+}
+
+var (
+	_ copier.Source = (*Source)(nil)
+	_ copier.Locker = (*Source)(nil)
+)
+
+// NewSource returns a source with the given entries.
+func NewSource(entries ...copier.Entry) *Source {
+	return &Source{Len: len(entries), At: func(i int) copier.Entry { return entries[i] }}
+}
+
+// Pages is how many pages were read.
+func (s *Source) Pages() int64 { return s.pages.Load() }
+
+// Prepare implements [copier.Source].
+func (s *Source) Prepare(context.Context) (copier.SourceInfo, error) {
+	info := s.Info
+	if info.ID == "" {
+		info.Name, info.ID = "memory", "memory:1"
+	}
+	return info, s.Unfit
+}
+
+// Segments returns n segments, or four.
+func (s *Source) Segments(_ context.Context, n int) ([]copier.Segment, error) {
+	if n == 0 {
+		n = 4
+	}
+	out := make([]copier.Segment, n)
+	for i := range out {
+		out[i] = copier.Segment{Index: i, Total: n}
+	}
+	return out, nil
+}
+
+// A span is what a resume token says: places in a segment, from one up to another.
+type span struct{ from, to int }
+
+func (p span) token() []byte { return fmt.Appendf(nil, "%d:%d", p.from, p.to) }
+
+// parse reads a token into p, where there is one.
+func (p *span) parse(token []byte) error {
+	if len(token) == 0 {
+		return nil // the start of a segment
+	}
+	if _, err := fmt.Sscanf(string(token), "%d:%d", &p.from, &p.to); err != nil {
+		return &copier.Error{Kind: copier.ErrSource, Op: fmt.Sprintf("read resume token %q", token), Err: err}
+	}
+	return nil
+}
+
+// ReadPage implements [copier.Source].
+func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+	if ctx.Err() != nil {
+		return copier.Page{}, context.Cause(ctx)
+	}
+	if s.Before != nil {
+		if err := s.Before(ctx, seg); err != nil {
+			return copier.Page{}, err
+		}
+	}
+	left := span{to: (s.Len - seg.Index + seg.Total - 1) / seg.Total}
+	if err := left.parse(seg.Resume); err != nil {
+		return copier.Page{}, err
+	}
+	if len(seg.Until) > 0 {
+		var until span
+		if err := until.parse(seg.Until); err != nil {
+			return copier.Page{}, err
+		}
+		left.to = until.from
+	}
+	size := s.PageEntries
+	if size == 0 {
+		size = 100
+	}
+	s.pages.Add(1)
+	var page copier.Page
+	for ; size > 0 && left.from < left.to; size-- {
+		e := s.At(left.from*seg.Total + seg.Index)
+		b.Append(e.Key, e.Value)
+		page.WireBytes += int64(len(e.Key) + len(e.Value))
+		left.from++
+	}
+	next := func(p span) {
+		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: p.token(), Until: seg.Until})
+	}
+	switch n := left.to - left.from; {
+	case n == 0:
+	case s.Split && n > 1 && seg.Until == nil:
+		next(span{left.from, left.from + n/2})
+		next(span{left.from + n/2, left.to})
+	default:
+		next(left)
+	}
+	return page, nil
+}
+
+// Lock implements [copier.Locker].
+func (s *Source) Lock(_ context.Context, runID string, held bool, lost func(error)) (copier.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if held && s.holder != runID {
+		return nil, s.moved()
+	}
+	if s.holder != "" && s.holder != runID {
+		return nil, &copier.Error{Kind: copier.ErrLocked, Op: "lock", Err: fmt.Errorf("run %q holds it", s.holder)}
+	}
+	s.holder, s.lost = runID, lost
+	return &lease{s, runID}, nil
+}
+
+func (s *Source) moved() error {
+	return &copier.Error{Kind: copier.ErrLocked, Op: "lock", Err: fmt.Errorf("%w: run %q holds it", copier.ErrMoved, s.holder)}
+}
+
+// Holder is the run that holds the source, "" where none does.
+func (s *Source) Holder() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holder
+}
+
+// Unlock implements [copier.Locker].
+func (s *Source) Unlock(_ context.Context, runID string, _ copier.End) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holder == runID {
+		s.holder = ""
+		s.lost(s.moved())
+	}
+	return nil
+}
+
+type lease struct {
+	s   *Source
+	run string
+}
+
+func (l *lease) Check(context.Context) error {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.s.holder != l.run {
+		return l.s.moved()
+	}
+	return nil
+}
+
+func (l *lease) Release(ctx context.Context, end copier.End) error {
+	if err := l.Check(ctx); err != nil || end == copier.EndUnfinished {
+		return err
+	}
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.s.holder = ""
+	return nil
+}
+
+// A Store is a destination in memory, but for the engine's work files. It outlives
+// the sinks that are opened of it, as a disk does processes.
+type Store struct {
+	dir string
+
+	mu      sync.Mutex
+	held    *Sink
+	inPlace bool
+	entries []copier.Entry
+	run     string // which has put them there and has not cleaned up
+	state   copier.CommitState
+}
+
+// NewStore returns an empty store. Work files are in a directory below dir.
+func NewStore(dir string) *Store { return &Store{dir: dir} }
+
+// Open returns a sink for the store.
+func (s *Store) Open() *Sink { return &Sink{store: s} }
+
+// Read returns what is in place, and whether anything is.
+func (s *Store) Read() ([]copier.Entry, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries, s.inPlace, nil
+}
+
+// A Sink copies to a [Store].
+type Sink struct {
+	store  *Store
+	loaded []copier.Entry
+	run    string
+}
+
+var _ copier.Sink = (*Sink)(nil)
+
+// Identity implements [copier.Sink].
+func (s *Sink) Identity() copier.Identity { return copier.Identity{"path": s.store.dir} }
+
+// Prepare implements [copier.Sink].
+func (s *Sink) Prepare(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	d := s.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held != nil {
+		return &copier.Error{Kind: copier.ErrLocked, Op: "prepare", Err: errors.New("another copy holds it")}
+	}
+	d.held = s
+	if d.inPlace {
+		err := &copier.Error{Kind: copier.ErrDestination, Op: "prepare", Err: errors.New("it holds data")}
+		if d.run != "" {
+			return &copier.CompleteError{RunID: d.run, State: d.state, Err: err}
+		}
+		return err
+	}
+	if err := os.MkdirAll(s.WorkDir(), 0o700); err != nil {
+		return &copier.Error{Kind: copier.ErrDestination, Op: "prepare", Err: err}
+	}
+	return nil
+}
+
+// WorkDir implements [copier.Sink].
+func (s *Sink) WorkDir() string { return filepath.Join(s.store.dir, "work") }
+
+// Load implements [copier.Sink].
+func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
+	var stats copier.LoadStats
+	for {
+		if ctx.Err() != nil {
+			return stats, context.Cause(ctx)
+		}
+		e, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			return stats, nil
+		}
+		if err != nil {
+			return stats, err
+		}
+		s.loaded = append(s.loaded, copier.Entry{Key: bytes.Clone(e.Key), Value: bytes.Clone(e.Value)})
+		stats.Entries++
+		stats.Bytes += int64(len(e.Key) + len(e.Value))
+	}
+}
+
+// PrepareCommit implements [copier.Sink].
+func (s *Sink) PrepareCommit(_ context.Context, runID string) error {
+	s.run = runID
+	return nil
+}
+
+// Commit implements [copier.Sink].
+func (s *Sink) Commit(context.Context) error {
+	s.set(true, s.loaded, s.run, copier.Unconfirmed)
+	return nil
+}
+
+func (s *Sink) set(inPlace bool, entries []copier.Entry, run string, state copier.CommitState) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.store.inPlace, s.store.entries, s.store.run, s.store.state = inPlace, entries, run, state
+}
+
+// Mark implements [copier.Sink].
+func (s *Sink) Mark(state copier.CommitState) error {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.store.state = state
+	return nil
+}
+
+// Rollback implements [copier.Sink].
+func (s *Sink) Rollback() error {
+	s.set(false, nil, "", "")
+	return nil
+}
+
+// Close implements [copier.Sink].
+func (s *Sink) Close(keep bool) error {
+	d := s.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held != s {
+		return nil
+	}
+	d.held = nil
+	if keep {
+		return nil
+	}
+	d.run = ""
+	return os.RemoveAll(s.WorkDir())
+}

@@ -1,0 +1,332 @@
+package copiertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// A Destination is an empty place to copy to.
+type Destination struct {
+	// Open returns a sink for it, as a new process would.
+	Open func() copier.Sink
+	// Read returns what a Vault would find there, and whether it would find
+	// anything.
+	Read func() ([]copier.Entry, bool, error)
+}
+
+// TestSink fails a test unless the sinks of destinations keep their contract. Each
+// call of destination returns one more empty place. A process that is killed is
+// one that closes its sink and keeps everything: so locks that end with a process
+// are let go.
+func TestSink(t testing.TB, destination func() Destination) {
+	t.Helper()
+	for _, err := range checkSink(t.Context(), destination) {
+		t.Error(err)
+	}
+}
+
+// sinkEntries are what is loaded.
+func sinkEntries() (out []copier.Entry) {
+	for i := range 700 {
+		out = append(out, copier.Entry{Key: fmt.Appendf(nil, "logical/%03d", i), Value: make([]byte, i%5*i)})
+	}
+	return out
+}
+
+// A stream yields entries, and spoils each when it is asked for the next.
+type stream struct {
+	entries []copier.Entry
+	last    copier.Entry
+	err     error // at its end, in place of io.EOF
+}
+
+func (s *stream) Next() (copier.Entry, error) {
+	for _, b := range [][]byte{s.last.Key, s.last.Value} {
+		for i := range b {
+			b[i] = '!'
+		}
+	}
+	if len(s.entries) == 0 {
+		if s.err != nil {
+			return copier.Entry{}, s.err
+		}
+		return copier.Entry{}, io.EOF
+	}
+	s.last, s.entries = clone(s.entries[0]), s.entries[1:]
+	return s.last, nil
+}
+
+type sinkSuite struct {
+	suite
+	name string
+	d    Destination
+}
+
+func checkSink(ctx context.Context, destination func() Destination) (errs []error) {
+	for _, test := range []struct {
+		name string
+		run  func(*sinkSuite)
+	}{
+		{"a copy", (*sinkSuite).whole},
+		{"a copy of nothing", (*sinkSuite).nothing},
+		{"two at a time", (*sinkSuite).held},
+		{"killed before Load", func(s *sinkSuite) { s.killed(0) }},
+		{"killed behind Load", func(s *sinkSuite) { s.killed(1) }},
+		{"killed behind PrepareCommit", func(s *sinkSuite) { s.killed(2) }},
+		{"killed behind Commit", (*sinkSuite).complete},
+		{"taken back before Commit", func(s *sinkSuite) { s.takenBack(false) }},
+		{"taken back behind Commit", func(s *sinkSuite) { s.takenBack(true) }},
+		{"a stream that fails", (*sinkSuite).broken},
+	} {
+		s := &sinkSuite{suite{ctx: ctx}, test.name, destination()}
+		test.run(s)
+		for _, err := range s.errs {
+			errs = append(errs, fmt.Errorf("%s: %w", test.name, err))
+		}
+	}
+	return errs
+}
+
+const sinkRun = "run-1"
+
+// reads notes what a Vault would find that it should not, or not find that it should.
+func (s *sinkSuite) reads(when string, want []copier.Entry, inPlace bool) {
+	got, there, err := s.d.Read()
+	switch {
+	case !s.ok(when, err):
+	case there != inPlace:
+		s.fail("%s: there is something in place: %v, and should be: %v", when, there, inPlace)
+	case there:
+		s.same(when, got, want)
+	}
+}
+
+// begin prepares the sink of a new process, in which everything must succeed.
+func (s *sinkSuite) begin() copier.Sink {
+	sink := s.d.Open()
+	if !s.ok("Prepare", sink.Prepare(s.ctx)) {
+		s.ok("Close", sink.Close(true))
+		return nil
+	}
+	if fi, err := os.Stat(sink.WorkDir()); !s.ok("WorkDir", err) || !fi.IsDir() {
+		s.fail("WorkDir: %q is no directory behind Prepare", sink.WorkDir())
+	}
+	return sink
+}
+
+// load does the first steps of a copy: Load, PrepareCommit and Commit.
+func (s *sinkSuite) load(sink copier.Sink, entries []copier.Entry, steps int) bool {
+	if steps > 0 {
+		stats, err := sink.Load(s.ctx, &stream{entries: entries})
+		if !s.ok("Load", err) {
+			return false
+		}
+		var bytes int64
+		for _, e := range entries {
+			bytes += int64(len(e.Key) + len(e.Value))
+		}
+		if stats.Entries != int64(len(entries)) || stats.Bytes != bytes {
+			s.fail("Load: it says that it has loaded %d entries of %d bytes, and not %d of %d", stats.Entries, stats.Bytes, len(entries), bytes)
+		}
+		s.directory(sink)
+		s.reads("behind Load", nil, false)
+	}
+	if steps > 1 {
+		if !s.ok("PrepareCommit", sink.PrepareCommit(s.ctx, sinkRun)) {
+			return false
+		}
+		s.reads("behind PrepareCommit", nil, false)
+	}
+	if steps > 2 {
+		if !s.ok("Commit", sink.Commit(s.ctx)) {
+			return false
+		}
+		s.directory(sink)
+		s.reads("behind Commit", entries, true)
+	}
+	return true
+}
+
+// directory looks for what a sink that writes files has written.
+func (s *sinkSuite) directory(sink copier.Sink) {
+	if d, ok := sink.(copier.Directory); ok {
+		if fi, err := os.Stat(d.Loaded()); !s.ok("Loaded", err) || !fi.IsDir() {
+			s.fail("Loaded: %q is no directory", d.Loaded())
+		}
+	}
+}
+
+func (s *sinkSuite) closed(sink copier.Sink, keep bool) {
+	s.ok(fmt.Sprintf("Close(%v)", keep), sink.Close(keep))
+}
+
+func (s *sinkSuite) copied(entries []copier.Entry) {
+	sink := s.begin()
+	if sink == nil {
+		return
+	}
+	if s.load(sink, entries, 3) {
+		s.ok("Mark", sink.Mark(copier.Confirmed))
+		s.ok("Mark", sink.Mark(copier.Released))
+	}
+	s.closed(sink, false)
+	if _, err := os.Lstat(sink.WorkDir()); !errors.Is(err, os.ErrNotExist) {
+		s.fail("Close(false): %q is still there", sink.WorkDir())
+	}
+	s.reads("behind Close", entries, true)
+}
+
+func (s *sinkSuite) whole() {
+	sink, other := s.d.Open(), s.d.Open()
+	if id := sink.Identity(); id["path"] == "" || fmt.Sprint(id) != fmt.Sprint(other.Identity()) {
+		s.fail("Identity: %v, and of another process %v", id, other.Identity())
+	}
+	s.copied(sinkEntries())
+	// What is complete is not overwritten, nor resumed.
+	sink = s.d.Open()
+	err := sink.Prepare(s.ctx)
+	s.refused("Prepare of what holds data", err, copier.ErrDestination)
+	if complete, ok := errors.AsType[*copier.CompleteError](err); ok {
+		s.fail("Prepare: run %s has cleaned up, and has not come to it", complete.RunID)
+	}
+	s.closed(sink, false)
+	s.reads("behind Close of one that was refused", sinkEntries(), true)
+}
+
+func (s *sinkSuite) nothing() { s.copied(nil) }
+
+func (s *sinkSuite) held() {
+	sink := s.begin()
+	if sink == nil {
+		return
+	}
+	other := s.d.Open()
+	s.refused("Prepare of what another process holds", other.Prepare(s.ctx), copier.ErrLocked)
+	s.closed(other, false)
+	third := s.d.Open()
+	s.refused("Prepare of what another process holds", third.Prepare(s.ctx), copier.ErrLocked)
+	s.closed(third, false)
+	s.load(sink, sinkEntries(), 3)
+	s.closed(sink, false)
+}
+
+// killed ends a process behind so many steps, before its commit. A later one finds
+// what the engine has kept, and makes the copy.
+func (s *sinkSuite) killed(steps int) {
+	sink := s.begin()
+	if sink == nil {
+		return
+	}
+	kept := filepath.Join(sink.WorkDir(), "kept")
+	s.ok("write a work file", os.WriteFile(kept, []byte("kept"), 0o600))
+	s.load(sink, sinkEntries(), steps)
+	s.closed(sink, true)
+	s.reads("behind a process that was killed", nil, false)
+	if sink = s.begin(); sink == nil {
+		return
+	}
+	s.reads("behind Prepare", nil, false)
+	if _, err := os.Stat(kept); err != nil {
+		s.fail("what an unfinished copy has left in WorkDir is gone: %w", err)
+	}
+	s.closed(sink, false)
+	if _, err := os.Stat(kept); err == nil {
+		s.fail("Close(false): %s is still there", kept)
+	}
+	s.copied(sinkEntries())
+}
+
+// found prepares the sink of a process that finds the result of an earlier one.
+func (s *sinkSuite) found(state copier.CommitState) copier.Sink {
+	sink := s.d.Open()
+	err := sink.Prepare(s.ctx)
+	complete, ok := errors.AsType[*copier.CompleteError](err)
+	if !ok {
+		s.fail("Prepare: the error is %v, and must be a CompleteError", err)
+		s.closed(sink, true)
+		return nil
+	}
+	if complete.RunID != sinkRun || complete.State != state || complete.InUse {
+		s.fail("Prepare: %+v, and not run %s, which is %s", *complete, sinkRun, state)
+	}
+	if fi, err := os.Stat(sink.WorkDir()); err != nil || !fi.IsDir() {
+		s.fail("WorkDir: %q is no directory behind a CompleteError", sink.WorkDir())
+	}
+	s.directory(sink)
+	s.reads("behind a CompleteError", sinkEntries(), true)
+	return sink
+}
+
+func (s *sinkSuite) complete() {
+	sink := s.begin()
+	if sink == nil {
+		return
+	}
+	if !s.load(sink, sinkEntries(), 3) {
+		s.closed(sink, true)
+		return
+	}
+	state := copier.Unconfirmed
+	for _, next := range []copier.CommitState{copier.Confirmed, copier.Unconfirmed, copier.Released} {
+		s.closed(sink, true)
+		if sink = s.found(state); sink == nil {
+			return
+		}
+		s.ok("Mark", sink.Mark(next))
+		state = next
+	}
+	s.closed(sink, false)
+	s.reads("behind Close", sinkEntries(), true)
+}
+
+func (s *sinkSuite) takenBack(committed bool) {
+	sink := s.begin()
+	if sink == nil {
+		return
+	}
+	steps := 2
+	if committed {
+		steps = 3
+	}
+	s.load(sink, sinkEntries(), steps)
+	if committed { // by a later process
+		s.closed(sink, true)
+		if sink = s.found(copier.Unconfirmed); sink == nil {
+			return
+		}
+	}
+	s.ok("Rollback", sink.Rollback())
+	s.reads("behind Rollback", nil, false)
+	s.closed(sink, false)
+	s.copied(sinkEntries())
+}
+
+func (s *sinkSuite) broken() {
+	sink := s.begin()
+	if sink == nil {
+		return
+	}
+	broken := errors.New("the stream is broken")
+	_, err := sink.Load(s.ctx, &stream{entries: sinkEntries(), err: broken})
+	s.refused("Load of a stream that fails", err, broken)
+	s.reads("behind Load", nil, false)
+	s.closed(sink, false)
+
+	if sink = s.begin(); sink == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	cancel()
+	_, err = sink.Load(ctx, &stream{entries: sinkEntries()})
+	s.refused("Load with a context that has ended", err, context.Canceled)
+	s.reads("behind Load", nil, false)
+	s.closed(sink, false)
+	s.copied(sinkEntries())
+}
