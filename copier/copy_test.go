@@ -606,15 +606,18 @@ func TestBegin(t *testing.T) {
 
 func TestCountWarning(t *testing.T) {
 	for _, c := range []struct {
-		reported, read int64
-		want           string
+		reported, read, locks int64
+		want                  string
 	}{
-		{0, 0, ""}, {100, 100, ""}, {100, 105, ""}, {100, 94, "find out why they differ"}, {100, 0, "find out why they differ"},
-		{0, 1, "could not be compared"}, {0, 1 << 40, "could not be compared"},
+		{0, 0, 0, ""}, {100, 100, 0, ""}, {100, 105, 0, ""}, {100, 94, 0, "find out why they differ"}, {100, 0, 0, "find out why they differ"},
+		{0, 1, 0, "could not be compared"}, {0, 1 << 40, 0, "could not be compared"},
+		{3, 3, 2, ""}, {4, 3, 2, ""}, {5, 3, 2, ""}, {0, 0, 2, ""}, // locks, the run's own among them, make no difference
+		{2, 3, 2, "3 items were read, and the source says that it holds 2;"}, {6, 3, 2, "5 items were read, and the source says that it holds 6;"},
+		{0, 3, 2, "3 items were read, and the source says that it holds none"},
 	} {
-		got := CountWarning(SourceInfo{Items: c.reported}, ScanStats{Entries: c.read})
+		got := CountWarning(SourceInfo{Items: c.reported}, ScanStats{Entries: c.read, Locks: make([]string, c.locks)})
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%d reported, %d read: %q", c.reported, c.read, got)
+			t.Errorf("%d reported, %d read and %d locks: %q", c.reported, c.read, c.locks, got)
 		}
 	}
 }

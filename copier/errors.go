@@ -1,6 +1,10 @@
 package copier
 
-import "errors"
+import (
+	"errors"
+	"io/fs"
+	"strings"
+)
 
 // Sentinels that tell whose fault ended a copy. Every error of this module
 // wraps one of them, or a context's error.
@@ -62,9 +66,12 @@ func (e *Error) Error() string {
 		return e.Op
 	case e.Op == "":
 		return e.Err.Error()
-	default:
-		return e.Op + ": " + e.Err.Error()
 	}
+	// An error of a path has it in its text, and so has what was tried with it.
+	if path, ok := e.Err.(*fs.PathError); ok && strings.HasSuffix(e.Op, " "+path.Path) { //nolint:errorlint // not what is further in
+		return e.Op + ": " + path.Err.Error()
+	}
+	return e.Op + ": " + e.Err.Error()
 }
 
 // Unwrap returns the sentinel and the cause, so that errors.Is and errors.As

@@ -19,6 +19,9 @@ func TestErrorText(t *testing.T) {
 		{Error{Kind: ErrSource, Op: "scan table vault", Err: cause, Hint: "look"}, "scan table vault: no such table"},
 		{Error{Kind: ErrSource, Op: "scan table vault"}, "scan table vault"},
 		{Error{Kind: ErrConfig, Err: cause}, "no such table"},
+		{Error{Op: "open /d", Err: &fs.PathError{Op: "open", Path: "/d", Err: syscall.EACCES}}, "open /d: permission denied"},
+		{Error{Op: "look at /d", Err: &fs.PathError{Op: "lstat", Path: "/d", Err: syscall.EACCES}}, "look at /d: permission denied"},
+		{Error{Op: "read status", Err: &fs.PathError{Op: "open", Path: "/d", Err: syscall.EACCES}}, "read status: open /d: permission denied"},
 	} {
 		if got := c.err.Error(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)

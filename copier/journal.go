@@ -89,6 +89,8 @@ type Setup struct {
 	Digest bool `json:"digest"`
 	// Held is set from when the source was locked.
 	Held bool `json:"held"`
+	// GivenUp is when [GiveUp] noted that the source was freed, and zero else.
+	GivenUp time.Time `json:"given_up,omitzero"`
 	// Note is what Options.Begin returned.
 	Note string `json:"note,omitempty"`
 	// Kept is Options.Kept.
@@ -241,6 +243,19 @@ func (j *journal) writeSetup() error {
 		return workError("write "+filepath.Join(j.dir, setupName), err)
 	}
 	return nil
+}
+
+// GiveUp notes that the source of the unfinished copy whose work directory, see
+// [Sink.WorkDir], is dir was freed, for [ReadStatus] to say so. It does nothing where
+// there is none that has held its source. No copy may run there. An error wraps
+// [ErrDestination].
+func GiveUp(dir string) error {
+	setup, err := readSetup(dir)
+	if err != nil || setup == nil || !setup.Held {
+		return err
+	}
+	setup.GivenUp = time.Now().UTC()
+	return (&journal{dir: dir, setup: *setup}).writeSetup()
 }
 
 // write adds a checkpoint. What it names is synced already.

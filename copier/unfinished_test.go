@@ -648,6 +648,12 @@ func TestReadStatus(t *testing.T) {
 	if s, _, err := ReadStatus(m.work()); err != nil || s == nil || s.Saved != 100 || !s.Checkpoint.After(old.Checkpoint) {
 		t.Errorf("of one that was killed: %+v, %v", s, err)
 	}
+	if err := GiveUp(m.work()); err != nil {
+		t.Fatal(err)
+	}
+	if _, setup, err := ReadStatus(m.work()); err != nil || setup == nil || setup.RunID != "run-1" || setup.GivenUp.IsZero() {
+		t.Errorf("of one that was given up: %+v, %v", setup, err)
+	}
 	for _, torn := range []string{"", "{", "\x00\x00"} {
 		if err := os.WriteFile(filepath.Join(m.work(), StatusName), []byte(torn), 0o600); err != nil {
 			t.Fatal(err)
@@ -661,6 +667,9 @@ func TestReadStatus(t *testing.T) {
 	}
 	if s, setup, err := ReadStatus(m.work()); s != nil || setup != nil || err != nil {
 		t.Errorf("of a complete copy: %v, %v, %v", s, setup, err)
+	}
+	if err := GiveUp(m.work()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -71,7 +71,7 @@ func segmentsFlag() cli.Flag {
 }
 
 func capacityFlag() cli.Flag {
-	return &cli.FloatFlag{Name: "read-capacity", Usage: "consume at most this `number` of read capacity units a second (default: no limit)", HideDefault: true}
+	return &cli.FloatFlag{Name: "read-capacity", Usage: "consume at most this `number` of read capacity units a second; 0 is no limit (default: 0)", HideDefault: true}
 }
 
 func retryFlag() cli.Flag {
@@ -191,12 +191,16 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		if err != nil {
 			return err
 		}
-		if state, err := sink.Look(cfg.Destination.Path); err == nil && state == sink.StateUnconfirmed {
+		state, err := sink.Look(cfg.Destination.Path)
+		if err == nil && state == sink.StateUnconfirmed {
 			out.log.Warn("the copy in " + cfg.Destination.Path + " is not confirmed, and can't be any more: " + compareFirst(cmd))
 		}
 		_, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
-		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" {
+		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
+			if state == sink.StateUnfinished {
+				out.giveUp(cmd.String("owner"), cfg.Destination.Path)
+			}
 		}
 		return out.reset(cfg.Source.Table, freed)
 	}
@@ -319,6 +323,21 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil
+}
+
+// giveUp notes beside an unfinished copy that its table was freed. Root does it as the
+// owner of the place.
+func (p *printer) giveUp(owner, path string) {
+	as, err := accountFor(owner, path)
+	if err == nil && as != nil {
+		err = as.become()
+	}
+	if err == nil {
+		err = copier.GiveUp(sink.WorkDir(path))
+	}
+	if err != nil {
+		p.log.Warn("that could not be noted there: status calls it unfinished as before", "error", err)
+	}
 }
 
 // keptFlags decide what becomes of the table, or of the result. What a copy was begun
@@ -574,8 +593,8 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it out for a good default"}
 		}
 	}
-	if n := cmd.Float("read-capacity"); cmd.IsSet("read-capacity") && (!(n >= 1) || math.IsInf(n, 1)) {
-		return nil, &usageError{fmt.Sprintf("-read-capacity is %v, expected at least 1", n), "it takes read capacity units a second; leave it out for no limit"}
+	if n := cmd.Float("read-capacity"); !(n == 0 || n >= 1) || math.IsInf(n, 1) {
+		return nil, &usageError{fmt.Sprintf("-read-capacity is %v, expected at least 1", n), "it takes read capacity units a second; 0 is no limit"}
 	}
 	if d := cmd.Duration("retry-for"); cmd.IsSet("retry-for") && d <= 0 {
 		return nil, &usageError{fmt.Sprintf("-retry-for is %s", d), "it takes a duration such as 10m"}

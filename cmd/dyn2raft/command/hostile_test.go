@@ -92,7 +92,7 @@ func TestHostileText(t *testing.T) {
 	planned := hostile[plan.Report]()
 	planned.Checks[0].Check, planned.Checks[0].Status = "table", plan.Failure // ours
 	for name, output := range map[string]func(p *printer) error{
-		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true, hostileText) },
+		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true) },
 		"status":        func(p *printer) error { return p.status(*status) },
 		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText) },
 		"verify sample": func(p *printer) error { return p.sampled(sampled, found(t), hostileText) },

@@ -249,6 +249,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 			"Without it, compare the directory with the table: %s verify -config %s\n%s", err, strings.Join(program(), " "), shellescape.Quote(config), copier.Hint(failed))}
 	}
 	rec.manifest = m
+	rec.out.staleNode(m, rec.cfg, config)
 	stop := rec.out.during("all of the directory to be read")
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
 	stop()

@@ -136,6 +136,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	rep, err := plan.Run(ctx, plan.Options{
 		Config:        cfg,
 		Source:        src,
+		Command:       copyOf(cmd, std),
 		Workers:       workers(cmd, cfg),
 		ReadCapacity:  cmd.Float("read-capacity"),
 		Memory:        memory,
@@ -162,7 +163,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if rep == nil {
 		return err
 	}
-	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), copyOf(cmd, std)))
+	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v")))
 }
 
 // copyOf is the command of the copy that was planned, with the flags that plan was
@@ -180,8 +181,8 @@ func copyOf(cmd *cli.Command, std Streams) string {
 }
 
 // planned writes a report of plan: what failed comes last, and what passed only
-// on demand. next is the command that comes next.
-func (p *printer) planned(rep *plan.Report, backup string, passed bool, next string) error {
+// on demand.
+func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 	var result error
 	if !rep.Ready() {
 		result = errNotReady
@@ -232,7 +233,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool, next str
 		}
 		errs = append(errs, p.line(""))
 	}
-	first := "stop every Vault in the window, then: " + next
+	first := "stop every Vault in the window, then: " + rep.Next
 	if rep.Count(plan.Warning) > 0 {
 		first = "look at the warnings above; " + first
 	}

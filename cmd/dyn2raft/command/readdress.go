@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/urfave/cli/v3"
@@ -158,7 +159,7 @@ func (p *printer) readdressed(r readdressing) error {
 	t.row("node_id", "%s", changed(r.Now.ID, r.Was.ID))
 	t.row("cluster_addr", "%s", changed(r.Now.Address, r.Was.Address))
 	t.row("Manifest", "%s", r.Manifest)
-	return errors.Join(t.flush(), p.line(fmt.Sprintf("Done. The server must run with the same: node_id = %q in its storage stanza, and cluster_addr = %q.", r.Now.ID, "https://"+r.Now.Address)))
+	return errors.Join(t.flush(), p.line(fmt.Sprintf("Done. The server must run with the same: node_id = %q in its storage stanza, and cluster_addr = %q. Correct the file of copy and verify (-config) too.", r.Now.ID, "https://"+r.Now.Address)))
 }
 
 // A recoveryPeer is a server in Vault's peers.json,
@@ -167,6 +168,28 @@ type recoveryPeer struct {
 	ID       string `json:"id"`
 	Address  string `json:"address"`
 	NonVoter bool   `json:"non_voter"`
+}
+
+// staleNode warns of a configuration, a file, that still has the node_id or the
+// cluster_addr that the copy had before it was corrected, and has neither other. It
+// reports whether it is so.
+func (p *printer) staleNode(m *verify.Manifest, cfg *config.Config, file string) bool {
+	is := m.Destination
+	id, addr := cmp.Or(cfg.Destination.NodeID, is.NodeID), cfg.Destination.Address
+	oldID := id != is.NodeID && slices.ContainsFunc(m.Readdressed, func(r verify.Readdressed) bool { return r.NodeID == id })
+	oldAddr := addr != is.Address && slices.ContainsFunc(m.Readdressed, func(r verify.Readdressed) bool { return r.Address == addr })
+	if !oldID && id != is.NodeID || !oldAddr && addr != is.Address || !oldID && !oldAddr {
+		return false
+	}
+	var old []string
+	if oldID {
+		old = append(old, fmt.Sprintf("node_id = %q, and the copy's is %q", id, is.NodeID))
+	}
+	if oldAddr {
+		old = append(old, fmt.Sprintf("cluster_addr = %q, and the copy's is %q", addr, is.Address))
+	}
+	p.log.Warn(fmt.Sprintf("%s is older than the last readdress: it has %s now: correct that file; the server must run with what the copy has", file, strings.Join(old, " now; and ")))
+	return true
 }
 
 // progressed prints the peers.json that does what can't be done here any more, and

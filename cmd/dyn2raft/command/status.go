@@ -29,7 +29,8 @@ func statusCommand(std Streams) *cli.Command {
 		Description: "status reads what a copy writes into its destination every second, while it runs and after\n" +
 			"it has ended; of a complete copy, its manifest. It asks nothing of the table and changes nothing.\n\n" +
 			"Exit status 0: a copy is complete; 4: one is running; 5: one is unfinished, or complete with\n" +
-			"something left to do or not confirmed, which copy -resume does; 6: there is none.",
+			"something left to do or not confirmed, which copy -resume does, or was given up by -reset, and\n" +
+			"copy -restart begins another; 6: there is none.",
 		Flags: []cli.Flag{configFlag(),
 			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
 			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
@@ -61,6 +62,9 @@ func (r *statusRecord) result() error {
 	return nil
 }
 
+// givenUp reports whether the copy can't be resumed any more.
+func (r *statusRecord) givenUp() bool { return r.Setup != nil && !r.Setup.GivenUp.IsZero() }
+
 // A statusRecord is the JSON of a status.
 type statusRecord struct {
 	State       sink.State     `json:"state"`
@@ -82,8 +86,13 @@ type completeCopy struct {
 	Resumed  int                `json:"resumed"`
 	Table    string             `json:"table"`
 	Partial  bool               `json:"partial"`
-	Entries  int64              `json:"entries"`
-	Bytes    int64              `json:"bytes"`
+	// KeptLocked is set where the table was left locked on purpose, and NotVault where
+	// no initialized Vault has used it.
+	KeptLocked bool `json:"kept_locked"`
+	NotVault   bool `json:"not_vault"`
+
+	Entries int64 `json:"entries"`
+	Bytes   int64 `json:"bytes"`
 	// Took is the time from the copy's begin to its end, in all processes.
 	Took time.Duration `json:"took_ns"`
 }
@@ -102,8 +111,9 @@ func readCopy(file, path string) (*completeCopy, error) {
 	case err != nil:
 		return nil, err
 	}
+	kept, _ := m.Settings["keep_source_locked"].(bool)
 	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
-		Partial: m.Partial, Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
+		Partial: m.Partial, KeptLocked: kept, NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
@@ -218,6 +228,11 @@ func (p *printer) status(r statusRecord) error {
 		t.row("State", "UNCONFIRMED: %s holds the vault.db of a copy that the table has not confirmed; entries may be missing in it", r.Destination)
 		t.row("To do", "do not start a Vault on it: copy --resume has the table asked again, and confirms the copy or takes it back")
 	case sink.StateUnfinished:
+		if r.givenUp() {
+			t.row("State", "given up %s: copy -reset has freed the table, and a Vault may have written to it since", ago(r.Setup.GivenUp))
+			t.row("To do", "it can't be resumed: copy --restart throws it away, and begins another")
+			break
+		}
 		t.row("State", "unfinished: no dyn2raft is at work on %s", r.Destination)
 	default:
 		t.row("State", "running, into %s", r.Destination)
@@ -225,7 +240,17 @@ func (p *printer) status(r statusRecord) error {
 	if c := r.Copy; c != nil {
 		t.row("Run", "%s, begun %s, ended %s%s", c.RunID, ago(c.Start), ago(c.End), resumedWords(c.Resumed))
 		t.row("From", "table %s", c.Table)
-		t.row("Copied", "%s entries, %s, in %s", humanize.Comma(c.Entries), size(c.Bytes), round(c.Took))
+		paused := ""
+		if c.Resumed > 0 {
+			paused = ", the pauses before it was resumed included"
+		}
+		t.row("Copied", "%s entries, %s, in %s%s", humanize.Comma(c.Entries), size(c.Bytes), round(c.Took), paused)
+		if c.NotVault {
+			t.row("NOT A VAULT", "a Vault that starts on it finds itself not initialized (-ignore initialized)")
+		}
+		if c.KeptLocked {
+			t.row("Locked", "the table was left so on purpose (-keep-source-locked): no Vault starts on it, unless copy -reset has freed it since")
+		}
 		if c.Partial {
 			t.row("Partial", "do not start a Vault from it")
 		}
@@ -261,9 +286,12 @@ func (p *printer) status(r statusRecord) error {
 			t.row("Left", "about %s of this phase, by what the table says of its size", round(s.Left))
 		}
 		t.row("Requests", "%s read capacity units, %d throttled, %d tried again", humanize.CommafWithDigits(s.Units, 1), s.Throttles, s.Retries)
-		if s.Checkpoint.IsZero() {
+		switch {
+		case s.Checkpoint.IsZero():
 			t.row("Checkpoint", "none yet")
-		} else {
+		case r.givenUp():
+			t.row("Checkpoint", "%s, of no use any more", ago(s.Checkpoint))
+		default:
 			t.row("Checkpoint", "%s, %s entries are safe", ago(s.Checkpoint), humanize.Comma(s.Saved))
 		}
 		if s.LastError != "" {

@@ -125,7 +125,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if state, err := sink.Look(cfg.Destination.Path); err == nil && state == sink.StateUnconfirmed {
 		out.log.Warn(unconfirmedText)
 	}
-	raft, notSegments := out.expected(cfg)
+	raft, notSegments := out.expected(cfg, cmd.String("config"))
 	if n := cmd.Int("segments"); n != 0 && n == notSegments {
 		out.log.Warn(fmt.Sprintf("the copy divided the table into %d segments too: a mistake in that would be made twice; leave -segments out, or give another number", n))
 	}
@@ -174,8 +174,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 // expected is what the copy has left of Raft, and the number of segments that
 // it has read. That is what the manifest beside the data directory says, where
 // there is the one of a copy of this table to there, and else what is known
-// without it.
-func (p *printer) expected(cfg *config.Config) (want verify.Expected, segments int) {
+// without it. file is the name of the configuration.
+func (p *printer) expected(cfg *config.Config, file string) (want verify.Expected, segments int) {
 	want = verify.Expected{NodeID: cfg.Destination.NodeID, Address: cfg.Destination.Address}
 	m, err := verify.ReadManifest(verify.ManifestPath(cfg.Destination.Path))
 	switch {
@@ -190,6 +190,9 @@ func (p *printer) expected(cfg *config.Config) (want verify.Expected, segments i
 	}
 	if m.Partial {
 		p.log.Warn(fmt.Sprintf("the copy is a PARTIAL one, of the keys from %q on: what lies before is missing on purpose; do not start a Vault from it", m.StartKey))
+	}
+	if p.staleNode(m, cfg, file) {
+		want.NodeID, want.Address = m.Destination.NodeID, m.Destination.Address
 	}
 	want.Index, want.Term = m.Destination.Index, m.Destination.Term
 	want.NodeID = cmp.Or(want.NodeID, m.Destination.NodeID)

@@ -64,9 +64,34 @@ func (p *planner) contents(path string) {
 		}
 		p.fail("destination", path+" holds a vault.db already", "nothing overwrites it: put it aside if it is not needed, or name another path")
 	case sink.StateUnfinished:
-		p.warn("destination", path+" holds an unfinished copy", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
+		p.unfinished(path)
+	case sink.StateUnconfirmed:
+		p.fail("destination", path+" holds a copy that the table has not confirmed: entries may be missing in it",
+			"start no Vault on it, and have the table asked again: "+p.Command+" --resume")
 	default:
 		p.empty(path)
+	}
+}
+
+// unfinished looks at an unfinished copy.
+func (p *planner) unfinished(path string) {
+	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
+	m := p.locks.Migration
+	switch {
+	case err != nil:
+		p.fail("destination", err.Error(), copier.Hint(err))
+	case setup == nil: // it was killed before it had begun
+		p.empty(path)
+	case setup.Source.Name != p.Config.Source.Table:
+		p.fail("destination", fmt.Sprintf("%s holds an unfinished copy of table %s, and this configuration names %s", path, setup.Source.Name, p.Config.Source.Table),
+			"go on with the configuration that it was begun with, or name another path")
+	case !setup.GivenUp.IsZero(), p.looked && setup.Held && (m == nil || m.Run != setup.RunID):
+		p.report.Next += " --restart"
+		p.warn("destination", path+" holds an unfinished copy that can't be resumed: its lock in the table is gone, and a Vault may have written to that since",
+			"throw it away, and begin another: "+p.report.Next)
+	default:
+		p.report.Next += " --resume"
+		p.warn("destination", path+" holds an unfinished copy", "go on with it: "+p.report.Next+"; or throw it away: the same with --restart in place of --resume")
 	}
 }
 

@@ -44,6 +44,9 @@ type Report struct {
 	Checks      []Result `json:"checks"`
 	// Estimate is nil where nothing could be read.
 	Estimate *Estimate `json:"estimate,omitempty"`
+	// Next is the command that comes next: Options.Command, with the flag that an
+	// unfinished copy in the destination wants.
+	Next string `json:"-"`
 }
 
 // Count is the number of checks that ended so.
@@ -58,6 +61,8 @@ type Options struct {
 	// not prepared yet, and reads strongly consistent.
 	Config *config.Config
 	Source *dynamodb.Source
+	// Command is the command of the copy, for a person to run.
+	Command string
 	// Workers, ReadCapacity, Memory, Owner, WorkDir and Manifest are those of
 	// the copy; zero values are its defaults.
 	Workers      int
@@ -129,7 +134,7 @@ func newPlanner(opts Options) *planner {
 		opts.SampleTime = defaultSample
 	}
 	return &planner{Options: opts, report: &Report{
-		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path,
+		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path, Next: opts.Command,
 	}}
 }
 
@@ -166,6 +171,7 @@ type planner struct {
 	// denied are the IAM actions that are missing.
 	denied map[string]bool
 	locks  dynamodb.Locks
+	looked bool // locks is what the table says
 	// seal is the type of the seal in the table, and version that of the newest
 	// Vault on it; empty where nothing tells.
 	seal, version string

@@ -246,7 +246,8 @@ func TestWhatIsWrong(t *testing.T) {
 		"raft":          {wrong: file("raft/raft.db", "x"), check: "destination", status: Failure, want: "raft"},
 		"empty node-id": {wrong: file("node-id", ""), check: "destination", status: Failure, want: "is empty"},
 		"node-id":       {wrong: file("node-id", "another"), check: "destination", status: Failure, want: `"another"`},
-		"unfinished":    {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: Warning, want: "-resume"},
+		"not begun":     {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: Pass, want: "no Vault's data"},
+		"no record":     {wrong: file(".dyn2raft/work/copy.json", "x"), check: "destination", status: Failure, want: "damaged"},
 		"mode":          {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: Warning, want: "0755"},
 		"owner":         {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
 		"no name": {wrong: func(_ *env, o *Options) { o.Config.Destination.Address = "no-such-host.invalid:8201" },
@@ -318,9 +319,26 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	e.srv.SetFaults()
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "migration-lock"); got.Status != Warning || !strings.Contains(got.Hint, "-resume") {
+	if got := find(t, rep, "migration-lock"); got.Status != Warning || !strings.Contains(got.Hint, "resumed") {
 		t.Errorf("%+v", got)
 	}
+	want := func(name, next string, status Status) {
+		t.Helper()
+		opts.Command = "COPY"
+		rep, err := Run(t.Context(), opts)
+		e.ok(err)
+		if got := find(t, rep, "destination"); got.Status != status || rep.Next != next || status == Warning && !strings.Contains(got.Hint, next) {
+			t.Errorf("%s: %+v, next is %s", name, got, rep.Next)
+		}
+	}
+	want("its lock is there", "COPY --resume", Warning)
+	table := opts.Config.Source.Table
+	opts.Config.Source.Table += "-2"
+	want("another table's", "COPY", Failure)
+	opts.Config.Source.Table = table
+	path, key := dynamodb.KeyItem("core/migration")
+	e.ok(e.srv.DeleteItem(dynamotest.VaultTable, path, key))
+	want("its lock is gone", "COPY --restart", Warning)
 }
 
 // Without write probes nothing is sent that could write.

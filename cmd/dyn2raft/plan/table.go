@@ -209,6 +209,7 @@ func (p *planner) content(ctx context.Context) {
 		p.fail("locks", err.Error(), copier.Hint(err))
 		return
 	}
+	p.looked = true
 	p.vault()
 	p.migration()
 	p.initialized(ctx)
@@ -246,7 +247,7 @@ func (p *planner) migration() {
 	}
 	said := "core/migration is in the table, put by " + m.Name
 	if _, setup, err := copier.ReadStatus(sink.WorkDir(p.Config.Destination.Path)); err == nil && setup != nil && m.Run != "" && setup.RunID == m.Run {
-		p.warn("migration-lock", said+", which has an unfinished copy in the destination", "go on with it: dyn2raft copy -resume; or throw it away: -restart")
+		p.warn("migration-lock", said+", which has an unfinished copy in the destination", "leave it: it is the copy's that is to be resumed")
 		return
 	}
 	if done := p.finished(); done != nil && m.Run != "" && done.RunID == m.Run {
