@@ -200,7 +200,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 	}
 	var errs []error
 	say := func(status, name, text string) {
-		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), visible.Text(strings.Join(strings.Fields(text), " ")), p.columns())))
+		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), visible.Text(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '\n' }), " ")), p.columns())))
 	}
 	tell := func(c plan.Result) {
 		status, message, hint := string(c.Status), c.Message, c.Hint

@@ -274,10 +274,7 @@ func (r *reader) config(items []item) *Config {
 		case "cluster_addr":
 			addrs = append(addrs, it)
 		case "ha_storage", "ha_backend":
-			haStorage = "unknown"
-			if len(it.keys) > 1 {
-				haStorage = it.keys[1]
-			}
+			haStorage = or(label(it), "unknown")
 		default:
 			if !serverKeys[name] {
 				r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Key: it.keys[0], Suggestion: nearest(name, topLevelKeys)})

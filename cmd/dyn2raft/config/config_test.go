@@ -475,6 +475,19 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
+// The kind of the HA storage is found in each form that Vault's parser knows.
+func TestHAStorage(t *testing.T) {
+	for text, want := range map[string]string{
+		`ha_storage "raft" {}`: "raft", `ha_storage = [{ raft = {} }]`: "raft", `ha_backend { consul {} }`: "unknown", "": "",
+		`ha_storage = []`: "unknown", `ha_storage = ["raft"]`: "unknown",
+	} {
+		cfg, err := Parse("m.hcl", []byte(file("", okPath, okAddr)+"\n"+text), nil)
+		if err != nil || cfg.HAStorage != want {
+			t.Errorf("%s: %+v, %v, expected %q", text, cfg, err, want)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	for name, want := range map[string]string{
 		"tabel": "table", "pth": "path", "cluster-addr": "cluster_addr", "allow_updates": "dynamodb_allow_updates",

@@ -206,12 +206,21 @@ func plain(s string) (want, hint string) {
 	if strings.ContainsFunc(s, unicode.IsControl) {
 		return "text without control characters or line breaks", "write it in quotes on one line"
 	}
-	for _, r := range s {
-		if r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) {
-			return "text without characters that can't be seen", "it has " + characterName(r) + ", as text that was copied from a web page may have: type it anew"
-		}
+	if what := Invisible(s); what != "" {
+		return "text without characters that can't be seen", "it has " + what + ", as text that was copied from a web page may have: type it anew"
 	}
 	return "", ""
+}
+
+// Invisible names the first character of s that can't be seen and is no blank of
+// ASCII's, or returns "".
+func Invisible(s string) string {
+	for _, r := range s {
+		if r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) {
+			return characterName(r)
+		}
+	}
+	return ""
 }
 
 func nodeID(s string) (want, hint string) {

@@ -2,15 +2,17 @@ package config
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	hclparser "github.com/hashicorp/hcl/hcl/parser"
 )
@@ -22,6 +24,9 @@ type Server struct {
 	// Storage is the label of the storage stanza as written, and HAStorage that
 	// of an ha_storage or ha_backend; empty where there is none.
 	Storage, HAStorage string
+	// Migrate says that it is no server's configuration, but the file that
+	// `vault operator migrate` takes.
+	Migrate bool
 	// Of the storage stanza. RetryJoins is the number of its retry_join blocks.
 	Path, NodeID  string
 	WAL, NonVoter bool
@@ -32,10 +37,10 @@ type Server struct {
 	// MlockSet says that disable_mlock is set, to whichever value.
 	MlockSet, DisableMlock bool
 	DisableClustering      bool
-	// Listeners are the types of the listener stanzas.
+	// Listeners are the addresses of the listener stanzas, "" of a Unix socket.
 	Listeners []string
-	// TLSFiles are the certificates and keys that the listeners read.
-	TLSFiles []string
+	// Files are what Vault wants to find on the node when it starts.
+	Files []File
 	// Seals are the types of the seal stanzas that are not disabled.
 	Seals           []string
 	LicensePath     string // of Vault Enterprise
@@ -49,26 +54,76 @@ type Server struct {
 	Problems, Duplicates []error
 	// Warnings are the keys that Vault ignores.
 	Warnings []Warning
+	// Unchecked are the keys and blocks that were not looked at, as the file has
+	// them: a Vault may end at them.
+	Unchecked []string
 }
 
-// serverBooleans are the top-level keys that are looked at, and are booleans.
-var serverBooleans = set("disable_mlock disable_clustering disable_sealwrap ui")
-
-// serverDurations are those that are times.
-var serverDurations = set("default_lease_ttl max_lease_ttl default_max_request_duration remove_irrevocable_lease_after")
-
-// serverWords are those that take one of some words, without regard to case: what
-// Vault 1.21.1 starts with.
-var serverWords = map[string]map[string]bool{
-	"log_level":  set("trace debug notice info warn warning err error"),
-	"log_format": set("standard json"),
+// A File is one that Vault wants to find on the node.
+type File struct {
+	Key  string // such as "listener.tls_cert_file"
+	Path string // a directory, where Vault makes the file
 }
+
+// serverTypes are the keys whose values Vault parses when it starts, each with the
+// check of its type; those of a block are behind its name. They are what Vault
+// 1.21.1 parses so.
+var serverTypes = []struct {
+	check func(string) (want, hint string)
+	keys  map[string]bool
+}{
+	{serverBoolean, set(`
+		disable_mlock disable_clustering disable_sealwrap ui disable_cache disable_printable_check
+		introspection_endpoint raw_storage_endpoint allow_audit_log_prefixing disable_performance_standby
+		disable_indexing disable_sentinel_trace enable_response_header_hostname
+		enable_response_header_raft_node_id imprecise_lease_role_tracking enable_post_unseal_trace
+		listener.tls_disable listener.tls_require_and_verify_client_cert listener.tls_disable_client_certs
+		listener.require_request_header listener.x_forwarded_for_reject_not_present
+		listener.x_forwarded_for_reject_not_authorized listener.cors_enabled listener.redact_addresses
+		listener.redact_cluster_name listener.redact_version listener.disable_request_limiter
+		listener.disable_replication_status_endpoints
+		listener.telemetry.unauthenticated_metrics_access listener.profiling.unauthenticated_pprof_access
+		listener.inflight_requests_logging.unauthenticated_in_flight_requests_access
+		telemetry.disable_hostname telemetry.enable_hostname_label telemetry.add_lease_metrics_namespace_labels
+		telemetry.add_mount_point_rollback_metrics telemetry.filter_default user_lockout.disable_lockout`)},
+	{duration, set(`
+		default_lease_ttl max_lease_ttl default_max_request_duration remove_irrevocable_lease_after
+		log_rotate_duration listener.max_request_duration listener.http_read_timeout
+		listener.http_read_header_timeout listener.http_write_timeout listener.http_idle_timeout
+		telemetry.prometheus_retention_time telemetry.usage_gauge_period telemetry.lease_metrics_epsilon
+		user_lockout.lockout_duration user_lockout.lockout_counter_reset`)},
+	{serverNumber, set(`
+		cache_size plugin_file_uid log_rotate_bytes log_rotate_max_files
+		listener.max_request_size listener.x_forwarded_for_hop_skips listener.max_json_depth
+		listener.max_json_string_value_length listener.max_json_object_entry_count
+		listener.max_json_array_element_count listener.max_json_token
+		telemetry.maximum_gauge_cardinality telemetry.num_lease_metrics_buckets user_lockout.lockout_threshold`)},
+	{octal, set("plugin_file_permissions")},
+	{oneOf("trace debug notice info warn warning err error"), set("log_level")},
+	{oneOf("standard json"), set("log_format")},
+	{oneOf("use_always allow_authorized deny_unauthorized"), set("listener.proxy_protocol_behavior")},
+	{oneOf("tls10 tls11 tls12 tls13"), set("listener.tls_min_version listener.tls_max_version")},
+}
+
+// serverTexts are the keys that Vault takes as they are, and serverBlocks those
+// whose own keys are looked at. What is looked at elsewhere is among them.
+var (
+	serverTexts = set(`
+		storage backend ha_storage ha_backend cluster_addr api_addr cluster_name license_path pid_file log_file
+		administrative_namespace_path log_requests_level detect_deadlocks plugin_tmpdir
+		listener.type listener.address listener.cluster_address listener.tls_cert_file listener.tls_key_file
+		listener.tls_client_ca_file listener.role listener.chroot_namespace
+		telemetry.statsite_address telemetry.statsd_address telemetry.metrics_prefix user_lockout.type`)
+	serverBlocks = set("listener listener.telemetry listener.profiling listener.inflight_requests_logging telemetry user_lockout")
+)
 
 // storageKeys are the keys of storage "raft". A template in node_id is no mistake
 // of form: Vault takes it as it is written.
 var storageKeys = with(raftKeys, map[string]key{
-	"node_id":                 {env: []string{"VAULT_RAFT_NODE_ID"}, decides: true},
-	"retry_join_as_non_voter": {check: boolean},
+	"node_id":                   {env: []string{"VAULT_RAFT_NODE_ID"}, decides: true},
+	"retry_join_as_non_voter":   {check: boolean},
+	"snapshot_interval":         {check: duration},
+	"autopilot_upgrade_version": {check: version},
 })
 
 // serverKeysOfItsOwn are read by a server, and not known to be of a migrate file.
@@ -85,7 +140,7 @@ func LoadServer(path string, env func(string) (string, bool)) (*Server, error) {
 	if env == nil {
 		env = func(string) (string, bool) { return "", false }
 	}
-	s := &serverReader{Server: Server{From: map[string]string{}}, reader: reader{env: env}}
+	s := &serverReader{Server: Server{From: map[string]string{}}, reader: reader{env: env}, leaseTTL: map[string]time.Duration{}}
 	for _, f := range files {
 		src, err := read(f)
 		if err != nil {
@@ -104,6 +159,10 @@ func LoadServer(path string, env func(string) (string, bool)) (*Server, error) {
 	}
 	s.storage()
 	s.environment()
+	s.addresses()
+	s.leases()
+	slices.Sort(s.Unchecked)
+	s.Unchecked = slices.Compact(s.Unchecked)
 	for _, e := range s.errs {
 		s.Problems = append(s.Problems, e)
 	}
@@ -127,12 +186,12 @@ func serverFiles(path string) ([]string, error) {
 	}
 	var files []string
 	for _, f := range list {
-		if ext := filepath.Ext(f.Name()); !f.IsDir() && (ext == ".hcl" || ext == ".json") {
+		if ext := filepath.Ext(f.Name()); !f.IsDir() && (ext == ".hcl" || ext == ".json") && !strings.HasPrefix(f.Name(), ".#") { // an editor's
 			files = append(files, filepath.Join(path, f.Name()))
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("no .hcl and no .json file in the directory: %w", fs.ErrNotExist)
+		return nil, errors.New("the directory has no file that ends in .hcl or .json")
 	}
 	return files, nil
 }
@@ -152,6 +211,15 @@ type serverReader struct {
 	stanza     item // of the storage
 	stanzaFile string
 	clustering string // of the top level
+	listeners  []listener
+	leaseTTL   map[string]time.Duration // of the top level
+}
+
+// A listener is one of TCP.
+type listener struct {
+	value      // its address
+	file       string
+	host, port string
 }
 
 // duplicate is the parser's error for a key that is set twice.
@@ -171,24 +239,82 @@ func (s *serverReader) duplicates(file string, src []byte) {
 	}
 }
 
-// form checks the value of a top-level key, where that is one that is looked at.
-func (s *serverReader) form(name string, v value) {
-	want := ""
-	switch word := strings.ToLower(strings.TrimSpace(v.text)); {
-	case v.text == "": // is not set
-	case serverBooleans[name] && !wholeNumber.MatchString(v.text): // a number but 0 is true
-		want, _ = boolean(v.text)
-	case serverDurations[name]:
-		want, _ = duration(v.text)
-	case serverWords[name] != nil && !serverWords[name][word]:
-		want = strings.Join(slices.Sorted(maps.Keys(serverWords[name])), ", ")
+// form checks the value of a key, and reports whether it knows the key.
+func (s *serverReader) form(name string, v value) bool {
+	for _, t := range serverTypes {
+		if !t.keys[name] {
+			continue
+		}
+		if v.text == "" {
+			return true // is not set
+		}
+		if want, hint := t.check(v.text); want != "" {
+			s.bad(v, "", name, want, hint)
+		}
+		return true
 	}
-	if want != "" {
-		s.bad(v, "", name, want, "")
+	return serverTexts[name]
+}
+
+// forms checks the values of a block, whose name and a dot is before its keys.
+func (s *serverReader) forms(before string, items []item) {
+	for _, it := range items {
+		switch name := before + strings.ToLower(it.keys[0]); {
+		case it.body != nil && serverBlocks[name]:
+			s.forms(name+".", it.body)
+		case before == "" && !serverKeysOfItsOwn[name]: // take says so
+		case it.scalar && s.form(name, value{text: it.text, line: it.line}) || serverTexts[name]:
+		case label(it) != "":
+			s.Unchecked = append(s.Unchecked, fmt.Sprintf("%s %q", name, label(it)))
+		default:
+			s.Unchecked = append(s.Unchecked, name)
+		}
 	}
 }
 
 var wholeNumber = regexp.MustCompile(`^-?[0-9]+$`)
+
+// serverBoolean is what a server's configuration takes for one: of numbers all but
+// 0 are true.
+func serverBoolean(s string) (want, hint string) {
+	if wholeNumber.MatchString(s) {
+		return "", ""
+	}
+	return boolean(s)
+}
+
+func serverNumber(s string) (want, hint string) {
+	if _, err := strconv.ParseInt(s, 0, 64); err != nil {
+		return "a whole number", ""
+	}
+	return "", ""
+}
+
+func octal(s string) (want, hint string) {
+	if _, err := strconv.ParseInt(s, 8, 64); err != nil {
+		return "an octal number such as 0640", ""
+	}
+	return "", ""
+}
+
+// oneOf takes one of the words, without regard to case.
+func oneOf(words string) func(string) (want, hint string) {
+	return func(s string) (want, hint string) {
+		if set(words)[strings.ToLower(strings.TrimSpace(s))] {
+			return "", ""
+		}
+		return strings.Join(strings.Fields(words), ", "), ""
+	}
+}
+
+var versionPattern = regexp.MustCompile(`^v?[0-9]+(\.[0-9]+)*([-+~.].*)?$`)
+
+func version(s string) (want, hint string) {
+	if !versionPattern.MatchString(s) {
+		return "a version such as 1.21.1", ""
+	}
+	return "", ""
+}
 
 // truth is a top-level boolean that form has found good.
 func truth(text string) bool {
@@ -199,11 +325,9 @@ func truth(text string) bool {
 // take reads one file's top level.
 func (s *serverReader) take(items []item) {
 	var storage, backend []item
+	s.forms("", items)
 	for _, it := range items {
 		name := strings.ToLower(it.keys[0])
-		if it.scalar {
-			s.form(name, value{text: it.text, line: it.line})
-		}
 		on := truth(it.text)
 		switch name {
 		case "storage":
@@ -224,10 +348,20 @@ func (s *serverReader) take(items []item) {
 			s.DisableSealwrap = on
 		case "license_path":
 			s.LicensePath = it.text
+		case "pid_file", "log_file":
+			s.addFile(name, filepath.Dir(it.text))
+		case "default_lease_ttl", "max_lease_ttl":
+			s.leaseTTL[name] = seconds(it.text)
+		case "service_registration":
+			s.word(it, "consul kubernetes")
+		case "user_lockout":
+			s.word(it, "all ldap approle userpass")
 		case "listener":
 			s.listener(it)
 		case "seal":
 			s.seal(it)
+		case sourceBlock, destinationBlock:
+			s.Migrate = true
 		default:
 			if !serverKeysOfItsOwn[name] {
 				s.warnings = append(s.warnings, Warning{File: s.file, Line: it.line, Key: it.keys[0], Suggestion: nearest(name, serverKeysOfItsOwn)})
@@ -245,12 +379,12 @@ func (s *serverReader) take(items []item) {
 	}
 }
 
-// label is the type of a block: storage "raft" { … }.
+// label is the type of a block: storage "raft" { … }, or of storage = [{ raft = { … } }].
 func label(it item) string {
 	if len(it.keys) > 1 {
 		return it.keys[1]
 	}
-	return ""
+	return it.only
 }
 
 // scalars are the values of a block that are no blocks.
@@ -264,22 +398,121 @@ func scalars(body []item) map[string]item {
 	return out
 }
 
+// word checks a block's type, which is its label.
+func (s *serverReader) word(it item, words string) {
+	kind := or(scalars(it.body)["type"].text, label(it))
+	if want, _ := oneOf(words)(kind); want != "" {
+		s.bad(value{text: kind, line: it.line}, "", it.keys[0], want, "")
+	}
+}
+
+func (s *serverReader) addFile(key, path string) {
+	if path != "" {
+		s.Files = append(s.Files, File{key, path})
+	}
+}
+
 func (s *serverReader) listener(it item) {
 	v := scalars(it.body)
 	kind := strings.ToLower(or(v["type"].text, label(it)))
-	s.Listeners = append(s.Listeners, kind)
-	if kind != "tcp" && kind != "unix" {
-		s.bad(value{text: kind, line: it.line}, "", "listener", "tcp or unix", "")
-	}
-	if isTrue(value{text: v["tls_disable"].text}) || kind == "unix" {
+	s.word(it, "tcp unix")
+	if kind == "unix" {
+		s.Listeners = append(s.Listeners, "")
 		return
+	}
+	address := or(v["address"].text, "127.0.0.1:8200")
+	s.Listeners = append(s.Listeners, address)
+	s.listeners = append(s.listeners, listener{value: value{text: address, line: it.line}, file: s.file})
+	if truth(v["tls_disable"].text) {
+		return
+	}
+	if truth(v["tls_require_and_verify_client_cert"].text) {
+		s.addFile("listener.tls_client_ca_file", v["tls_client_ca_file"].text)
 	}
 	for _, name := range []string{"tls_cert_file", "tls_key_file"} {
 		if v[name].text == "" {
 			s.fail(it.line, "the listener has neither "+name+" nor tls_disable", "name the file, or switch TLS off where another program ends it")
 			continue
 		}
-		s.TLSFiles = append(s.TLSFiles, v[name].text)
+		s.addFile("listener."+name, v[name].text)
+	}
+}
+
+// addresses looks whether the addresses of the listeners are some, and no two of
+// them the same.
+func (s *serverReader) addresses() {
+	for i := range s.listeners {
+		l := &s.listeners[i]
+		s.file = l.file
+		if strings.Contains(l.text, "{{") {
+			s.Unchecked = append(s.Unchecked, "listener.address, a template")
+			continue
+		}
+		var err error
+		if l.host, l.port, err = net.SplitHostPort(l.text); err != nil {
+			s.bad(l.value, "", "listener.address", "HOST:PORT", "")
+			continue
+		}
+		for _, o := range s.listeners[:i] {
+			if o.port == l.port && overlap(o.host, l.host) {
+				s.bad(l.value, "", "listener.address", "an address that no other listener has, and "+position(o.file, o.line)+" has "+quote(o.text), "")
+			}
+		}
+	}
+	if strings.Contains(s.APIAddr, "{{") {
+		s.Unchecked = append(s.Unchecked, "api_addr, a template")
+	}
+}
+
+// overlap reports whether two hosts can't be listened on with the same port.
+func overlap(a, b string) bool {
+	every := func(host, other string) bool {
+		ip := net.ParseIP(other)
+		return host == "" || host == "::" || host == "0.0.0.0" && (other == "localhost" || ip.To4() != nil)
+	}
+	return a == b || every(a, b) || every(b, a)
+}
+
+// defaultMaxLease is Vault's max_lease_ttl where none is set.
+const defaultMaxLease = 768 * time.Hour
+
+// leases looks at two times of which one is the limit of the other.
+func (s *serverReader) leases() {
+	most := cmp.Or(s.leaseTTL["max_lease_ttl"], defaultMaxLease)
+	if ttl := s.leaseTTL["default_lease_ttl"]; ttl > most {
+		s.errs = append(s.errs, &Error{Problem: fmt.Sprintf("default_lease_ttl is %v, more than max_lease_ttl, %v", ttl, most),
+			Hint: fmt.Sprintf("Vault's own max_lease_ttl is %v: write one as well", defaultMaxLease)})
+	}
+}
+
+// seconds is a duration that was found good, or 0.
+func seconds(text string) time.Duration {
+	if n, err := strconv.ParseFloat(text, 64); err == nil {
+		return time.Duration(n * float64(time.Second))
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, _ := strconv.ParseInt(days, 10, 32)
+		return time.Duration(n) * 24 * time.Hour
+	}
+	d, _ := time.ParseDuration(text)
+	return d
+}
+
+// join looks at a retry_join.
+func (s *serverReader) join(it item) {
+	if it.body == nil {
+		s.Unchecked = append(s.Unchecked, "storage.retry_join, "+it.found)
+		return
+	}
+	v := scalars(it.body)
+	if v["leader_api_addr"].text != "" && v["auto_join"].text != "" {
+		s.fail(it.line, "storage: retry_join has both leader_api_addr and auto_join", "keep one of them")
+	}
+	for _, name := range []string{"leader_ca_cert_file", "leader_client_cert_file", "leader_client_key_file"} {
+		s.addFile("storage.retry_join."+name, v[name].text)
+	}
+	if v["auto_join"].text != "" {
+		s.Unchecked = append(s.Unchecked, "storage.retry_join.auto_join")
 	}
 }
 
@@ -309,6 +542,7 @@ func (s *serverReader) storage() {
 	for _, it := range b.items {
 		if it.keys[0] == "retry_join" {
 			s.RetryJoins++
+			s.join(it)
 		}
 	}
 	if s.NonVoter = isTrue(v["retry_join_as_non_voter"]); s.NonVoter && s.RetryJoins == 0 {
@@ -316,7 +550,7 @@ func (s *serverReader) storage() {
 	}
 	if path := v["path"].text; path != "" {
 		s.Path = filepath.Clean(path)
-	} else {
+	} else if !slices.Contains(s.misspelt, "path") {
 		s.fail(b.line, "storage: no path", "write that of the copy")
 	}
 	s.APIAddr = or(s.APIAddr, or(v["redirect_addr"].text, v["advertise_addr"].text))
@@ -346,6 +580,9 @@ func (s *serverReader) environment() {
 		if key == "disable_mlock" && text != "" {
 			s.MlockSet, s.DisableMlock, s.From[key] = true, truth(text), variable
 		}
+	}
+	if text, _ := s.env("VAULT_EXPERIMENTS"); text != "" {
+		s.Unchecked = append(s.Unchecked, "VAULT_EXPERIMENTS")
 	}
 	if allow, _ := s.env("VAULT_ALLOW_PENDING_REMOVAL_DUPLICATE_HCL_ATTRIBUTES"); truth(allow) {
 		s.Duplicates = nil

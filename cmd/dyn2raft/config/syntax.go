@@ -26,6 +26,7 @@ type item struct {
 	text   string // as Vault reads it: 5 is "5", true is "true", null is ""
 	body   []item // of a block; not nil for a block
 	found  string // what a value that is no scalar is, for messages
+	only   string // of a list of one object with one key, that key
 }
 
 // parseSyntax reads src with the parser that Vault uses. The library's errors
@@ -223,6 +224,13 @@ func list(nodes *ast.ObjectList, line *int) []item {
 			it.body, it.found = list(v.List, line), "a block"
 		case *ast.ListType:
 			it.found = "a list"
+			if len(v.List) == 1 {
+				if o, ok := v.List[0].(*ast.ObjectType); ok {
+					if items := list(o.List, line); len(items) == 1 {
+						it.only = items[0].keys[0]
+					}
+				}
+			}
 		default:
 			it.found = "no value"
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -494,6 +495,10 @@ func (p *planner) nodeID() {
 	if err := sink.CheckNodeID(id); err != nil {
 		p.fail("node-id", fmt.Sprintf("%s: %v", from, err),
 			"use letters, digits, \".\", \"-\" and \"_\", without spaces and line ends, and the same in the server's storage stanza; Vaults before 1.16 take it as it is")
+		return
+	}
+	if what := config.Invisible(id); what != "" {
+		p.warn("node-id", fmt.Sprintf("%q, from %s, has %s, which can't be seen", id, from, what), "Vault takes it for a part of the id: write the id anew, without it")
 		return
 	}
 	p.note("node-id", "%q, from %s: %s. The address is %s: the same in its cluster_addr", id, from, same, p.Config.Destination.Address)

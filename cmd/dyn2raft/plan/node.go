@@ -212,8 +212,11 @@ func (p *planner) vaultUser() (account, error) {
 // canLog returns why the account can't append to an audit device's file, or make
 // it.
 func (a account) canLog(path string) error {
-	if path == "stdout" || path == "discard" {
+	switch path {
+	case "stdout", "discard":
 		return nil
+	case "":
+		return errors.New("the path of an audit device's file is empty")
 	}
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%s is below the directory that Vault is started in: write it whole", path)

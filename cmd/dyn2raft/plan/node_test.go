@@ -127,6 +127,7 @@ func TestAuditPaths(t *testing.T) {
 		"one of two":           {paths: []string{open, missing}, status: []Status{Pass, Warning}, want: "the other devices"},
 		"both":                 {paths: []string{closed, missing}, status: []Status{Failure, Failure}},
 		"a directory":          {paths: []string{dir}, status: []Status{Failure}, want: "no file"},
+		"empty":                {paths: []string{""}, status: []Status{Failure}, want: "is empty"},
 		"relative":             {paths: []string{"audit.log"}, status: []Status{Failure}, want: "write it whole"},
 	} {
 		p := localPlanner(t)

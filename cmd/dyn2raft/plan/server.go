@@ -2,12 +2,16 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/mod/semver"
 
@@ -59,6 +63,9 @@ func (p *planner) server() {
 func (p *planner) serverStorage(c *config.Server) {
 	found := "it has no storage stanza"
 	switch {
+	case c.Storage == "" && c.Migrate:
+		p.fail("server-storage", p.VaultConfig+" is the file for the migration, and not the server's", "name the file, or the directory, that the server is started with: vault server -config=…")
+		return
 	case strings.EqualFold(c.Storage, "raft"):
 		found = fmt.Sprintf("its storage is %q, which a server wants in lower case", c.Storage)
 	case c.Storage != "":
@@ -97,17 +104,50 @@ func (p *planner) serverStarts(c *config.Server) {
 		"write disable_mlock = true (or false: what matters from Vault 1.20 on is that it is set)", p.atLeast("v1.20"))
 	p.serverNeeds("server-api-addr", "api_addr", c.APIAddr != "", "VAULT_API_ADDR", "write api_addr = \"https://HOST:8200\", as clients and the other nodes reach this one", true)
 	p.serverNeeds("server-cluster-addr", "cluster_addr", c.ClusterAddr != "", "VAULT_CLUSTER_ADDR", fmt.Sprintf("write cluster_addr = %q at the top level", p.Config.ClusterAddr), true)
+	if len(c.Unchecked) > 0 {
+		p.report.Checks = append(p.report.Checks, Result{Check: "server-settings", Status: Warning, Unchecked: true,
+			Message: "not looked at: " + strings.Join(c.Unchecked, "; "), Hint: "a Vault may end at them: start one with this configuration on a rehearsal's copy first"})
+	}
 	if len(c.Listeners) == 0 {
 		p.warn("server-listener", "the server has no listener: it starts, and nobody can reach it", "write a listener stanza, such as cluster A's")
 	}
+	for _, address := range c.Listeners {
+		p.serverListens(address)
+	}
 	who, whoErr := p.vaultUser()
-	for _, file := range c.TLSFiles {
-		switch _, err := os.Stat(file); {
-		case os.IsNotExist(err):
-			p.fail("server-listener", fmt.Sprintf("the listener's %s is not there", file), "put the certificate and its key on this node, or Vault ends at its start")
-		case whoErr == nil && !who.may(file, 0o4):
-			p.warn("server-listener", fmt.Sprintf("%s can't read the listener's %s", who.name, file), "Vault ends at its start where it can't: chown or chgrp the file")
+	for _, file := range c.Files {
+		check := "server-settings"
+		if strings.HasPrefix(file.Key, "listener.") {
+			check = "server-listener"
 		}
+		fi, err := os.Stat(file.Path)
+		rights := fs.FileMode(0o4)
+		if err == nil && fi.IsDir() {
+			rights = 0o3 // to make a file
+		}
+		switch {
+		case os.IsNotExist(err):
+			p.fail(check, fmt.Sprintf("%s: %s is not there", file.Key, file.Path), "Vault ends at its start without it on this node")
+		case whoErr == nil && !who.may(file.Path, rights):
+			p.warn(check, fmt.Sprintf("%s: %s can't read or write %s", file.Key, who.name, file.Path), "Vault ends at its start where it can't: chown or chgrp it")
+		}
+	}
+}
+
+// serverListens asks the system for the address of a listener, with any port: its
+// own may be the old Vault's as yet.
+func (p *planner) serverListens(address string) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || strings.Contains(host, "{{") {
+		return // not of TCP, or said already
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err == nil {
+		_ = l.Close()
+		return
+	}
+	if unknown := new(net.DNSError); errors.Is(err, syscall.EADDRNOTAVAIL) || errors.As(err, &unknown) {
+		p.fail("server-listener", fmt.Sprintf("listener.address is %s, and this machine does not have it", address), "Vault ends at its start: name an address of this node, or 0.0.0.0")
 	}
 }
 
@@ -178,6 +218,8 @@ func (p *planner) serverNode(c *config.Server) {
 	switch {
 	case id != want:
 		p.fail("server-node-id", fmt.Sprintf("the server's node_id is %q%s, the copy's %q", id, from(c, "node_id"), want), hint)
+	case config.Invisible(id) != "":
+		p.warn("server-node-id", fmt.Sprintf("%q in both%s has %s, which can't be seen", id, from(c, "node_id"), config.Invisible(id)), "write the id anew in both, without it")
 	case id == "":
 		p.pass("server-node-id", "neither has one: the copy makes the file node-id, and Vault takes the id that is in it")
 	default:
