@@ -246,6 +246,7 @@ type Rechecker interface {
 // the source is locked, for what every Vault has: see [CheckVault].
 type Getter interface {
 	// Value returns what is stored under a Vault key, and false where nothing is.
+	// What is there and is not binary has an empty value.
 	Value(ctx context.Context, key string) ([]byte, bool, error)
 }
 

@@ -23,15 +23,18 @@ func VaultKeys() [2]string { return [...]string{keyringKey, sealConfigKey} }
 func CheckVault(ctx context.Context, src Getter) (seal SealConfig, err error) {
 	var missing []string
 	for _, key := range VaultKeys() {
-		value, _, err := src.Value(ctx, key)
+		value, found, err := src.Value(ctx, key)
 		if err != nil {
 			return seal, err
 		}
-		if lack := Lack(key, value); lack != "" {
+		lack := key
+		if found {
+			lack = Lack(key, value)
+		}
+		if lack != "" {
 			missing = append(missing, lack)
 		} else if key == sealConfigKey {
-			seal, err = ParseSealConfig(value)
-			if err != nil {
+			if seal, err = ParseSealConfig(value); err != nil {
 				return seal, err
 			}
 		}
@@ -46,13 +49,15 @@ func CheckVault(ctx context.Context, src Getter) (seal SealConfig, err error) {
 // an initialized one. Else it returns what there is none of, in words that go
 // behind "it has no": the key, and what a Vault has against the value.
 func Lack(key string, value []byte) string {
-	if len(value) == 0 {
-		return key
+	var err error
+	switch {
+	case len(value) == 0:
+		err = errors.New("its value is empty, or not binary")
+	case key == sealConfigKey:
+		_, err = ParseSealConfig(value)
 	}
-	if key == sealConfigKey {
-		if _, err := ParseSealConfig(value); err != nil {
-			return fmt.Sprintf("%s that a Vault takes (%v)", key, err)
-		}
+	if err != nil {
+		return fmt.Sprintf("%s that a Vault takes (%v)", key, err)
 	}
 	return ""
 }

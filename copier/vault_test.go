@@ -75,7 +75,7 @@ func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
 		"a Vault's":     {values: map[string]string{"core/keyring": "k", "core/seal-config": sealConfig}},
 		"nothing":       {want: ErrNotAVault, text: "it has no core/keyring and no core/seal-config"},
 		"no keyring":    {values: map[string]string{"core/seal-config": sealConfig}, want: ErrNotAVault, text: "it has no core/keyring"},
-		"empty keyring": {values: map[string]string{"core/keyring": "", "core/seal-config": sealConfig}, want: ErrNotAVault, text: "it has no core/keyring"},
+		"empty keyring": {values: map[string]string{"core/keyring": "", "core/seal-config": sealConfig}, want: ErrNotAVault, text: "it has no core/keyring that a Vault takes (its value is empty, or not binary)"},
 		"no seal":       {values: map[string]string{"core/keyring": "k"}, want: ErrNotAVault, text: "it has no core/seal-config"},
 		"seal refused": {values: map[string]string{"core/keyring": "k", "core/seal-config": "{}"}, want: ErrNotAVault,
 			text: "it has no core/seal-config that a Vault takes (secret_shares is 0, expected 1 to 255)"},

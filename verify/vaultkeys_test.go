@@ -15,7 +15,7 @@ func TestNotVault(t *testing.T) {
 	}{
 		"a Vault's":     {entries{"core/keyring": "k", "core/seal-config": sealConfig}, nil},
 		"neither":       {nil, []string{"core/keyring", "core/seal-config"}},
-		"empty keyring": {entries{"core/keyring": "", "core/seal-config": sealConfig}, []string{"core/keyring"}},
+		"empty keyring": {entries{"core/keyring": "", "core/seal-config": sealConfig}, []string{"core/keyring that a Vault takes (its value is empty, or not binary)"}},
 		"seal refused":  {entries{"core/keyring": "k", "core/seal-config": "null"}, []string{"core/seal-config that a Vault takes (secret_shares is 0, expected 1 to 255)"}},
 		"no seal":       {entries{"core/keyring": "k"}, []string{"core/seal-config"}},
 	} {

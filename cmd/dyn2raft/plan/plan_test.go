@@ -226,7 +226,10 @@ func TestWhatIsWrong(t *testing.T) {
 		"migration": {wrong: func(e *env, _ *Options) {
 			e.item("core", "migration", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberB{Value: []byte(`{"start":"2026-11-01T02:03:04Z"}`)}})
 		}, check: "migration-lock", status: Failure, want: "vault operator migrate"},
-		"no keyring":     {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: Failure, want: "core/keyring"},
+		"no keyring": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: Failure, want: "core/keyring"},
+		"keyring of text": {wrong: func(e *env, _ *Options) {
+			e.item("core", "keyring", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberS{Value: "x"}})
+		}, check: "initialized", status: Failure, want: "not binary"},
 		"no seal config": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "seal-config")) }, check: "initialized", status: Failure, want: "core/seal-config"},
 		"auto-unseal": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"awskms","secret_shares":1,"secret_threshold":1}`)))
