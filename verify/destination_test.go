@@ -42,7 +42,8 @@ func TestNoDestination(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			make(t, filepath.Join(dir, "vault.db"))
-			src := &fakeSource{entries: e, prepare: errors.New("the source was asked first")}
+			src := sourceOf(e)
+			src.Unfit = errors.New("the source was asked first")
 			var before string
 			if name != "a pipe" {
 				before = snapshot(t, dir)
@@ -62,7 +63,7 @@ func TestNoDestination(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	check(t, os.WriteFile(file, nil, 0o600))
 	for _, dir := range []string{file, filepath.Join(t.TempDir(), "gone")} {
-		if _, err := Compare(t.Context(), &fakeSource{}, dir, Options{}); !errors.Is(err, copier.ErrDestination) {
+		if _, err := Compare(t.Context(), sourceOf(nil), dir, Options{}); !errors.Is(err, copier.ErrDestination) {
 			t.Errorf("%s: %v", dir, err)
 		}
 	}
@@ -95,7 +96,7 @@ func TestBucketInData(t *testing.T) {
 		_, err := tx.Bucket([]byte("data")).CreateBucket([]byte("core/bucket"))
 		return err
 	})
-	if _, err := compare(t, &fakeSource{entries: e}, dir, Options{}); !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "core/bucket") {
+	if _, err := compare(t, sourceOf(e), dir, Options{}); !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "core/bucket") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -117,12 +118,12 @@ func TestTruncated(t *testing.T) {
 	content, err := os.ReadFile(file)
 	check(t, err)
 	need := highWater(t, content)
-	if rep, err := compare(t, &fakeSource{entries: e}, dir, Options{}); err != nil || !rep.Equal() {
+	if rep, err := compare(t, sourceOf(e), dir, Options{}); err != nil || !rep.Equal() {
 		t.Fatalf("undamaged: %v", err)
 	}
 	if need < len(content) { // what comes after the last page in use may go
 		check(t, os.Truncate(file, int64(need)))
-		if rep, err := compare(t, &fakeSource{entries: e}, dir, Options{}); err != nil || !rep.Equal() {
+		if rep, err := compare(t, sourceOf(e), dir, Options{}); err != nil || !rep.Equal() {
 			t.Errorf("cut to the last page in use: %v", err)
 		}
 	}
@@ -130,7 +131,7 @@ func TestTruncated(t *testing.T) {
 	sizes := []int{need - 1, need - page, need / 2, 5 * page, 4*page + 1, 2 * page, 2*page - 1, page, 100, 1}
 	for _, size := range sizes {
 		check(t, os.Truncate(file, int64(size)))
-		_, err := compare(t, &fakeSource{entries: e}, dir, Options{})
+		_, err := compare(t, sourceOf(e), dir, Options{})
 		if !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "vault.db") {
 			t.Errorf("%d bytes: %v", size, err)
 		}
@@ -229,7 +230,7 @@ func TestDamagedPages(t *testing.T) {
 				t.Fatal("nothing was damaged")
 			}
 			check(t, os.WriteFile(file, bad, 0o600))
-			rep, err := compare(t, &fakeSource{entries: e}, dir, Options{})
+			rep, err := compare(t, sourceOf(e), dir, Options{})
 			if rep.Equal() || err != nil && !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("equal %v, error %v", rep.Equal(), err)
 			}
@@ -326,14 +327,14 @@ func TestInUse(t *testing.T) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "holding\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	_, err = compare(t, &fakeSource{entries: e}, dir, Options{}) // it does not wait, or it would for ever
+	_, err = compare(t, sourceOf(e), dir, Options{}) // it does not wait, or it would for ever
 	if !errors.Is(err, ErrInUse) || !errors.Is(err, copier.ErrLocked) || errors.Is(err, copier.ErrDestination) ||
 		copier.Hint(err) == "" || !strings.Contains(err.Error(), "vault.db is in use") {
 		t.Error(err)
 	}
 	check(t, stdin.Close())
 	check(t, cmd.Wait())
-	if rep, err := compare(t, &fakeSource{entries: e}, dir, Options{}); err != nil || !rep.Equal() {
+	if rep, err := compare(t, sourceOf(e), dir, Options{}); err != nil || !rep.Equal() {
 		t.Errorf("after the other has gone: %v", err)
 	}
 
@@ -431,10 +432,10 @@ func TestBothFail(t *testing.T) {
 		check(t, err)
 		b[4*os.Getpagesize()+20] ^= 1
 		check(t, os.WriteFile(file, b, 0o600))
-		src := &fakeSource{entries: e, readPage: func(context.Context) error {
+		src := sourceThat(e, func(context.Context) error {
 			time.Sleep(200 * time.Millisecond) // the file is read by then
 			return errors.New("the table is gone")
-		}}
+		})
 		rep, err := compare(t, src, dir, Options{})
 		if !errors.Is(err, vaultdb.ErrDamaged) || rep.Equal() || rep.Kept != "" {
 			t.Errorf("%v, kept %q", err, rep.Kept)

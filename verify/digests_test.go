@@ -258,7 +258,7 @@ func TestStarted(t *testing.T) {
 		dir := directory(t, dst)
 		setRaft(t, dir, index, "n1", "127.0.0.1:8201")
 		writeRaftDB(t, dir, uint64(index)-1) // a Vault that starts takes a new term
-		rep, err := compare(t, &fakeSource{entries: src}, dir, Options{})
+		rep, err := compare(t, sourceOf(src), dir, Options{})
 		check(t, err)
 		started := index > 2
 		if rep.Equal() || rep.Started != started || rep.Raft.Index != uint64(index) || rep.Raft.Servers[0].ID != "n1" {
@@ -278,7 +278,7 @@ func TestStarted(t *testing.T) {
 	}
 	dir := directory(t, dst)
 	setRaft(t, dir, 3, "n1", "127.0.0.1:8201")
-	if rep, err := compare(t, &fakeSource{entries: src}, dir, Options{Raft: Expected{Index: 3}}); err != nil || rep.Started {
+	if rep, err := compare(t, sourceOf(src), dir, Options{Raft: Expected{Index: 3}}); err != nil || rep.Started {
 		t.Errorf("a copy that ends at index 3: %+v, %v", rep, err)
 	}
 	// What was there before and is gone is no work of a start.

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"testing"
 
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/copiertest"
 )
 
 func TestMain(m *testing.M) {
@@ -58,77 +58,50 @@ func some(n int) entries {
 	return out
 }
 
-// A fakeSource serves entries in pages of a few, in the random order of a map.
-type fakeSource struct {
-	entries  entries
-	extra    []copier.Entry // served on a page of their own
-	prepare  error
-	readPage func(ctx context.Context) error
-
-	pages [][]copier.Entry
+// sourceOf serves entries in pages of a few, in the random order of a map, and more.
+func sourceOf(e entries, more ...copier.Entry) *copiertest.Source {
+	for k, v := range e {
+		more = append(more, copier.Entry{Key: []byte(k), Value: []byte(v)})
+	}
+	s := copiertest.NewSource(more...)
+	s.PageEntries = 7
+	return s
 }
 
-func (s *fakeSource) Prepare(context.Context) (copier.SourceInfo, error) {
-	return copier.SourceInfo{Name: "fake", ID: "fake:1"}, s.prepare
+// sourceThat is sourceOf, and asks before it reads a page.
+func sourceThat(e entries, before func(context.Context) error) *copiertest.Source {
+	s := sourceOf(e)
+	s.Before = before
+	return s
 }
 
-// A fakeSource has pageEntries entries on a page and reads every
-// fakeSegments-th page in the same segment.
-const (
-	pageEntries  = 7
-	fakeSegments = 4
-)
-
-func (s *fakeSource) Segments(context.Context, int) ([]copier.Segment, error) {
-	s.pages = [][]copier.Entry{s.extra}
-	for k, v := range s.entries {
-		last := len(s.pages) - 1
-		if last == 0 || len(s.pages[last]) == pageEntries {
-			s.pages = append(s.pages, nil)
-			last++
-		}
-		s.pages[last] = append(s.pages[last], copier.Entry{Key: []byte(k), Value: []byte(v)})
-	}
-	var out []copier.Segment
-	for i := range min(fakeSegments, len(s.pages)) {
-		out = append(out, copier.Segment{Index: i, Total: fakeSegments, Resume: strconv.AppendInt(nil, int64(i), 10)})
-	}
-	return out, nil
-}
-
-func (s *fakeSource) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
-	if s.readPage != nil {
-		if err := s.readPage(ctx); err != nil {
-			return copier.Page{}, err
-		}
-	}
-	page, err := strconv.Atoi(string(seg.Resume))
-	if err != nil {
-		return copier.Page{}, err
-	}
-	for _, e := range s.pages[page] {
-		b.Append(e.Key, e.Value)
-	}
-	if page += fakeSegments; page >= len(s.pages) {
-		return copier.Page{}, nil
-	}
-	next := seg
-	next.Resume = strconv.AppendInt(nil, int64(page), 10)
-	return copier.Page{Next: []copier.Segment{next}}, nil
-}
-
-// A bigSource makes up its entries: entry i of count is the one that bigEntry
-// returns, and changed alters its value. All are read in the same order, and on
-// the same pages, each time.
+// A bigSource makes up its entries: entry i is the one that bigEntry returns, and
+// changed alters its value. All are read in the same order, and on the same
+// pages, each time.
 type bigSource struct {
-	info     copier.SourceInfo
-	count    int
-	perPage  int
+	*copiertest.Source
 	changed  func(i int) bool
-	readPage func(ctx context.Context) error
-
 	segments int
-	reads    atomic.Int64 // pages
+}
+
+func newBigSource(count, perPage int, changed func(i int) bool) *bigSource {
+	s := &bigSource{changed: changed}
+	s.Source = &copiertest.Source{Len: count, PageEntries: perPage, At: func(i int) copier.Entry {
+		key, value := bigEntry(i)
+		if s.changed != nil && s.changed(i) {
+			value = "changed " + value
+		}
+		return copier.Entry{Key: []byte(key), Value: []byte(value)}
+	}}
+	return s
+}
+
+func (s *bigSource) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
+	if n == 0 {
+		return nil, errors.New("verify leaves it to the source")
+	}
+	s.segments = n
+	return s.Source.Segments(ctx, n)
 }
 
 func bigEntry(i int) (key, value string) {
@@ -149,59 +122,6 @@ func bigOrder(count int) []int {
 	}
 	slices.SortFunc(out, func(a, b int) int { return cmp.Compare(bigHash(a), bigHash(b)) })
 	return out
-}
-
-func (s *bigSource) Prepare(context.Context) (copier.SourceInfo, error) { return s.info, nil }
-
-func (s *bigSource) Segments(_ context.Context, n int) ([]copier.Segment, error) {
-	if n == 0 {
-		return nil, errors.New("verify leaves it to the source")
-	}
-	s.segments = n
-	out := make([]copier.Segment, n)
-	for i := range out {
-		out[i] = copier.Segment{Index: i, Total: n}
-	}
-	return out, nil
-}
-
-// ReadPage reads the entries of a segment: those whose number, divided by that
-// of the segments, leaves the segment's index.
-func (s *bigSource) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
-	if s.readPage != nil {
-		if err := s.readPage(ctx); err != nil {
-			return copier.Page{}, err
-		}
-	}
-	s.reads.Add(1)
-	i := seg.Index
-	if len(seg.Resume) > 0 {
-		var err error
-		if i, err = strconv.Atoi(string(seg.Resume)); err != nil {
-			return copier.Page{}, err
-		}
-	}
-	until := s.count
-	if len(seg.Until) > 0 {
-		var err error
-		if until, err = strconv.Atoi(string(seg.Until)); err != nil {
-			return copier.Page{}, err
-		}
-	}
-	for n := 0; n < s.perPage && i < until; n++ {
-		key, value := bigEntry(i)
-		if s.changed != nil && s.changed(i) {
-			value = "changed " + value
-		}
-		b.Append([]byte(key), []byte(value))
-		i += seg.Total
-	}
-	if i >= until {
-		return copier.Page{}, nil
-	}
-	next := seg
-	next.Resume = strconv.AppendInt(nil, int64(i), 10)
-	return copier.Page{Next: []copier.Segment{next}}, nil
 }
 
 // bigDirectory is a data directory with all entries of a bigSource.

@@ -25,7 +25,7 @@ func TestMany(t *testing.T) {
 	}{{"one", manyEntries}, {"a thousand", manyEntries / 1000}, {"all", 1}} {
 		t.Run(c.name, func(t *testing.T) {
 			changed := func(i int) bool { return i%c.every == 0 }
-			src := &bigSource{count: manyEntries, perPage: 1000, changed: changed}
+			src := newBigSource(manyEntries, 1000, changed)
 			work := t.TempDir()
 			peak := watch(work)
 			var n int

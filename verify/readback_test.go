@@ -93,7 +93,7 @@ func TestReadBack(t *testing.T) {
 			check(t, os.Mkdir(dir, 0o700))
 			sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201"})
 			check(t, err)
-			res, err := copier.Copy(t.Context(), &fakeSource{entries: good}, damagedSink{sink, func(dir string) { c.f(t, dir) }}, copier.Options{
+			res, err := copier.Copy(t.Context(), sourceOf(good), damagedSink{sink, func(dir string) { c.f(t, dir) }}, copier.Options{
 				Memory:   copier.MinMemory,
 				ReadBack: readBackOf("raft.db"),
 			})
@@ -158,7 +158,7 @@ func TestReadBackOfTheWAL(t *testing.T) {
 	check(t, os.Mkdir(dir, 0o700))
 	sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201", WAL: true})
 	check(t, err)
-	_, err = copier.Copy(t.Context(), &fakeSource{entries: some(10)}, sink, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("wal")})
+	_, err = copier.Copy(t.Context(), sourceOf(some(10)), sink, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("wal")})
 	check(t, err)
 	wal := filepath.Join(dir, "raft", "wal")
 	refused := func(what string) {
@@ -230,7 +230,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 	killed := func(t *testing.T) string {
 		dir := filepath.Join(t.TempDir(), "data")
 		check(t, os.Mkdir(dir, 0o700))
-		res, err := copier.Copy(t.Context(), &fakeSource{entries: e}, keptSink{newSink(dir)}, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("raft.db")})
+		res, err := copier.Copy(t.Context(), sourceOf(e), keptSink{newSink(dir)}, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("raft.db")})
 		if err != nil || !res.Complete {
 			t.Fatal(res, err)
 		}
@@ -238,7 +238,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 	}
 	resume := func(t *testing.T, dir string, read error) (copier.Result, []string, error) {
 		var warnings []string
-		src := &fakeSource{entries: e, readPage: func(context.Context) error { return read }}
+		src := sourceThat(e, func(context.Context) error { return read })
 		res, err := copier.Copy(t.Context(), src, newSink(dir), copier.Options{Memory: copier.MinMemory, Resume: true, ReadBack: readBackOf("raft.db"), Events: func(ev copier.Event) {
 			if w, ok := ev.(copier.Warning); ok {
 				warnings = append(warnings, w.Message)

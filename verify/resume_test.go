@@ -21,7 +21,9 @@ import (
 const resumeEntries = 4000
 
 func resumeSource() *bigSource {
-	return &bigSource{info: copier.SourceInfo{Name: "big", ID: "big:1", Incarnation: "first"}, count: resumeEntries, perPage: 20}
+	s := newBigSource(resumeEntries, 20, nil)
+	s.Info = copier.SourceInfo{Name: "big", ID: "big:1", Incarnation: "first"}
+	return s
 }
 
 // resumePages is how many pages a resumeSource has in 85 segments.
@@ -36,8 +38,8 @@ func interrupted(t *testing.T, dir string) (work string, pages int64) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	src := resumeSource()
-	src.readPage = func(ctx context.Context) error {
-		if src.reads.Load() == resumePages/2 {
+	src.Before = func(ctx context.Context) error {
+		if src.Pages() == resumePages/2 {
 			cancel(why)
 		}
 		return context.Cause(ctx)
@@ -49,14 +51,14 @@ func interrupted(t *testing.T, dir string) (work string, pages int64) {
 	if src.segments != 85 {
 		t.Fatalf("%d segments", src.segments)
 	}
-	return work, src.reads.Load()
+	return work, src.Pages()
 }
 
 func TestResume(t *testing.T) {
 	dir := bigDirectory(t, resumeEntries)
 	work, before := interrupted(t, dir)
 	src := resumeSource()
-	src.info.Bytes = 1 << 40 // the segments are those of the beginning none the less
+	src.Info.Bytes = 1 << 40 // the segments are those of the beginning none the less
 	rep, err := compare(t, src, dir, Options{WorkDir: work, Resume: true})
 	if err != nil || !rep.Equal() {
 		t.Fatalf("%v: %+v", err, rep)
@@ -65,7 +67,7 @@ func TestResume(t *testing.T) {
 		t.Errorf("resumed %d times, begun at %s and gone on with at %s, %d segments", rep.Resumed, rep.Began, rep.Start, src.segments)
 	}
 	// What the first process has read is not read again.
-	if got := src.reads.Load(); got+before != resumePages || rep.Scan.Pages != resumePages || rep.Scan.Entries != resumeEntries {
+	if got := src.Pages(); got+before != resumePages || rep.Scan.Pages != resumePages || rep.Scan.Entries != resumeEntries {
 		t.Errorf("%d pages, then %d of %d; in all %d pages and %d entries", before, got, resumePages, rep.Scan.Pages, rep.Scan.Entries)
 	}
 	leftBehind(t, work, rep)
@@ -80,7 +82,7 @@ func TestResumeAfterFailure(t *testing.T) {
 	for n := 0; ; n++ {
 		src := resumeSource()
 		var tries atomic.Int64
-		src.readPage = func(context.Context) error {
+		src.Before = func(context.Context) error {
 			if tries.Add(1) > resumePages/3 {
 				return broken
 			}
@@ -88,7 +90,7 @@ func TestResumeAfterFailure(t *testing.T) {
 		}
 		src.changed = func(i int) bool { return i == 1234 }
 		rep, err := compare(t, src, dir, Options{WorkDir: work, Resume: true})
-		reads += src.reads.Load()
+		reads += src.Pages()
 		if err == nil {
 			key, _ := bigEntry(1234)
 			if rep.Resumed != n || n < 2 || rep.Different != 1 || rep.Diffs[0].Key != key || rep.Missing+rep.Extra != 0 || !rep.Complete || reads != resumePages {
@@ -123,8 +125,8 @@ func TestResumeDamaged(t *testing.T) {
 			warned.Store(true)
 		}
 	}})
-	if err != nil || !rep.Equal() || !warned.Load() || src.reads.Load()+before <= resumePages {
-		t.Errorf("%v, equal %v, warned %v, %d pages", err, rep.Equal(), warned.Load(), src.reads.Load())
+	if err != nil || !rep.Equal() || !warned.Load() || src.Pages()+before <= resumePages {
+		t.Errorf("%v, equal %v, warned %v, %d pages", err, rep.Equal(), warned.Load(), src.Pages())
 	}
 }
 
@@ -141,9 +143,9 @@ func TestResumeIsRefused(t *testing.T) {
 		change func(s *bigSource, o *Options)
 		want   string
 	}{
-		"name":        {func(s *bigSource, _ *Options) { s.info.Name = "other" }, `the source is "other" now, and was "big"`},
-		"id":          {func(s *bigSource, _ *Options) { s.info.ID = "big:2" }, `the source's id is "big:2" now, and was "big:1"`},
-		"incarnation": {func(s *bigSource, _ *Options) { s.info.Incarnation = "" }, `the source's incarnation is "" now, and was "first"`},
+		"name":        {func(s *bigSource, _ *Options) { s.Info.Name = "other" }, `the source is "other" now, and was "big"`},
+		"id":          {func(s *bigSource, _ *Options) { s.Info.ID = "big:2" }, `the source's id is "big:2" now, and was "big:1"`},
+		"incarnation": {func(s *bigSource, _ *Options) { s.Info.Incarnation = "" }, `the source's incarnation is "" now, and was "first"`},
 		"segments":    {func(_ *bigSource, o *Options) { o.Segments = 62 }, `the number of segments is "62" now, and was "85"`},
 		"size": {func(*bigSource, *Options) { resize(t, file, info.Size()+4096); touch(t, file, info.ModTime()) },
 			fmt.Sprintf(`the destination's size is "%d" now, and was "%d"`, info.Size()+4096, info.Size())},
@@ -154,8 +156,8 @@ func TestResumeIsRefused(t *testing.T) {
 			src, opts := resumeSource(), Options{WorkDir: work, Resume: true, Memory: copier.MinMemory}
 			c.change(src, &opts)
 			rep, err := Compare(context.Background(), src, dir, opts)
-			if !errors.Is(err, copier.ErrOtherScan) || !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), c.want) || src.reads.Load() > 0 || rep.Equal() {
-				t.Errorf("got %v after %d pages", err, src.reads.Load())
+			if !errors.Is(err, copier.ErrOtherScan) || !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), c.want) || src.Pages() > 0 || rep.Equal() {
+				t.Errorf("got %v after %d pages", err, src.Pages())
 			}
 			if snapshot(t, work) != kept {
 				t.Error("what was kept is touched")
@@ -166,8 +168,8 @@ func TestResumeIsRefused(t *testing.T) {
 	}
 	// None of it has done any harm.
 	src := resumeSource()
-	if rep, err := compare(t, src, dir, Options{WorkDir: work, Resume: true, Segments: 85}); err != nil || !rep.Equal() || src.reads.Load()+before != resumePages {
-		t.Errorf("%v, equal %v, %d pages", err, rep.Equal(), src.reads.Load())
+	if rep, err := compare(t, src, dir, Options{WorkDir: work, Resume: true, Segments: 85}); err != nil || !rep.Equal() || src.Pages()+before != resumePages {
+		t.Errorf("%v, equal %v, %d pages", err, rep.Equal(), src.Pages())
 	}
 }
 
@@ -217,8 +219,8 @@ func TestAfresh(t *testing.T) {
 	}
 	src := resumeSource()
 	rep, err := Compare(context.Background(), src, dir, Options{WorkDir: work, Restart: true, Memory: copier.MinMemory})
-	if err != nil || !rep.Equal() || rep.Resumed != 0 || src.reads.Load() != resumePages || rep.Kept != "" {
-		t.Errorf("%v, %d pages: %+v", err, src.reads.Load(), rep)
+	if err != nil || !rep.Equal() || rep.Resumed != 0 || src.Pages() != resumePages || rep.Kept != "" {
+		t.Errorf("%v, %d pages: %+v", err, src.Pages(), rep)
 	}
 	list, err := os.ReadDir(WorkPath(work, dir))
 	if err != nil || len(list) != 1 || list[0].Name() != "notes.txt" {
@@ -252,7 +254,7 @@ func TestDefaultPlace(t *testing.T) {
 	}
 	var during []string
 	var once atomic.Bool
-	src := &fakeSource{entries: some(50), readPage: func(context.Context) error {
+	src := sourceThat(some(50), func(context.Context) error {
 		if once.CompareAndSwap(false, true) {
 			list, err := os.ReadDir(parent)
 			for _, f := range list {
@@ -261,7 +263,7 @@ func TestDefaultPlace(t *testing.T) {
 			return err
 		}
 		return nil
-	}}
+	})
 	rep, err := Compare(context.Background(), src, dir+"/", Options{Memory: copier.MinMemory})
 	if err != nil || !rep.Equal() {
 		t.Fatalf("%v: %+v", err, rep)
@@ -280,12 +282,12 @@ func TestOneAtATime(t *testing.T) {
 	work := t.TempDir()
 	var second error
 	var once atomic.Bool
-	src := &fakeSource{entries: some(50), readPage: func(ctx context.Context) error {
+	src := sourceThat(some(50), func(ctx context.Context) error {
 		if once.CompareAndSwap(false, true) {
-			_, second = Compare(ctx, &fakeSource{entries: some(50)}, dir, Options{WorkDir: work, Memory: copier.MinMemory})
+			_, second = Compare(ctx, sourceOf(some(50)), dir, Options{WorkDir: work, Memory: copier.MinMemory})
 		}
 		return nil
-	}}
+	})
 	rep, err := compare(t, src, dir, Options{WorkDir: work})
 	if err != nil || !rep.Equal() {
 		t.Errorf("the first: %v, equal %v", err, rep.Equal())
@@ -309,7 +311,7 @@ func TestTakenName(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := snapshot(t, work)
-		if _, err := Compare(context.Background(), &fakeSource{entries: some(5)}, dir, Options{WorkDir: work}); !errors.Is(err, copier.ErrConfig) {
+		if _, err := Compare(context.Background(), sourceOf(some(5)), dir, Options{WorkDir: work}); !errors.Is(err, copier.ErrConfig) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if snapshot(t, work) != before {
@@ -322,7 +324,7 @@ func TestTakenName(t *testing.T) {
 		if err := errors.Join(os.Mkdir(path, 0o700), os.Chown(path, 1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Compare(context.Background(), &fakeSource{entries: some(5)}, dir, Options{WorkDir: work}); !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), "another user") {
+		if _, err := Compare(context.Background(), sourceOf(some(5)), dir, Options{WorkDir: work}); !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), "another user") {
 			t.Errorf("another user's: %v", err)
 		}
 	}
@@ -335,8 +337,8 @@ func TestUnfinishedIsRefused(t *testing.T) {
 	work, _ := interrupted(t, dir)
 	kept := snapshot(t, work)
 	src := resumeSource()
-	if _, err := Compare(t.Context(), src, dir, Options{WorkDir: work, Memory: copier.MinMemory}); !errors.Is(err, ErrUnfinished) || !errors.Is(err, copier.ErrDestination) || src.reads.Load() > 0 {
-		t.Errorf("error is %v, after %d pages", err, src.reads.Load())
+	if _, err := Compare(t.Context(), src, dir, Options{WorkDir: work, Memory: copier.MinMemory}); !errors.Is(err, ErrUnfinished) || !errors.Is(err, copier.ErrDestination) || src.Pages() > 0 {
+		t.Errorf("error is %v, after %d pages", err, src.Pages())
 	}
 	if snapshot(t, work) != kept {
 		t.Error("what was kept is touched")
@@ -353,7 +355,7 @@ func TestWorthKeeping(t *testing.T) {
 	for _, why := range []error{copier.ErrDuplicateKey, copier.ErrMoved, vaultdb.ErrDamaged} {
 		work, _ := interrupted(t, dir)
 		src := resumeSource()
-		src.readPage = func(context.Context) error { return why }
+		src.Before = func(context.Context) error { return why }
 		rep, err := compare(t, src, dir, Options{WorkDir: work, Resume: true})
 		if !errors.Is(err, why) || rep.Kept != "" {
 			t.Errorf("%v: %v, kept %q", why, err, rep.Kept)

@@ -41,7 +41,7 @@ func TestSample(t *testing.T) {
 		t.Fatal(err)
 	}
 	source := func() *bigSource {
-		return &bigSource{count: count, perPage: 50, changed: func(i int) bool { return i%5 == 0 }}
+		return newBigSource(count, 50, func(i int) bool { return i%5 == 0 })
 	}
 	for seed := range uint64(4) {
 		rep, err := compare(t, source(), dir, Options{Sample: 0.05, SampleSeed: seed, MaxDiffs: -1})
@@ -99,7 +99,7 @@ func TestSampleWithoutDifference(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := snapshot(t, filepath.Dir(left))
-	rep, err := compare(t, &bigSource{count: count, perPage: 50}, dir, Options{Sample: 0.2})
+	rep, err := compare(t, newBigSource(count, 50, nil), dir, Options{Sample: 0.2})
 	if err != nil || rep.Equal() || !rep.NoDifference() || rep.SourceEntries != count/5 || rep.Kept != "" {
 		t.Errorf("%v: %+v", err, rep)
 	}
@@ -122,7 +122,7 @@ func TestSampleOptions(t *testing.T) {
 		{Sample: -0.1}, {Sample: 1}, {Sample: 1.5}, {Sample: math.NaN()}, {Sample: math.Inf(1)},
 		{Sample: 0.5, Resume: true}, {SampleSeed: 1},
 	} {
-		if _, err := compare(t, &fakeSource{entries: some(5)}, dir, o); !errors.Is(err, copier.ErrConfig) {
+		if _, err := compare(t, sourceOf(some(5)), dir, o); !errors.Is(err, copier.ErrConfig) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
@@ -171,11 +171,11 @@ func TestUndetected(t *testing.T) {
 
 // A hotSource has nine of ten entries in its first segment, as where all leases
 // of a login mount lie in one Path.
-type hotSource struct{ bigSource }
+type hotSource struct{ *bigSource }
 
 func (s *hotSource) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
-	for i := range s.count {
-		if in := max(0, i-s.count*9/10) % seg.Total; in == seg.Index {
+	for i := range s.Len {
+		if in := max(0, i-s.Len*9/10) % seg.Total; in == seg.Index {
 			key, value := bigEntry(i)
 			b.Append([]byte(key), []byte(value))
 		}
@@ -190,7 +190,7 @@ func TestSampleOfUnequalSegments(t *testing.T) {
 	dir := bigDirectory(t, count)
 	hot := 0
 	for seed := uint64(1); seed < 30; seed++ {
-		rep, err := compare(t, &hotSource{bigSource{count: count}}, dir, Options{Sample: 0.1, SampleSeed: seed, Segments: 50})
+		rep, err := compare(t, &hotSource{newBigSource(count, 0, nil)}, dir, Options{Sample: 0.1, SampleSeed: seed, Segments: 50})
 		check(t, err)
 		p, share := rep.Sample, float64(rep.SourceEntries)/count
 		if p.SegmentsRead != 5 || p.EntriesShare != share || p.Undetected != undetected(share) {
@@ -214,14 +214,14 @@ func TestSampleOfUnequalSegments(t *testing.T) {
 }
 
 // A movingSource holds its requests back, and is another one when it is asked.
-type movingSource struct{ bigSource }
+type movingSource struct{ *bigSource }
 
 func (*movingSource) Waited() time.Duration         { return time.Hour }
 func (*movingSource) Recheck(context.Context) error { return copier.ErrMoved }
 
 // TestSampleKeepsPowers: a sample of a source has its optional powers.
 func TestSampleKeepsPowers(t *testing.T) {
-	rep, err := compare(t, &movingSource{bigSource{count: 100, perPage: 7}}, bigDirectory(t, 100), Options{Sample: 0.5, SampleSeed: 1})
+	rep, err := compare(t, &movingSource{newBigSource(100, 7, nil)}, bigDirectory(t, 100), Options{Sample: 0.5, SampleSeed: 1})
 	if !errors.Is(err, copier.ErrMoved) || rep.Scan.Limit != copier.LimitCap {
 		t.Errorf("%v, bounded by the %q", err, rep.Scan.Limit)
 	}

@@ -24,7 +24,7 @@ func TestNotVault(t *testing.T) {
 			all[k] = v
 		}
 		dir := directory(t, all)
-		rep, err := compare(t, &fakeSource{entries: all}, dir, Options{})
+		rep, err := compare(t, sourceOf(all), dir, Options{})
 		if err != nil || !rep.Equal() || !slices.Equal(rep.NotVault, c.want) {
 			t.Errorf("%s: equal %v, lacks %v, %v", name, rep.Equal(), rep.NotVault, err)
 		}

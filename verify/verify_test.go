@@ -26,14 +26,14 @@ import (
 func TestEqual(t *testing.T) {
 	for _, n := range []int{0, 1, 300} {
 		e := some(n)
-		rep, err := compare(t, &fakeSource{entries: e}, directory(t, e), Options{})
+		rep, err := compare(t, sourceOf(e), directory(t, e), Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !rep.Equal() || !rep.Complete || rep.SourceEntries != int64(n) || rep.DestinationEntries != int64(n) || len(rep.Diffs) > 0 {
 			t.Errorf("%d entries: %+v", n, rep)
 		}
-		if rep.Source.ID != "fake:1" || rep.Start.IsZero() || rep.Duration <= 0 || rep.Scan.Entries != int64(n) {
+		if rep.Source.ID != "memory:1" || rep.Start.IsZero() || rep.Duration <= 0 || rep.Scan.Entries != int64(n) {
 			t.Errorf("%+v", rep)
 		}
 		for _, p := range rep.Prefixes {
@@ -90,10 +90,10 @@ func TestEveryKindOfDamage(t *testing.T) {
 			dir := directory(t, dst)
 			// The same damage, seen from the other side.
 			for _, swap := range []bool{false, true} {
-				src := &fakeSource{entries: good}
+				src := sourceOf(good)
 				want, keys := c.want, c.keys
 				if swap {
-					src.entries, dir = dst, directory(t, good)
+					src, dir = sourceOf(dst), directory(t, good)
 					want.missing, want.extra = want.extra, want.missing
 				}
 				rep, err := compare(t, src, dir, Options{})
@@ -120,7 +120,7 @@ func TestEveryKindOfDamage(t *testing.T) {
 				if same {
 					t.Error("no prefix differs")
 				}
-				if rep.SourceEntries != int64(len(src.entries)) {
+				if rep.SourceEntries != int64(src.Len) {
 					t.Errorf("%d entries in the source", rep.SourceEntries)
 				}
 			}
@@ -129,7 +129,7 @@ func TestEveryKindOfDamage(t *testing.T) {
 }
 
 func TestDiffsDescribeValues(t *testing.T) {
-	rep, err := compare(t, &fakeSource{entries: entries{"a": "1", "b": "secret of b"}}, directory(t, entries{"b": "", "c": "3"}), Options{})
+	rep, err := compare(t, sourceOf(entries{"a": "1", "b": "secret of b"}), directory(t, entries{"b": "", "c": "3"}), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestDiffsDescribeValues(t *testing.T) {
 func TestMaxDiffs(t *testing.T) {
 	e := some(300)
 	for limit, want := range map[int]int{0: 100, 1: 1, 299: 299, 300: 300, 301: 300, -1: 300} {
-		rep, err := compare(t, &fakeSource{entries: e}, directory(t, nil), Options{MaxDiffs: limit})
+		rep, err := compare(t, sourceOf(e), directory(t, nil), Options{MaxDiffs: limit})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func TestOnDiff(t *testing.T) {
 	e := some(300)
 	for limit, want := range map[int]int{0: 300, -1: 300, 7: 7} {
 		var got []string
-		rep, err := compare(t, &fakeSource{entries: e}, directory(t, nil), Options{MaxDiffs: limit, OnDiff: func(d Diff) error {
+		rep, err := compare(t, sourceOf(e), directory(t, nil), Options{MaxDiffs: limit, OnDiff: func(d Diff) error {
 			got = append(got, d.Key)
 			return nil
 		}})
@@ -182,7 +182,7 @@ func TestOnDiff(t *testing.T) {
 		}
 	}
 	full := errors.New("no space")
-	rep, err := compare(t, &fakeSource{entries: e}, directory(t, nil), Options{OnDiff: func(Diff) error { return full }})
+	rep, err := compare(t, sourceOf(e), directory(t, nil), Options{OnDiff: func(Diff) error { return full }})
 	if !errors.Is(err, full) || rep.Complete {
 		t.Errorf("%v, complete %v", err, rep.Complete)
 	}
@@ -195,7 +195,7 @@ func TestKeysThatNobodyWrites(t *testing.T) {
 	src := entries{"a\tb": "1", "a\xffb": "1", "a/c": "1"}
 	dst := entries{"core/keyring\x00\x00\x00\x01\x02secret": "1", "core/x\nsecret": "2", "a\xffb": "2", "sys/" + strings.Repeat("z", 3100) + "secret": "", "ü": ""}
 	dir := directory(t, dst)
-	rep, err := compare(t, &fakeSource{entries: src}, dir, Options{})
+	rep, err := compare(t, sourceOf(src), dir, Options{})
 	check(t, err)
 	sum := func(key string) (int, string) {
 		s := sha256.Sum256([]byte(key))
@@ -238,7 +238,9 @@ func TestItemCount(t *testing.T) {
 	dir := bigDirectory(t, 1000)
 	for items, want := range map[int64]string{1000: "", 960: "", 0: "could not be compared", 500: "find out why they differ"} {
 		got := ""
-		rep, err := compare(t, &bigSource{count: 1000, perPage: 50, info: copier.SourceInfo{Items: items}}, dir, Options{Events: func(e copier.Event) {
+		src := newBigSource(1000, 50, nil)
+		src.Info.Items = items
+		rep, err := compare(t, src, dir, Options{Events: func(e copier.Event) {
 			if w, ok := e.(copier.Warning); ok {
 				got += w.Message
 			}
@@ -253,7 +255,7 @@ func TestItemCount(t *testing.T) {
 // this package.
 func TestHash(t *testing.T) {
 	e := entries{"a": "", "b": "12", "core/a": "x", "core/b/c": "", "/odd": "1"}
-	rep, err := compare(t, &fakeSource{entries: e}, directory(t, e), Options{})
+	rep, err := compare(t, sourceOf(e), directory(t, e), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +291,7 @@ func TestHash(t *testing.T) {
 		}
 	}
 	// The same by hand, for one entry: {"k": "v"}.
-	rep, err = compare(t, &fakeSource{entries: entries{"k": "v"}}, directory(t, nil), Options{})
+	rep, err = compare(t, sourceOf(entries{"k": "v"}), directory(t, nil), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +305,7 @@ func TestHash(t *testing.T) {
 func TestPrefixes(t *testing.T) {
 	src := entries{"a": "", "sys/b": "2", "sys/c": "3", "core/x": ""}
 	dst := entries{"sys/b": "2", "sys/d": "33", "new/y": "", "aa": "1"}
-	rep, err := compare(t, &fakeSource{entries: src}, directory(t, dst), Options{})
+	rep, err := compare(t, sourceOf(src), directory(t, dst), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +351,7 @@ func TestAgainstSimpleComparison(t *testing.T) {
 				extra++
 			}
 		}
-		rep, err := compare(t, &fakeSource{entries: src}, directory(t, dst), Options{MaxDiffs: -1})
+		rep, err := compare(t, sourceOf(src), directory(t, dst), Options{MaxDiffs: -1})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -375,7 +377,7 @@ func TestSpilling(t *testing.T) {
 		}
 	}
 	slices.Sort(want)
-	rep, err := compare(t, &fakeSource{entries: src}, directory(t, dst), Options{Memory: copier.MinMemory, MaxDiffs: -1})
+	rep, err := compare(t, sourceOf(src), directory(t, dst), Options{Memory: copier.MinMemory, MaxDiffs: -1})
 	if err != nil || rep.Scan.Runs == 0 {
 		t.Fatalf("%v, %d runs", err, rep.Scan.Runs)
 	}
@@ -401,7 +403,7 @@ func TestZeroReportIsNotEqual(t *testing.T) {
 
 func TestSourceDuplicate(t *testing.T) {
 	e := some(50)
-	src := &fakeSource{entries: e, extra: []copier.Entry{{Key: []byte("core/003/key"), Value: []byte(e["core/003/key"])}}}
+	src := sourceOf(e, copier.Entry{Key: []byte("core/003/key"), Value: []byte(e["core/003/key"])})
 	if _, err := compare(t, src, directory(t, e), Options{}); !errors.Is(err, copier.ErrDuplicateKey) {
 		t.Errorf("got %v", err)
 	}
@@ -410,16 +412,18 @@ func TestSourceDuplicate(t *testing.T) {
 func TestSourceFails(t *testing.T) {
 	e := some(50)
 	broken := &copier.Error{Kind: copier.ErrSource, Op: "read page", Err: errors.New("broken")}
-	if _, err := compare(t, &fakeSource{entries: e, prepare: broken}, directory(t, e), Options{}); !errors.Is(err, broken) {
+	unfit := sourceOf(e)
+	unfit.Unfit = broken
+	if _, err := compare(t, unfit, directory(t, e), Options{}); !errors.Is(err, broken) {
 		t.Errorf("prepare: %v", err)
 	}
 	var pages atomic.Int64
-	src := &fakeSource{entries: e, readPage: func(context.Context) error {
+	src := sourceThat(e, func(context.Context) error {
 		if pages.Add(1) == 5 {
 			return broken
 		}
 		return nil
-	}}
+	})
 	if _, err := compare(t, src, directory(t, e), Options{}); !errors.Is(err, broken) || !errors.Is(err, copier.ErrSource) {
 		t.Errorf("page: %v", err)
 	}
@@ -427,11 +431,11 @@ func TestSourceFails(t *testing.T) {
 
 func TestOptionsAreRefused(t *testing.T) {
 	e := some(5)
-	if _, err := compare(t, &fakeSource{entries: e}, directory(t, e), Options{Memory: 1}); !errors.Is(err, copier.ErrConfig) {
+	if _, err := compare(t, sourceOf(e), directory(t, e), Options{Memory: 1}); !errors.Is(err, copier.ErrConfig) {
 		t.Errorf("memory: %v", err)
 	}
 	gone := filepath.Join(t.TempDir(), "gone")
-	if _, err := Compare(context.Background(), &fakeSource{entries: e}, directory(t, e), Options{WorkDir: gone}); !errors.Is(err, copier.ErrConfig) || !errors.Is(err, os.ErrNotExist) {
+	if _, err := Compare(context.Background(), sourceOf(e), directory(t, e), Options{WorkDir: gone}); !errors.Is(err, copier.ErrConfig) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("work directory: %v", err)
 	}
 }
@@ -440,16 +444,18 @@ func TestCancelled(t *testing.T) {
 	e := some(3000)
 	dir := directory(t, e)
 	why := errors.New("interrupted by a signal")
-	pages := int64(3000/pageEntries + 1)
+	whole, err := compare(t, sourceOf(e), dir, Options{})
+	check(t, err)
+	pages := whole.Scan.Pages
 	for _, moment := range []int64{1, 2, pages / 2, pages} {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		var n atomic.Int64
-		src := &fakeSource{entries: e, readPage: func(ctx context.Context) error {
+		src := sourceThat(e, func(ctx context.Context) error {
 			if n.Add(1) == moment {
 				cancel(why)
 			}
 			return ctx.Err()
-		}}
+		})
 		work := t.TempDir()
 		rep, err := Compare(ctx, src, dir, Options{WorkDir: work})
 		if !errors.Is(err, why) || rep.Equal() {

@@ -31,7 +31,7 @@ type Source struct {
 	// Split has what is left behind a page split in two, where it is long enough.
 	Split bool
 	// Before, where set, is asked before a page is read.
-	Before func(ctx context.Context, seg copier.Segment) error
+	Before func(ctx context.Context) error
 
 	pages  atomic.Int64
 	mu     sync.Mutex
@@ -95,7 +95,7 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		return copier.Page{}, context.Cause(ctx)
 	}
 	if s.Before != nil {
-		if err := s.Before(ctx, seg); err != nil {
+		if err := s.Before(ctx); err != nil {
 			return copier.Page{}, err
 		}
 	}
