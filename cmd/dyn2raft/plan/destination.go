@@ -78,6 +78,12 @@ func (p *planner) contents(path string) {
 func (p *planner) unfinished(path string) {
 	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
 	m := p.locks.Migration
+	to := p.Config.Destination
+	dst, derr := sink.New(sink.Options{Path: path, NodeID: to.NodeID, AnyNodeID: true, Address: to.Address, WAL: to.WAL})
+	differs := ""
+	if setup != nil && derr == nil {
+		differs = setup.Differs(copier.Setup{Source: setup.Source, StartKey: setup.StartKey, Destination: dst.Identity()})
+	}
 	switch {
 	case err != nil:
 		p.fail("destination", err.Error(), copier.Hint(err))
@@ -90,6 +96,9 @@ func (p *planner) unfinished(path string) {
 		p.report.Next += " --restart"
 		p.warn("destination", path+" holds an unfinished copy that can't be resumed: its lock in the table is gone, and a Vault may have written to that since",
 			"throw it away, and begin another: "+p.report.Next)
+	case differs != "":
+		p.fail("destination", path+" holds an unfinished copy with another configuration: "+differs,
+			"go on with the configuration that it was begun with, or throw it away: "+p.Command+" --restart")
 	default:
 		p.report.Next += " --resume"
 		p.warn("destination", path+" holds an unfinished copy", "go on with it: "+p.report.Next+"; or throw it away: the same with --restart in place of --resume")

@@ -339,6 +339,9 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	opts.Config.Source.Table += "-2"
 	want("another table's", "COPY", Failure)
 	opts.Config.Source.Table = table
+	opts.Config.Destination.NodeID += "-2"
+	want("another node's", "COPY", Failure)
+	opts.Config.Destination.NodeID = "vault-1"
 	path, key := dynamodb.KeyItem("core/migration")
 	e.ok(e.srv.DeleteItem(dynamotest.VaultTable, path, key))
 	want("its lock is gone", "COPY --restart", Warning)
