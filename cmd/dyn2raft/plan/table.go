@@ -252,16 +252,16 @@ func (p *planner) migration() {
 	}
 	if done := p.finished(); done != nil && m.Run != "" && done.RunID == m.Run {
 		p.warn("migration-lock", said+": left on purpose by the finished copy, in "+p.Config.Destination.Path+" since "+done.End.UTC().Format(time.RFC3339),
-			"leave it: it keeps old Vaults from starting. `dyn2raft copy -config … -reset` is only for the way back to the old cluster")
+			"leave it: it keeps old Vaults from starting. Only for the way back to the old cluster: "+p.Command+" -reset")
 		return
 	}
 	if m.Run != "" {
 		p.fail("migration-lock", said+": neither a copy nor a Vault starts",
-			"if that run is at work, let it end; if it has finished, here or on another node, and left the lock on purpose (-keep-source-locked), leave it; if it is dead, go on with it where it was begun (--resume), or remove the lock: dyn2raft copy -config … -reset")
+			"if that run is at work, let it end; if it has finished, here or on another node, and left the lock on purpose (-keep-source-locked), leave it; if it is dead, go on with it where it was begun (--resume), or remove the lock: "+p.Command+" -reset")
 		return
 	}
 	p.fail("migration-lock", said+": neither a copy nor a Vault starts",
-		"if that migration is running, let it end; if it is dead, remove the lock: dyn2raft copy -config … -reset")
+		"if that migration is running, let it end; if it is dead, remove the lock: "+p.Command+" -reset")
 }
 
 func (p *planner) initialized(ctx context.Context) {
