@@ -110,7 +110,7 @@ var serverTypes = []struct {
 var (
 	serverTexts = set(`
 		storage backend ha_storage ha_backend cluster_addr api_addr cluster_name license_path pid_file log_file
-		administrative_namespace_path log_requests_level detect_deadlocks plugin_tmpdir
+		administrative_namespace_path log_requests_level detect_deadlocks plugin_directory plugin_tmpdir
 		listener.type listener.address listener.cluster_address listener.tls_cert_file listener.tls_key_file
 		listener.tls_client_ca_file listener.role listener.chroot_namespace
 		telemetry.statsite_address telemetry.statsd_address telemetry.metrics_prefix user_lockout.type`)
@@ -326,6 +326,7 @@ func truth(text string) bool {
 func (s *serverReader) take(items []item) {
 	var storage, backend []item
 	s.forms("", items)
+	first := map[string]int{} // the lines of blocks that a file may have once
 	for _, it := range items {
 		name := strings.ToLower(it.keys[0])
 		on := truth(it.text)
@@ -352,8 +353,13 @@ func (s *serverReader) take(items []item) {
 			s.addFile(name, filepath.Dir(it.text))
 		case "default_lease_ttl", "max_lease_ttl":
 			s.leaseTTL[name] = seconds(it.text)
-		case "service_registration":
-			s.word(it, "consul kubernetes")
+		case "service_registration", "telemetry":
+			if line := first[name]; line != 0 {
+				s.fail(it.line, fmt.Sprintf("a second %s block; the first is on line %d", name, line), "keep exactly one of them")
+			}
+			if first[name] = it.line; name != "telemetry" {
+				s.word(it, "consul kubernetes")
+			}
 		case "user_lockout":
 			s.word(it, "all ldap approle userpass")
 		case "listener":
@@ -420,6 +426,11 @@ func (s *serverReader) listener(it item) {
 		s.Listeners = append(s.Listeners, "")
 		return
 	}
+	if cluster := v["cluster_address"]; cluster.text != "" && !strings.Contains(cluster.text, "{{") {
+		if _, _, err := net.SplitHostPort(cluster.text); err != nil {
+			s.bad(value{text: cluster.text, line: cluster.line}, "", "listener.cluster_address", "HOST:PORT", "")
+		}
+	}
 	address := or(v["address"].text, "127.0.0.1:8200")
 	s.Listeners = append(s.Listeners, address)
 	s.listeners = append(s.listeners, listener{value: value{text: address, line: it.line}, file: s.file})
@@ -473,15 +484,15 @@ func overlap(a, b string) bool {
 	return a == b || every(a, b) || every(b, a)
 }
 
-// defaultMaxLease is Vault's max_lease_ttl where none is set.
-const defaultMaxLease = 768 * time.Hour
+// defaultLease is Vault's own default_lease_ttl, and its own max_lease_ttl.
+const defaultLease = 768 * time.Hour
 
 // leases looks at two times of which one is the limit of the other.
 func (s *serverReader) leases() {
-	most := cmp.Or(s.leaseTTL["max_lease_ttl"], defaultMaxLease)
-	if ttl := s.leaseTTL["default_lease_ttl"]; ttl > most {
+	most := cmp.Or(s.leaseTTL["max_lease_ttl"], defaultLease)
+	if ttl := cmp.Or(s.leaseTTL["default_lease_ttl"], defaultLease); ttl > most {
 		s.errs = append(s.errs, &Error{Problem: fmt.Sprintf("default_lease_ttl is %v, more than max_lease_ttl, %v", ttl, most),
-			Hint: fmt.Sprintf("Vault's own max_lease_ttl is %v: write one as well", defaultMaxLease)})
+			Hint: fmt.Sprintf("each is %v where it is not written: write both", defaultLease)})
 	}
 }
 
