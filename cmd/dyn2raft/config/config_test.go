@@ -515,7 +515,7 @@ func TestDeciding(t *testing.T) {
 	for name, want := range map[string]string{
 		"tbl": "table", "tabel": "table", "table_name": "table", "dynamodb_table": "table", "Backend-Table": "table", "aws_region": "region", "region_name": "region",
 		"endpoint_url": "endpoint", "access_key_id": "access_key", "aws_secret_key": "secret_key", "data_path": "path", "pth": "path", "id": "node_id", "raft_node_id": "node_id", "wal": "raft_wal",
-		"max_paralel": "", "retry_joi": "", "x": "", "tables_of_mine": "", "frobnicate": "", strings.Repeat("table", 1000): "",
+		"max_parallels": "", "retry_joi": "", "x": "", "tables_of_mine": "", "frobnicate": "", strings.Repeat("table", 1000): "",
 	} {
 		if got := deciding(name, with(dynamodbKeys, raftKeys)); got != want {
 			t.Errorf("deciding(%.20q) = %q, want %q", name, got, want)
