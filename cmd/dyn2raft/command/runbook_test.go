@@ -25,7 +25,7 @@ func operations(t *testing.T) []string {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && slices.Contains([]string{"testdata", "bench", "dynamotest", "durabletest", ".git"}, d.Name()) {
+		if d.IsDir() && slices.Contains([]string{"testdata", "bench", "dynamotest", "durabletest", "copiertest", ".git"}, d.Name()) {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
