@@ -121,7 +121,11 @@ func (s *Source) goOn(out *copier.Error) {
 	if !ok || out.Hint != "" && gaveUp.Nothing == 0 {
 		return
 	}
-	words := []string{cmp.Or(out.Hint, "fix the cause")}
+	cause := "fix the cause"
+	if statusOf(out.Err) >= 500 {
+		cause = "the service fails: wait until it has recovered (see AWS's Health Dashboard, or, where it is not AWS's, its log)"
+	}
+	words := []string{cmp.Or(out.Hint, cause)}
 	if then := s.opts.Hint(gaveUp); then != "" {
 		words = append(words, then)
 	}

@@ -3,10 +3,13 @@ package dynamodb
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -47,6 +50,18 @@ func TestHintFollowsCause(t *testing.T) {
 		err := s.fail(t.Context(), "Scan", &smithy.GenericAPIError{Code: c.code, Message: message})
 		if hint := copier.Hint(err); !strings.Contains(hint, c.want) || strings.Contains(hint, c.not) {
 			t.Errorf("%s: %s", message, hint)
+		}
+	}
+}
+
+// A service that fails is not a cause that a person can fix.
+func TestHintOfServiceFailure(t *testing.T) {
+	s := &Source{opts: Options{Table: "vault", Region: "eu-central-1", Hint: func(error) string { return "resume" }}}
+	for _, code := range []string{"InternalServerError", unknownCode} {
+		cause := &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: &http.Response{StatusCode: 500}}, Err: &smithy.GenericAPIError{Code: code}}
+		err := s.fail(t.Context(), "Scan", &GaveUpError{Nothing: time.Minute, Err: cause})
+		if hint := copier.Hint(err); !strings.HasPrefix(hint, "the service fails: wait") || !strings.HasSuffix(hint, ", then resume") {
+			t.Errorf("%s: %s", code, hint)
 		}
 	}
 }

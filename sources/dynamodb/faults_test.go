@@ -325,7 +325,7 @@ func TestGivenUpHints(t *testing.T) {
 	s, _ := e.source(retries(1))
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 	_, err := s.Prepare(t.Context())
-	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "fix the cause, then ONCE MORE")
+	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "its log), then ONCE MORE")
 	var b copier.Batch
 	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
 	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "TRY LONGER")

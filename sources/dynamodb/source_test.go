@@ -300,10 +300,10 @@ func TestOutage(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.sourceAt(srv.URL, retries(1))
 	_, err := s.Prepare(t.Context())
-	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "fix the cause")
+	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "the service fails: wait")
 	var b copier.Batch
 	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
-	wantError(t, err, copier.ErrSource, "HTTP status 503", "fix the cause, then GO ON")
+	wantError(t, err, copier.ErrSource, "HTTP status 503", "its log), then GO ON")
 }
 
 // TestNotDynamoDB: an endpoint that answers, but not as DynamoDB.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
+	"regexp"
 	"strings"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -66,11 +68,36 @@ func hintOf(err error, env func(string) (string, bool)) string {
 	}
 	if bundle, _ := env("AWS_CA_BUNDLE"); bundle != "" {
 		if _, rerr := os.ReadFile(bundle); rerr != nil {
-			return fmt.Sprintf("AWS_CA_BUNDLE names %s, which can't be read: %v", bundle, rerr)
+			return fmt.Sprintf("AWS_CA_BUNDLE names %s, which can't be read: name a file with certificates in PEM, or unset it", bundle)
 		}
 	}
-	return ""
+	for _, w := range sdkWords {
+		if strings.Contains(err.Error(), w.text) {
+			return w.hint + sudoHint(env)
+		}
+	}
+	if name := awsVariable.FindString(err.Error()); name != "" {
+		return "correct " + name + ", or unset it"
+	}
+	return "correct the AWS configuration: it is in " + sharedFiles(env) + ", and in variables AWS_…" + sudoHint(env)
 }
+
+var awsVariable = regexp.MustCompile(`\bAWS_[A-Z0-9_]+`)
+
+// sdkWords are what the SDK says in errors that have no type, and what to do then.
+var sdkWords = []struct{ text, hint string }{
+	{"custom CA bundle", "AWS_CA_BUNDLE, or ca_bundle of the profile, must name a file with certificates in PEM (-----BEGIN CERTIFICATE-----)"},
+	{"role ARN is not set", "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN is not: set both, or none"},
+	{"requires role_arn", "give the profile a role_arn too"},
+	{"partial credentials found", "give the profile both aws_access_key_id and aws_secret_access_key, or none of them"},
+	{"credential_source values must be", "correct credential_source of the profile"},
+	{"EcsContainer was specified", "credential_source = EcsContainer is for a container of ECS or EKS, which sets one of these variables: give the profile another credential_source elsewhere"},
+	{"only one credential type", "leave one of these in the profile"},
+	{"SSO session section", "add that section, [sso-session NAME], to the AWS configuration, or correct sso_session of the profile"},
+	{"are allowed", containerURI}, {"failed to resolve host", containerURI}, {"local HTTP cred provider URL", containerURI},
+}
+
+const containerURI = "correct AWS_CONTAINER_CREDENTIALS_FULL_URI, or unset it: with http:// it is to name this machine, or the address of ECS or EKS (169.254.170.2, 169.254.170.23)"
 
 // sharedFiles are the files in which profiles are looked for.
 func sharedFiles(env func(string) (string, bool)) string {
@@ -138,8 +165,13 @@ func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, boo
 	return noCredentials(env) + sudoHint(env)
 }
 
-// unreached is the address that there was no connection to, or "".
+// unreached is the address that there was no answer from, or "".
 func unreached(err error) string {
+	if sent, ok := errors.AsType[*url.Error](err); ok {
+		if u, err := url.Parse(sent.URL); err == nil {
+			return u.Host
+		}
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return dns.Name
 	}

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
+	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
@@ -47,7 +51,7 @@ func TestHintOf(t *testing.T) {
 		"profile":              {awsconfig.SharedConfigProfileNotExistError{Profile: "no"}, vars{"AWS_PROFILE": "no", "AWS_CONFIG_FILE": "a", "AWS_SHARED_CREDENTIALS_FILE": "b"}, `AWS_PROFILE names the profile "no", which is not in a or b`, "sudo"},
 		"profile with a blank": {awsconfig.SharedConfigProfileNotExistError{Profile: "no\n"}, vars{"AWS_DEFAULT_PROFILE": "no\n"}, `AWS_DEFAULT_PROFILE is "no\n": it has a blank`, ""},
 		"broken file":          {awsconfig.SharedConfigLoadError{Filename: "f"}, nil, "make f readable", ""},
-		"CA bundle":            {errors.New("broken"), vars{"AWS_CA_BUNDLE": "/no/bundle"}, "AWS_CA_BUNDLE names /no/bundle, which can't be read", ""},
+		"CA bundle":            {errors.New("broken"), vars{"AWS_CA_BUNDLE": "/no/bundle"}, "AWS_CA_BUNDLE names /no/bundle, which can't be read: name a file", "open"},
 		"role's profile":       {awsconfig.SharedConfigAssumeRoleError{Profile: "p", RoleARN: "r"}, nil, `the role r is assumed with the source_profile "p", which has no credentials`, "AWS_"},
 		"no source_profile":    {awsconfig.SharedConfigAssumeRoleError{Profile: "no", RoleARN: "r", Err: awsconfig.SharedConfigProfileNotExistError{Profile: "no"}}, vars{"AWS_CONFIG_FILE": "a", "AWS_SHARED_CREDENTIALS_FILE": "b"}, `the role r is assumed with the source_profile "no", which is not in a or b`, "PROFILE"},
 		"endpoint":             {&dynamodb.EndpointError{From: variable("AWS_ENDPOINT_URL")}, nil, "write AWS_ENDPOINT_URL as a URL", ""},
@@ -59,11 +63,75 @@ func TestHintOf(t *testing.T) {
 		"few tries":            {&dynamodb.GaveUpError{Prepare: true, Err: errors.New("broken")}, nil, "run the same command again", "--resume"},
 		"max retries":          {&dynamodb.GaveUpError{Tries: 2, Err: errors.New("broken")}, nil, "without dynamodb_max_retries", ""},
 		"backup":               {fmt.Errorf("%w: broken", dynamodb.ErrBackup), nil, "leave -backup out", ""},
-		"something else":       {errors.New("broken"), nil, "", "a"},
+		"something else":       {errors.New("broken"), vars{"AWS_CONFIG_FILE": "c"}, "correct the AWS configuration: it is in c or ", ""},
+		"STS resets":           {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsWebIdentity, From: variable("AWS_WEB_IDENTITY_TOKEN_FILE"), Err: &url.Error{Op: "Post", URL: "https://sts.example:443/", Err: errors.New("EOF")}}, vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "hints_test.go"}, "can't be reached: check the network and the proxy, on the way to sts.example:443", "token"},
 	} {
 		got := hintOf(c.err, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })
 		if !strings.Contains(got, c.want) || c.not != "" && strings.Contains(got, c.not) {
 			t.Errorf("%s: %q, expected %q and not %q", name, got, c.want, c.not)
 		}
+	}
+}
+
+// TestConfigurationHints has the SDK itself say what is wrong: each of its errors is
+// one that something is known about.
+func TestConfigurationHints(t *testing.T) {
+	const profiles = `
+[profile half]
+aws_access_key_id = a
+[profile source]
+role_arn = arn:aws:iam::123456789012:role/r
+credential_source = Nope
+[profile ecs]
+role_arn = arn:aws:iam::123456789012:role/r
+credential_source = EcsContainer
+[profile mfa]
+role_arn = arn:aws:iam::123456789012:role/r
+source_profile = whole
+mfa_serial = arn:aws:iam::123456789012:mfa/me
+[profile whole]
+aws_access_key_id = a
+aws_secret_access_key = b
+[profile sso]
+sso_session = none
+[profile web]
+web_identity_token_file = token
+`
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"no CA bundle":   {map[string]string{"AWS_CA_BUNDLE": "/no/bundle"}, "AWS_CA_BUNDLE names /no/bundle, which can't be read: name a file with certificates"},
+		"CA bundle":      {map[string]string{"AWS_CA_BUNDLE": "hints_test.go"}, "must name a file with certificates in PEM"},
+		"no role":        {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "token"}, "AWS_ROLE_ARN is not: set both"},
+		"profile's role": {map[string]string{"AWS_PROFILE": "web"}, "give the profile a role_arn too"},
+		"half":           {map[string]string{"AWS_PROFILE": "half"}, "both aws_access_key_id and aws_secret_access_key"},
+		"source":         {map[string]string{"AWS_PROFILE": "source"}, "correct credential_source of the profile"},
+		"ECS":            {map[string]string{"AWS_PROFILE": "ecs"}, "credential_source = EcsContainer is for a container"},
+		"code":           {map[string]string{"AWS_PROFILE": "mfa"}, "nobody is asked for the code of mfa_serial"},
+		"SSO":            {map[string]string{"AWS_PROFILE": "sso"}, "add that section, [sso-session NAME]"},
+		"container":      {map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://10.1.1.1/"}, "correct AWS_CONTAINER_CREDENTIALS_FULL_URI"},
+		"FIPS":           {map[string]string{"AWS_USE_FIPS_ENDPOINT": "maybe"}, "correct AWS_USE_FIPS_ENDPOINT, or unset it"},
+		"retry mode":     {map[string]string{"AWS_RETRY_MODE": "often"}, "correct AWS_RETRY_MODE, or unset it"},
+		"attempts":       {map[string]string{"AWS_MAX_ATTEMPTS": "x"}, "correct AWS_MAX_ATTEMPTS, or unset it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "config")
+			if err := os.WriteFile(file, []byte(profiles), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "SUDO_USER"} {
+				t.Setenv(v, "")
+			}
+			t.Setenv("AWS_CONFIG_FILE", file)
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file+".none")
+			for k, v := range c.env {
+				t.Setenv(k, v)
+			}
+			_, err := dynamodb.New(t.Context(), dynamodb.Options{Hint: func(err error) string { return hintOf(err, os.LookupEnv) }})
+			if err == nil || !strings.Contains(copier.Hint(err), c.want) {
+				t.Errorf("%v, %q", err, copier.Hint(err))
+			}
+		})
 	}
 }
