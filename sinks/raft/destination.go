@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -387,6 +388,9 @@ func (s *Sink) fail(op string, err error) error {
 		return err
 	}
 	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
+	if strings.HasPrefix(err.Error(), op+": ") {
+		e.Op = "" // it says so itself
+	}
 	path := shellescape.Quote(s.opts.Path)
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -399,7 +403,7 @@ func (s *Sink) fail(op string, err error) error {
 	case errors.Is(err, unix.ENOTDIR) && s.lock == nil:
 		e.Hint = "the path of the raft destination must be a directory"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		e.Hint = fmt.Sprintf("it is for the user that Vault runs as to write there, and this process runs as %s", userName(os.Geteuid()))
+		e.Hint = fmt.Sprintf("run it as the user that Vault runs as, whose directory it is: this process runs as %s", userName(os.Geteuid()))
 	case errors.Is(err, unix.EEXIST):
 		e.Hint = "something, perhaps a Vault, was started on " + path + " during the copy; stop it, empty the directory, and run the copy again"
 	}

@@ -56,6 +56,7 @@ func configureCompletion(c *cli.Command) {
 		}
 		return cli.ShowSubcommandHelp(cmd)
 	}
+	c.OnUsageError = onUsageError
 	fish := c.Command("fish")
 	script := fish.Action
 	fish.Action = func(ctx context.Context, cmd *cli.Command) error {

@@ -28,7 +28,11 @@ var verbs = map[string]string{
 // noCommand is the error of a command line that begins with what is no command of
 // root, and nil of any other.
 func noCommand(root *cli.Command, args []string) error {
-	if len(args) > 1 && (args[0] == "help" || args[0] == "h") && verbs[strings.ToLower(args[1])] != "" {
+	help := len(args) > 1 && (args[0] == "help" || args[0] == "h")
+	if i := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") }); help && i > 0 && args[i] != "--generate-shell-completion" {
+		return &usageError{"help takes the name of a command, and no " + args[i], "run `dyn2raft help` for the commands, or `dyn2raft COMMAND -help` for the flags of one"}
+	}
+	if help && verbs[strings.ToLower(args[1])] != "" {
 		args = args[1:]
 	}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") || root.Command(args[0]) != nil || slices.Contains([]string{"help", "h", "completion"}, args[0]) ||
@@ -45,6 +49,10 @@ func noCommand(root *cli.Command, args []string) error {
 	}
 	if meant := verbs[strings.ToLower(strings.ReplaceAll(name, "_", "-"))]; meant != "" {
 		command, _, _ := strings.Cut(meant, " ")
+		if other := unknownFlag(root.Command(command), rest); other != "" {
+			e.hint = fmt.Sprintf("did you mean %s? it has no flag %s: run `dyn2raft %s -help` for what it takes", command, other, command)
+			return e
+		}
 		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, strings.Join(program(), " ")+" "+shellLine(append(strings.Fields(meant), rest...)))
 		return e
 	}
@@ -54,6 +62,17 @@ func noCommand(root *cli.Command, args []string) error {
 	}
 	e.hint = didYouMean("", nearest(strings.ToLower(name), names)) + "run `dyn2raft help` for the commands"
 	return e
+}
+
+// unknownFlag is the first of args that cmd has no flag for, as it is written, or "".
+func unknownFlag(cmd *cli.Command, args []string) string {
+	for _, arg := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && name != "" && name != "help" && name != "h" && !hasFlag(cmd, name) {
+			return arg
+		}
+	}
+	return ""
 }
 
 // shellLine is a command line that can be pasted into a shell.
@@ -104,6 +123,9 @@ func noArgument(cmd *cli.Command, arg string) string {
 	}
 	if hasFlag(cmd, strings.ToLower(arg)) {
 		return didYouMean("-", strings.ToLower(arg)) + fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())
+	}
+	if name, value, ok := strings.Cut(arg, "="); ok && hasFlag(cmd, name) {
+		return fmt.Sprintf("a flag begins with -: `%s`", strings.Join(program(), " ")+" "+shellLine([]string{cmd.Name, "-" + name + "=" + value}))
 	}
 	flag := "config"
 	if strings.HasSuffix(arg, ".dyn2raft.json") && hasFlag(cmd, "manifest") {

@@ -106,7 +106,11 @@ func (p *printer) wait(now time.Time) (text, what string, every time.Duration) {
 	switch {
 	case w != nil && !w.Until.IsZero():
 		what = waitText(w.Waiting)
-		return fmt.Sprintf("waiting %s for %s", max(w.Until.Sub(now), 0).Round(time.Second), what), what, countdown
+		text = "waiting for " + what
+		if left := w.Until.Sub(now).Round(time.Second); left > 0 {
+			text = fmt.Sprintf("waiting %s for %s", left, what)
+		}
+		return text, what, countdown
 	case w != nil && now.Sub(w.Since) >= quiet && (!reads || idle >= quiet):
 		what = waitText(w.Waiting)
 		return fmt.Sprintf("waiting for %s, for %s so far", what, now.Sub(w.Since).Round(time.Second)), what, p.every

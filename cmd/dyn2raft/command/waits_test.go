@@ -37,7 +37,8 @@ func TestWaits(t *testing.T) {
 				return copier.Waiting{For: copier.WaitHeldLock, Name: "vault-1", Since: time.Now(), Until: time.Now().Add(12 * time.Second)}
 			}),
 			look(8*time.Second, "lock      waiting 4s for the leader lock, held by vault-1"),
-			at(5*time.Second, func() copier.Event { return copier.WaitOver{For: copier.WaitHeldLock, Name: "vault-1"} }),
+			look(4*time.Second, "lock      waiting for the leader lock"),
+			at(time.Second, func() copier.Event { return copier.WaitOver{For: copier.WaitHeldLock, Name: "vault-1"} }),
 			look(time.Second, "lock      taking the source's locks, 15s"),
 		}, "0s taking the source's locks\n" +
 			"1s waiting 12s for the leader lock, held by vault-1, to be renewed or not\n" +

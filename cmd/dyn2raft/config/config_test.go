@@ -253,7 +253,7 @@ func TestErrors(t *testing.T) {
 		{"home directory in the environment", both + okAddr, vars{"VAULT_RAFT_PATH": "~vault/data"}, []string{`environment variable VAULT_RAFT_PATH is "~vault/data", want`}},
 		{"shell variable", file("", `path = "${DATA}/vault"`, okAddr), nil, []string{`replaces the variable ${DATA}: write the whole path`}},
 
-		{"UTF-16 of Windows", "\xff\xfe" + utf16le(both+okAddr), nil, []string{"m.hcl:1: the configuration is encoded in UTF-16", "iconv -f UTF-16 -t UTF-8 m.hcl"}},
+		{"UTF-16 of Windows", "\xff\xfe" + utf16le(both+okAddr), nil, []string{"m.hcl:1: the configuration is encoded in UTF-16", "iconv -f UTF-16 -t UTF-8 m.hcl > m.hcl.utf8"}},
 		{"UTF-16 without a byte order mark", utf16le(both + okAddr), nil, []string{"m.hcl:1: the configuration is encoded in UTF-16", "iconv -f UTF-16LE"}},
 		{"UTF-16, big end first", "\x00" + utf16le(both+okAddr), nil, []string{"encoded in UTF-16", "iconv -f UTF-16BE"}},
 		{"UTF-32", "\xff\xfe\x00\x00a\x00\x00\x00", nil, []string{"encoded in UTF-32"}},
@@ -307,7 +307,7 @@ func TestErrors(t *testing.T) {
 		{"unterminated text", "storage_source \"dynamodb\" {\n  table = \"a\n}\n", nil, []string{"m.hcl:2: a quoted text does not end on its line"}},
 		{"unterminated block", "storage_source \"dynamodb\" {\n  table = \"a\"\n", nil, []string{"m.hcl:", "close"}},
 		{"no =", "storage_source \"dynamodb\" {\n  table \"a\"\n}\n", nil, []string{`m.hcl:3: a key is followed by neither "=" nor "{"`}},
-		{"byte order mark", "\xef\xbb\xbfcluster_addr = \"https://n1:8201\"\n", nil, []string{"m.hcl:1: the configuration begins with a byte order mark"}},
+		{"byte order mark", "\xef\xbb\xbfcluster_addr = \"https://n1:8201\"\n", nil, []string{"m.hcl:1: the configuration begins with a byte order mark", "tail -c +4 m.hcl > m.hcl.utf8"}},
 		{"nothing HCL", "hello world, this is no configuration", nil, []string{"m.hcl:1: "}},
 		{"binary", "\x7fELF\x02\x01\x00\x00", nil, []string{"m.hcl:1: "}},
 		{"broken escape", file(`table = "\q"`, okPath, okAddr), nil, []string{"m.hcl:"}},

@@ -93,14 +93,15 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 // does Vault read one.
 func encoding(name string, src []byte) error {
 	e := &Error{File: name, Line: 1}
+	asNew := shellescape.Quote(name) + " > " + shellescape.Quote(name+".utf8")
 	again := func(from string) string {
-		return "save it in UTF-8 (PowerShell: Set-Content -Encoding utf8NoBOM); this writes it so: iconv -f " + from + " -t UTF-8 " + shellescape.Quote(name)
+		return "save it in UTF-8 (PowerShell: Set-Content -Encoding utf8NoBOM); this writes a new file so: iconv -f " + from + " -t UTF-8 " + asNew
 	}
 	half := len(src) / 2
 	switch nul := bytes.Count(src, []byte{0}); {
 	case bytes.HasPrefix(src, []byte("\xef\xbb\xbf")):
 		e.Problem = "the configuration begins with a byte order mark, with which no Vault reads it either"
-		e.Hint = "save it in UTF-8 without one; this writes it so: tail -c +4 " + shellescape.Quote(name)
+		e.Hint = "save it in UTF-8 without one; this writes a new file so: tail -c +4 " + asNew
 	case bytes.HasPrefix(src, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(src, []byte("\x00\x00\xfe\xff")):
 		e.Problem, e.Hint = "the configuration is encoded in UTF-32, which no Vault reads either", again("UTF-32")
 	case bytes.HasPrefix(src, []byte("\xff\xfe")), bytes.HasPrefix(src, []byte("\xfe\xff")):
@@ -118,7 +119,7 @@ func encoding(name string, src []byte) error {
 		}
 		e.Line += bytes.Count(src[:at], []byte("\n"))
 		e.Problem = fmt.Sprintf("the configuration is not encoded in UTF-8: byte 0x%02x", src[at])
-		e.Hint = "save it in UTF-8; if it is of an old Windows, this writes it so: iconv -f WINDOWS-1252 -t UTF-8 " + shellescape.Quote(name)
+		e.Hint = "save it in UTF-8; if it is of an old Windows, this writes a new file so: iconv -f WINDOWS-1252 -t UTF-8 " + asNew
 	default:
 		return nil
 	}
