@@ -697,8 +697,9 @@ func askStopped(ctx context.Context, std Streams, reason string) (bool, error) {
 	if std.In == nil || !term.IsTerminal(int(std.In.Fd())) || newScreen(std.Err, std.Env).tty == nil {
 		return false, nil
 	}
-	_, _ = fmt.Fprintf(std.Err, "Nothing tells whether a Vault is running: %s.\n"+
-		"A Vault that writes during the copy makes it worthless. Is every Vault on this table stopped? (yes/no) ", reason)
+	question := fmt.Sprintf("Nothing tells whether a Vault is running: %s.\n"+
+		"A Vault that writes during the copy makes it worthless. Is every Vault on this table stopped? (yes/no)", reason)
+	_, _ = fmt.Fprint(std.Err, onTerminal(std.Err, question)+" ")
 	answer := make(chan string, 1)
 	go func() { // ends with the process if nobody answers: reading can't be cancelled
 		line, _ := bufio.NewReader(std.In).ReadString('\n') // no answer is a no

@@ -9,6 +9,7 @@ import (
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
@@ -82,8 +83,8 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	} else {
 		t.row("Vault", "NOT INITIALIZED: it has no %s", strings.Join(in.NotVault, " and no "))
 	}
-	t.row("Pages", "%s of %s, %d levels; leaves are %.0f%% full; %s free",
-		humanize.Comma(in.Pages.HighWater), size(in.Pages.PageSize), in.Pages.Depth, 100*in.Fill, humanize.Comma(in.Pages.FreePages))
+	t.row("Pages", "%s of %s, %s; leaves are %.0f%% full; %s free",
+		humanize.Comma(in.Pages.HighWater), size(in.Pages.PageSize), english.Plural(in.Pages.Depth, "level", ""), 100*in.Fill, humanize.Comma(in.Pages.FreePages))
 	t.row("Raft", "index %d, term %d", in.Raft.Index, in.Raft.Term)
 	for _, s := range in.Raft.Servers {
 		t.row("", "%s %s at %s", s.Suffrage, visible.Text(s.ID), visible.Text(s.Address))
@@ -185,7 +186,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	}
 	var err error
 	if rep.Partial {
-		err = p.line(fmt.Sprintf("PARTIAL: the copy has only the keys from %q on. Do not start a Vault from it, whatever is said below.", rep.StartKey))
+		err = p.text(fmt.Sprintf("PARTIAL: the copy has only the keys from %q on. Do not start a Vault from it, whatever is said below.", rep.StartKey))
 	}
 	t := p.table()
 	t.row("PREFIX", "MANIFEST\tDIRECTORY\tMANIFEST BYTES\tDIRECTORY BYTES\tDIGEST")
@@ -205,24 +206,24 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	err = errors.Join(err, t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
 	case rep.Unconfirmed:
-		err = errors.Join(err, p.line(unconfirmedText))
+		err = errors.Join(err, p.text(unconfirmedText))
 	case errors.Is(result, errNotAVault):
-		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds all %s entries that run %s copied from table %s, and nothing else, but %s.",
-			rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))
+		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds %s that run %s copied from table %s, and nothing else, but %s.",
+			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))
 	case result == nil:
 		equal := "Equal"
 		if rep.Partial {
 			equal = "Equal to a PARTIAL copy"
 		}
-		err = errors.Join(err, p.line(fmt.Sprintf("%s: %s holds all %s entries that run %s copied on %s from table %s (%s), and nothing else; their digest is %s; in %s.",
-			equal, rep.Destination, humanize.Comma(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), rep.Found.Hash, round(rep.Duration))))
+		err = errors.Join(err, p.text(fmt.Sprintf("%s: %s holds %s that run %s copied on %s from table %s (%s), and nothing else; %s digest is %s; in %s.",
+			equal, rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, round(rep.Duration))))
 	case rep.Started:
-		err = errors.Join(err, p.line("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
+		err = errors.Join(err, p.text("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	case rep.OnlyNode():
-		err = errors.Join(err, p.line("DIFFERENT: every entry is there, and the node is not the one that was copied: a Vault would never unseal, or not be reached. "+
+		err = errors.Join(err, p.text("DIFFERENT: every entry is there, and the node is not the one that was copied: a Vault would never unseal, or not be reached. "+
 			"Correct it, or finish a correction that was interrupted: dyn2raft readdress "+shellescape.Quote(rep.Destination)+" -node-id ID -cluster-addr URL"))
 	default:
-		err = errors.Join(err, p.line("DIFFERENT: the directory is not what was copied. Do not start a Vault on it."))
+		err = errors.Join(err, p.text("DIFFERENT: the directory is not what was copied. Do not start a Vault on it."))
 	}
 	return compared(err, result)
 }

@@ -261,7 +261,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 // estimateRows are the lines of an estimate.
 func estimateRows(e *plan.Estimate) [][2]string {
 	rows := [][2]string{
-		{"size", fmt.Sprintf("%s entries, %s of keys and values; vault.db will have about %s", humanize.Comma(e.Entries), size(e.Bytes), size(e.FileBytes))},
+		{"size", fmt.Sprintf("%s, %s of keys and values; vault.db will have about %s", entries(e.Entries), size(e.Bytes), size(e.FileBytes))},
 	}
 	var mix []string
 	for _, c := range e.Sizes {
@@ -288,9 +288,9 @@ func estimateRows(e *plan.Estimate) [][2]string {
 	}
 	by := "the table's own figures and common speeds: no sample was read"
 	if s := e.Sample; s != nil && len(e.Sizes) == 0 {
-		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s entries, read in %s, tells too little", humanize.Comma(s.Entries), duration(s.Seconds))
+		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s, read in %s, tells too little", entries(s.Entries), duration(s.Seconds))
 	} else if s != nil {
-		by = fmt.Sprintf("a sample of %s entries, %s, read in %s for %s units", humanize.Comma(s.Entries), size(s.Bytes), duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
+		by = fmt.Sprintf("a sample of %s, %s, read in %s for %s units", entries(s.Entries), size(s.Bytes), duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
 		if s.Complete {
 			by += ": the whole table"
 		} else if s.Throttled {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v3"
 
@@ -122,9 +123,9 @@ func printError(w io.Writer, err error) {
 			log.Error(text, "hint", hint)
 			continue
 		}
-		_, _ = fmt.Fprintf(w, "error: %s\n", indent(text))
+		_, _ = fmt.Fprintln(w, onTerminal(w, "error: "+indent(text)))
 		if hint != "" {
-			_, _ = fmt.Fprintf(w, "hint: %s\n", indent(hint))
+			_, _ = fmt.Fprintln(w, onTerminal(w, "hint: "+indent(hint)))
 		}
 	}
 }
@@ -364,6 +365,20 @@ func (d estimate) MarshalJSON() ([]byte, error) {
 	return json.Marshal(time.Duration(d).Seconds())
 }
 
+// entries is a number of entries in words.
+func entries(n int64) string { return english.Plural(int(n), "entry", "entries") }
+
+// one is the first word where there is one of something, else the other one.
+func one(n int64, word, others string) string { return english.PluralWord(int(n), word, others) }
+
+// allEntries is a number of entries that are all there are, in words.
+func allEntries(n int64) string {
+	if n == 1 {
+		return "the one entry"
+	}
+	return "all " + entries(n)
+}
+
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // A copyRecord is the JSON of a copy's result.
@@ -405,7 +420,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 		}
 	}
 	t := p.summary()
-	t.row("Copied", "%s entries, %s of keys and values", humanize.Comma(res.Load.Entries), size(res.Load.Bytes))
+	t.row("Copied", "%s, %s of keys and values", entries(res.Load.Entries), size(res.Load.Bytes))
 	t.row("From", "table %s, %s", res.Source.Name, res.Source.ID)
 	t.row("Endpoint", "%s", res.Source.Endpoint)
 	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, size(res.Load.FileBytes))
@@ -419,19 +434,19 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 		secs := max(took.Seconds(), 1e-3)
 		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
 	}
-	t.row("Read", "%s pages, %s, %s read capacity units, %d retries of which %d throttled",
-		humanize.Comma(res.Scan.Pages), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), res.Scan.Retries, res.Scan.Throttles)
+	t.row("Read", "%s, %s, %s read capacity units, %s of which %d throttled",
+		english.Plural(int(res.Scan.Pages), "page", ""), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
 	t.row("Limit", "%s", limits[res.Scan.Limit])
 	if res.Resumed > 0 {
 		t.row("Resumed", "%s; the time is that of the last process, the rest is of all", howOften(res.Resumed))
 	}
-	t.row("Skipped", "%s directory markers (they hold no data); %s",
-		humanize.Comma(res.Scan.Markers), skippedLocks(res.Scan.Locks))
+	t.row("Skipped", "%s (%s no data); %s",
+		english.Plural(int(res.Scan.Markers), "directory marker", ""), one(res.Scan.Markers, "it holds", "they hold"), skippedLocks(res.Scan.Locks))
 	if res.Partial {
-		t.row("Left out", "%s entries before %q (-start)", humanize.Comma(res.Scan.LeftOut), start)
+		t.row("Left out", "%s before %q (-start)", entries(res.Scan.LeftOut), start)
 	}
 	if res.ReadBack {
-		t.row("Proof", "vault.db was read back: all %s entries have digest %s…", humanize.Comma(res.Digests.Total().Entries), res.Digests.Total().Hash.String()[:16])
+		t.row("Proof", "vault.db was read back: %s %s digest %s…", allEntries(res.Digests.Total().Entries), one(res.Digests.Total().Entries, "has", "have"), res.Digests.Total().Hash.String()[:16])
 	}
 	if res.Note != "" {
 		t.row("Backup", "%s", res.Note)
@@ -454,7 +469,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 		}
 		t.row(name, "%s", visible.Text(warningText(w)))
 	}
-	return errors.Join(t.flush(), p.line(message))
+	return errors.Join(t.flush(), p.text(message))
 }
 
 // worked is how long all processes of a copy have read, written and checked, without
@@ -491,7 +506,7 @@ func skippedLocks(keys []string) string {
 	if len(keys) > most {
 		names = append(names, "…")
 	}
-	return fmt.Sprintf("%d locks (%s)", len(keys), strings.Join(names, ", "))
+	return fmt.Sprintf("%s (%s)", english.Plural(len(keys), "lock", ""), strings.Join(names, ", "))
 }
 
 // howOften says how often something was done, at least once.
@@ -569,21 +584,21 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 		humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
 	switch {
 	case errors.Is(result, errNotAVault):
-		errs = append(errs, p.sentence("NOT A VAULT: all %s entries of table %s are in %s, and nothing else, but %s.",
-			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, notAVault(rep.NotVault)))
+		errs = append(errs, p.sentence("NOT A VAULT: %s of table %s %s in %s, and nothing else, but %s.",
+			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination, notAVault(rep.NotVault)))
 	case result == nil:
 		if started != "" {
 			errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
 		}
-		errs = append(errs, p.sentence("Equal: all %s entries of table %s are in %s, and nothing else, in %s.",
-			humanize.Comma(rep.SourceEntries), rep.Source.Name, rep.Destination, round(rep.Duration)))
+		errs = append(errs, p.sentence("Equal: %s of table %s %s in %s, and nothing else, in %s.",
+			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination, round(rep.Duration)))
 	case rep.Started:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, visible.Text(started), judge(rep))))
+		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
+		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
 	if rep.Resumed > 0 && n > 0 {
-		errs = append(errs, p.line(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", howOften(rep.Resumed), rep.Began.Format(time.DateTime))))
+		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", howOften(rep.Resumed), rep.Began.Format(time.DateTime))))
 	}
 	return compared(errors.Join(errs...), result)
 }
@@ -645,9 +660,10 @@ func (p *printer) line(s string) error {
 	return err
 }
 
-// sentence writes one line, with escapes for line breaks too.
+// sentence writes one line, or what a terminal makes of it, with escapes for line
+// breaks too.
 func (p *printer) sentence(format string, a ...any) error {
-	return p.line(visible.Text(fmt.Sprintf(format, a...)))
+	return p.text(visible.Text(fmt.Sprintf(format, a...)))
 }
 
 func (p *printer) encode(v any) error {

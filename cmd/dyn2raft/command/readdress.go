@@ -159,7 +159,7 @@ func (p *printer) readdressed(r readdressing) error {
 	t.row("node_id", "%s", changed(r.Now.ID, r.Was.ID))
 	t.row("cluster_addr", "%s", changed(r.Now.Address, r.Was.Address))
 	t.row("Manifest", "%s", r.Manifest)
-	return errors.Join(t.flush(), p.line(fmt.Sprintf("Done. The server must run with the same: node_id = %q in its storage stanza, and cluster_addr = %q. Correct the file of copy and verify (-config) too.", r.Now.ID, "https://"+r.Now.Address)))
+	return errors.Join(t.flush(), p.text(fmt.Sprintf("Done. The server must run with the same: node_id = %q in its storage stanza, and cluster_addr = %q. Correct the file of copy and verify (-config) too.", r.Now.ID, "https://"+r.Now.Address)))
 }
 
 // A recoveryPeer is a server in Vault's peers.json,

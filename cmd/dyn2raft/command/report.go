@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 
-	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
@@ -92,7 +91,7 @@ func runReport(cmd *cli.Command, std Streams) error {
 		return reportError(to, err)
 	}
 	out := &printer{stdout: std.Out}
-	return out.line(fmt.Sprintf("Wrote %s: the copy of %s entries of table %s.", visible.Text(to), humanize.Comma(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
+	return out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
 }
 
 func reportInput(manifest, compared string) (in report.Input, err error) {

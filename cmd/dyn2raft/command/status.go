@@ -244,7 +244,7 @@ func (p *printer) status(r statusRecord) error {
 		if c.Resumed > 0 {
 			paused = ", the pauses before it was resumed included"
 		}
-		t.row("Copied", "%s entries, %s, in %s%s", humanize.Comma(c.Entries), size(c.Bytes), round(c.Took), paused)
+		t.row("Copied", "%s, %s, in %s%s", entries(c.Entries), size(c.Bytes), round(c.Took), paused)
 		if c.NotVault {
 			t.row("NOT A VAULT", "a Vault that starts on it finds itself not initialized (-ignore initialized)")
 		}
@@ -275,9 +275,9 @@ func (p *printer) status(r statusRecord) error {
 	}
 	if s := r.Status; s != nil {
 		t.row("Phase", "%s, as of %s", s.Phase, ago(s.Updated))
-		t.row("Read", "%s entries, %s; %d of %d segments", humanize.Comma(s.Entries), size(s.Bytes), s.SegmentsDone, s.Segments)
+		t.row("Read", "%s, %s; %d of %d segments", entries(s.Entries), size(s.Bytes), s.SegmentsDone, s.Segments)
 		if s.Loaded > 0 {
-			t.row("Written", "%s entries", humanize.Comma(s.Loaded))
+			t.row("Written", "%s", entries(s.Loaded))
 		}
 		if r.State == sink.StateRunning && s.EntryRate > 0 {
 			t.row("Rate", "%s entries/s, %s/s", humanize.Comma(int64(s.EntryRate)), size(int64(s.ByteRate)))
@@ -292,7 +292,7 @@ func (p *printer) status(r statusRecord) error {
 		case r.givenUp():
 			t.row("Checkpoint", "%s, of no use any more", ago(s.Checkpoint))
 		default:
-			t.row("Checkpoint", "%s, %s entries are safe", ago(s.Checkpoint), humanize.Comma(s.Saved))
+			t.row("Checkpoint", "%s, %s %s safe", ago(s.Checkpoint), entries(s.Saved), one(s.Saved, "is", "are"))
 		}
 		if s.LastError != "" {
 			t.row("Last error", "%s: %s", ago(s.LastErrorAt), s.LastError)

@@ -316,9 +316,9 @@ func (p *printer) sampled(rep *verify.Report, found *spool, started string) erro
 	}
 	s := rep.Sample
 	t := p.table()
-	t.row("Sample", "%s of %s segments: %s entries of table %s, of about %s (%s)",
+	t.row("Sample", "%s of %s segments: %s of table %s, of about %s (%s)",
 		humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
-		humanize.Comma(rep.SourceEntries), rep.Source.Name, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), percent(s.EntriesShare))
+		entries(rep.SourceEntries), rep.Source.Name, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), percent(s.EntriesShare))
 	t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
 	t.row("Proves", "that each entry read is in the directory with the same value, unless it is named below")
 	if result == nil {
@@ -338,12 +338,12 @@ func (p *printer) sampled(rep *verify.Report, found *spool, started string) erro
 	case errors.Is(result, errNotAVault):
 		errs = append(errs, p.sentence("NOT A VAULT: nothing differs in the sample, but in the directory: %s.", notAVault(rep.NotVault)))
 	case result == nil:
-		errs = append(errs, p.line(fmt.Sprintf("No difference in the sample: %s entries were compared, in %s. Only a comparison without -sample shows that all are there.",
-			humanize.Comma(rep.SourceEntries), round(rep.Duration))))
+		errs = append(errs, p.text(fmt.Sprintf("No difference in the sample: %s %s compared, in %s. Only a comparison without -sample shows that all are there.",
+			entries(rep.SourceEntries), one(rep.SourceEntries, "was", "were"), round(rep.Duration))))
 	case rep.Started:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, visible.Text(started), judge(rep))))
+		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
-		errs = append(errs, p.line(fmt.Sprintf("DIFFERENT in the sample: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
+		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT in the sample: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
 	return compared(errors.Join(errs...), result)
 }

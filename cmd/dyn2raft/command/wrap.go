@@ -72,22 +72,54 @@ func hanging(head, text string, columns int) string {
 	var b strings.Builder
 	b.WriteString(head)
 	at, room := 0, max(columns-len(head), 20)
-	for i, word := range words.FindAllString(text, -1) {
+	end := 0
+	for i, found := range words.FindAllStringIndex(text, -1) {
+		word, gap := text[found[0]:found[1]], strings.ReplaceAll(text[end:found[0]], "\n", " ")
 		n := runewidth.StringWidth(word)
 		switch {
 		case i == 0:
-		case at+1+n > room:
+		case at+len(gap)+n > room:
 			b.WriteString("\n" + strings.Repeat(" ", len(head)))
 			at = 0
 		default:
-			b.WriteByte(' ')
-			at++
+			b.WriteString(gap)
+			at += len(gap)
 		}
 		b.WriteString(word)
 		at += n
+		end = found[1]
 	}
 	return strings.TrimRight(b.String(), " ")
 }
+
+// ownLine is a command at the end of a text, which stays whole, so that it can be
+// copied.
+var ownLine = regexp.MustCompile(`: +((?:sudo|dyn2raft|chmod|chown|mkdir|mount|iconv|tail|aws|eval|vault) .*)$`)
+
+// onTerminal is a text in lines of w's width, if w is a terminal: what is behind the
+// first of a line is indented by 2. Lines that a shell joins stay as they are.
+func onTerminal(w io.Writer, text string) string {
+	columns := terminalWidth(w)
+	if columns == 0 {
+		return text
+	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if runewidth.StringWidth(line) < columns || strings.HasSuffix(line, `\`) || i > 0 && strings.HasSuffix(lines[i-1], `\`) {
+			continue
+		}
+		command := ""
+		if at := ownLine.FindStringSubmatchIndex(line); at != nil && !strings.HasPrefix(line, "error: ") {
+			line, command = line[:at[0]+1], "\n  "+line[at[2]:]
+		}
+		lead := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		lines[i] = lead + strings.TrimPrefix(hanging("  ", line, columns-1), "  ") + command
+	}
+	return strings.Join(lines, "\n")
+}
+
+// text writes a text for people, in lines of the terminal's width.
+func (p *printer) text(s string) error { return p.line(onTerminal(p.stdout, s)) }
 
 // pasteable is a command in lines of at most so many columns, as far as its
 // words allow: each line but the last ends as a shell wants it. No columns are

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/mattn/go-runewidth"
 )
 
@@ -58,6 +59,46 @@ func TestResumableHint(t *testing.T) {
 	}
 	if got := e.hint(0); strings.Count(got, "\n") != 2 {
 		t.Errorf("without a terminal it is broken:\n%s", got)
+	}
+}
+
+func TestOnTerminal(t *testing.T) {
+	const text = "error: open a  b: it is not what a copy was to find there\n" +
+		"  and so it ends at once, without anything that was written\n" +
+		"hint: it belongs to root; run it as that user: sudo -u vault dyn2raft copy -config migrate.hcl\n" +
+		"to go on:   dyn2raft copy -config migrate.hcl --resume \\\n" +
+		"              -manifest /a/place/that/is/longer/than/a/line.json -max-parallel 4"
+	const want = "error: open a  b: it is not what a\n" +
+		"  copy was to find there\n" +
+		"  and so it ends at once, without\n" +
+		"  anything that was written\n" +
+		"hint: it belongs to root; run it as\n" +
+		"  that user:\n" +
+		"  sudo -u vault dyn2raft copy -config migrate.hcl\n" +
+		"to go on:   dyn2raft copy -config migrate.hcl --resume \\\n" +
+		"              -manifest /a/place/that/is/longer/than/a/line.json -max-parallel 4"
+	master, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	defer tty.Close()
+	if err := pty.Setsize(tty, &pty.Winsize{Rows: 20, Cols: 40}); err != nil {
+		t.Fatal(err)
+	}
+	if got := onTerminal(tty, text); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := onTerminal(&strings.Builder{}, text); got != text {
+		t.Errorf("without a terminal it is broken:\n%s", got)
+	}
+}
+
+func TestEntries(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 entries, all 0 entries", 1: "1 entry, the one entry", 1234: "1,234 entries, all 1,234 entries"} {
+		if got := entries(n) + ", " + allEntries(n); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
 	}
 }
 
