@@ -457,7 +457,10 @@ func (a *again) Segments(context.Context, int) ([]copier.Segment, error) {
 }
 
 // ReadPage gives the whole segment, which is one page.
-func (a *again) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+func (a *again) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+	if err := ctx.Err(); err != nil {
+		return copier.Page{}, err
+	}
 	began := time.Now()
 	defer func() { a.spent.Add(int64(time.Since(began))) }()
 	p := a.pages[seg.Index]

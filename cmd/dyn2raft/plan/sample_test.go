@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/copiertest"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
@@ -37,6 +38,19 @@ func (h hot) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (c
 		return copier.Page{Next: []copier.Segment{seg}}, nil
 	}
 	return copier.Page{}, nil
+}
+
+// What was sampled is copied again, as an estimate: it is a source like any other.
+func TestAgainKeepsContract(t *testing.T) {
+	t.Parallel()
+	var batch copier.Batch
+	var want []copier.Entry
+	for i := range 40 {
+		e := copier.Entry{Key: fmt.Appendf(nil, "logical/%03d", i*7%40), Value: make([]byte, 100<<10)}
+		batch.Append(e.Key, e.Value)
+		want = append(want, e)
+	}
+	copiertest.TestSource(t, func() copier.Source { return newAgain(&batch, batch.Bytes()) }, want)
 }
 
 // A sample of a table, most of which is in one segment, is not of first pages only.
