@@ -76,6 +76,18 @@ func found(t *testing.T) *spool {
 	return s
 }
 
+// What can't be seen in a file's name is not lost where lines are broken.
+func TestPlannedNames(t *testing.T) {
+	var out strings.Builder
+	p := &printer{stdout: &out}
+	if err := p.planned(&plan.Report{Checks: []plan.Result{{Check: "disk", Status: plan.Warning, Message: "no /a\rb and\nno /a\u00a0b"}}}, "", true); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "no /a\\u000db and no /a\u00a0b") {
+		t.Errorf("%q", out.String())
+	}
+}
+
 // TestHostileText feeds each output with texts of a table, a service and files
 // that do things to a terminal, or look like ours.
 func TestHostileText(t *testing.T) {
