@@ -342,7 +342,7 @@ func (v view) rows(width int) (out [blockLines]string) {
 	out[1] = v.fit(width, "", label, fmt.Sprintf("%-32s%s", text, v.pace(perSecond(rate.entries*ofItems).String(), perSecond(average.entries*ofItems).String())))
 	read := size(v.Bytes) + " read"
 	if label != "entries   " {
-		read = fmt.Sprintf("%s in %s entries", size(v.Bytes), humanize.Comma(v.Entries))
+		read = fmt.Sprintf("%s in %s", size(v.Bytes), entries(v.Entries))
 	}
 	out[2] = v.fit(width, "", "size      ", fmt.Sprintf("%-32s%s", read, v.pace(size(int64(rate.bytes))+"/s", size(int64(average.bytes))+"/s")))
 	if v.Phase != copier.PhaseScan && v.Phase != "" {
@@ -358,7 +358,7 @@ func (v view) rows(width int) (out [blockLines]string) {
 
 	text = fmt.Sprintf("%s of %s", humanize.Comma(v.SegmentsDone), humanize.Comma(v.Segments))
 	if !v.Checkpoint.IsZero() {
-		text += fmt.Sprintf("   checkpoint %s ago, %s entries are safe", max(v.now.Sub(v.Checkpoint), 0).Truncate(time.Second), humanize.Comma(v.Saved))
+		text += fmt.Sprintf("   checkpoint %s ago, %s %s safe", max(v.now.Sub(v.Checkpoint), 0).Truncate(time.Second), entries(v.Saved), one(v.Saved, "is", "are"))
 	}
 	if !v.Start.IsZero() {
 		text += "   in " + v.now.Sub(v.Start).Truncate(time.Second).String()
