@@ -25,7 +25,7 @@ func TestContract(t *testing.T) {
 					e.put(with(path, name, attrs{attrValue: bin(string(value))}))
 					want = append(want, copier.Entry{Key: []byte(key), Value: value})
 				}
-				for i := range 40 {
+				for i := range 20 {
 					put(fmt.Sprintf("sys/token/id/%02d", i), make([]byte, 150<<10))
 				}
 				for i := range 100 {
