@@ -51,12 +51,21 @@ func (c *copying) confirm(ctx context.Context, lease Lease) error {
 	if lease != nil {
 		asking, cancel := outlive(ctx)
 		err := lease.Check(asking)
+		// Both locks may have been put into another source of the same name: it is
+		// asked for last, since none that is gone comes back.
+		if src, ok := c.src.(Rechecker); ok && err == nil {
+			err = src.Recheck(asking)
+		}
 		cancel()
 		if err != nil {
 			return c.unconfirm(ctx, cause(ctx, err))
 		}
 	}
-	c.mark(Confirmed)
+	if lease != nil {
+		c.mark(Confirmed)
+	} else {
+		c.mark(Released) // there is nothing to give back
+	}
 	c.result.Complete = true
 	c.tell(ctx, c.opts.Finish)
 	return nil

@@ -355,7 +355,8 @@ const (
 	// written to meanwhile. No Vault may be started on it.
 	Unconfirmed CommitState = "unconfirmed"
 	// Confirmed is a result of a source that was found to be still locked for
-	// its run, by condition, after the result was in place: it is complete.
+	// its run, by condition, after the result was in place. No Vault may be started
+	// on it before it is Released: whether it was still locked then is not known.
 	Confirmed CommitState = "confirmed"
 	// Released is a confirmed result whose source was given back, each lock on
 	// the condition that it was still held.

@@ -96,7 +96,8 @@ type Result struct {
 	// or, of a complete copy that is finished, the one that it was made with.
 	Partial  bool   `json:"partial"`
 	StartKey string `json:"-"`
-	// Complete is set when the result is in place and confirmed.
+	// Complete is set when the result is in place and confirmed, and its source is
+	// given back.
 	Complete bool `json:"complete"`
 	// Commit is the state of the result where it is in place, also if the copy
 	// failed.

@@ -72,10 +72,10 @@ type Options struct {
 	// result turns out not to be one: what it writes must not be taken for the
 	// record of a complete copy. Its error becomes a Warning.
 	Draft func(ctx context.Context, result Result) error
-	// Finish, where set, is called once the result is in place and confirmed,
-	// before the source is given back and the work files are removed: if the
-	// process is killed meanwhile, a later call with Resume calls it again. Its
-	// error becomes a Warning.
+	// Finish, where set, is called twice: once the result is in place and
+	// confirmed, and again once the source is given back, before the work files
+	// are removed; Result.Commit says which. If the process is killed meanwhile, a
+	// later call with Resume calls it again. Its error becomes a Warning.
 	Finish func(ctx context.Context, result Result) error
 	// Events, where set, is told what goes on.
 	Events func(Event)
@@ -122,9 +122,11 @@ const (
 // Copy copies all entries of src to dst.
 //
 // It returns nil only when the result is complete, durable, in place and
-// confirmed by the source; otherwise nothing is in place, unless Result.Commit
-// says so, and the error wraps one of this package's sentinels or the context's
-// error. Result.Resumable reports whether the work
+// confirmed by the source, and the source is given back; otherwise nothing is in
+// place, unless Result.Commit says so, and the error wraps one of this package's
+// sentinels or the context's error. Where the source does not answer when it is
+// given back, the result stays, Confirmed, and the error wraps [ErrNotReleased]:
+// a later call with Options.Resume has the source asked again. Result.Resumable reports whether the work
 // done is kept, and the source locked, for a later call with Options.Resume;
 // where it is not, the source's locks are given back and the destination is as
 // it was, unless the error wraps [ErrNotReleased], or [ErrWorkGone]. The result
@@ -163,6 +165,7 @@ type copying struct {
 
 	started bool // there is a setup, of this process or of one that it goes on with
 	restart bool // there is something to throw away, once the source is locked
+	kept    bool // that could not be thrown away, and the source stays locked for it
 
 	phase      Phase
 	phaseStart time.Time
@@ -196,7 +199,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	// keep is what becomes of the work done, and of an earlier run's.
 	keep := true
 	defer func() {
-		if err != nil && !c.result.Complete && errors.Is(err, ErrNotReleased) {
+		if err != nil && errors.Is(err, ErrNotReleased) {
 			keep = true // the record has the name of the locks
 		}
 		if err != nil && c.restart && !c.started {
@@ -205,7 +208,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 		if err != nil && keep && c.started {
 			err = c.stillThere(err)
 		}
-		c.result.Resumable = err != nil && keep && c.started && c.canGoOn(err)
+		c.result.Resumable = err != nil && keep && (c.started || c.kept) && c.canGoOn(err)
 		left := keep && err != nil
 		if c.result.Complete && !left {
 			c.startPhase(PhaseCleanUp)
@@ -238,7 +241,11 @@ func (c *copying) run(ctx context.Context) (err error) {
 	}
 	locker, _ := c.src.(Locker)
 	if earlier != nil && c.restart {
-		if err := c.sameSource("throw away", *earlier); err != nil {
+		was := *earlier
+		if was.Source.ID == c.result.Source.ID {
+			was.Source.Incarnation = c.result.Source.Incarnation // one that is gone, and its locks with it
+		}
+		if err := c.sameSource("throw away", was); err != nil {
 			return err
 		}
 	}
@@ -268,7 +275,8 @@ func (c *copying) run(ctx context.Context) (err error) {
 			return cause(ctx, err)
 		}
 		defer func() {
-			keep = c.worthKeeping(err) || earlier != nil && c.restart && !c.started
+			c.kept = earlier != nil && c.restart && !c.started
+			keep = c.worthKeeping(err) || c.kept
 			err = c.release(caller, lease, keep, err)
 			keep = keep || errors.Is(err, ErrUnconfirmed)
 		}()
@@ -390,6 +398,7 @@ func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error
 	switch {
 	case rerr == nil && c.result.Complete:
 		c.mark(Released)
+		c.tell(ctx, c.opts.Finish)
 		return err
 	case rerr == nil, errors.Is(rerr, ErrMoved) && errors.Is(err, ErrLocked): // which says the same
 		return err
@@ -397,15 +406,13 @@ func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error
 		return c.unconfirm(ctx, rerr)
 	case errors.Is(rerr, ErrMoved): // what another one holds is not ours to give back
 		return errors.Join(err, rerr)
-	case c.result.Complete:
-		message := "the copy is complete, but the source's locks could not be released: " + rerr.Error()
-		if hint := Hint(rerr); hint != "" {
-			message += ": " + hint
-		}
-		c.opts.Events(Warning{Message: message})
-		return err
 	case !errors.Is(rerr, ErrNotReleased):
 		rerr = fmt.Errorf("%w: %w", ErrNotReleased, rerr)
+	}
+	if c.result.Complete {
+		// Nobody knows whose the source is by now: a later process asks it again.
+		c.result.Complete = false
+		return cause(ctx, rerr)
 	}
 	return errors.Join(err, rerr)
 }
@@ -451,6 +458,10 @@ func (c *copying) sameSource(op string, was Setup) error {
 	what := Setup{Source: was.Source}.Differs(Setup{Source: now})
 	if what == "" {
 		return nil
+	}
+	if was.Source.Name == now.Name && was.Source.ID == now.ID {
+		return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what),
+			Hint: "it was deleted and made anew since, and its locks are gone with it: what was read is of no use; throw it away and start over: --restart"}
 	}
 	files := c.journal.dir
 	if was.WorkDir != files {
@@ -769,12 +780,18 @@ func (c *copying) cleanUp(keep bool) error {
 
 // cause returns why ctx was cancelled, if it was, and err otherwise. What a
 // cancelled call reports is a consequence, and left out where it says no more
-// than that; an error of its own is kept, so that nothing is hidden.
+// than that; an error of its own is kept, so that nothing is hidden, and so is what
+// says how the source or the result was left.
 func cause(ctx context.Context, err error) error {
 	c := context.Cause(ctx)
 	switch {
 	case c == nil:
 		return err
+	case errors.Is(err, ErrNotReleased), errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrMoved):
+		if errors.Is(err, c) {
+			return err
+		}
+		return errors.Join(c, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, c):
 		return c
 	default:

@@ -105,11 +105,28 @@ func TestNotTrustedAndNotReleased(t *testing.T) {
 	}
 }
 
+// A source that was deleted and made anew has no lock of the copy: that is thrown
+// away, and not resumed.
+func TestRestartWithSourceMadeAnew(t *testing.T) {
+	m := begun(t, 1, Options{})
+	m.lock.owner = ""
+	other := func(s *lineSource) Source { return otherSource{s, func(i *SourceInfo) { i.Incarnation = "b" }} }
+	_, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Resume: true}})
+	if !errors.Is(err, ErrOtherCopy) || !strings.Contains(Hint(err), "made anew") || !strings.Contains(Hint(err), "--restart") {
+		t.Fatalf("resumed: %v; %s", err, Hint(err))
+	}
+	if _, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Restart: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The locks of a copy of another source would lose their name with its record.
 func TestRestartWithAnotherSource(t *testing.T) {
 	for name, change := range map[string]func(*SourceInfo){
-		"id":          func(i *SourceInfo) { i.ID = "line:2" },
-		"incarnation": func(i *SourceInfo) { i.Incarnation = "b" },
+		"id": func(i *SourceInfo) { i.ID = "line:2" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			apart := t.TempDir()

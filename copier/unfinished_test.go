@@ -831,7 +831,7 @@ func TestFinishTellsWhatItWas(t *testing.T) {
 					t.Errorf("warned: %s", w.Message)
 				}
 			}
-			if _, _, err := m.try(t.Context(), attempt{opts: c.opts, sink: c.sink}); err != nil || finished != 1 {
+			if _, _, err := m.try(t.Context(), attempt{opts: c.opts, sink: c.sink}); err != nil || finished != 2 {
 				t.Fatalf("finished %d times: %v", finished, err)
 			}
 		})

@@ -35,6 +35,8 @@ type Expected struct {
 	LogStore string `json:"log_store,omitempty"`
 	// Unconfirmed is set of a copy that its source has not confirmed, see Manifest.
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
+	// NotReleased is set of one whose source was not given back, see Manifest.
+	NotReleased bool `json:"not_released,omitempty"`
 	// Partial is set where StartKey left entries out, see Manifest.
 	Partial  bool   `json:"partial,omitempty"`
 	StartKey string `json:"start_key,omitempty"`
@@ -44,7 +46,7 @@ type Expected struct {
 func (m *Manifest) Expected() Expected {
 	d := m.Destination
 	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, NodeIDFile: d.NodeIDFile, LogStore: d.LogStore,
-		Unconfirmed: m.State == copier.Unconfirmed, Partial: m.Partial, StartKey: m.StartKey}
+		Unconfirmed: m.State == copier.Unconfirmed, NotReleased: m.NotReleased, Partial: m.Partial, StartKey: m.StartKey}
 }
 
 // A PrefixCheck compares the entries under one first segment of the keys, such
@@ -72,6 +74,9 @@ type ManifestReport struct {
 	// Unconfirmed is set where the source has not confirmed the copy: entries may
 	// be missing in the directory and in the manifest alike.
 	Unconfirmed bool `json:"unconfirmed"`
+	// NotReleased is set where the source was not given back: somebody may have
+	// written to it since, in place of the copy's process.
+	NotReleased bool `json:"not_released"`
 	// Partial is set where the directory must hold a part of the source only,
 	// from StartKey on: no Vault may be started from it, be it equal or not.
 	Partial  bool   `json:"partial"`
@@ -97,9 +102,9 @@ type ManifestReport struct {
 
 // Equal reports whether the directory holds the entries that it must hold, and
 // Raft stands where it must. It is false as long as that is not known, and of a
-// copy that is not confirmed.
+// copy that is not confirmed, or whose source is not given back.
 func (r *ManifestReport) Equal() bool {
-	return !r.Unconfirmed && r.Complete && len(r.RaftDiffs) == 0 && !slices.ContainsFunc(r.Prefixes, func(p PrefixCheck) bool { return !p.Equal })
+	return !r.Unconfirmed && !r.NotReleased && r.Complete && len(r.RaftDiffs) == 0 && !slices.ContainsFunc(r.Prefixes, func(p PrefixCheck) bool { return !p.Equal })
 }
 
 // OnlyNode reports whether nothing differs but the node's id or address. No Vault has
@@ -125,7 +130,7 @@ const (
 // error. Errors are those of [Digests]. The directory is only read, and no
 // Vault can start on it meanwhile.
 func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestReport, error) {
-	rep := &ManifestReport{Destination: path, Start: time.Now(), Unconfirmed: want.Unconfirmed, Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
+	rep := &ManifestReport{Destination: path, Start: time.Now(), Unconfirmed: want.Unconfirmed, NotReleased: want.NotReleased, Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	found, err := Digests(ctx, path)
 	rep.Raft, rep.Pages, rep.NotVault = found.Raft, found.Pages, found.NotVault

@@ -35,6 +35,9 @@ type Manifest struct {
 	// State is [copier.Confirmed], or [copier.Unconfirmed] as long as the source
 	// has not confirmed the result: then it is not the record of a complete copy.
 	State copier.CommitState `json:"state"`
+	// NotReleased is set of a confirmed result as long as its source is not given
+	// back: a process that was killed meanwhile leaves it so.
+	NotReleased bool `json:"not_released,omitempty"`
 	// RunID is the copy's id, Start when it was begun for the first time, End
 	// when its result was in place, and Resumed how often it was resumed.
 	RunID   string    `json:"run_id"`

@@ -155,7 +155,7 @@ func checkPrepare(o Options) (complete bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	complete = state == StateComplete || state == StateUnconfirmed
+	complete = state == StateComplete || state == StateUnconfirmed || state == StateConfirmed
 	recorded, err := durable.Exists(filepath.Join(o.Path, stagingName, recordName))
 	if err != nil {
 		return false, err

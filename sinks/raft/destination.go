@@ -66,6 +66,9 @@ const (
 	// StateUnconfirmed is a vault.db in place that a copy put there whose source
 	// has not confirmed it: see [copier.Unconfirmed].
 	StateUnconfirmed State = State(copier.Unconfirmed)
+	// StateConfirmed is one whose source has confirmed it, and was not given back
+	// since: see [copier.Confirmed].
+	StateConfirmed State = State(copier.Confirmed)
 )
 
 // Look tells what is in the data directory at path. It changes nothing. An
@@ -91,8 +94,8 @@ func Look(path string) (State, error) {
 		if !there {
 			continue
 		}
-		if r := s.placedBy(); r != nil && x.state == StateComplete && r.State == copier.Unconfirmed {
-			return StateUnconfirmed, nil
+		if r := s.placedBy(); r != nil && x.state == StateComplete && r.State != copier.Released {
+			return State(r.State), nil
 		}
 		return x.state, nil
 	}

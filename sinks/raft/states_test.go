@@ -52,7 +52,7 @@ func TestStates(t *testing.T) {
 			if err := errors.Join(s.Mark(copier.Confirmed), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}
-			s = next(copier.Confirmed, StateComplete)
+			s = next(copier.Confirmed, StateConfirmed)
 			if err := errors.Join(s.Mark(copier.Released), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}

@@ -294,7 +294,8 @@ func (l *lease) moved(item map[string]types.AttributeValue, leader leaderLock) e
 func (l *lease) giveUp(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.s.timing.lease)
 	defer cancel()
-	if rerr := l.Release(ctx, copier.EndFailed); rerr != nil {
+	// Where a lock may never have been taken, that it is not ours is no news.
+	if rerr := l.Release(ctx, copier.EndFailed); rerr != nil && !(l.unsure && errors.Is(rerr, copier.ErrMoved)) {
 		return errors.Join(err, rerr)
 	}
 	return err
@@ -472,6 +473,7 @@ type lease struct {
 
 	migration []byte       // the value of our migration lock, once taken
 	leader    bool         // the leader lock was taken
+	unsure    bool         // the answer to a request that takes a lock was lost
 	ahead     atomic.Int64 // by how much the service's clock is ahead of ours, at least, in ns
 	stop      context.CancelFunc
 	renewing  sync.WaitGroup
@@ -507,6 +509,7 @@ func (l *lease) takeMigration(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case !failed:
+		l.unsure = true
 		return l.s.fail(ctx, "PutItem", err)
 	case putBy(there, l.run):
 		// Put by a try whose answer was lost, or, late, by a process of this
@@ -551,6 +554,7 @@ func (l *lease) takeLeader(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case !failed:
+		l.unsure = true
 		return l.s.fail(ctx, "UpdateItem", err)
 	case there.held(l.identity):
 		return nil // taken by a try whose answer was lost
@@ -805,7 +809,7 @@ func (s *Source) released(errs ...error) error {
 		return err
 	}
 	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err),
-		Hint: "until they are released no Vault starts on the table: run this command once with -reset"}
+		Hint: "as long as they are there no Vault starts on the table: resume that copy, or reset the table"}
 }
 
 // Unlock implements [copier.Locker]. The leader lock goes back to what that run
@@ -952,6 +956,9 @@ func (s *Source) Reset(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		freed = append(freed, leaderLockKey)
+	}
+	if _, ours := leader.run(); leader != nil && !ours && !leader.expired() {
+		s.opts.Events(copier.Warning{Message: "the lock " + leaderLockKey + " stays: " + leader.holder() + ", has it"})
 	}
 	item, err := s.getItem(ctx, migrationLockKey)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -191,11 +192,14 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		if err != nil {
 			return err
 		}
-		state, err := sink.Look(cfg.Destination.Path)
-		if err == nil && state == sink.StateUnconfirmed {
-			out.log.Warn("the copy in " + cfg.Destination.Path + " is not confirmed, and can't be any more: " + compareFirst(cmd))
+		state, lerr := sink.Look(cfg.Destination.Path)
+		if state == sink.StateUnconfirmed || state == sink.StateConfirmed {
+			out.log.Warn("the copy in " + cfg.Destination.Path + " was in place before its table was given back, and the table can't be asked about it any more: " + compareFirst(cmd))
 		}
 		_, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
+		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			out.log.Warn("a copy may be in "+cfg.Destination.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
+		}
 		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 			if state == sink.StateUnfinished {
@@ -290,6 +294,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	if errors.Is(err, copier.ErrUnconfirmed) && !errors.Is(err, copier.ErrReadBack) {
 		return notConfirmed(err, res, cmd, cfg)
+	}
+	if err != nil && res.Commit == copier.Confirmed && !errors.Is(err, copier.ErrReadBack) && !errors.Is(err, copier.ErrConfig) {
+		return notGivenBack(err, cmd, cfg)
 	}
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport
@@ -423,6 +430,19 @@ func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *config.Co
 		return &resumableError{err, "vault.db was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy",
 			slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
 	}
+	if sig, ok := errors.AsType[*signalError](err); ok {
+		sig.hint = hint
+	}
+	return &copier.Error{Err: err, Hint: hint}
+}
+
+// notGivenBack says of a copy that is in place what to do where its table was not
+// given back.
+func notGivenBack(err error, cmd *cli.Command, cfg *config.Config) error {
+	command := slices.Concat(program(), []string{"copy", "-config " + shellescape.Quote(cmd.String("config")), "--resume"},
+		givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup"))
+	hint := "the copy is in place in " + cfg.Destination.Path + ", but the table was not given back: somebody may have written to it since.\n" +
+		"Do not start a Vault, on the table or on the copy, before this has said that the copy is complete: " + strings.Join(command, " ")
 	if sig, ok := errors.AsType[*signalError](err); ok {
 		sig.hint = hint
 	}

@@ -173,6 +173,10 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 const unconfirmedText = "UNCONFIRMED: the copy was put in place, and the table has not confirmed since that nobody wrote to it meanwhile: entries may be missing, in the directory and in its manifest. " +
 	"Do not start a Vault on it: copy --resume has the table asked again, verify -config compares."
 
+// notReleasedText is what a directory with a copy is whose table was not given back.
+const notReleasedText = "NOT GIVEN BACK: the copy was complete, and its process ended before it could give the table back: what was written to the table since is neither in the directory nor in its manifest. " +
+	"Do not start a Vault on it: copy --resume has the table asked again, verify -config compares."
+
 func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
 	var result error
 	switch {
@@ -207,6 +211,8 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	switch {
 	case rep.Unconfirmed:
 		err = errors.Join(err, p.text(unconfirmedText))
+	case rep.NotReleased:
+		err = errors.Join(err, p.text(notReleasedText))
 	case errors.Is(result, errNotAVault):
 		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds %s that run %s copied from table %s, and nothing else, but %s.",
 			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))

@@ -66,7 +66,7 @@ func (r *manifestWriter) expected() verify.Expected {
 // draft writes the manifest of a copy that is not confirmed.
 func (r *manifestWriter) draft(ctx context.Context, res copier.Result) error {
 	m, _ := r.make(ctx, res)
-	m.State = copier.Unconfirmed
+	m.State, m.NotReleased = copier.Unconfirmed, false
 	r.manifest = nil
 	if err := r.put(ctx, m); err != nil {
 		return fmt.Errorf("its manifest is not written: %w", err)
@@ -83,14 +83,19 @@ func (r *manifestWriter) discard(runID string) {
 	}
 }
 
-// write writes the manifest of a complete copy.
+// write writes the manifest of a complete copy, and again once its table is given
+// back.
 func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
-	m, written := r.make(ctx, res)
-	if written && m.State == copier.Confirmed {
+	m, written := r.manifest, false
+	if m == nil {
+		m, written = r.make(ctx, res)
+	}
+	held := res.Commit == copier.Confirmed
+	if written && m.State == copier.Confirmed && m.NotReleased == held {
 		r.manifest = m
 		return nil
 	}
-	m.State = copier.Confirmed
+	m.State, m.NotReleased = copier.Confirmed, held
 	if written { // by another process
 		m.End = time.Now().UTC()
 	}

@@ -95,6 +95,8 @@ type completeCopy struct {
 	Bytes   int64 `json:"bytes"`
 	// Took is the time from the copy's begin to its end, in all processes.
 	Took time.Duration `json:"took_ns"`
+
+	notReleased bool // as the manifest has it
 }
 
 // readCopy reads what a manifest says. Without one nothing is known, which is no
@@ -113,7 +115,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 	}
 	kept, _ := m.Settings["keep_source_locked"].(bool)
 	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
-		Partial: m.Partial, KeptLocked: kept, NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
+		Partial: m.Partial, KeptLocked: kept, NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.NotReleased}, nil
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
@@ -194,13 +196,16 @@ func readStatus(path, manifest string) (r *statusRecord, err error) {
 	if r.State == sink.StateUnfinished && r.Setup == nil {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
-	if r.State == sink.StateComplete || r.State == sink.StateUnconfirmed {
+	if r.State == sink.StateComplete || r.State == sink.StateUnconfirmed || r.State == sink.StateConfirmed {
 		r.completedBy = sink.CompletedBy(path)
 		if r.Copy, err = readCopy(manifest, path); err != nil {
 			return nil, err
 		}
 		if r.Copy != nil && r.Copy.State == copier.Unconfirmed {
 			r.State = sink.StateUnconfirmed
+		}
+		if r.Copy != nil && r.Copy.notReleased && r.State == sink.StateComplete && r.completedBy == "" {
+			r.State = sink.StateConfirmed
 		}
 	}
 	return r, nil
@@ -227,6 +232,9 @@ func (p *printer) status(r statusRecord) error {
 	case sink.StateUnconfirmed:
 		t.row("State", "UNCONFIRMED: %s holds the vault.db of a copy that the table has not confirmed; entries may be missing in it", r.Destination)
 		t.row("To do", "do not start a Vault on it: copy --resume has the table asked again, and confirms the copy or takes it back")
+	case sink.StateConfirmed:
+		t.row("State", "NOT GIVEN BACK: %s holds the vault.db of a copy that was complete, and whose table was not given back; what was written to that since is not in it", r.Destination)
+		t.row("To do", "do not start a Vault: copy --resume has the table asked again, and completes the copy or takes it back")
 	case sink.StateUnfinished:
 		if r.givenUp() {
 			t.row("State", "given up %s: copy -reset has freed the table, and a Vault may have written to it since", ago(r.Setup.GivenUp))

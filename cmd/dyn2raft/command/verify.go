@@ -122,8 +122,11 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		return err
 	}
 	defer stopMetrics()
-	if state, err := sink.Look(cfg.Destination.Path); err == nil && state == sink.StateUnconfirmed {
+	switch state, _ := sink.Look(cfg.Destination.Path); state {
+	case sink.StateUnconfirmed:
 		out.log.Warn(unconfirmedText)
+	case sink.StateConfirmed:
+		out.log.Warn(notReleasedText)
 	}
 	raft, notSegments := out.expected(cfg, cmd.String("config"))
 	if n := cmd.Int("segments"); n != 0 && n == notSegments {

@@ -364,11 +364,12 @@ func TestKilledAndLockLost(t *testing.T) {
 
 // TestUnreachable: a table that does not answer once the result is in place does
 // not confirm it. It is taken back, and the copy is resumed without reading the
-// table again.
+// table again. Where it was confirmed, and can't be given back, it stays; that is no
+// success, and the next process has the table asked again.
 func TestUnreachable(t *testing.T) {
-	times := 0
+	times, confirmed, anew := 0, 0, 0
 	eachStep(t, func(t *testing.T, e *ending, step string) {
-		if !strings.Contains(step, ", request ") {
+		if !strings.Contains(step, ", request ") && !strings.Contains(step, ", answer DeleteItem") {
 			return
 		}
 		var placed bool
@@ -378,7 +379,28 @@ func TestUnreachable(t *testing.T) {
 		}
 		e.deaf = true
 		res, err := e.run(t.Context())
-		if !placed || res.Complete { // at the release it is confirmed already
+		if !placed {
+			return
+		}
+		if e.finished > 0 {
+			confirmed++
+			if err == nil || res.Complete || res.Commit != copier.Confirmed || !res.Resumable || !errors.Is(err, copier.ErrNotReleased) || !errors.Is(err, copier.ErrSource) {
+				t.Errorf("%s: WRONG SUCCESS: complete %v, %q, resumable %v, %v", step, res.Complete, res.Commit, res.Resumable, err)
+			}
+			if state, err := raft.Look(e.o.Path); err != nil || state != raft.StateConfirmed {
+				t.Errorf("%s: what is left is %q, %v", step, state, err)
+			}
+			ours := lockOf(e.server, e.o.Table, "core/_lock", lateRun) && lockOf(e.server, e.o.Table, "core/migration", lateRun)
+			e.dead, e.happen, e.o.Resume = false, nil, true
+			switch res, err = e.run(t.Context()); {
+			case ours && (err != nil || res.Commit != copier.Released):
+				t.Errorf("%s: resumed: %q, %v", step, res.Commit, err)
+			case !ours: // whoever has them, or had them
+				anew++
+				if rerr := e.refused(res, err); rerr != nil || !errors.Is(err, copier.ErrUnconfirmed) || !errors.Is(err, copier.ErrMoved) {
+					t.Errorf("%s: resumed: %v, and the error is %v", step, rerr, err)
+				}
+			}
 			return
 		}
 		times++
@@ -395,8 +417,8 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("%s: resumed: %q, %v", step, res.Commit, err)
 		}
 	})
-	if times < 2 {
-		t.Errorf("it happened %d times", times)
+	if times < 2 || confirmed < 4 || anew < 3 {
+		t.Errorf("it happened %d times, %d times to a confirmed copy, %d of which are made anew", times, confirmed, anew)
 	}
 }
 

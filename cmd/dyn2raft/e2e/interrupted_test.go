@@ -260,7 +260,7 @@ func (s *slowScenario) status(config string) (status copyStatus) {
 	s.t.Helper()
 	run := s.dyn2raft("status", "-config", config, "-format", "json")
 	s.wantJSON(run, run.code, &status)
-	if want := map[string]int{"complete": 0, "running": 4, "unfinished": 5, "unconfirmed": 5, "empty": 6}[status.State]; run.code != want {
+	if want := map[string]int{"complete": 0, "running": 4, "unfinished": 5, "unconfirmed": 5, "confirmed": 5, "empty": 6}[status.State]; run.code != want {
 		s.t.Errorf("the exit status of a copy that is %s is %d, expected %d", status.State, run.code, want)
 	}
 	return status

@@ -69,6 +69,9 @@ func (p *planner) contents(path string) {
 	case sink.StateUnconfirmed:
 		p.fail("destination", path+" holds a copy that the table has not confirmed: entries may be missing in it",
 			"start no Vault on it, and have the table asked again: "+p.Command+" --resume")
+	case sink.StateConfirmed:
+		p.fail("destination", path+" holds a copy whose table was not given back: what was written to that since is not in it",
+			"start no Vault, and have the table asked again: "+p.Command+" --resume")
 	default:
 		p.empty(path)
 	}

@@ -120,6 +120,9 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 		v.Level, v.Word = "bad", "Unconfirmed"
 		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s, and the table has not confirmed that nobody wrote to it meanwhile: entries may be missing. Do not start a Vault on this copy.",
 			count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
+	} else if m.NotReleased {
+		v.Level, v.Word = "bad", "Not given back"
+		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy --resume has completed it."
 	} else if m.Partial {
 		v.Level, v.Word = "warn", "Partial"
 		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s: only keys from %s on. %s entries before it were left out. Do not start a Vault on this copy.",
