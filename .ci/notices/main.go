@@ -167,10 +167,9 @@ func notices(m module, packages map[string]bool) ([]*text, error) {
 	return out, nil
 }
 
-const head = `dyn2raft contains what others have made. This file has a list of it, and behind that
-the licences and notices of each. The source of a module is at
-https://proxy.golang.org/MODULE/@v/VERSION.zip (a capital letter is written as an
-exclamation mark and the small one), and what dyn2raft contains of it is unchanged.
+const head = `dyn2raft contains what others have made. This file lists it, and behind the list has
+the licences and notices of each. "go mod download MODULE@VERSION" fetches the source of a
+module. What dyn2raft contains of it is unchanged.
 
 `
 
