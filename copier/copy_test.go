@@ -622,6 +622,29 @@ func TestCountWarning(t *testing.T) {
 	}
 }
 
+// A recheckedSource is looked at again.
+type recheckedSource struct {
+	*lockedSource
+}
+
+func (s recheckedSource) Recheck(context.Context) error { return s.c.call("src.Recheck") }
+
+// TestCopyOfReplacedSource: another source may hold the same locks. It is looked at
+// behind them, since none that is gone comes back.
+func TestCopyOfReplacedSource(t *testing.T) {
+	c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{}}
+	c.during = map[string]func(){"dst.Commit": func() { c.fail["src.Recheck"] = ErrMoved }}
+	c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
+	c.dst = &fakeSink{c: c, dir: t.TempDir()}
+	result, err := Copy(t.Context(), recheckedSource{&lockedSource{c.src, c}}, c.dst, Options{Memory: MinMemory})
+	if !errors.Is(err, ErrUnconfirmed) || !errors.Is(err, ErrMoved) || result.Complete {
+		t.Errorf("the error is %v", err)
+	}
+	if _, after, _ := strings.Cut(c.String(), "dst.Commit "); !strings.HasPrefix(after, "lease.Check src.Recheck dst.Rollback") {
+		t.Errorf("after the commit: %s", after)
+	}
+}
+
 // TestCopyUnconfirmed: what the source does not confirm, or finds lost as it is given
 // back, is taken back, and the source stays as it is; what can't be taken back is said
 // to be there.

@@ -809,7 +809,7 @@ func (s *Source) released(errs ...error) error {
 		return err
 	}
 	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err),
-		Hint: "as long as they are there no Vault starts on the table: resume that copy, or reset the table"}
+		Hint: "as long as they are there no Vault starts on the table: resume that copy, or give it up"}
 }
 
 // Unlock implements [copier.Locker]. The leader lock goes back to what that run

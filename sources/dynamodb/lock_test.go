@@ -1000,7 +1000,7 @@ func unlockFails(t *testing.T) {
 	e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
 	for _, operation := range []string{"GetItem", "DeleteItem"} {
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError, Operation: operation})
-		wantError(t, s.Unlock(t.Context(), "run-1", copier.EndFailed), copier.ErrSource, "release the locks in table vault", "-reset")
+		wantError(t, s.Unlock(t.Context(), "run-1", copier.EndFailed), copier.ErrSource, "release the locks in table vault", "give it up")
 		e.held("run-1")
 	}
 	e.srv.SetFaults()
@@ -1154,7 +1154,7 @@ func releaseFails(t *testing.T) {
 		h := e.lock(s, "run-1")
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 		err := h.Release(t.Context(), copier.EndComplete)
-		wantError(t, err, copier.ErrSource, "release the locks in table vault", "-reset")
+		wantError(t, err, copier.ErrSource, "release the locks in table vault", "give it up")
 		wantError(t, err, copier.ErrNotReleased, "", "")
 		e.srv.SetFaults()
 		freed, err := s.Reset(t.Context())

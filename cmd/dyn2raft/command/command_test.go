@@ -377,18 +377,19 @@ func TestNothingIsKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error
 		res  copier.Result
-		says bool
+		says string
 	}{
-		"failed":        {full, locked, true},
-		"before a lock": {full, copier.Result{}, false},
-		"complete":      {full, copier.Result{Complete: true, Phases: locked.Phases}, false},
-		"locked":        {&copier.Error{Kind: copier.ErrLocked, Err: full}, locked, false},
-		"not released":  {errors.Join(full, copier.ErrNotReleased), locked, false},
-		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, false},
+		"failed":        {full, locked, "the table is not locked any more"},
+		"before a lock": {full, copier.Result{}, ""},
+		"complete":      {full, copier.Result{Complete: true, Phases: locked.Phases}, ""},
+		"locked":        {&copier.Error{Kind: copier.ErrLocked, Err: full}, locked, ""},
+		"not released":  {errors.Join(full, copier.ErrNotReleased), locked, "free the table: "},
+		"interrupted":   {errors.Join(&signalError{signal: syscall.SIGINT}, full, copier.ErrNotReleased), locked, "free the table: "},
+		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, ""},
 	} {
-		err := howToGoOn(c.err, c.res, nil, nil)
+		err := howToGoOn(c.err, c.res, &cli.Command{}, nil)
 		kept, ok := errors.AsType[*unfinishedError](err)
-		if ok != c.says || ok && !strings.Contains(kept.hint, "the table is not locked any more") || !errors.Is(err, syscall.ENOSPC) {
+		if ok != (c.says != "") || ok && !strings.Contains(kept.hint, c.says) || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, %+v", name, err, kept)
 		}
 	}

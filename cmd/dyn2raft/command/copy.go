@@ -466,13 +466,17 @@ func inPlace(err error) error {
 // something.
 func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Config) error {
 	if !res.Resumable {
-		if sig, ok := errors.AsType[*signalError](err); ok && !errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
+		if errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
+			return &unfinishedError{err, "nothing was put in place, and the copy can't be resumed; free the table: " +
+				strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"}
+		}
+		if sig, ok := errors.AsType[*signalError](err); ok && !errors.Is(err, copier.ErrWorkGone) {
 			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
 			return err
 		}
 		_, locked := res.Phases[copier.PhaseLock]
 		locked = locked && !res.Complete
-		for _, other := range []error{copier.ErrLocked, copier.ErrNotReleased, copier.ErrWorkGone} {
+		for _, other := range []error{copier.ErrLocked, copier.ErrWorkGone} {
 			locked = locked && !errors.Is(err, other)
 		}
 		if locked {

@@ -99,7 +99,8 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 	if written { // by another process
 		m.End = time.Now().UTC()
 	}
-	if r.err = r.put(ctx, m); r.err != nil {
+	if err := r.put(ctx, m); err != nil {
+		r.err = err
 		beside := verify.ManifestPath(m.Destination.Path)
 		if r.file == beside || m.Write(beside) != nil {
 			return fmt.Errorf("its manifest is not written: %w", r.err)

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,7 +92,14 @@ func runReport(cmd *cli.Command, std Streams) error {
 		return reportError(to, err)
 	}
 	out := &printer{stdout: std.Out}
-	return out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
+	err = out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
+	switch {
+	case in.Manifest.State == copier.Unconfirmed:
+		err = errors.Join(err, out.text(unconfirmedText))
+	case in.Manifest.NotReleased:
+		err = errors.Join(err, out.text(notReleasedText))
+	}
+	return err
 }
 
 func reportInput(manifest, compared string) (in report.Input, err error) {

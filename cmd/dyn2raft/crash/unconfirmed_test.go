@@ -78,7 +78,7 @@ func TestUnconfirmedIsSaid(t *testing.T) {
 			says(5, `"state": "unconfirmed"`, "status", "-config", "migrate.hcl", "-format", "json")
 			says(3, "UNCONFIRMED: the copy was put in place, and the table has not confirmed", "verify", "-manifest", manifest)
 			says(0, "UNCONFIRMED: the copy was put in place, and the table has not confirmed", "verify", "-config", "migrate.hcl")
-			says(0, "Unconfirmed", "report", "-manifest", manifest, "-o", filepath.Join(p.dir, "report.html"))
+			says(0, "UNCONFIRMED: the copy was put in place", "report", "-manifest", manifest, "-o", filepath.Join(p.dir, "report.html"))
 			says(12, "put in place", "copy", "-config", "migrate.hcl")
 			if name == "" {
 				says(0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "--resume")
