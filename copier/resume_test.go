@@ -261,7 +261,7 @@ func (s *dirSink) Mark(state CommitState) error {
 }
 
 func (s *dirSink) Rollback() error {
-	if err := s.disk.Remove(filepath.Join(s.dir, "result")); err != nil {
+	if err := s.disk.RemoveFile(filepath.Join(s.dir, "result")); err != nil {
 		return err
 	}
 	return s.disk.Sync(s.dir)
@@ -272,7 +272,11 @@ func (s *dirSink) Close(keep bool) error {
 		return nil
 	}
 	_ = os.Remove(filepath.Join(s.dir, "result.tmp")) // of a Mark that failed
-	return s.disk.Remove(s.WorkDir())
+	root, err := os.OpenRoot(filepath.Dir(s.WorkDir()))
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.disk.Remove(root, filepath.Base(s.WorkDir())), root.Close())
 }
 
 var errKilled = errors.New("killed")

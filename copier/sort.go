@@ -451,7 +451,7 @@ func (s *sorter) replace(old []sortedRun, run sortedRun) error {
 		}
 	}
 	for _, r := range old {
-		if err := s.disk().Remove(r.path); err != nil {
+		if err := s.disk().RemoveFile(r.path); err != nil {
 			return workError("remove merged work file", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/copier/processors"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
@@ -85,7 +86,11 @@ const summariesName = "destination"
 // summarise reads the whole file, which must be sound, and writes what next
 // returns to a file in dir, over one that a killed process has left.
 func (d *destination) summarise(ctx context.Context, dir string) (err error) {
-	if d.work, err = os.OpenFile(filepath.Join(dir, summariesName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+	path := filepath.Join(dir, summariesName)
+	if err = new(durable.Disk).RemoveFile(path); err == nil {
+		d.work, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // a link is not followed
+	}
+	if err != nil {
 		return workError("make work file", err)
 	}
 	type worker struct {

@@ -270,12 +270,13 @@ func (d *Disk) Rename(from, to string) error {
 }
 
 // Remove removes a file, or a directory with all that is in it. It is no error
-// if there is none.
-func (d *Disk) Remove(path string) error {
-	if err := d.Step(Remove, path); err != nil {
+// if there is none. It is an error if a link leads to it from outside root: whoever
+// may change a name below root can't have anything removed elsewhere.
+func (d *Disk) Remove(root *os.Root, name string) error {
+	if err := d.Step(Remove, filepath.Join(root.Name(), name)); err != nil {
 		return err
 	}
-	return os.RemoveAll(path)
+	return root.RemoveAll(name)
 }
 
 // RemoveFile removes a file, or a directory that is empty. It is no error if

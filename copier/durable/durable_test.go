@@ -24,6 +24,42 @@ func names(t testing.TB, dir string) []string {
 	return out
 }
 
+// rootOf opens a directory for Remove.
+func rootOf(t *testing.T, dir string) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	return root
+}
+
+// A link that leads out of the root is removed itself, and nothing through it.
+func TestRemoveThroughLink(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(elsewhere, "d"), 0o700), os.WriteFile(filepath.Join(elsewhere, "d", "f"), nil, 0o600),
+		os.Symlink(elsewhere, filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	var disk *Disk
+	root := rootOf(t, dir)
+	for _, name := range []string{"link/d/f", "link/d"} {
+		if err := disk.Remove(root, name); err == nil {
+			t.Errorf("%s was removed", name)
+		}
+	}
+	if err := disk.Remove(root, "link"); err != nil {
+		t.Error(err)
+	}
+	if got := names(t, dir); len(got) > 0 {
+		t.Errorf("there is %v", got)
+	}
+	if _, err := os.Stat(filepath.Join(elsewhere, "d", "f")); err != nil {
+		t.Error(err)
+	}
+}
+
 // Each operation is announced, and an error takes its place.
 func TestBefore(t *testing.T) {
 	injected := errors.New("injected")
@@ -38,6 +74,7 @@ func TestBefore(t *testing.T) {
 		p := func(name string) string { return filepath.Join(dir, name) }
 		var ops []string
 		failed := map[string]bool{}
+		root := rootOf(t, dir)
 		disk := &Disk{Before: func(o Op) error {
 			ops = append(ops, o.String())
 			if (o.Verb == Place || o.Verb == Rename) != (o.From != "") {
@@ -71,8 +108,8 @@ func TestBefore(t *testing.T) {
 				}
 			}
 		}
-		see(disk.Remove(p("e")))
-		see(disk.Remove(p("f")))
+		see(disk.Remove(root, "e"))
+		see(disk.Remove(root, "f"))
 		if op == "" {
 			if err := errors.Join(errs...); err != nil {
 				t.Error(err)

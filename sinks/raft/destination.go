@@ -51,7 +51,39 @@ func (s *Sink) takeLock() error {
 		}
 	}
 	s.lock = f
+	// What is removed is removed in the directory that is locked, whatever becomes of
+	// the names that lead to it.
+	if s.root, err = os.OpenRoot(s.opts.Path); err == nil {
+		err = s.sameDirectory()
+	}
+	if err != nil {
+		return errors.Join(s.fail("open "+s.opts.Path, err), s.unlock())
+	}
 	return nil
+}
+
+// sameDirectory reports as an error that the root is not the directory that is locked.
+func (s *Sink) sameDirectory() error {
+	locked, err := s.lock.Stat()
+	if err != nil {
+		return err
+	}
+	opened, err := s.root.Stat(".")
+	if err == nil && !os.SameFile(locked, opened) {
+		err = errors.New("another directory was put in its place")
+	}
+	return err
+}
+
+// unlock gives the directory back.
+func (s *Sink) unlock() error {
+	err := s.lock.Close()
+	s.lock = nil
+	if s.root != nil {
+		err = errors.Join(err, s.root.Close())
+		s.root = nil
+	}
+	return err
 }
 
 // A State is what is in a data directory.
@@ -333,7 +365,7 @@ func (s *Sink) makeStaging(left bool) error {
 // directory. Without a vault.db in place the record goes first, and for good:
 // a record without the rest would be taken for a finished commit.
 func (s *Sink) removeStaged() error {
-	if err := s.disk.Remove(s.stage(recordName)); err != nil {
+	if err := s.disk.Remove(s.root, filepath.Join(stagingName, recordName)); err != nil {
 		return err
 	}
 	if err := s.disk.Sync(s.stage("")); err != nil {
@@ -344,7 +376,7 @@ func (s *Sink) removeStaged() error {
 
 // removeFromStaging removes all names in the staging directory but one.
 func (s *Sink) removeFromStaging(but string) error {
-	list, err := os.ReadDir(s.stage(""))
+	list, err := fs.ReadDir(s.root.FS(), stagingName)
 	if err != nil {
 		return err
 	}
@@ -352,7 +384,7 @@ func (s *Sink) removeFromStaging(but string) error {
 		if f.Name() == but {
 			continue
 		}
-		if err := s.disk.Remove(s.stage(f.Name())); err != nil {
+		if err := s.disk.Remove(s.root, filepath.Join(stagingName, f.Name())); err != nil {
 			return err
 		}
 	}
@@ -374,7 +406,7 @@ func (s *Sink) removeStaging() error {
 			return err
 		}
 	}
-	if err := s.disk.Remove(s.stage("")); err != nil {
+	if err := s.disk.Remove(s.root, stagingName); err != nil {
 		return err
 	}
 	if err := s.disk.Sync(s.opts.Path); err != nil {

@@ -119,6 +119,7 @@ type Sink struct {
 	disk *durable.Disk
 
 	lock   *os.File // the data directory, locked; nil before Prepare and after Close
+	root   *os.Root // the same, for what is removed in it
 	nodeID string
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
@@ -401,7 +402,7 @@ func (s *Sink) moveBack(name string) error {
 	if there, err := durable.Exists(s.dest(name)); err != nil {
 		return err
 	} else if there {
-		if err := s.disk.Remove(s.dest(name)); err != nil {
+		if err := s.disk.Remove(s.root, name); err != nil {
 			return err
 		}
 	}
@@ -430,9 +431,7 @@ func (s *Sink) Close(keep bool) error {
 			err = s.fail("remove "+s.stage(""), err)
 		}
 	}
-	closeErr := s.lock.Close()
-	s.lock = nil
-	if err == nil && closeErr != nil {
+	if closeErr := s.unlock(); err == nil && closeErr != nil {
 		err = s.fail("unlock "+s.opts.Path, closeErr)
 	}
 	return err

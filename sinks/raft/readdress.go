@@ -72,7 +72,7 @@ func Readdress(ctx context.Context, o ReaddressOptions) (was Peer, err error) {
 	if err := s.takeLock(); err != nil {
 		return was, err
 	}
-	defer func() { err = errors.Join(err, s.lock.Close()) }()
+	defer func() { err = errors.Join(err, s.unlock()) }()
 	if err := s.refuseUnfinished(); err != nil {
 		return was, err
 	}

@@ -299,7 +299,7 @@ func TestReaddressLocks(t *testing.T) {
 	if _, err := readdress(&o, nil); !errors.Is(err, copier.ErrLocked) {
 		t.Errorf("another dyn2raft: %v", err)
 	}
-	if err := s.lock.Close(); err != nil {
+	if err := s.unlock(); err != nil {
 		t.Fatal(err)
 	}
 	// And no Vault starts while it works.

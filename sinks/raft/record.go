@@ -105,7 +105,7 @@ func (s *Sink) recoverCommit() error {
 	if moved, err := s.wasMoved(raftName); err != nil {
 		return err
 	} else if moved {
-		if err := s.disk.Remove(s.dest(raftName)); err != nil {
+		if err := s.disk.Remove(s.root, raftName); err != nil {
 			return s.fail("remove what run "+r.RunID+" left", err)
 		}
 	}
@@ -115,7 +115,7 @@ func (s *Sink) recoverCommit() error {
 			return err
 		}
 		if id, readErr := durable.ReadFile(s.dest(nodeIDName), MaxNodeID); moved && readErr == nil && string(id) == r.NodeID {
-			if err := s.disk.Remove(s.dest(nodeIDName)); err != nil {
+			if err := s.disk.Remove(s.root, nodeIDName); err != nil {
 				return s.fail("remove what run "+r.RunID+" left", err)
 			}
 		}

@@ -130,6 +130,33 @@ func accountFor(owner, path string) (*account, error) {
 	return &a, nil
 }
 
+// rootMayWork refuses, for root, to work in a directory that others can change: any name
+// in it may become a link to anywhere. sticky is that of rootsAlone. todo is what else to
+// do about it. Whoever needs the directory says what else is wrong with it.
+func rootMayWork(dir string, sticky bool, todo string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	err = rootsAlone(dir, sticky)
+	for at := dir; errors.Is(err, fs.ErrNotExist) && at != filepath.Dir(at); {
+		at = filepath.Dir(at) // where it would be made
+		err = rootsAlone(at, true)
+	}
+	if !errors.Is(err, errNotRootsAlone) {
+		return nil
+	}
+	return &copier.Error{Kind: copier.ErrDestination, Op: "work as root in " + dir, Err: err, Hint: todo}
+}
+
+// ofVault is what to do about a data directory that root does not work in.
+func ofVault(path string) string {
+	return "run it as the user that Vault runs as, or give the directory to that user, who then does the work: sudo chown vault:vault " + shellescape.Quote(path)
+}
+
 // name is the account's user as a person writes it, and sudo takes it.
 func (a account) name() string {
 	if n := userName(a.uid); n != strconv.Itoa(a.uid) {

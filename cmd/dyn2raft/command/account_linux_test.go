@@ -316,6 +316,123 @@ func TestUserSwapsLinksWhileRootCopies(t *testing.T) {
 	}
 }
 
+// swapAll puts links in place of what it finds below base and back again, as nobody, until
+// stop is closed: to target where a name was a directory's, else to a file in it.
+func swapAll(base, target string, patterns []string, stop <-chan struct{}) error {
+	return asUser(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, pattern := range patterns {
+				names, _ := filepath.Glob(filepath.Join(base, pattern))
+				for _, name := range names {
+					fi, err := os.Lstat(name)
+					if err != nil || fi.Mode()&fs.ModeSymlink != 0 || strings.HasSuffix(name, "-away") {
+						continue
+					}
+					to := target
+					if !fi.IsDir() {
+						to = filepath.Join(target, "victim")
+					}
+					if os.Rename(name, name+"-away") == nil {
+						_ = os.Symlink(to, name)
+						runtime.Gosched()
+						_ = os.Remove(name)
+						_ = os.Rename(name+"-away", name)
+					}
+				}
+			}
+		}
+	})
+}
+
+// The same attack where root is nobody but root: others than root may change the data
+// directory, or what leads to it, or where the work files are. Root does not work there,
+// and a user of the group does.
+func TestUserSwapsLinksWhileRootIsRoot(t *testing.T) {
+	staged := []string{".dyn2raft", ".dyn2raft/*", ".dyn2raft/*/*", "raft", "vault.db", "node-id"}
+	compared := []string{"data.dyn2raft-verify", "data.dyn2raft-verify/*"}
+	group := func(dir, data string) error {
+		return errors.Join(os.Chown(filepath.Dir(data), 0, 0), os.Chown(data, 0, nobody), os.Chmod(data, fs.ModeSetgid|0o775))
+	}
+	roots := func(_, data string) error { return os.Chown(data, 0, 0) }
+	for name, c := range map[string]struct {
+		set     func(dir, data string) error
+		line    []string // SCRATCH stands for a directory of nobody's
+		base    string   // below the one that all is in
+		swapped []string
+		status  int // -1 is any
+		says    string
+	}{
+		"a group's directory":               {group, []string{"copy"}, "vault/data", staged, exitDestination, "-owner USER:GROUP"},
+		"a group's directory, as one of it": {group, []string{"copy", "-owner", "65534:65534"}, "vault/data", staged, -1, "working as the user"},
+		"everybody's directory": {func(_, data string) error {
+			return errors.Join(os.Chown(filepath.Dir(data), 0, 0), os.Chown(data, 0, 0), os.Chmod(data, 0o777))
+		}, []string{"copy", "--resume"}, "vault/data", staged, exitDestination, "sudo chown vault:vault "},
+		"what leads to it": {roots, []string{"copy", "--restart"}, "vault", []string{"data"}, exitDestination, "vault: others than root can change it"},
+		"a link that leads to it": {func(dir, data string) error {
+			real := filepath.Join(dir, "real")
+			return errors.Join(os.Rename(data, real), os.Chown(real, 0, 0), os.Symlink(real, data))
+		}, []string{"copy"}, "vault", []string{"data"}, exitDestination, "vault: others than root can change it"},
+		"the work files' place": {func(_, data string) error {
+			return errors.Join(os.Chown(filepath.Dir(data), 0, 0), os.Chown(data, 0, 0))
+		}, []string{"copy", "-work-dir", "SCRATCH"}, "scratch", []string{"*"}, exitDestination, "directory of root's alone with -work-dir"},
+		"a comparison":                         {nil, []string{"verify"}, "vault", compared, -1, "working as the user"},
+		"a comparison beside root's directory": {roots, []string{"verify"}, "vault", compared, exitDestination, "-work-dir DIR"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, data, _, command := ownedCopy(t, 0)
+			scratch, precious := filepath.Join(dir, "scratch"), filepath.Join(dir, "precious")
+			victims := []string{"victim", "run-000001", "vault.db", "node-id", "raft/raft.db", "work/copy.json"}
+			if err := errors.Join(os.Mkdir(scratch, 0o700), os.Chown(scratch, nobody, nobody), os.MkdirAll(filepath.Join(precious, "raft"), 0o755),
+				os.Mkdir(filepath.Join(precious, "work"), 0o755)); err != nil {
+				t.Fatal(err)
+			}
+			for _, victim := range victims {
+				if err := os.WriteFile(filepath.Join(precious, victim), []byte("root's"), 0o644); err != nil { //nolint:gosec // anybody may read it
+					t.Fatal(err)
+				}
+			}
+			if c.line[0] == "verify" {
+				if out, err := command().CombinedOutput(); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			}
+			if c.set != nil {
+				if err := c.set(dir, data); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop, attacked := make(chan struct{}), make(chan error)
+			go func() { attacked <- swapAll(filepath.Join(dir, c.base), precious, c.swapped, stop) }()
+			cmd := command()
+			cmd.Args = append(cmd.Args[:1], append([]string{c.line[0]}, append(cmd.Args[2:], c.line[1:]...)...)...)
+			for i := range cmd.Args {
+				cmd.Args[i] = strings.ReplaceAll(cmd.Args[i], "SCRATCH", scratch)
+			}
+			out, _ := cmd.CombinedOutput()
+			close(stop)
+			if err := <-attacked; err != nil {
+				t.Fatal(err)
+			}
+			if code := cmd.ProcessState.ExitCode(); c.status != -1 && code != c.status || !strings.Contains(string(out), c.says) {
+				t.Errorf("status %d\n%s", code, out)
+			}
+			for _, victim := range victims {
+				if got, err := os.ReadFile(filepath.Join(precious, victim)); err != nil || string(got) != "root's" {
+					t.Errorf("%s is %q now, %v", victim, got, err)
+				}
+			}
+			if got, err := os.ReadDir(precious); err != nil || len(got) != 6 {
+				t.Errorf("there is %v, %v", got, err)
+			}
+		})
+	}
+}
+
 // The root side looks for credentials anew each time that it is asked.
 func TestRootSideRenewsCredentials(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "keys")

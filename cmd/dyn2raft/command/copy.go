@@ -170,7 +170,13 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return err
 	}
-	src, root, err := openAs(ctx, cmd, std, cfg, out, file, !cmd.Bool("reset"))
+	src, root, err := openAs(ctx, cmd, std, cfg, out, file, !cmd.Bool("reset"), func() error {
+		err := rootMayWork(cfg.Destination.Path, false, ofVault(cfg.Destination.Path)+"; or name it, if it may write there: -owner USER:GROUP")
+		if dir := cmd.String("work-dir"); err == nil && dir != "" {
+			err = rootMayWork(dir, true, "name a directory of root's alone with -work-dir")
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -338,6 +344,8 @@ func (p *printer) giveUp(owner, path string) {
 	as, err := accountFor(owner, path)
 	if err == nil && as != nil {
 		err = as.become()
+	} else if err == nil {
+		err = rootMayWork(path, false, ofVault(path))
 	}
 	if err == nil {
 		err = copier.GiveUp(sink.WorkDir(path))
@@ -647,11 +655,16 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 
 // openAs makes the source of a configuration, and, where root runs this for the owner
 // of the data directory, has the process become one of his: then the root side, which
-// the caller closes, is not nil.
-func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, manifest string, become bool) (*dynamodb.Source, *rootSide, error) {
+// the caller closes, is not nil. Where root stays root, where has to say that it may.
+func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, manifest string, become bool, where func() error) (*dynamodb.Source, *rootSide, error) {
 	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
 	if err != nil {
 		return nil, nil, err
+	}
+	if as == nil && become {
+		if err := where(); err != nil {
+			return nil, nil, err
+		}
 	}
 	if as == nil || !become {
 		src, err := newSource(ctx, cmd, std, cfg, out, nil)

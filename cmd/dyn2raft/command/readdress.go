@@ -87,7 +87,11 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 	}
 	rec := &manifestWriter{file: file, cfg: &config.Config{Destination: config.Destination{Path: path}}}
 	var root *rootSide
-	if as != nil {
+	if as == nil {
+		if err := rootMayWork(path, false, ofVault(path)); err != nil {
+			return err
+		}
+	} else {
 		if root, err = startRootSide(RootTask{Manifest: file, Path: path, UID: -1, GID: -1}); err != nil {
 			return fmt.Errorf("start a process that stays root's: %w", err)
 		}

@@ -164,12 +164,15 @@ func (s *rootServer) WriteManifest(data []byte, _ *struct{}) error {
 	return verify.WriteManifest(s.task.Manifest, data, s.task.UID, s.task.GID)
 }
 
+// errNotRootsAlone is the error of a directory that root does not write to.
+var errNotRootsAlone = errors.New("others than root can change it, so root does not write there")
+
 // rootsAlone refuses a directory that another user than root can change, or replace
-// by changing what leads to it. In one above it that is sticky, as /tmp is, root's
-// names are root's; sticky is set where that is enough of the directory itself.
+// by changing what leads to it, links included. In one above it that is sticky, as
+// /tmp is, root's names are root's; sticky is set where that is enough of the directory
+// itself. An error wraps [errNotRootsAlone], or says why nothing is known.
 func rootsAlone(dir string, sticky bool) error {
-	dir, err := filepath.EvalSymlinks(dir)
-	if err != nil {
+	if _, err := filepath.EvalSymlinks(dir); err != nil { // or links go round in a circle
 		return err
 	}
 	for ; ; sticky = true {
@@ -177,11 +180,30 @@ func rootsAlone(dir string, sticky bool) error {
 		if err != nil {
 			return err
 		}
-		others := fi.Mode().Perm()&0o022 != 0 && !(sticky && fi.Mode()&fs.ModeSticky != 0)
-		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Uid != 0 || !fi.IsDir() || others {
-			return &fs.PathError{Op: "write to", Path: dir, Err: errors.New("others than root can change it, so root does not write there")}
+		link := fi.Mode()&fs.ModeSymlink != 0 // of which the mode means nothing
+		if !link && !fi.IsDir() {
+			return &fs.PathError{Op: "write to", Path: dir, Err: syscall.ENOTDIR}
+		}
+		others := !link && fi.Mode().Perm()&0o022 != 0 && !(sticky && fi.Mode()&fs.ModeSticky != 0)
+		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Uid != 0 || others {
+			return &fs.PathError{Op: "write to", Path: dir, Err: errNotRootsAlone}
 		}
 		up := filepath.Dir(dir)
+		if link {
+			to, err := os.Readlink(dir)
+			if err != nil {
+				return err
+			}
+			if !filepath.IsAbs(to) {
+				if up, err = filepath.EvalSymlinks(up); err != nil {
+					return err
+				}
+				to = filepath.Join(up, to)
+			}
+			if err := rootsAlone(to, sticky); err != nil {
+				return err
+			}
+		}
 		if up == dir {
 			return nil
 		}

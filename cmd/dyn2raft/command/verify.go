@@ -105,7 +105,9 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	// Work files lie beside the data directory: where its owner can change that place,
 	// they are his, and so is the process.
 	work := verify.WorkPath(cmd.String("work-dir"), cfg.Destination.Path)
-	src, root, err := openAs(ctx, cmd, std, cfg, out, verify.ManifestPath(cfg.Destination.Path), sample == 0 && rootsAlone(filepath.Dir(work), true) != nil)
+	src, root, err := openAs(ctx, cmd, std, cfg, out, verify.ManifestPath(cfg.Destination.Path), sample == 0 && rootsAlone(filepath.Dir(work), true) != nil, func() error {
+		return rootMayWork(filepath.Dir(work), true, "run it as the user that Vault runs as, or name a directory of root's alone for the work files: -work-dir DIR")
+	})
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func TestStates(t *testing.T) {
 			return errors.Join(err, f.Sync(), f.Close())
 		}, []string{"", "f="}},
 		"a removed file comes back whole": {put("f", "abc"), func(d *durable.Disk, dir string) error {
-			return d.Remove(in(dir, "f"))
+			return remove(d, in(dir, "f"))
 		}, []string{"", "f=abc"}},
 		"a rename": {put("f", "abc"), func(d *durable.Disk, dir string) error {
 			return d.Rename(in(dir, "f"), in(dir, "g"))
@@ -117,7 +117,7 @@ func TestStates(t *testing.T) {
 		"two changes in any order": {func(d *durable.Disk, dir string) error {
 			return errors.Join(put("f", "")(d, dir), put("g", "")(d, dir))
 		}, func(d *durable.Disk, dir string) error {
-			return errors.Join(d.Remove(in(dir, "f")), d.Remove(in(dir, "g")))
+			return errors.Join(remove(d, in(dir, "f")), remove(d, in(dir, "g")))
 		}, []string{"", "f=", "f= g=", "g="}},
 		"no file without its directory": {nothing, func(d *durable.Disk, dir string) error {
 			if err := d.Mkdir(in(dir, "d")); err != nil {
@@ -128,21 +128,21 @@ func TestStates(t *testing.T) {
 		"no directory goes before its files": {func(d *durable.Disk, dir string) error {
 			return errors.Join(os.Mkdir(in(dir, "d"), 0o700), put("d/f", "1")(d, dir), put("d/g", "2")(d, dir))
 		}, func(d *durable.Disk, dir string) error {
-			return d.Remove(in(dir, "d"))
+			return remove(d, in(dir, "d"))
 		}, []string{"", "d/", "d/ d/f=1", "d/ d/f=1 d/g=2", "d/ d/g=2"}},
 		"a directory stays while a file moved out of it may": {func(d *durable.Disk, dir string) error {
 			return errors.Join(os.Mkdir(in(dir, "d"), 0o700), put("d/f", "1")(d, dir))
 		}, func(d *durable.Disk, dir string) error {
-			return errors.Join(d.Place(in(dir, "d/f"), in(dir, "f")), d.Remove(in(dir, "d")))
+			return errors.Join(d.Place(in(dir, "d/f"), in(dir, "f")), remove(d, in(dir, "d")))
 		}, []string{"d/ d/f=1", "d/ d/f=1 f=1", "d/ f=1", "f=1"}},
 		"what was synced is there": {nothing, func(d *durable.Disk, dir string) error {
-			return errors.Join(put("f", "1")(d, dir), d.Seal(in(dir, "f")), d.Sync(dir), d.Remove(in(dir, "none")))
+			return errors.Join(put("f", "1")(d, dir), d.Seal(in(dir, "f")), d.Sync(dir), remove(d, in(dir, "none")))
 		}, []string{"", "f=", "f=\x00", "f=1"}}, // the others at the operations before, see TestSyncedStays
 		"a file made, removed and made": {nothing, func(d *durable.Disk, dir string) error {
-			return errors.Join(d.WriteFile(in(dir, "f"), nil), d.Remove(in(dir, "f")), d.Mkdir(in(dir, "f")))
+			return errors.Join(d.WriteFile(in(dir, "f"), nil), remove(d, in(dir, "f")), d.Mkdir(in(dir, "f")))
 		}, []string{"", "f/", "f="}},
 		"made and removed behind the disk's back": {put("f", "1"), func(d *durable.Disk, dir string) error {
-			return errors.Join(os.Remove(in(dir, "f")), os.Mkdir(in(dir, "d"), 0o700), d.Remove(in(dir, "none")))
+			return errors.Join(os.Remove(in(dir, "f")), os.Mkdir(in(dir, "d"), 0o700), remove(d, in(dir, "none")))
 		}, []string{"", "d/", "d/ f=1", "f=1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -313,7 +313,7 @@ func TestSyncedStays(t *testing.T) {
 				default:
 					for path := range safe { // any of them
 						delete(safe, path)
-						try(disk.Remove(path))
+						try(remove(disk, path))
 						break
 					}
 				}
@@ -372,4 +372,13 @@ func TestPower(t *testing.T) {
 	if _, err := disk.Create(filepath.Join(dir, "none", "f")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("file in no directory: %v", err)
 	}
+}
+
+// remove removes a file or a directory below the one that it is in.
+func remove(d *durable.Disk, path string) error {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Remove(root, filepath.Base(path)), root.Close())
 }
