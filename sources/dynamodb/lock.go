@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -294,8 +295,7 @@ func (l *lease) moved(item map[string]types.AttributeValue, leader leaderLock) e
 func (l *lease) giveUp(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.s.timing.lease)
 	defer cancel()
-	// Where a lock may never have been taken, that it is not ours is no news.
-	if rerr := l.Release(ctx, copier.EndFailed); rerr != nil && !(l.unsure && errors.Is(rerr, copier.ErrMoved)) {
+	if rerr := l.Release(ctx, copier.EndFailed); rerr != nil {
 		return errors.Join(err, rerr)
 	}
 	return err
@@ -790,13 +790,19 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 		return nil
 	}
 	var errs []error
+	note := func(err error) {
+		// Where a lock may never have been taken, that it is not ours is no news.
+		if !l.unsure || !errors.Is(err, copier.ErrMoved) {
+			errs = append(errs, err)
+		}
+	}
 	if l.leader {
-		errs = append(errs, l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
+		note(l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
 	}
 	err := errors.Join(errs...)
 	stays := end == copier.EndComplete && (l.s.opts.KeepLocked || errors.Is(err, copier.ErrMoved))
 	if l.migration != nil && !stays && (err == nil || ctx.Err() == nil) {
-		errs = append(errs, l.s.deleteMigration(ctx, &types.AttributeValueMemberB{Value: l.migration}))
+		note(l.s.deleteMigration(ctx, &types.AttributeValueMemberB{Value: l.migration}))
 	}
 	return l.s.released(errs...)
 }
@@ -805,7 +811,7 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 // is somebody else's by now is not ours to give back.
 func (s *Source) released(errs ...error) error {
 	err := errors.Join(errs...)
-	if err == nil || errors.Is(err, copier.ErrMoved) {
+	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil && !errors.Is(err, copier.ErrMoved) }) {
 		return err
 	}
 	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err),
