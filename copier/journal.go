@@ -194,7 +194,7 @@ func readSetup(dir string) (*Setup, error) {
 	if fi, err := os.Lstat(dir); err == nil && !fi.IsDir() {
 		return nil, workError("read "+dir, syscall.ENOTDIR) // a link is not followed
 	}
-	err := readSealed(filepath.Join(dir, setupName), &s)
+	err := readSealed(filepath.Join(dir, setupName), maxSetup, &s)
 	if err == nil && s.RunID != "" && !setupID.MatchString(s.RunID) {
 		err = fmt.Errorf("it is of a run %q, and no run has such an id", s.RunID) // which is a part of paths
 	}
@@ -217,7 +217,7 @@ func readSetup(dir string) (*Setup, error) {
 // leftBy says what a setup that can't be used seems to say of the copy, for a
 // person to look after: nothing is done by what it says.
 func leftBy(dir string) string {
-	data, err := durable.ReadFile(filepath.Join(dir, setupName), maxState)
+	data, err := durable.ReadFile(filepath.Join(dir, setupName), maxSetup)
 	if err != nil {
 		return ""
 	}
@@ -307,8 +307,11 @@ var errSeal = errors.New("the file is damaged: its checksum does not match")
 // maxState bounds what is read of a state file, in bytes: far more than any has.
 const maxState = 256 << 20
 
-func readSealed(path string, v any) error {
-	data, err := durable.ReadFile(path, maxState)
+// maxSetup is that of a setup and of a status, which name no pages.
+const maxSetup = 16 << 20
+
+func readSealed(path string, limit int64, v any) error {
+	data, err := durable.ReadFile(path, limit)
 	if err != nil {
 		return err
 	}
@@ -399,7 +402,7 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 		}
 		j.next = max(j.next, n+1)
 		var c checkpoint
-		if err := readSealed(filepath.Join(j.dir, f.Name()), &c); err != nil {
+		if err := readSealed(filepath.Join(j.dir, f.Name()), maxState, &c); err != nil {
 			warn(fmt.Sprintf("checkpoint %s can't be used (%v): what it accounts for is read again", f.Name(), err))
 			continue
 		}

@@ -213,3 +213,14 @@ func TestRestartThatIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A setup names no pages, so that it is small: one that is not is not read.
+func TestPlantedLargeSetup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), setupName)
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 16<<20+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readSetup(filepath.Dir(path)); !errors.Is(err, durable.ErrTooLarge) {
+		t.Error(err)
+	}
+}

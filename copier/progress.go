@@ -275,7 +275,7 @@ func ReadStatus(dir string) (*Status, *Setup, error) {
 	if err != nil || setup == nil {
 		return nil, setup, err
 	}
-	data, err := durable.ReadFile(filepath.Join(dir, StatusName), maxState)
+	data, err := durable.ReadFile(filepath.Join(dir, StatusName), maxSetup)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrNotFile) || errors.Is(err, durable.ErrTooLarge) {
 		return nil, setup, nil
 	}

@@ -361,7 +361,7 @@ func isWithin(file, dir string) (bool, error) {
 }
 
 // maxManifest bounds what is read of a manifest, in bytes.
-const maxManifest = 256 << 20
+const maxManifest = 64 << 20
 
 // ErrNotManifest is returned when a file is no manifest of a copy.
 var ErrNotManifest = errors.New("not a manifest of a copy")

@@ -380,6 +380,13 @@ func recall(cmd *cli.Command, path string) (map[string]string, error) {
 			return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID, Err: fmt.Errorf("-%s: %w", name, err)}
 		}
 	}
+	// A record may be made up: only where a copy is told of a directory, work files are
+	// read and removed in it.
+	if setup.WorkDir != sink.WorkDir(path) && !cmd.IsSet("work-dir") {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID,
+			Err:  fmt.Errorf("it says that the work files are in %q, and not that the copy was told to put them there", setup.WorkDir),
+			Hint: "if they are this copy's, say so: -work-dir " + shellescape.Quote(filepath.Dir(setup.WorkDir)) + "; if not, start over: --restart"}
+	}
 	return setup.Kept, nil
 }
 

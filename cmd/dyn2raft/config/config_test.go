@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf16"
 
@@ -851,5 +852,34 @@ func TestEnvironment(t *testing.T) {
 		if _, known := dynamodbKeys[name]; !known {
 			t.Errorf("%s is no key", name)
 		}
+	}
+}
+
+// A pipe that nobody writes to is an empty file: nothing waits for it. One that is
+// written to is read, as of -config <(…).
+func TestPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if src, err := read(path); err != nil || len(src) != 0 {
+		t.Errorf("%q, %v", src, err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString("a"); err != nil {
+		t.Fatal(err)
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := w.WriteString("b")
+		wrote <- errors.Join(err, w.Close())
+	}()
+	src, err := read(fmt.Sprintf("/dev/fd/%d", r.Fd()))
+	if err := errors.Join(err, <-wrote); err != nil || string(src) != "ab" {
+		t.Errorf("%q, %v", src, err)
 	}
 }
