@@ -178,6 +178,9 @@ func (p *planner) owner(path string) {
 			fmt.Sprintf("run as the user that Vault runs as: sudo -u %s dyn2raft …", have))
 	case p.Owner != "" && os.Geteuid() != 0 && will != here:
 		p.fail("owner", fmt.Sprintf("%s can't work as %s", here, p.Owner), "only root may become another user: run with sudo, or as that user and without -owner")
+	case os.Geteuid() == 0 && p.Owner == "" && st.Uid == 0 && mode&0o022 != 0: // where copy refuses to be root
+		p.fail("owner", fmt.Sprintf("%s belongs to root, mode %04o: others can change it, so root does not write there", path, mode),
+			"run as the user that Vault runs as, or name it, if it may write there: -owner USER:GROUP")
 	case volume:
 		p.pass("owner", "%s, and a group that may write (fsGroup)", have)
 	case have != will && strconv.Itoa(int(st.Uid)) != will:
