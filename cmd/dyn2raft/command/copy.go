@@ -132,6 +132,10 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			"to go on after an interruption run the copy again with -resume and without -start; for a partial copy on purpose, add -partial"}
 	case start == "" && partial:
 		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial out"}
+	case cmd.IsSet("manifest") && cmd.String("manifest") == "":
+		return &usageError{"-manifest is empty", "name a file, or leave it out: then it is beside the data directory"}
+	case cmd.IsSet("work-dir") && cmd.String("work-dir") == "":
+		return &usageError{"-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"}
 	case partial:
 		out.log = out.log.With("partial", true)
 	}
