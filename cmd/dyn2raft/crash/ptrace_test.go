@@ -164,7 +164,7 @@ func (p *tracer) drive() (int, error) {
 			signal = int(stop)
 		}
 		if _, err := ptrace(unix.PTRACE_SYSCALL, tid, 0, uintptr(signal)); err != nil && !errors.Is(err, unix.ESRCH) {
-			return 0, fmt.Errorf("go on with thread %d: %w", tid, err)
+			return 0, fmt.Errorf("let thread %d run: %w", tid, err)
 		}
 	}
 }
@@ -172,7 +172,9 @@ func (p *tracer) drive() (int, error) {
 // stopped is called for a thread that stands before or after a call.
 func (p *tracer) stopped(tid int) error {
 	var info [88]byte // struct ptrace_syscall_info
-	if _, err := ptrace(unix.PTRACE_GET_SYSCALL_INFO, tid, uintptr(len(info)), uintptr(unsafe.Pointer(&info))); err != nil {
+	if _, err := ptrace(unix.PTRACE_GET_SYSCALL_INFO, tid, uintptr(len(info)), uintptr(unsafe.Pointer(&info))); errors.Is(err, unix.ESRCH) {
+		return nil // it has ended since, with its process
+	} else if err != nil {
 		return fmt.Errorf("ask for the call of thread %d: %w", tid, err)
 	}
 	switch info[0] {

@@ -43,7 +43,7 @@ func (e *env) options() Options {
 	cfg := &config.Config{ClusterAddr: "https://127.0.0.1:8201"}
 	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
 	cfg.Destination = config.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
-	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), TempDir: e.TempDir()}
+	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), TempDir: e.TempDir(), SampleTime: time.Minute}
 }
 
 func (e *env) source(opts dynamodb.Options) *dynamodb.Source {
