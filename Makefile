@@ -9,10 +9,11 @@ PARALLEL   := -parallel 8 -timeout 20m
 # The tests that make test leaves to make slow, in whatever package. One that is not
 # named here any more is run by make test.
 SLOW       := ^($(subst $(space),|,$(strip \
-	TestBoundaries TestCheckpointModel TestCrash TestEveryCount TestEveryOperationFails TestEveryStepFails \
-	TestHistoryIsBounded TestKilledAndLockLost TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages \
-	TestManifestDamage TestMany TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation \
-	TestPowerLossModel TestPowerLossNeedsEverySync TestTwoAtOnce)))$$
+	TestBoundaries TestCheckpointModel TestCrash TestDiskFails TestEmptyAnswers TestEndlessBody TestEveryCount \
+	TestEveryOperationFails TestEveryStepFails TestHistoryIsBounded TestKilledAndLockLost \
+	TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages TestManifestDamage TestMany \
+	TestPaused TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation TestPowerLossModel \
+	TestPowerLossNeedsEverySync TestTroublesMixed TestTwoAtOnce)))$$
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
 E2E        := ./cmd/dyn2raft/e2e
