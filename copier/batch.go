@@ -165,7 +165,7 @@ type stretch struct{ from, to uint32 }
 // stretchBytes is the size of a stretch in memory.
 const stretchBytes = 8
 
-// found tells whether all entries are in a stretch.
+// found reports whether all entries are in a stretch.
 func (b *Batch) found() bool {
 	n := len(b.stretches)
 	return n == 0 && len(b.refs) == 0 || n > 0 && int(b.stretches[n-1].to) == len(b.refs)

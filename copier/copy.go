@@ -337,7 +337,7 @@ func (c *copying) note(ctx context.Context) (err error) {
 	return nil
 }
 
-// canGoOn tells whether a run that ended with err, and whose record is kept, can
+// canGoOn reports whether a run that ended with err, and whose record is kept, can
 // be resumed.
 func (c *copying) canGoOn(err error) bool {
 	switch {
@@ -369,7 +369,7 @@ func (c *copying) stillThere(err error) error {
 		Hint: "if their file system was unmounted, mount it again and go on with --resume; if they are lost, give up with -reset: until then no Vault starts on the table"})
 }
 
-// worthKeeping tells whether a run that ended with err can be resumed.
+// worthKeeping reports whether a run that ended with err can be resumed.
 func (c *copying) worthKeeping(err error) bool {
 	switch {
 	case errors.Is(err, ErrUnconfirmed):

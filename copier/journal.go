@@ -437,7 +437,7 @@ func savedBy(dir string) (entries int64, at time.Time) {
 	return entries, at
 }
 
-// used makes the next run's number greater than that of a run, and tells whether
+// used makes the next run's number greater than that of a run, and reports whether
 // the name is one.
 func (j *journal) used(name string) bool {
 	digits, ok := strings.CutPrefix(name, runPrefix)
@@ -449,7 +449,7 @@ func (j *journal) used(name string) bool {
 	return true
 }
 
-// any tells whether there is a checkpoint, be it a damaged one.
+// any reports whether there is a checkpoint, be it a damaged one.
 func (j *journal) any() (bool, error) {
 	list, err := os.ReadDir(j.dir)
 	if err != nil {
@@ -824,7 +824,7 @@ func Unfinished(dir string) (*Setup, error) {
 // was read.
 func (j *Journal) Setup() Setup { return j.j.setup }
 
-// Saved tells whether there is something that a later scan need not read
+// Saved reports whether there is something that a later scan need not read
 // again. It is valid before a scan and after it.
 func (j *Journal) Saved() bool { return j.j.saved }
 

@@ -287,7 +287,7 @@ func (s *sorter) save(ctx context.Context) error {
 	return errors.Join(failed, s.record(ctx))
 }
 
-// isSaving tells whether there was a checkpoint.
+// isSaving reports whether there was a checkpoint.
 func (s *sorter) isSaving() bool {
 	s.out.Lock()
 	defer s.out.Unlock()

@@ -33,7 +33,7 @@ type attempt struct {
 	sink   func(*dirSink) Sink
 }
 
-// try runs an attempt. killed tells whether it was.
+// try runs an attempt. killed reports whether it was.
 func (m *machine) try(ctx context.Context, a attempt) (res Result, killed bool, err error) {
 	var mu sync.Mutex
 	n := 0

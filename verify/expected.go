@@ -206,7 +206,7 @@ func (want Expected) ReadBack(ctx context.Context, path string, largest int) (Re
 // ErrRaft is returned when what was written of Raft's state can't be used.
 var ErrRaft = errors.New("raft is not as it was written")
 
-// started tells whether Raft has gone on since the copy. A Vault that starts
+// started reports whether Raft has gone on since the copy. A Vault that starts
 // takes a new term, writes to the log, and then to vault.db: where nothing of it is
 // to be seen in the log, a higher index is damage.
 func (want Expected) started(found vaultdb.State, log Log) bool {

@@ -181,7 +181,7 @@ func (m *Manifest) Took() time.Duration {
 // noSum stands for a manifest's own checksum where that is computed.
 var noSum = strings.Repeat("0", 2*sha256.Size)
 
-// intact tells whether the checksum in a manifest is that of its file.
+// intact reports whether the checksum in a manifest is that of its file.
 func (m *Manifest) intact(data []byte) bool {
 	data = bytes.Replace(data, []byte(m.SHA256), []byte(noSum), 1)
 	return m.SHA256 == fmt.Sprintf("%x", sha256.Sum256(data))
@@ -330,7 +330,7 @@ func OutsideOf(file, path string) error {
 	return nil
 }
 
-// isWithin tells whether a file, which need not be there, is below a directory.
+// isWithin reports whether a file, which need not be there, is below a directory.
 func isWithin(file, dir string) (bool, error) {
 	parent, err := os.Stat(filepath.Dir(file))
 	if err != nil {

@@ -72,7 +72,7 @@ func (l *Log) judge(err error) error {
 	return err
 }
 
-// there tells whether there is a file, or something that will fail to be read.
+// there reports whether there is a file, or something that will fail to be read.
 func there(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)

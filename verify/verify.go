@@ -198,11 +198,11 @@ type Report struct {
 	Kept string `json:"kept,omitempty"`
 }
 
-// Equal tells whether both sides hold the same keys with the same values, and
+// Equal reports whether both sides hold the same keys with the same values, and
 // Raft's state is one that a Vault can use. It is false as long as that is not known, and always for a sample.
 func (r *Report) Equal() bool { return r.NoDifference() && r.Sample == nil }
 
-// NoDifference tells whether nothing differs in what was compared: in all, or
+// NoDifference reports whether nothing differs in what was compared: in all, or
 // in the sample.
 func (r *Report) NoDifference() bool {
 	return r.Complete && len(r.RaftDiffs) == 0 && r.Missing == 0 && r.Extra == 0 && r.Different == 0
@@ -218,7 +218,7 @@ func (r *Report) NoDifference() bool {
 //
 // What was read of the source is saved every few seconds in the work directory.
 // When the comparison has come to its end, all of that is removed, whatever the
-// result; after an error Report.Kept tells whether a later call can go on.
+// result; after an error Report.Kept reports whether a later call can go on.
 func Compare(ctx context.Context, src copier.Source, path string, opts Options) (rep *Report, err error) {
 	if opts.MaxDiffs == 0 {
 		opts.MaxDiffs = 100

@@ -143,7 +143,7 @@ func (w *workDir) begin(src copier.SourceInfo, path string, index uint64, opts O
 // shall become of it.
 var ErrUnfinished = errors.New("an unfinished comparison is there")
 
-// worthKeeping tells whether a comparison that ended with err can be gone on
+// worthKeeping reports whether a comparison that ended with err can be gone on
 // with.
 func (w *workDir) worthKeeping(err error) bool {
 	switch {

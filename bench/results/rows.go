@@ -47,7 +47,7 @@ func (r row) goalText() string {
 	return fmt.Sprintf("≤ %v", r.goal)
 }
 
-// worse tells whether v is worse than the value before by more than noise.
+// worse reports whether v is worse than the value before by more than noise.
 func (r row) worse(v, before float64) bool {
 	if r.atLeast {
 		return v*(1+r.margin) < before

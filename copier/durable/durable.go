@@ -338,7 +338,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// Exists tells whether there is something at path, a link without an end
+// Exists reports whether there is something at path, a link without an end
 // included.
 func Exists(path string) (bool, error) {
 	_, err := os.Lstat(path)

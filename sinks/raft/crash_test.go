@@ -106,7 +106,7 @@ func workLeft(o Options) (bool, error) {
 }
 
 // checkRerun makes another copy where an earlier one failed or was killed, and
-// tells whether that had been complete.
+// reports whether that had been complete.
 func checkRerun(t *testing.T, o Options) (complete bool) {
 	t.Helper()
 	entries := testEntries(crashEntries)

@@ -272,7 +272,7 @@ func (s *Sink) holdsData(name, runID string) error {
 	}
 }
 
-// inUse tells whether a process has the bbolt file open for writing: bbolt
+// inUse reports whether a process has the bbolt file open for writing: bbolt
 // holds a lock (flock) on it as long.
 func inUse(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)

@@ -113,7 +113,7 @@ func (c *credentialsLoader) reload(used aws.CredentialsProvider) {
 	}
 }
 
-// canChange tells whether credentials loaded anew may be others. Those of
+// canChange reports whether credentials loaded anew may be others. Those of
 // Options, and of this process's environment, never are.
 func (c *credentialsLoader) canChange() bool {
 	c.mu.Lock()

@@ -82,7 +82,7 @@ func (l leaderLock) expiry() (time.Time, bool) {
 	return time.Unix(0, ns), err == nil
 }
 
-// expired tells whether nobody holds the lock any more, by our clock. One
+// expired reports whether nobody holds the lock any more, by our clock. One
 // whose Expires is there and can't be read does not count as expired.
 func (l leaderLock) expired() bool {
 	t, ok := l.expiry()
@@ -93,7 +93,7 @@ func (l leaderLock) expired() bool {
 // Vaults still elect their leader in the table.
 const staleAfter = 24 * time.Hour
 
-// stale tells whether the lock expired long ago.
+// stale reports whether the lock expired long ago.
 func (l leaderLock) stale() bool {
 	t, ok := l.expiry()
 	return ok && time.Since(t) > staleAfter
@@ -107,7 +107,7 @@ func (l leaderLock) run() (string, bool) {
 	return strings.CutPrefix(string(binaryOf(l[attrValue])), holderPrefix)
 }
 
-// held tells whether the lock has the given identity.
+// held reports whether the lock has the given identity.
 func (l leaderLock) held(identity []byte) bool {
 	return l[attrIdentity] != nil && bytes.Equal(binaryOf(l[attrIdentity]), identity)
 }
@@ -312,11 +312,11 @@ var ErrMigrationLock = errors.New("the entry " + migrationLockKey + " is in the 
 // its leader lock during the copy.
 var ErrVaultRunning = errors.New("a Vault is running on the table")
 
-// ErrNotStopped is returned when nothing tells whether a Vault is running on
+// ErrNotStopped is returned when nothing reports whether a Vault is running on
 // the table.
 var ErrNotStopped = errors.New("nothing in the table tells whether a Vault is running on it")
 
-// putBy tells whether a migration lock was put by the run with the given id.
+// putBy reports whether a migration lock was put by the run with the given id.
 func putBy(item map[string]types.AttributeValue, run string) bool {
 	var m migration
 	err := json.Unmarshal(binaryOf(item[attrValue]), &m)
@@ -1011,7 +1011,7 @@ func binaryOf(v types.AttributeValue) []byte {
 	return nil
 }
 
-// conditionFailed tells whether a write was refused because its condition did
+// conditionFailed reports whether a write was refused because its condition did
 // not hold, and returns the item as it is, where the write asked for it and
 // there is one.
 func conditionFailed(err error) (leaderLock, bool) {

@@ -121,7 +121,7 @@ func Compare(a, b *Report, threshold float64) (*Comparison, error) {
 	return c, nil
 }
 
-// isTotal tells whether an operation is the sum of a section.
+// isTotal reports whether an operation is the sum of a section.
 func isTotal(name string) bool {
 	var n int
 	if name == Total {

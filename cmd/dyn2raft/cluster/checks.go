@@ -96,7 +96,7 @@ func quoted(words []string) string {
 	return strings.Join(out, ", ")
 }
 
-// sealStatus makes the checks that a sealed Vault answers, and tells whether it
+// sealStatus makes the checks that a sealed Vault answers, and reports whether it
 // is worth to go on.
 func (c *checker) sealStatus(ctx context.Context) bool {
 	s, err := c.root.Sys().SealStatusWithContext(ctx)
@@ -195,7 +195,7 @@ func (c *checker) node(ctx context.Context) bool {
 	return true
 }
 
-// leader tells whether there is one, and returns what it was told, or nil.
+// leader reports whether there is one, and returns what it was told, or nil.
 func (c *checker) leader(ctx context.Context) *api.LeaderResponse {
 	l, err := c.root.Sys().LeaderWithContext(ctx)
 	switch {

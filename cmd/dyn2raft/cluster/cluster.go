@@ -82,7 +82,7 @@ type Expect struct {
 	MountIDs, AuthIDs []string
 }
 
-// cluster tells whether anything is expected of the Raft configuration.
+// cluster reports whether anything is expected of the Raft configuration.
 func (e Expect) cluster() bool { return e.Peers+e.Voters != 0 || e.NodeID != "" }
 
 // any reports whether anything is expected that only a token can show.

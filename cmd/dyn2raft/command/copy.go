@@ -517,7 +517,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 	return &resumableError{err, kept, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
 }
 
-// names tells whether a configuration names a table, as far as that can be told
+// names reports whether a configuration names a table, as far as that can be told
 // without asking it. What is at an endpoint of one's own may be in any region.
 func names(cfg *config.Config, table copier.SourceInfo) bool {
 	id, err := arn.Parse(table.ID)

@@ -237,7 +237,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 // alreadyComplete looks whether what stands in the way of a copy that was to be
 // resumed is its own result, and says what it finds of its locks in the table.
 // failed is the error of the copy, config the name of its configuration, and keep
-// tells whether core/migration shall stay in the table.
+// reports whether core/migration shall stay in the table.
 func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, config string, keep, given bool) (*verify.ManifestReport, error) {
 	if !errors.Is(failed, sink.ErrHoldsData) {
 		return nil, failed

@@ -459,7 +459,7 @@ func left(s copier.Status) time.Duration {
 	return s.Left
 }
 
-// counted tells whether the table's own count of its items is of use: it may be
+// counted reports whether the table's own count of its items is of use: it may be
 // hours old, and a new table has none.
 func counted(s copier.Status) bool {
 	return s.Source.Items > 0 && s.Entries+s.Markers <= s.Source.Items

@@ -114,7 +114,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(metricIdle, idle.Seconds())
 }
 
-// resumed tells whether an unfinished copy was gone on with.
+// resumed reports whether an unfinished copy was gone on with.
 func (p *printer) resumed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -232,7 +232,7 @@ func (p *process) until(word string) (bool, error) {
 	return false, nil
 }
 
-// end waits for the child's end and tells whether it was killed. Any other
+// end waits for the child's end and reports whether it was killed. Any other
 // end without a report is an error.
 func (p *process) end() (killed bool, err error) {
 	defer p.stop()

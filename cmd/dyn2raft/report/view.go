@@ -152,7 +152,7 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 	return v
 }
 
-// proven tells whether the comparison shows that the copy is the table.
+// proven reports whether the comparison shows that the copy is the table.
 func proven(m *verify.Manifest, c *verify.Report) bool {
 	return c != nil && c.Equal() && !c.Start.Before(m.End) && otherTotals(m, c) == ""
 }

@@ -137,7 +137,7 @@ func (r *Recorder) FailAt(n int) {
 	r.failAt, r.ops = n, nil
 }
 
-// Failed tells whether the power has failed.
+// Failed reports whether the power has failed.
 func (r *Recorder) Failed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -70,7 +70,7 @@ func (t *tree) put(key, value []byte) error {
 	return nil
 }
 
-// shares tells whether an entry of need bytes, for which the open leaf's first page
+// shares reports whether an entry of need bytes, for which the open leaf's first page
 // has no room, goes into that leaf: where that takes a page less than a leaf of its
 // own, and leaves the slack.
 func (t *tree) shares(need int) bool {

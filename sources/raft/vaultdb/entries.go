@@ -453,7 +453,7 @@ type pageSet []uint64
 
 func newPageSet(pages uint64) pageSet { return make(pageSet, (pages+63)/64) }
 
-// add adds n pages and tells whether none of them was there. It is safe for
+// add adds n pages and reports whether none of them was there. It is safe for
 // concurrent use.
 func (s pageSet) add(id, n uint64) bool {
 	for ; n > 0; id, n = id+1, n-1 {

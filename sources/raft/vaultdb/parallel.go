@@ -159,7 +159,7 @@ func (e *Entries) split(n int) ([]part, error) {
 	return parts, nil
 }
 
-// isLeaf tells whether a page says that it is a leaf. Nothing else of it is
+// isLeaf reports whether a page says that it is a leaf. Nothing else of it is
 // checked; whoever loads it does that.
 func (e *Entries) isLeaf(id uint64) (bool, error) {
 	if id >= e.f.meta.highWater {
