@@ -37,7 +37,7 @@ func Example() {
 		Table:     "vault",
 		Endpoint:  server.URL,
 		AccessKey: "example", SecretKey: "example",
-		// No lock in the table reports whether a Vault is running: we know.
+		// No lock in the table shows whether a Vault is running: we know.
 		Stopped: func(context.Context, string) (bool, error) { return true, nil },
 	})
 	if err != nil {
