@@ -244,6 +244,7 @@ func (c *crash) round(ctx context.Context, rnd *rand.Rand, dir, table string) (l
 	}
 	chance := 10                    // of ten, to be killed
 	thrown, restart := false, false // a copy was to be thrown away; it must be
+	gaveBack := false               // a process was killed after it had given the table back, and before that was on record
 	for process := 0; ; process++ {
 		now := o
 		now.Resume = process > 0
@@ -258,6 +259,9 @@ func (c *crash) round(ctx context.Context, rnd *rand.Rand, dir, table string) (l
 		_, locks, err := tableEntries(c.server, o.Table)
 		if err != nil {
 			return log, err
+		}
+		if _, err := os.Lstat(filepath.Join(o.Path, "vault.db")); err == nil && !slices.Contains(locks, "core/_lock") {
+			gaveBack = true
 		}
 		p, err := start(ctx, now)
 		if err != nil {
@@ -299,9 +303,9 @@ func (c *crash) round(ctx context.Context, rnd *rand.Rand, dir, table string) (l
 			// Nor is a complete copy thrown away: it is resumed to clean up,
 			// also where there was nothing else to do than to throw one away.
 			restart = false
-		case !restart && p.report.Moved && strings.Contains(p.report.Error, "the copy is not confirmed") && !slices.Contains(locks, "core/_lock"):
-			// A process was killed after it had given the table back, and before
-			// that was on record: nothing tells any more that nobody wrote since.
+		case !restart && p.report.Moved && gaveBack:
+			// Nothing tells any more that nobody wrote since. The copy was taken
+			// back, perhaps by a process that was killed before it could say so.
 			restart = true
 		case thrown && !restart && (p.report.Moved || strings.Contains(p.report.Error, "the directory with the work files is gone")):
 			// A process was killed while it threw a copy away: nothing else
