@@ -13,7 +13,7 @@ SLOW       := ^($(subst $(space),|,$(strip \
 	TestEveryOperationFails TestEveryStepFails TestHistoryIsBounded TestKilledAndLockLost \
 	TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages TestManifestDamage TestMany \
 	TestPaused TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation TestPowerLossModel \
-	TestPowerLossNeedsEverySync TestTroublesMixed TestTwoAtOnce)))$$
+	TestPowerLossNeedsEverySync TestReadCapacityOfARange TestStoppedAtEachCall TestTroublesMixed TestTwoAtOnce)))$$
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
 E2E        := ./cmd/dyn2raft/e2e
