@@ -157,7 +157,7 @@ func requests(tb testing.TB, s server) (reqs []request, workers int) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := src.Prepare(tb.Context()); err != nil {
+	if _, err := src.Open(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
 	sorted, stats, err := copier.Scan(tb.Context(), src, copier.ScanOptions{

@@ -140,7 +140,7 @@ func (c *copying) inPlace(ctx context.Context, complete *CompleteError) error {
 // finish does what a process that was killed with its result in place has left
 // undone. Unless the source was given back, it is asked for its locks again.
 func (c *copying) finish(ctx context.Context, released bool) (err error) {
-	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
+	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return err
 	}
 	dir := c.dst.WorkDir()

@@ -12,10 +12,10 @@ import (
 // A copy calls its adapters in this order. What is in brackets is an optional
 // power, an interface of this file, and left out where an adapter lacks it.
 //
-//	Sink.Prepare            the destination is held from here to Close
-//	Source.Prepare          [Getter.Value] of what every Vault has
+//	Sink.Open            the destination is held from here to Close
+//	Source.Open          [Getter.Value] of what every Vault has
 //	[Locker.Lock]           the source is held from here on, too
-//	Source.Segments         then ReadPage, from many goroutines
+//	Source.Split         then Read, from many goroutines
 //	Sink.Load               [Directory.Loaded] is read back
 //	Sink.PrepareCommit
 //	[Lease.Check]           if it fails: Rollback
@@ -42,7 +42,7 @@ import (
 //     read. Later processes ask for that number, and refuse any other.
 //   - Each segment that it is given is read once by a copy, but for pages that are
 //     on no checkpoint when a process ends, or in a work file that is damaged
-//     later. They are read again by a later process; see Segment.Until.
+//     later. They are read again by a later process; see Span.Until.
 //   - A Sink is loaded once, in one goroutine, with each key once.
 //   - Nothing happens between a Lease.Check that succeeds and Commit.
 //
@@ -75,10 +75,10 @@ type Entry struct {
 	Value []byte
 }
 
-// A Segment is a part of a source that is read page by page, each page after
+// A Span is a part of a source that is read page by page, each page after
 // the one before it, independently of all other segments. It is kept on disk
 // between the processes of a copy, as JSON.
-type Segment struct {
+type Span struct {
 	// Index and Total identify the segment: Index counts from 0 to Total-1.
 	Index int `json:"index"`
 	Total int `json:"total"`
@@ -95,7 +95,7 @@ type Segment struct {
 	Until []byte `json:"until,omitempty"`
 }
 
-// A Page is what one call of [Source.ReadPage] found, beside the entries that it
+// A Page is what one call of [Source.Read] found, beside the entries that it
 // added to the batch. The engine owns it and what it refers to from then on, but
 // for the tokens, which nobody changes.
 type Page struct {
@@ -104,7 +104,7 @@ type Page struct {
 	// source may return several, which are then read in any order and at the
 	// same time; together they cover exactly the rest. The first of them
 	// begins where the page ended. All have the Index and Total of the segment.
-	Next []Segment
+	Next []Span
 	// Markers counts directory markers, which are no entries.
 	Markers int64
 	// Locks holds the Vault keys of the items that are locks and therefore
@@ -125,10 +125,10 @@ type Page struct {
 	Retries, Throttles int64
 }
 
-// SourceInfo describes a source that was found fit to be copied. A copy is
+// Info describes a source that was found fit to be copied. A copy is
 // resumed, and its locks given back, only with a source of the same Name, ID and
 // Incarnation.
-type SourceInfo struct {
+type Info struct {
 	// Name is what a person calls the source, for instance a table name.
 	Name string `json:"name"`
 	// ID identifies the source beyond its name, for instance a table ARN.
@@ -152,17 +152,17 @@ type SourceInfo struct {
 // context's error. A wrapper of a Source implements the optional powers too, and
 // passes them on: those that it lacks are lost.
 type Source interface {
-	// Prepare checks that the source can be read and holds what Vault
+	// Open checks that the source can be read and holds what Vault
 	// stores. It changes nothing. Every process of a copy calls it once, before
 	// all else.
-	Prepare(ctx context.Context) (SourceInfo, error)
+	Open(ctx context.Context) (Info, error)
 
-	// Segments divides the source into about n independent segments, each with
+	// Split divides the source into about n independent segments, each with
 	// an Index of its own; the source chooses their number where n is 0. Every process of a copy calls it once. An unfinished copy asks for
 	// the number that it was given first, and must get that: the same segments.
-	Segments(ctx context.Context, n int) ([]Segment, error)
+	Split(ctx context.Context, n int) ([]Span, error)
 
-	// ReadPage appends the entries of seg's next page, in any order, to b, which
+	// Read appends the entries of seg's next page, in any order, to b, which
 	// may hold others, and returns what is left. A page may be empty and have a next one. It keeps
 	// neither b nor what it appended: Append copies, and Extend hands out b's
 	// memory until b is changed. On an error b is as it was before the call.
@@ -173,7 +173,7 @@ type Source interface {
 	// error wraps [ErrMoved]. A page has at most 512 MiB.
 	//
 	// It is called from many goroutines, with a batch each.
-	ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error)
+	Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 }
 
 // A Locker is a [Source] that can keep writers, and other copies, away. Without it
@@ -238,7 +238,7 @@ const (
 // its place. A [Scan] asks once, when all is read; a copy relies on its [Lease].
 type Rechecker interface {
 	// Recheck returns an error that wraps [ErrMoved] where the source is not the
-	// one that Prepare has seen any more, and another where that can't be told.
+	// one that Open has seen any more, and another where that can't be told.
 	Recheck(ctx context.Context) error
 }
 
@@ -253,7 +253,7 @@ type Getter interface {
 // A Throttled is a [Source] that holds its own requests back, to stay below a
 // limit that it was given. That it did is said of a scan as [LimitCap].
 type Throttled interface {
-	// Waited returns for how long calls of ReadPage have waited so far, summed
+	// Waited returns for how long calls of Read have waited so far, summed
 	// over those that waited at the same time. It never becomes less, and may be
 	// called at any time, from any goroutine.
 	Waited() time.Duration
@@ -283,15 +283,15 @@ type Sink interface {
 	// only with the same one. It must hold "path".
 	Identity() Identity
 
-	// Prepare takes the destination and refuses one that is not fit: missing,
+	// Open takes the destination and refuses one that is not fit: missing,
 	// not writable, in use, or holding data already. Where that data is a
 	// complete copy whose run was killed before Close, the error is a
 	// [CompleteError]. What an unfinished copy left in WorkDir stays. What a
 	// process that was killed before its Commit had placed is taken back.
-	Prepare(ctx context.Context) error
+	Open(ctx context.Context) error
 
 	// WorkDir is a directory on the destination's file system for the
-	// engine's own files. It is there after Prepare, or a CompleteError.
+	// engine's own files. It is there after Open, or a CompleteError.
 	WorkDir() string
 
 	// Load reads the stream to its end and writes all its entries aside,
@@ -323,8 +323,8 @@ type Sink interface {
 
 	// Close gives the destination back and, unless keep is set, removes
 	// everything that this run and unfinished ones have written and not
-	// committed, WorkDir included. It may be called at any time after Prepare
-	// returned, whatever Prepare returned, and once only.
+	// committed, WorkDir included. It may be called at any time after Open
+	// returned, whatever Open returned, and once only.
 	Close(keep bool) error
 }
 
@@ -363,9 +363,9 @@ const (
 	Released CommitState = "released"
 )
 
-// A CompleteError is returned by [Sink.Prepare] when the destination holds the
+// A CompleteError is returned by [Sink.Open] when the destination holds the
 // result of a run that did not come to clean up behind itself. The destination is
-// held then, as after a Prepare that succeeds.
+// held then, as after an Open that succeeds.
 type CompleteError struct {
 	RunID string
 	// State is how far it came.

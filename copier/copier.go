@@ -13,7 +13,7 @@
 //   - Entry: a key and a value, as Vault's storage holds them.
 //   - Marker: an item with which a source's storage marks a directory. It is no
 //     entry, and is only counted.
-//   - Segment: a part of a source that is read by itself. What is left of one
+//   - Span: a part of a source that is read by itself. What is left of one
 //     is a segment again.
 //   - Page: what one request reads of a segment.
 //   - Copy: what has one run id (RunID), from its first process to its last.
@@ -79,9 +79,9 @@ type Result struct {
 	// Phases holds how long each phase took, for those that were entered.
 	Phases map[Phase]time.Duration `json:"phases_ns"`
 
-	Source SourceInfo `json:"source"`
-	Scan   ScanStats  `json:"scan"`
-	Load   LoadStats  `json:"load"`
+	Source Info      `json:"source"`
+	Scan   ScanStats `json:"scan"`
+	Load   LoadStats `json:"load"`
 
 	// Digests are those of the entries copied, by prefix, where
 	// Options.ReadBack is set, and ReadBack is set when they were found to be

@@ -221,7 +221,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 			err = errors.Join(err, cerr)
 		}
 	}()
-	if err := c.dst.Prepare(ctx); err != nil {
+	if err := c.dst.Open(ctx); err != nil {
 		if complete, ok := errors.AsType[*CompleteError](err); ok {
 			err = c.inPlace(ctx, complete)
 		}
@@ -233,7 +233,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	}
 	keep = earlier != nil || c.restart
 	c.started = keep && c.opts.Resume
-	if c.result.Source, err = c.src.Prepare(ctx); err != nil {
+	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return cause(ctx, err)
 	}
 	if err := c.check(ctx); err != nil {
@@ -732,7 +732,7 @@ const countTolerance = 5
 // another number of items than were read of it, or none that can be compared: a
 // digest can't see what a scan did not return. It is empty where there is
 // nothing to tell.
-func CountWarning(info SourceInfo, stats ScanStats) string {
+func CountWarning(info Info, stats ScanStats) string {
 	// Locks come and go, and this run has put some of them there itself: a source may
 	// have counted them or not.
 	reported, read := info.Items, stats.Entries+stats.Markers

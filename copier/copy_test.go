@@ -71,7 +71,7 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 	c.src.prepareErr, c.src.segmentsErr = c.fail["src.Prepare"], c.fail["src.Segments"]
 	var once sync.Once
 	c.src.before = func(_ context.Context, id int) (err error) {
-		once.Do(func() { err = c.call("src.ReadPage") })
+		once.Do(func() { err = c.call("src.Read") })
 		return err
 	}
 	c.dst = &fakeSink{c: c, dir: c.t.TempDir()}
@@ -177,7 +177,7 @@ type fakeSink struct {
 
 func (s *fakeSink) Identity() Identity { return Identity{"path": s.dir, "node_id": "n1"} }
 
-func (s *fakeSink) Prepare(context.Context) error {
+func (s *fakeSink) Open(context.Context) error {
 	return s.c.call("dst.Prepare")
 }
 
@@ -250,7 +250,7 @@ func TestCopy(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load dst.PrepareCommit lease.Check dst.Commit lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(released) dst.Close"
+	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.Read dst.Load dst.PrepareCommit lease.Check dst.Commit lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(released) dst.Close"
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
@@ -309,13 +309,13 @@ func TestCopyRefusesOptions(t *testing.T) {
 }
 
 func TestCopyEveryFailingCall(t *testing.T) {
-	const before = "dst.Prepare src.Prepare src.Lock src.Segments src.ReadPage dst.Load dst.PrepareCommit lease.Check dst.Commit"
+	const before = "dst.Prepare src.Prepare src.Lock src.Segments src.Read dst.Load dst.PrepareCommit lease.Check dst.Commit"
 	for name, kind := range map[string]error{
 		"dst.Prepare":       ErrDestination,
 		"src.Prepare":       ErrSource,
 		"src.Lock":          ErrLocked,
 		"src.Segments":      ErrConfig,
-		"src.ReadPage":      ErrSource,
+		"src.Read":          ErrSource,
 		"dst.Load":          ErrDestination,
 		"dst.PrepareCommit": ErrDestination,
 		"lease.Check":       ErrLocked,
@@ -336,7 +336,7 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				rest = strings.TrimPrefix(rest, "dst.Rollback ")
 			}
 			// Another worker may have read a page before: then that is kept.
-			kept := name == "src.ReadPage" && result.Resumable && rest == "lease.Release(1) dst.Close"
+			kept := name == "src.Read" && result.Resumable && rest == "lease.Release(1) dst.Close"
 			if rest != "dst.Close" && rest != "lease.Release(0) dst.Close" && !kept {
 				t.Errorf("after %s: %s", name, rest)
 			}
@@ -382,7 +382,7 @@ func TestCopyCancelledAfterCommit(t *testing.T) {
 
 func TestCopyCancelledDuringEveryCall(t *testing.T) {
 	why := errors.New("interrupted by a signal")
-	for _, name := range []string{"dst.Prepare", "src.Prepare", "src.Lock", "src.Segments", "src.ReadPage", "dst.Load", "lease.Check"} {
+	for _, name := range []string{"dst.Prepare", "src.Prepare", "src.Lock", "src.Segments", "src.Read", "dst.Load", "lease.Check"} {
 		for _, tells := range []error{nil, context.Canceled, &Error{Kind: ErrSource, Err: context.Canceled}} {
 			t.Run(fmt.Sprintf("%s %v", name, tells), func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(context.Background())
@@ -400,7 +400,7 @@ func TestCopyCancelledDuringEveryCall(t *testing.T) {
 
 func TestCopyLosesItsLease(t *testing.T) {
 	why := &Error{Kind: ErrLocked, Op: "renew lock", Err: errors.New("somebody else has it")}
-	for _, name := range []string{"src.Lock", "src.Segments", "src.ReadPage", "dst.Load", "lease.Check"} {
+	for _, name := range []string{"src.Lock", "src.Segments", "src.Read", "dst.Load", "lease.Check"} {
 		t.Run(name, func(t *testing.T) {
 			c := &copyCase{t: t}
 			c.during = map[string]func(){name: func() { c.lost(why) }}
@@ -615,7 +615,7 @@ func TestCountWarning(t *testing.T) {
 		{2, 3, 2, "3 items were read, and the source says that it holds 2;"}, {6, 3, 2, "5 items were read, and the source says that it holds 6;"},
 		{0, 3, 2, "3 items were read, and the source says that it holds none"},
 	} {
-		got := CountWarning(SourceInfo{Items: c.reported}, ScanStats{Entries: c.read, Locks: make([]string, c.locks)})
+		got := CountWarning(Info{Items: c.reported}, ScanStats{Entries: c.read, Locks: make([]string, c.locks)})
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%d reported, %d read and %d locks: %q", c.reported, c.read, c.locks, got)
 		}

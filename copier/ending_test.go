@@ -132,7 +132,7 @@ func TestRestartThatFails(t *testing.T) {
 func TestRestartWithSourceMadeAnew(t *testing.T) {
 	m := begun(t, 1, Options{})
 	m.lock.owner = ""
-	other := func(s *lineSource) Source { return otherSource{s, func(i *SourceInfo) { i.Incarnation = "b" }} }
+	other := func(s *lineSource) Source { return otherSource{s, func(i *Info) { i.Incarnation = "b" }} }
 	_, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Resume: true}})
 	if !errors.Is(err, ErrOtherCopy) || !strings.Contains(Hint(err), "made anew") || !strings.Contains(Hint(err), "--restart") {
 		t.Fatalf("resumed: %v; %s", err, Hint(err))
@@ -147,8 +147,8 @@ func TestRestartWithSourceMadeAnew(t *testing.T) {
 
 // The locks of a copy of another source would lose their name with its record.
 func TestRestartWithAnotherSource(t *testing.T) {
-	for name, change := range map[string]func(*SourceInfo){
-		"id": func(i *SourceInfo) { i.ID = "line:2" },
+	for name, change := range map[string]func(*Info){
+		"id": func(i *Info) { i.ID = "line:2" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			apart := t.TempDir()

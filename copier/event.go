@@ -12,7 +12,7 @@ type Event interface{ event() }
 type PhaseStarted struct {
 	Phase Phase
 	// Source is set from the lock phase of a copy on.
-	Source SourceInfo
+	Source Info
 	// Segments, Done and Workers are set in the scan phase: how many segments the
 	// source was divided into, how many of them an earlier process has read to
 	// their end, and how many workers may read at the most.

@@ -76,7 +76,7 @@ type Setup struct {
 	Start time.Time `json:"start"`
 	// Source is the source as the copy found it; its estimates are those of
 	// that time.
-	Source SourceInfo `json:"source"`
+	Source Info `json:"source"`
 	// Destination is what the sink says of itself.
 	Destination Identity `json:"destination"`
 	// StartKey is Options.StartKey.
@@ -169,12 +169,12 @@ func (c *coverage) add(o coverage) {
 
 // A pageRead is a page whose entries are in a run.
 type pageRead struct {
-	From Segment   `json:"from"`
-	Next []Segment `json:"next,omitempty"`
+	From Span   `json:"from"`
+	Next []Span `json:"next,omitempty"`
 }
 
 // again is the part of a segment that the page covered.
-func (p pageRead) again() Segment {
+func (p pageRead) again() Span {
 	s := p.From
 	if len(p.Next) > 0 {
 		s.Until = p.Next[0].Resume
@@ -183,7 +183,7 @@ func (p pageRead) again() Segment {
 }
 
 // key identifies a segment.
-func (s Segment) key() string {
+func (s Span) key() string {
 	return strconv.Itoa(s.Index) + "\x00" + string(s.Resume) + "\x00" + string(s.Until)
 }
 
@@ -325,7 +325,7 @@ func readSealed(path string, limit int64, v any) error {
 // A restored is what a journal says about a scan.
 type restored struct {
 	runs    []runRecord
-	pending []Segment // what is left to read
+	pending []Span    // what is left to read
 	total   coverage  // of the runs, without their pages
 	saved   time.Time // of the last checkpoint
 	workers int       // that read then, 0 if it is not known
@@ -334,7 +334,7 @@ type restored struct {
 // restore reads the journal of a scan that began with the given segments. It
 // checks every run, gives the pages of damaged ones back to be read, and
 // removes what belongs to nothing. warn is told of what was lost.
-func (j *journal) restore(ctx context.Context, initial []Segment, warn func(string)) (*restored, error) {
+func (j *journal) restore(ctx context.Context, initial []Span, warn func(string)) (*restored, error) {
 	all, err := j.readCheckpoints(warn)
 	if err != nil {
 		return nil, err
@@ -485,7 +485,7 @@ func replay(all []checkpoint) (alive, lost []runRecord) {
 //
 // So there is one way on from each place, and every entry of a segment is in one
 // run or left to read.
-func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orphans []runRecord) {
+func pending(initial []Span, alive, lost *[]runRecord) (left []Span, orphans []runRecord) {
 	last := map[string]string{} // of a place, the last run with a page from there
 	for _, r := range *alive {
 		for _, p := range r.Pages {
@@ -500,7 +500,7 @@ func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orpha
 		return earlier
 	})
 	for {
-		reached := map[string]Segment{} // segments known to exist
+		reached := map[string]Span{} // segments known to exist
 		for _, s := range initial {
 			reached[s.key()] = s
 		}
@@ -552,8 +552,8 @@ func pending(initial []Segment, alive, lost *[]runRecord) (left []Segment, orpha
 				left = append(left, s)
 			}
 		}
-		slices.SortFunc(left, func(a, b Segment) int { return strings.Compare(a.key(), b.key()) })
-		slices.SortStableFunc(left, func(a, b Segment) int { return a.Index - b.Index })
+		slices.SortFunc(left, func(a, b Span) int { return strings.Compare(a.key(), b.key()) })
+		slices.SortStableFunc(left, func(a, b Span) int { return a.Index - b.Index })
 		return left, orphans
 	}
 }

@@ -164,31 +164,31 @@ func (s *fakeSource) call(name string) {
 	}
 }
 
-func (s *fakeSource) Prepare(context.Context) (SourceInfo, error) {
+func (s *fakeSource) Open(context.Context) (Info, error) {
 	s.call("src.Prepare")
 	if s.prepareErr != nil {
-		return SourceInfo{}, s.prepareErr
+		return Info{}, s.prepareErr
 	}
-	info := SourceInfo{Name: "fake", ID: "fake:1", Items: s.hides, Bytes: 8}
+	info := Info{Name: "fake", ID: "fake:1", Items: s.hides, Bytes: 8}
 	for _, p := range s.pages {
 		info.Items += int64(len(p.entries)+len(p.locks)) + p.markers
 	}
 	return info, nil
 }
 
-func (s *fakeSource) Segments(context.Context, int) ([]Segment, error) {
+func (s *fakeSource) Split(context.Context, int) ([]Span, error) {
 	s.call("src.Segments")
 	if s.segmentsErr != nil {
 		return nil, s.segmentsErr
 	}
-	out := []Segment{}
+	out := []Span{}
 	for i, id := range s.roots {
-		out = append(out, Segment{Index: i, Total: len(s.roots), Resume: []byte(strconv.Itoa(id))})
+		out = append(out, Span{Index: i, Total: len(s.roots), Resume: []byte(strconv.Itoa(id))})
 	}
 	return out, nil
 }
 
-func (s *fakeSource) ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error) {
+func (s *fakeSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error) {
 	if err := ctx.Err(); err != nil {
 		return Page{}, err
 	}
@@ -218,7 +218,7 @@ func (s *fakeSource) ReadPage(ctx context.Context, seg Segment, b *Batch) (Page,
 	s.mu.Unlock()
 	out := Page{Markers: p.markers, Locks: p.locks, WireBytes: 10, Units: 0.5}
 	for _, n := range p.next {
-		out.Next = append(out.Next, Segment{Index: seg.Index, Total: seg.Total, Resume: []byte(strconv.Itoa(n))})
+		out.Next = append(out.Next, Span{Index: seg.Index, Total: seg.Total, Resume: []byte(strconv.Itoa(n))})
 	}
 	return out, nil
 }

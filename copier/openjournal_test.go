@@ -19,7 +19,7 @@ func TestJournal(t *testing.T) {
 	entries := randomEntries(rnd, 2000)
 	src := newFakeSource(rnd, entries, 60, 4)
 	dir := t.TempDir()
-	setup := Setup{Start: time.Now(), Source: SourceInfo{Name: "fake"}, Destination: Identity{"path": "/p"}}
+	setup := Setup{Start: time.Now(), Source: Info{Name: "fake"}, Destination: Identity{"path": "/p"}}
 	j, err := OpenJournal(dir, setup, true)
 	if err != nil || j.Saved() || j.Setup().Resumed != 0 || j.Setup().Segments != 0 {
 		t.Fatalf("%v: %+v", err, j)
@@ -35,7 +35,7 @@ func TestJournal(t *testing.T) {
 		t.Fatalf("%v, saved %v", err, j.Saved())
 	}
 
-	if _, err := OpenJournal(dir, Setup{Source: SourceInfo{Name: "other"}}, true); !errors.Is(err, ErrOtherScan) || !errors.Is(err, ErrConfig) {
+	if _, err := OpenJournal(dir, Setup{Source: Info{Name: "other"}}, true); !errors.Is(err, ErrOtherScan) || !errors.Is(err, ErrConfig) {
 		t.Errorf("another source: %v", err)
 	}
 	setup.Segments = 5
@@ -85,7 +85,7 @@ func TestJournalWorkers(t *testing.T) {
 	entries := randomEntries(rand.New(rand.NewPCG(6, 0)), 2000)
 	begun := func(workers int, allowed int) (first int) {
 		src := newFakeSource(rand.New(rand.NewPCG(6, 1)), entries, 60, 4)
-		j, err := OpenJournal(dir, Setup{Source: SourceInfo{Name: "fake"}}, true)
+		j, err := OpenJournal(dir, Setup{Source: Info{Name: "fake"}}, true)
 		if err != nil {
 			t.Fatal(err)
 		}

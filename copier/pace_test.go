@@ -46,23 +46,23 @@ func TestControl(t *testing.T) {
 type serviceSource struct {
 	allowed int // at the same time, without being throttled; 0 is any number
 	pages   int // of each segment
-	takes   func(seg Segment) time.Duration
+	takes   func(seg Span) time.Duration
 
 	mu           sync.Mutex
 	active, peak int
 }
 
-func (s *serviceSource) Prepare(context.Context) (SourceInfo, error) { return SourceInfo{}, nil }
+func (s *serviceSource) Open(context.Context) (Info, error) { return Info{}, nil }
 
-func (s *serviceSource) Segments(context.Context, int) ([]Segment, error) {
-	segs := make([]Segment, 100)
+func (s *serviceSource) Split(context.Context, int) ([]Span, error) {
+	segs := make([]Span, 100)
 	for i := range segs {
-		segs[i] = Segment{Index: i, Total: len(segs)}
+		segs[i] = Span{Index: i, Total: len(segs)}
 	}
 	return segs, nil
 }
 
-func (s *serviceSource) ReadPage(_ context.Context, seg Segment, b *Batch) (Page, error) {
+func (s *serviceSource) Read(_ context.Context, seg Span, b *Batch) (Page, error) {
 	page := Page{WireBytes: 1000}
 	s.mu.Lock()
 	s.active++
@@ -82,7 +82,7 @@ func (s *serviceSource) ReadPage(_ context.Context, seg Segment, b *Batch) (Page
 	n := len(seg.Resume)
 	b.Append(fmt.Appendf(nil, "%d/%d", seg.Index, n), nil)
 	if n+1 < s.pages {
-		page.Next = []Segment{{Index: seg.Index, Total: seg.Total, Resume: make([]byte, n+1)}}
+		page.Next = []Span{{Index: seg.Index, Total: seg.Total, Resume: make([]byte, n+1)}}
 	}
 	return page, nil
 }
@@ -118,7 +118,7 @@ func TestScanPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// Pages that take seconds, and come in bunches: one second tells
 		// nothing of them.
-		src := &serviceSource{pages: 20, takes: func(seg Segment) time.Duration {
+		src := &serviceSource{pages: 20, takes: func(seg Span) time.Duration {
 			return 500*time.Millisecond + time.Duration((seg.Index*1379+len(seg.Resume)*811)%3000)*time.Millisecond
 		}}
 		if _, took := scan(t, src, 60); src.peak != 60 || took > 3*time.Minute {
@@ -185,7 +185,7 @@ func TestScanWaitsForTheDisk(t *testing.T) {
 	// With many processors each of the source's segments would have a worker.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	var read atomic.Int64
-	src := &serviceSource{pages: 5, takes: func(Segment) time.Duration { read.Add(1); return time.Millisecond }}
+	src := &serviceSource{pages: 5, takes: func(Span) time.Duration { read.Add(1); return time.Millisecond }}
 	dir, write, done := t.TempDir(), make(chan struct{}), make(chan error)
 	go func() {
 		sorted, _, err := Scan(t.Context(), src, ScanOptions{WorkDir: dir, Workers: 1000, Memory: 64 << 30, tune: func(s *sorter) {

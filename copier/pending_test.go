@@ -18,10 +18,10 @@ type paper struct {
 	runs   int
 }
 
-func (p *paper) initial() []Segment { return []Segment{{Total: 1}} }
+func (p *paper) initial() []Span { return []Span{{Total: 1}} }
 
 // span is the part of the line that a segment covers.
-func (p *paper) span(s Segment) (from, to int) {
+func (p *paper) span(s Span) (from, to int) {
 	from, to, err := place(s.Resume, p.length)
 	if err == nil && s.Until != nil {
 		to, _, err = place(s.Until, 0)
@@ -33,14 +33,14 @@ func (p *paper) span(s Segment) (from, to int) {
 }
 
 // page is one that a source may answer with. Some lead to several segments.
-func (p *paper) page(s Segment) pageRead {
+func (p *paper) page(s Span) pageRead {
 	from, to := p.span(s)
-	token := func(a, b int) Segment {
+	token := func(a, b int) Span {
 		t := fmt.Appendf(nil, "%d", a)
 		if b != p.length {
 			t = fmt.Appendf(t, ":%d", b)
 		}
-		return Segment{Total: 1, Resume: t}
+		return Span{Total: 1, Resume: t}
 	}
 	end := min(from+1+p.rnd.IntN(4), to)
 	read := pageRead{From: s}
@@ -49,18 +49,18 @@ func (p *paper) page(s Segment) pageRead {
 	case s.Until != nil:
 		next := token(end, p.length)
 		next.Until = s.Until
-		read.Next = []Segment{next}
+		read.Next = []Span{next}
 	case to-end > 3 && p.rnd.IntN(4) == 0:
 		middle := end + 1 + p.rnd.IntN(to-end-1)
-		read.Next = []Segment{token(end, middle), token(middle, to)}
+		read.Next = []Span{token(end, middle), token(middle, to)}
 	default:
-		read.Next = []Segment{token(end, to)}
+		read.Next = []Span{token(end, to)}
 	}
 	return read
 }
 
 // resume is what a process does first. It returns what is left to read.
-func (p *paper) resume() ([]Segment, error) {
+func (p *paper) resume() ([]Span, error) {
 	var known []checkpoint
 	for i, c := range p.all {
 		if !p.gone[i] {
@@ -142,7 +142,7 @@ func TestPending(t *testing.T) {
 }
 
 // read reads some pages, and writes a few checkpoints.
-func (p *paper) read(left []Segment) {
+func (p *paper) read(left []Span) {
 	for range p.rnd.IntN(6) {
 		var c checkpoint
 		for range p.rnd.IntN(4) {

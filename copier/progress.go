@@ -21,13 +21,13 @@ const StatusName = "status.json"
 type Status struct {
 	RunID string `json:"run_id,omitempty"`
 	// Host and PID name the process that wrote the status.
-	Host    string     `json:"host,omitempty"`
-	PID     int        `json:"pid,omitempty"`
-	Start   time.Time  `json:"start"`
-	Updated time.Time  `json:"updated"`
-	Phase   Phase      `json:"phase"`
-	Source  SourceInfo `json:"source"`
-	Resumed int        `json:"resumed"`
+	Host    string    `json:"host,omitempty"`
+	PID     int       `json:"pid,omitempty"`
+	Start   time.Time `json:"start"`
+	Updated time.Time `json:"updated"`
+	Phase   Phase     `json:"phase"`
+	Source  Info      `json:"source"`
+	Resumed int       `json:"resumed"`
 	// SegmentsDone of Segments are read to their end, by earlier processes too.
 	SegmentsDone int64 `json:"segments_done"`
 	Segments     int64 `json:"segments"`

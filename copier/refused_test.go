@@ -18,8 +18,8 @@ type pickySource struct {
 
 var errRefused = errors.New("not to be copied")
 
-func (s pickySource) ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error) {
-	page, err := s.lineSource.ReadPage(ctx, seg, b)
+func (s pickySource) Read(ctx context.Context, seg Span, b *Batch) (Page, error) {
+	page, err := s.lineSource.Read(ctx, seg, b)
 	for i := range b.Len() {
 		if key := string(b.Entry(i).Key); s.refuse(key) {
 			page.Refused = append(page.Refused, &Error{Kind: ErrSource, Op: "read", Err: fmt.Errorf("%w: %q", errRefused, key), Hint: "delete it"})

@@ -44,21 +44,21 @@ type lineLock struct {
 	owner string
 }
 
-func (s *lineSource) Prepare(context.Context) (SourceInfo, error) {
+func (s *lineSource) Open(context.Context) (Info, error) {
 	n := int64(0)
 	for _, l := range s.lines {
 		n += int64(len(l))
 	}
-	return SourceInfo{Name: "line", ID: "line:1", Incarnation: "a", Items: n}, nil
+	return Info{Name: "line", ID: "line:1", Incarnation: "a", Items: n}, nil
 }
 
-func (s *lineSource) Segments(_ context.Context, n int) ([]Segment, error) {
+func (s *lineSource) Split(_ context.Context, n int) ([]Span, error) {
 	if n != 0 && n != len(s.lines) {
 		return nil, fmt.Errorf("asked for %d segments", n)
 	}
-	var out []Segment
+	var out []Span
 	for i := range s.lines {
-		out = append(out, Segment{Index: i, Total: len(s.lines)})
+		out = append(out, Span{Index: i, Total: len(s.lines)})
 	}
 	return out, nil
 }
@@ -75,7 +75,7 @@ func place(token []byte, end int) (int, int, error) {
 	return from, to, err
 }
 
-func (s *lineSource) ReadPage(ctx context.Context, seg Segment, b *Batch) (Page, error) {
+func (s *lineSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error) {
 	if s.fail != nil {
 		if err := s.fail(); err != nil {
 			return Page{}, err
@@ -108,24 +108,24 @@ func (s *lineSource) ReadPage(ctx context.Context, seg Segment, b *Batch) (Page,
 		(*s.read)[seg.Index*1000+from+i]++
 	}
 	p := Page{Units: 1, WireBytes: int64(end - from)}
-	token := func(a, b int) Segment {
+	token := func(a, b int) Span {
 		t := fmt.Appendf(nil, "%d", a)
 		if b != len(line) {
 			t = fmt.Appendf(t, ":%d", b)
 		}
-		return Segment{Index: seg.Index, Total: seg.Total, Resume: t}
+		return Span{Index: seg.Index, Total: seg.Total, Resume: t}
 	}
 	switch {
 	case end == to:
 	case seg.Until != nil:
 		n := token(end, len(line))
 		n.Until = seg.Until
-		p.Next = []Segment{n}
+		p.Next = []Span{n}
 	case s.split && s.rnd.IntN(4) == 0 && to-end > 3:
 		m := end + 1 + s.rnd.IntN(to-end-1)
-		p.Next = []Segment{token(end, m), token(m, to)}
+		p.Next = []Span{token(end, m), token(m, to)}
 	default:
-		p.Next = []Segment{token(end, to)}
+		p.Next = []Span{token(end, to)}
 	}
 	return p, nil
 }
@@ -198,7 +198,7 @@ func (s *dirSink) result() (r *dirResult, err error) {
 	return r, json.Unmarshal(data, &r)
 }
 
-func (s *dirSink) Prepare(context.Context) error {
+func (s *dirSink) Open(context.Context) error {
 	work, err := durable.Exists(s.WorkDir())
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ type ScanOptions struct {
 	digest  bool
 	journal *journal      // where it is saved
 	every   time.Duration // how often; 0 means checkpointInterval
-	source  SourceInfo    // for the event
+	source  Info          // for the event
 	tune    func(*sorter) // tests make buffers tiny, and files that fail
 }
 
@@ -201,7 +201,7 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	if err := opts.validate(); err != nil {
 		return fail(ScanStats{}, err)
 	}
-	segs, err := src.Segments(ctx, opts.Segments)
+	segs, err := src.Split(ctx, opts.Segments)
 	if err != nil {
 		return fail(ScanStats{}, err)
 	}
@@ -245,7 +245,7 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 }
 
 // restore takes over what the journal holds, and returns what is left to read.
-func (s *scan) restore(ctx context.Context, segs []Segment) ([]Segment, error) {
+func (s *scan) restore(ctx context.Context, segs []Span) ([]Span, error) {
 	j := s.opts.journal
 	if j.setup.Segments == 0 {
 		// From here on the number must stay.
@@ -524,12 +524,12 @@ func (s *scan) work(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		for {
-			seg := next.Segment
+			seg := next.Span
 			if !s.pace.enter() {
 				return context.Cause(ctx)
 			}
 			asked := time.Now()
-			info, err := s.src.ReadPage(ctx, seg, &page)
+			info, err := s.src.Read(ctx, seg, &page)
 			s.reading.Add(int64(time.Since(asked)))
 			s.pace.leave(info, asked)
 			if err != nil {
@@ -548,7 +548,7 @@ func (s *scan) work(ctx context.Context) error {
 				if len(info.Next) == 0 {
 					break
 				}
-				next.Segment = info.Next[0]
+				next.Span = info.Next[0]
 				s.queue.put(info.Next[1:], true)
 				continue
 			}
@@ -583,7 +583,7 @@ func (s *scan) work(ctx context.Context) error {
 			if len(info.Next) == 0 {
 				break
 			}
-			next.Segment = info.Next[0]
+			next.Span = info.Next[0]
 			s.queue.put(info.Next[1:], false)
 		}
 		s.queue.done()
@@ -647,7 +647,7 @@ func statsOf(read, taken *Batch, p Page) ScanStats {
 
 // pieces is of how many pieces that are left to read each segment consists, by its
 // index: a segment is split while it is read.
-func pieces(left []Segment) map[int]int {
+func pieces(left []Span) map[int]int {
 	open := map[int]int{}
 	for _, seg := range left {
 		open[seg.Index]++
@@ -674,7 +674,7 @@ func (s *scan) count(segment int, read coverage, p Page) {
 
 // A queued segment is one that is to be read.
 type queued struct {
-	Segment
+	Span
 	// lookOnly is set of what follows on a page with items that can't be copied:
 	// it is read to name others, and nothing of it is kept, so that who resumes
 	// reads from that page on.
@@ -690,10 +690,10 @@ type queue struct {
 	stopped bool
 }
 
-func newQueue(segs []Segment) *queue {
+func newQueue(segs []Span) *queue {
 	q := &queue{open: len(segs)}
 	for _, seg := range slices.Backward(segs) { // taken from the end
-		q.waiting = append(q.waiting, queued{Segment: seg})
+		q.waiting = append(q.waiting, queued{Span: seg})
 	}
 	q.changed.L = &q.mu
 	return q
@@ -717,7 +717,7 @@ func (q *queue) take() (queued, bool) {
 }
 
 // put adds segments that a page was split into.
-func (q *queue) put(segs []Segment, lookOnly bool) {
+func (q *queue) put(segs []Span, lookOnly bool) {
 	if len(segs) == 0 {
 		return
 	}

@@ -148,11 +148,11 @@ func TestScanRefusesHugePage(t *testing.T) {
 // A hugeSource pretends to a page of more bytes than fit.
 type hugeSource struct{ fakeSource }
 
-func (s *hugeSource) Segments(context.Context, int) ([]Segment, error) {
-	return make([]Segment, 1), nil
+func (s *hugeSource) Split(context.Context, int) ([]Span, error) {
+	return make([]Span, 1), nil
 }
 
-func (s *hugeSource) ReadPage(_ context.Context, _ Segment, b *Batch) (Page, error) {
+func (s *hugeSource) Read(_ context.Context, _ Span, b *Batch) (Page, error) {
 	b.Append([]byte("k"), []byte("v"))
 	b.bytes = maxBatch + 1
 	return Page{}, nil
@@ -365,14 +365,14 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				j, err := OpenJournal(t.TempDir(), Setup{Source: SourceInfo{Name: "fake", Items: c.items}}, false)
+				j, err := OpenJournal(t.TempDir(), Setup{Source: Info{Name: "fake", Items: c.items}}, false)
 				if err != nil {
 					t.Fatal(err)
 				}
 				began := time.Now()
 				var mu sync.Mutex
 				times := map[string][]time.Duration{}
-				sorted, stats, err := Scan(t.Context(), &serviceSource{pages: pages / 100, takes: func(Segment) time.Duration { return c.page }},
+				sorted, stats, err := Scan(t.Context(), &serviceSource{pages: pages / 100, takes: func(Span) time.Duration { return c.page }},
 					ScanOptions{Workers: 8, Journal: j, tune: func(s *sorter) {
 						s.limit, s.hold = 400, 0
 						s.toDisk = func(path string) {
@@ -420,10 +420,10 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 // A capped source has waited because of its cap.
 type capped time.Duration
 
-func (c capped) Waited() time.Duration                                 { return time.Duration(c) }
-func (capped) Prepare(context.Context) (SourceInfo, error)             { return SourceInfo{}, nil }
-func (capped) Segments(context.Context, int) ([]Segment, error)        { return nil, nil }
-func (capped) ReadPage(context.Context, Segment, *Batch) (Page, error) { return Page{}, nil }
+func (c capped) Waited() time.Duration                          { return time.Duration(c) }
+func (capped) Open(context.Context) (Info, error)               { return Info{}, nil }
+func (capped) Split(context.Context, int) ([]Span, error)       { return nil, nil }
+func (capped) Read(context.Context, Span, *Batch) (Page, error) { return Page{}, nil }
 
 // TestLimit has what bounded a scan, by how its workers spent their time.
 func TestLimit(t *testing.T) {

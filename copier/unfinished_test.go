@@ -197,11 +197,11 @@ func TestOnlyTheRestIsReadAgain(t *testing.T) {
 
 type otherSource struct {
 	*lineSource
-	change func(*SourceInfo)
+	change func(*Info)
 }
 
-func (s otherSource) Prepare(ctx context.Context) (SourceInfo, error) {
-	info, err := s.lineSource.Prepare(ctx)
+func (s otherSource) Open(ctx context.Context) (Info, error) {
+	info, err := s.lineSource.Open(ctx)
 	s.change(&info)
 	return info, err
 }
@@ -235,16 +235,16 @@ func TestResumeComparesIdentities(t *testing.T) {
 	apart, other := t.TempDir(), t.TempDir()
 	m := begun(t, 1, Options{StartKey: "a", WorkDir: apart})
 	base := Options{Resume: true, StartKey: "a"}
-	info := func(f func(*SourceInfo)) func(*lineSource) Source {
+	info := func(f func(*Info)) func(*lineSource) Source {
 		return func(s *lineSource) Source { return otherSource{s, f} }
 	}
 	for name, c := range map[string]struct {
 		attempt
 		was, now string
 	}{
-		"name":        {attempt{source: info(func(i *SourceInfo) { i.Name = "row" })}, "line", "row"},
-		"id":          {attempt{source: info(func(i *SourceInfo) { i.ID = "line:2" })}, "line:1", "line:2"},
-		"incarnation": {attempt{source: info(func(i *SourceInfo) { i.Incarnation = "b" })}, "a", "b"},
+		"name":        {attempt{source: info(func(i *Info) { i.Name = "row" })}, "line", "row"},
+		"id":          {attempt{source: info(func(i *Info) { i.ID = "line:2" })}, "line:1", "line:2"},
+		"incarnation": {attempt{source: info(func(i *Info) { i.Incarnation = "b" })}, "a", "b"},
 		"start key":   {attempt{opts: Options{StartKey: "b"}}, "a", "b"},
 		"path":        {attempt{sink: func(s *dirSink) Sink { return otherSink{s, Identity{"path": "/elsewhere"}} }}, m.dir, "/elsewhere"},
 		"more":        {attempt{sink: func(s *dirSink) Sink { return otherSink{s, Identity{"path": m.dir, "node": "n"}} }}, "", "n"},
@@ -780,7 +780,7 @@ func killedBehindCommit(t *testing.T, entries int, opts Options, sink func(*dirS
 func TestFinishOfAnotherSource(t *testing.T) {
 	m := killedBehindCommit(t, 50, Options{}, nil)
 	other := func(s *lineSource) Source {
-		return otherSource{s, func(i *SourceInfo) { i.Name, i.ID, i.Incarnation = "row", "line:2", "b" }}
+		return otherSource{s, func(i *Info) { i.Name, i.ID, i.Incarnation = "row", "line:2", "b" }}
 	}
 	finish := func(context.Context, Result) error { t.Error("it was finished"); return nil }
 	_, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true, Finish: finish}, source: other})

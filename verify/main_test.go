@@ -96,12 +96,12 @@ func newBigSource(count, perPage int, changed func(i int) bool) *bigSource {
 	return s
 }
 
-func (s *bigSource) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
+func (s *bigSource) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	if n == 0 {
 		return nil, errors.New("verify leaves it to the source")
 	}
 	s.segments = n
-	return s.Source.Segments(ctx, n)
+	return s.Source.Split(ctx, n)
 }
 
 func bigEntry(i int) (key, value string) {

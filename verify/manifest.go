@@ -49,7 +49,7 @@ type Manifest struct {
 	Partial  bool   `json:"partial"`
 	StartKey string `json:"start_key,omitempty"`
 
-	Source      copier.SourceInfo   `json:"source"`
+	Source      copier.Info         `json:"source"`
 	Vault       VaultVersions       `json:"vault"`
 	Backup      string              `json:"backup_arn,omitempty"`
 	Destination ManifestDestination `json:"destination"`

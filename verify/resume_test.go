@@ -22,7 +22,7 @@ const resumeEntries = 4000
 
 func resumeSource() *bigSource {
 	s := newBigSource(resumeEntries, 20, nil)
-	s.Info = copier.SourceInfo{Name: "big", ID: "big:1", Incarnation: "first"}
+	s.Info = copier.Info{Name: "big", ID: "big:1", Incarnation: "first"}
 	return s
 }
 

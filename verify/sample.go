@@ -48,14 +48,14 @@ func newSample(src copier.Source, opts Options) sampledSource {
 	return sampledSource{src, s}
 }
 
-// Segments picks from the source's segments.
-func (s sampledSource) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
-	all, err := s.Source.Segments(ctx, n)
+// Split picks from the source's segments.
+func (s sampledSource) Split(ctx context.Context, n int) ([]copier.Span, error) {
+	all, err := s.Source.Split(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	picked := pick(len(all), s.sample.Share, s.sample.Seed)
-	out := make([]copier.Segment, len(picked))
+	out := make([]copier.Span, len(picked))
 	for i, k := range picked {
 		out[i] = all[k]
 	}

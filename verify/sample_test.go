@@ -173,7 +173,7 @@ func TestUndetected(t *testing.T) {
 // of a login mount lie in one Path.
 type hotSource struct{ *bigSource }
 
-func (s *hotSource) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+func (s *hotSource) Read(_ context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	for i := range s.Len {
 		if in := max(0, i-s.Len*9/10) % seg.Total; in == seg.Index {
 			key, value := bigEntry(i)
@@ -231,21 +231,21 @@ func TestSampleKeepsPowers(t *testing.T) {
 // that of package dynamodb: one for each 8 MiB, from 64 to 4,096.
 func TestSegments(t *testing.T) {
 	for bytes, want := range map[int64]int{0: 85, 680 << 20: 114, 935 << 20: 85, 1100 << 20: 100, 11 << 30: 1024, 1 << 50: 3072} {
-		if got := segments(copier.SourceInfo{Bytes: bytes}, minSegments, 0); got != want {
+		if got := segments(copier.Info{Bytes: bytes}, minSegments, 0); got != want {
 			t.Errorf("%d bytes: %d segments, want %d", bytes, got, want)
 		}
 	}
-	if got := segments(copier.SourceInfo{}, sampleSegments, 0); got != 1000 {
+	if got := segments(copier.Info{}, sampleSegments, 0); got != 1000 {
 		t.Errorf("%d segments for a sample", got)
 	}
 	for not, want := range map[int]int{0: 85, 64: 85, 84: 85, 85: 114} {
-		if got := segments(copier.SourceInfo{}, minSegments, not); got != want {
+		if got := segments(copier.Info{}, minSegments, not); got != want {
 			t.Errorf("%d segments, want %d and not %d", got, want, not)
 		}
 	}
 	for bytes := int64(0); bytes < 64<<30; bytes += 1 << 20 {
 		for _, least := range []int64{minSegments, sampleSegments} {
-			if n := segments(copier.SourceInfo{Bytes: bytes}, least, 0); int64(n) == min(max(bytes/(8<<20), 64), 4096) {
+			if n := segments(copier.Info{Bytes: bytes}, least, 0); int64(n) == min(max(bytes/(8<<20), 64), 4096) {
 				t.Fatalf("%d bytes: %d segments, as a copy", bytes, n)
 			}
 		}

@@ -141,11 +141,11 @@ type Prefix struct {
 
 // A Report is the result of a comparison.
 type Report struct {
-	Source      copier.SourceInfo `json:"source"`
-	Destination string            `json:"destination"`
-	Start       time.Time         `json:"start"`
-	Duration    time.Duration     `json:"duration_ns"`
-	Scan        copier.ScanStats  `json:"scan"`
+	Source      copier.Info      `json:"source"`
+	Destination string           `json:"destination"`
+	Start       time.Time        `json:"start"`
+	Duration    time.Duration    `json:"duration_ns"`
+	Scan        copier.ScanStats `json:"scan"`
 
 	// Raft is where the directory's FSM stands, and Started is set when that
 	// is further than a copy leaves it: a Vault has run on the directory, and
@@ -263,7 +263,7 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 		}
 		err = errors.Join(err, work.close(keep))
 	}()
-	if rep.Source, err = src.Prepare(ctx); err != nil {
+	if rep.Source, err = src.Open(ctx); err != nil {
 		return rep, err
 	}
 	if err := work.begin(rep.Source, path, rep.Raft.Index, opts); err != nil {
@@ -294,7 +294,7 @@ func (r *Report) lookAtRaft(ctx context.Context, path string, want Expected) (er
 
 // compareSample compares a part of src, and keeps nothing if that fails.
 func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *destination, scan copier.ScanOptions, opts Options) (err error) {
-	if r.Source, err = src.Prepare(ctx); err != nil {
+	if r.Source, err = src.Open(ctx); err != nil {
 		return err
 	}
 	if scan.WorkDir, err = os.MkdirTemp(opts.WorkDir, "dyn2raft-verify-"); err != nil {
@@ -373,7 +373,7 @@ const (
 
 // segments is the number of segments that a source is asked for, unless the
 // caller says it. See Options.Segments and Options.NotSegments.
-func segments(info copier.SourceInfo, least int64, not int) int {
+func segments(info copier.Info, least int64, not int) int {
 	n := int(min(max(info.Bytes/segmentBytes, least), maxSegments))
 	if not == 0 { // sources/dynamodb's own
 		not = int(min(max(info.Bytes/(8<<20), 64), 4096))

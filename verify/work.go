@@ -109,7 +109,7 @@ func takeWork(path string, f *os.File) (bool, error) {
 
 // begin opens the journal of a comparison of src with a data directory, whose
 // vault.db stands at the given index.
-func (w *workDir) begin(src copier.SourceInfo, path string, index uint64, opts Options) error {
+func (w *workDir) begin(src copier.Info, path string, index uint64, opts Options) error {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "find " + path, Err: err}

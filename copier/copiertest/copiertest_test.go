@@ -26,7 +26,7 @@ func some(n int) (out []copier.Entry) {
 func TestMemory(t *testing.T) {
 	for name, src := range map[string]*Source{
 		"lines": {PageEntries: 7},
-		"split": {PageEntries: 7, Split: true},
+		"split": {PageEntries: 7, Halve: true},
 		"large": {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,36 +55,36 @@ func storeOf(t *testing.T, sink func(*Sink) copier.Sink) func() Destination {
 // A brokenSource does what its functions make of a good source's answers.
 type brokenSource struct {
 	*Source
-	info     func(*copier.SourceInfo)
-	segments func([]copier.Segment) []copier.Segment
-	read     func(seg copier.Segment, b *copier.Batch, p *copier.Page) error
+	info     func(*copier.Info)
+	segments func([]copier.Span) []copier.Span
+	read     func(seg copier.Span, b *copier.Batch, p *copier.Page) error
 	ignores  bool // that a context has ended
 	lock     func(runID string, held bool) error
 	unlock   func(runID string) string // whom it unlocks instead
 	lease    func(copier.Lease) copier.Lease
 }
 
-func (s *brokenSource) Prepare(ctx context.Context) (copier.SourceInfo, error) {
-	info, err := s.Source.Prepare(ctx)
+func (s *brokenSource) Open(ctx context.Context) (copier.Info, error) {
+	info, err := s.Source.Open(ctx)
 	if s.info != nil {
 		s.info(&info)
 	}
 	return info, err
 }
 
-func (s *brokenSource) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
-	segs, err := s.Source.Segments(ctx, n)
+func (s *brokenSource) Split(ctx context.Context, n int) ([]copier.Span, error) {
+	segs, err := s.Source.Split(ctx, n)
 	if s.segments != nil {
 		segs = s.segments(segs)
 	}
 	return segs, err
 }
 
-func (s *brokenSource) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+func (s *brokenSource) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	if s.ignores {
 		ctx = context.WithoutCancel(ctx)
 	}
-	p, err := s.Source.ReadPage(ctx, seg, b)
+	p, err := s.Source.Read(ctx, seg, b)
 	if err == nil && s.read != nil {
 		err = s.read(seg, b, &p)
 	}
@@ -128,65 +128,65 @@ func TestSourceCanFail(t *testing.T) {
 	calls := 0
 	var kept []byte
 	for want, s := range map[string]*brokenSource{
-		"without a name or an id": {info: func(i *copier.SourceInfo) { i.ID = "" }},
-		"is another one":          {info: func(i *copier.SourceInfo) { calls++; i.Incarnation = fmt.Sprint(calls) }},
-		"there are none":          {segments: func([]copier.Segment) []copier.Segment { return nil }},
-		"segment 0 of ":           {segments: func(s []copier.Segment) []copier.Segment { return append(s, s[0]) }},
-		"another process that asks for ": {segments: func(s []copier.Segment) []copier.Segment {
+		"without a name or an id": {info: func(i *copier.Info) { i.ID = "" }},
+		"is another one":          {info: func(i *copier.Info) { calls++; i.Incarnation = fmt.Sprint(calls) }},
+		"there are none":          {segments: func([]copier.Span) []copier.Span { return nil }},
+		"segment 0 of ":           {segments: func(s []copier.Span) []copier.Span { return append(s, s[0]) }},
+		"another process that asks for ": {segments: func(s []copier.Span) []copier.Span {
 			calls++
 			s[0].Resume = fmt.Appendf(nil, "%d:9", calls)
 			return s
 		}},
-		"is missing, or has another value": {read: func(_ copier.Segment, b *copier.Batch, p *copier.Page) error {
+		"is missing, or has another value": {read: func(_ copier.Span, b *copier.Batch, p *copier.Page) error {
 			if p.Next == nil {
 				b.Truncate(b.Len() - 1)
 			}
 			return nil
 		}},
-		"is there once too often": {read: func(seg copier.Segment, b *copier.Batch, p *copier.Page) error {
+		"is there once too often": {read: func(seg copier.Span, b *copier.Batch, p *copier.Page) error {
 			if p.Next == nil {
 				b.Append([]byte("sys/001/key"), nil)
 			}
 			return nil
 		}},
-		"is no key": {read: func(_ copier.Segment, b *copier.Batch, _ *copier.Page) error {
+		"is no key": {read: func(_ copier.Span, b *copier.Batch, _ *copier.Page) error {
 			b.Append([]byte("sys/"), nil)
 			return nil
 		}},
-		"is not what is left of it": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+		"is not what is left of it": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
 			for i := range p.Next {
 				p.Next[i].Total++
 			}
 			return nil
 		}},
-		"is not what is left of": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+		"is not what is left of": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
 			for i := range p.Next { // it forgets where a part ends
 				p.Next[i].Until = nil
 			}
 			return nil
 		}},
-		"segments do not end": {read: func(seg copier.Segment, _ *copier.Batch, p *copier.Page) error {
+		"segments do not end": {read: func(seg copier.Span, _ *copier.Batch, p *copier.Page) error {
 			if p.Next != nil && len(seg.Resume) > 0 {
 				p.Next[0] = seg
 			}
 			return nil
 		}},
-		"what was in the batch before": {read: func(_ copier.Segment, b *copier.Batch, _ *copier.Page) error { b.Reset(); return nil }},
-		"resume tokens have changed since": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+		"what was in the batch before": {read: func(_ copier.Span, b *copier.Batch, _ *copier.Page) error { b.Reset(); return nil }},
+		"resume tokens have changed since": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
 			if p.Next != nil { // one piece of memory for all tokens
 				kept = append(kept[:0], p.Next[0].Resume...)
 				p.Next[0].Resume = kept
 			}
 			return nil
 		}},
-		"a later process, segment ": {read: func(seg copier.Segment, b *copier.Batch, _ *copier.Page) error {
+		"a later process, segment ": {read: func(seg copier.Span, b *copier.Batch, _ *copier.Page) error {
 			if seg.Until != nil { // it reads a page again, and makes less of it
 				b.Truncate(1)
 			}
 			return nil
 		}},
 		"a context that has ended": {ignores: true},
-		"is it, refused": {read: func(_ copier.Segment, _ *copier.Batch, p *copier.Page) error {
+		"is it, refused": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
 			p.Refused = []error{errors.New("is it, refused")}
 			return nil
 		}},
@@ -243,8 +243,8 @@ func (s *brokenSink) Identity() copier.Identity {
 	return s.Sink.Identity()
 }
 
-func (s *brokenSink) Prepare(ctx context.Context) error {
-	err := s.Sink.Prepare(ctx)
+func (s *brokenSink) Open(ctx context.Context) error {
+	err := s.Sink.Open(ctx)
 	if s.prepare != nil {
 		err = s.prepare(err)
 	}

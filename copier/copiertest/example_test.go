@@ -18,15 +18,15 @@ import (
 // behind it is a segment for each directory in it. Its resume tokens are prefixes.
 type tree map[string]string
 
-func (t tree) Prepare(context.Context) (copier.SourceInfo, error) {
-	return copier.SourceInfo{Name: "tree", ID: "memory:tree", Items: int64(len(t))}, nil
+func (t tree) Open(context.Context) (copier.Info, error) {
+	return copier.Info{Name: "tree", ID: "memory:tree", Items: int64(len(t))}, nil
 }
 
-func (t tree) Segments(context.Context, int) ([]copier.Segment, error) {
-	return []copier.Segment{{Total: 1}}, nil // pages split it
+func (t tree) Split(context.Context, int) ([]copier.Span, error) {
+	return []copier.Span{{Total: 1}}, nil // pages split it
 }
 
-func (t tree) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+func (t tree) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return copier.Page{}, err
 	}
@@ -45,7 +45,7 @@ func (t tree) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch)
 	var page copier.Page
 	for _, child := range slices.Sorted(maps.Keys(below)) {
 		if len(seg.Until) == 0 || child < string(seg.Until) {
-			page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: []byte(child), Until: seg.Until})
+			page.Next = append(page.Next, copier.Span{Index: seg.Index, Total: seg.Total, Resume: []byte(child), Until: seg.Until})
 		}
 	}
 	return page, nil

@@ -20,7 +20,7 @@ import (
 type Source struct {
 	// Info is what Prepare returns, or Unfit, where that is set. A name and an id
 	// are added where there are none.
-	Info  copier.SourceInfo
+	Info  copier.Info
 	Unfit error
 	// Len is the number of entries, and At returns one. Entry i is in segment
 	// i % n of n.
@@ -28,8 +28,8 @@ type Source struct {
 	At  func(i int) copier.Entry
 	// PageEntries is how many a page has; 0 means 100.
 	PageEntries int
-	// Split has what is left behind a page split in two, where it is long enough.
-	Split bool
+	// Halve has what is left behind a page split in two, where it is long enough.
+	Halve bool
 	// Before, where set, is asked before a page is read.
 	Before func(ctx context.Context) error
 
@@ -52,8 +52,8 @@ func NewSource(entries ...copier.Entry) *Source {
 // Pages is how many pages were read.
 func (s *Source) Pages() int64 { return s.pages.Load() }
 
-// Prepare implements [copier.Source].
-func (s *Source) Prepare(context.Context) (copier.SourceInfo, error) {
+// Open implements [copier.Source].
+func (s *Source) Open(context.Context) (copier.Info, error) {
 	info := s.Info
 	if info.ID == "" {
 		info.Name, info.ID = "memory", "memory:1"
@@ -61,14 +61,14 @@ func (s *Source) Prepare(context.Context) (copier.SourceInfo, error) {
 	return info, s.Unfit
 }
 
-// Segments returns n segments, or four.
-func (s *Source) Segments(_ context.Context, n int) ([]copier.Segment, error) {
+// Split returns n segments, or four.
+func (s *Source) Split(_ context.Context, n int) ([]copier.Span, error) {
 	if n == 0 {
 		n = 4
 	}
-	out := make([]copier.Segment, n)
+	out := make([]copier.Span, n)
 	for i := range out {
-		out[i] = copier.Segment{Index: i, Total: n}
+		out[i] = copier.Span{Index: i, Total: n}
 	}
 	return out, nil
 }
@@ -89,8 +89,8 @@ func (p *span) parse(token []byte) error {
 	return nil
 }
 
-// ReadPage implements [copier.Source].
-func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+// Read implements [copier.Source].
+func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	if ctx.Err() != nil {
 		return copier.Page{}, context.Cause(ctx)
 	}
@@ -123,11 +123,11 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		left.from++
 	}
 	next := func(p span) {
-		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: p.token(), Until: seg.Until})
+		page.Next = append(page.Next, copier.Span{Index: seg.Index, Total: seg.Total, Resume: p.token(), Until: seg.Until})
 	}
 	switch n := left.to - left.from; {
 	case n == 0:
-	case s.Split && n > 1 && seg.Until == nil:
+	case s.Halve && n > 1 && seg.Until == nil:
 		next(span{left.from, left.from + n/2})
 		next(span{left.from + n/2, left.to})
 	default:
@@ -234,8 +234,8 @@ var _ copier.Sink = (*Sink)(nil)
 // Identity implements [copier.Sink].
 func (s *Sink) Identity() copier.Identity { return copier.Identity{"path": s.store.dir} }
 
-// Prepare implements [copier.Sink].
-func (s *Sink) Prepare(ctx context.Context) error {
+// Open implements [copier.Sink].
+func (s *Sink) Open(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

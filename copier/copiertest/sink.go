@@ -111,7 +111,7 @@ func (s *sinkSuite) reads(when string, want []copier.Entry, inPlace bool) {
 // begin prepares the sink of a new process, in which everything must succeed.
 func (s *sinkSuite) begin() copier.Sink {
 	sink := s.d.Open()
-	if !s.ok("Prepare", sink.Prepare(s.ctx)) {
+	if !s.ok("Prepare", sink.Open(s.ctx)) {
 		s.ok("Close", sink.Close(true))
 		return nil
 	}
@@ -191,7 +191,7 @@ func (s *sinkSuite) whole() {
 	s.copied(sinkEntries())
 	// What is complete is not overwritten, nor resumed.
 	sink = s.d.Open()
-	err := sink.Prepare(s.ctx)
+	err := sink.Open(s.ctx)
 	s.refused("Prepare of what holds data", err, copier.ErrDestination)
 	if complete, ok := errors.AsType[*copier.CompleteError](err); ok {
 		s.fail("Prepare: run %s has cleaned up, and has not come to it", complete.RunID)
@@ -208,10 +208,10 @@ func (s *sinkSuite) held() {
 		return
 	}
 	other := s.d.Open()
-	s.refused("Prepare of what another process holds", other.Prepare(s.ctx), copier.ErrLocked)
+	s.refused("Prepare of what another process holds", other.Open(s.ctx), copier.ErrLocked)
 	s.closed(other, false)
 	third := s.d.Open()
-	s.refused("Prepare of what another process holds", third.Prepare(s.ctx), copier.ErrLocked)
+	s.refused("Prepare of what another process holds", third.Open(s.ctx), copier.ErrLocked)
 	s.closed(third, false)
 	s.load(sink, sinkEntries(), 3)
 	s.closed(sink, false)
@@ -246,7 +246,7 @@ func (s *sinkSuite) killed(steps int) {
 // found prepares the sink of a process that finds the result of an earlier one.
 func (s *sinkSuite) found(state copier.CommitState) copier.Sink {
 	sink := s.d.Open()
-	err := sink.Prepare(s.ctx)
+	err := sink.Open(s.ctx)
 	complete, ok := errors.AsType[*copier.CompleteError](err)
 	if !ok {
 		s.fail("Prepare: the error is %v, and must be a CompleteError", err)

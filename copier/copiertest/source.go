@@ -93,14 +93,14 @@ func checkSource(ctx context.Context, dir string, open func() copier.Source, wan
 	for _, p := range pages {
 		for _, e := range p.entries {
 			if len(e.Key) == 0 || bytes.HasSuffix(e.Key, []byte("/")) {
-				s.fail("ReadPage: %q is no key", e.Key)
+				s.fail("Read: %q is no key", e.Key)
 			}
 		}
 		if !slices.EqualFunc(p.entries, entriesIn(p.batch), equal) {
-			s.fail("ReadPage: what it has put into a batch has changed since")
+			s.fail("Read: what it has put into a batch has changed since")
 		}
 		if kept, err := json.Marshal(p.next); err != nil || !bytes.Equal(kept, p.kept) {
-			s.fail("ReadPage: resume tokens have changed since they were returned: %s, and were %s", kept, p.kept)
+			s.fail("Read: resume tokens have changed since they were returned: %s, and were %s", kept, p.kept)
 		}
 	}
 	s.again(pages)
@@ -114,9 +114,9 @@ func checkSource(ctx context.Context, dir string, open func() copier.Source, wan
 }
 
 // prepared is the source of another process.
-func (s *sourceSuite) prepared() (copier.Source, copier.SourceInfo) {
+func (s *sourceSuite) prepared() (copier.Source, copier.Info) {
 	src := s.open()
-	info, err := src.Prepare(s.ctx)
+	info, err := src.Open(s.ctx)
 	if !s.ok("Prepare", err) {
 		return nil, info
 	}
@@ -124,9 +124,9 @@ func (s *sourceSuite) prepared() (copier.Source, copier.SourceInfo) {
 }
 
 // segments divides a source, and does so again as another process.
-func (s *sourceSuite) segments(src copier.Source, n int) []copier.Segment {
+func (s *sourceSuite) segments(src copier.Source, n int) []copier.Span {
 	call := fmt.Sprintf("Segments(%d)", n)
-	segs, err := src.Segments(s.ctx, n)
+	segs, err := src.Split(s.ctx, n)
 	if !s.ok(call, err) {
 		return nil
 	}
@@ -142,7 +142,7 @@ func (s *sourceSuite) segments(src copier.Source, n int) []copier.Segment {
 		seen[seg.Index] = true
 	}
 	if other, _ := s.prepared(); other != nil {
-		again, err := other.Segments(s.ctx, len(segs))
+		again, err := other.Split(s.ctx, len(segs))
 		if s.ok(call, err) && !slices.EqualFunc(again, segs, same) {
 			s.fail("%s: another process that asks for %d segments gets others", call, len(segs))
 		}
@@ -150,19 +150,19 @@ func (s *sourceSuite) segments(src copier.Source, n int) []copier.Segment {
 	return segs
 }
 
-func same(a, b copier.Segment) bool {
+func same(a, b copier.Span) bool {
 	return a.Index == b.Index && a.Total == b.Total && bytes.Equal(a.Resume, b.Resume) && bytes.Equal(a.Until, b.Until)
 }
 
 // key identifies a segment.
-func key(seg copier.Segment) string {
+func key(seg copier.Span) string {
 	return fmt.Sprintf("segment %d of %d from %q to %q", seg.Index, seg.Total, seg.Resume, seg.Until)
 }
 
 // A page is one that was read.
 type page struct {
-	from    copier.Segment
-	next    []copier.Segment
+	from    copier.Span
+	next    []copier.Span
 	entries []copier.Entry
 	batch   *copier.Batch // which they were read into
 	kept    []byte        // next, as it was returned
@@ -188,20 +188,20 @@ func entriesIn(b *copier.Batch) []copier.Entry {
 }
 
 // walk reads segments to their ends.
-func (s *sourceSuite) walk(src copier.Source, segs []copier.Segment) (out []page) {
+func (s *sourceSuite) walk(src copier.Source, segs []copier.Span) (out []page) {
 	most := 1000 + 10*(len(segs)+len(s.want))
 	seen := map[string]bool{}
 	for left := slices.Clone(segs); len(left) > 0; {
 		p := page{from: left[len(left)-1], batch: new(copier.Batch)}
 		left = left[:len(left)-1]
-		call := "ReadPage of " + key(p.from)
+		call := "Read of " + key(p.from)
 		if seen[key(p.from)] || len(seen) > most {
 			s.fail("%s: a source whose segments do not end", call)
 			return out
 		}
 		seen[key(p.from)] = true
 		p.batch.Append(before.Key, before.Value)
-		read, err := src.ReadPage(s.ctx, p.from, p.batch)
+		read, err := src.Read(s.ctx, p.from, p.batch)
 		if !s.ok(call, err) {
 			return out
 		}
@@ -249,12 +249,12 @@ func (s *sourceSuite) again(pages []page) {
 	const some = 16
 	for i := 0; i < len(pages); i += 1 + len(pages)/some {
 		p := pages[i]
-		s.same("a later process, what is left in "+key(p.from), entriesOf(s.walk(src, []copier.Segment{s.later(p.from)})), rest(p))
+		s.same("a later process, what is left in "+key(p.from), entriesOf(s.walk(src, []copier.Span{s.later(p.from)})), rest(p))
 		// A page, and then two, are a part that ends where the next one begins.
 		for part := p.entries; len(p.next) > 0; {
 			seg := pages[i].from
 			seg.Until = p.next[0].Resume
-			s.same("a later process, "+key(seg), entriesOf(s.walk(src, []copier.Segment{s.later(seg)})), part)
+			s.same("a later process, "+key(seg), entriesOf(s.walk(src, []copier.Span{s.later(seg)})), part)
 			if key(p.from) != key(pages[i].from) {
 				break
 			}
@@ -265,22 +265,22 @@ func (s *sourceSuite) again(pages []page) {
 }
 
 // later is what a later process has of a segment.
-func (s *sourceSuite) later(seg copier.Segment) (out copier.Segment) {
+func (s *sourceSuite) later(seg copier.Span) (out copier.Span) {
 	data, err := json.Marshal(seg)
 	s.ok("keep a segment", errors.Join(err, json.Unmarshal(data, &out)))
 	return out
 }
 
 // cancelled reads a page with a context that has ended.
-func (s *sourceSuite) cancelled(src copier.Source, segs []copier.Segment) {
+func (s *sourceSuite) cancelled(src copier.Source, segs []copier.Span) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	var b copier.Batch
 	b.Append(before.Key, before.Value)
-	_, err := src.ReadPage(ctx, segs[0], &b)
-	s.refused("ReadPage with a context that has ended", err, context.Canceled)
+	_, err := src.Read(ctx, segs[0], &b)
+	s.refused("Read with a context that has ended", err, context.Canceled)
 	if b.Len() != 1 || !equal(b.Entry(0), before) {
-		s.fail("ReadPage: it has failed, and the batch has %d entries, of 1", b.Len())
+		s.fail("Read: it has failed, and the batch has %d entries, of 1", b.Len())
 	}
 }
 

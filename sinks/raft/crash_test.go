@@ -168,7 +168,7 @@ func checkPrepare(o Options) (complete bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = s.Prepare(context.Background())
+	err = s.Open(context.Background())
 	named, ok := errors.AsType[*copier.CompleteError](err)
 	switch {
 	case !complete && err != nil:
@@ -395,7 +395,7 @@ func TestRecoverySparesOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx := context.Background()
-		if err := s.Prepare(ctx); err != nil {
+		if err := s.Open(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Load(ctx, &sliceStream{}); err != nil {

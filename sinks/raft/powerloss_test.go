@@ -67,7 +67,7 @@ func (p *powerLoss) run(dir string) (o Options, ops []string, ended bool, err er
 		// found to be complete.
 		s, err := New(with)
 		if err == nil {
-			err = s.Prepare(context.Background())
+			err = s.Open(context.Background())
 			_, complete := errors.AsType[*copier.CompleteError](err)
 			if err == nil {
 				_, err = s.Load(context.Background(), &sliceStream{entries: testEntries(powerLossEntries)})

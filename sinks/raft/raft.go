@@ -167,7 +167,7 @@ func (s *Sink) Identity() copier.Identity {
 	return copier.Identity{"path": path, "node_id": s.opts.NodeID, "cluster_addr": s.opts.Address, "log store": store}
 }
 
-// Prepare locks the directory, takes back what a run that was killed during
+// Open locks the directory, takes back what a run that was killed during
 // its commit had placed, refuses the directory when it holds a Vault's data,
 // and makes the staging directory if there is none.
 //
@@ -175,7 +175,7 @@ func (s *Sink) Identity() copier.Identity {
 // the directory, is a
 // [copier.CompleteError] as that says, and otherwise wraps
 // [copier.ErrDestination].
-func (s *Sink) Prepare(ctx context.Context) error {
+func (s *Sink) Open(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

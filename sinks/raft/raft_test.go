@@ -123,7 +123,7 @@ func runAndKeep(o Options, entries []copier.Entry, before func(string) error, ke
 		return copier.LoadStats{}, err
 	}
 	var stats copier.LoadStats
-	err = s.Prepare(ctx)
+	err = s.Open(ctx)
 	if err == nil {
 		stats, err = s.Load(ctx, &sliceStream{entries: entries, before: before})
 	}
@@ -567,7 +567,7 @@ func prepare(o Options) error {
 	if err != nil {
 		return err
 	}
-	err = s.Prepare(context.Background())
+	err = s.Open(context.Background())
 	return errors.Join(err, s.Close(false))
 }
 
@@ -661,7 +661,7 @@ func TestSecondRunIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Prepare(context.Background()); err != nil {
+	if err := first.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if err := prepare(o); !errors.Is(err, copier.ErrLocked) || !strings.Contains(err.Error(), "another dyn2raft") {
@@ -795,7 +795,7 @@ func TestCommitRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx := context.Background()
-			if err := s.Prepare(ctx); err != nil {
+			if err := s.Open(ctx); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
@@ -942,7 +942,7 @@ func TestLoadErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Prepare(context.Background()); err != nil {
+			if err := s.Open(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			ctx := c.ctx

@@ -24,7 +24,7 @@ func TestStates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Prepare(ctx); err != nil {
+			if err := s.Open(ctx); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
@@ -42,7 +42,7 @@ func TestStates(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				err = s.Prepare(ctx)
+				err = s.Open(ctx)
 				if complete, ok := errors.AsType[*copier.CompleteError](err); !ok || complete.State != want || complete.RunID != "run-1" {
 					t.Fatalf("Prepare returns %v, want the state %q", err, want)
 				}

@@ -210,9 +210,9 @@ func TestReadCapacity(t *testing.T) {
 			got.times, got.values = map[string]int{}, map[string]string{}
 			for _, seg := range segments6 {
 				wg.Go(func() {
-					for todo := []copier.Segment{seg}; len(todo) > 0; {
+					for todo := []copier.Span{seg}; len(todo) > 0; {
 						var b copier.Batch
-						page, err := s.ReadPage(e.Context(), todo[0], &b)
+						page, err := s.Read(e.Context(), todo[0], &b)
 						if err != nil {
 							e.Error(err)
 							return
@@ -276,7 +276,7 @@ func TestReadCapacityOfTries(t *testing.T) {
 		start := clock.Now()
 		e.srv.SetFaults(&dynamotest.Fault{Kind: kind, Count: 20})
 		var b copier.Batch
-		_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+		_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
 		e.ok(err)
 		waited := clock.Now().Sub(start)
 		if (waited > 10*time.Second) != costs || waited != s.Waited() {
@@ -308,9 +308,9 @@ func TestReadCapacitySplits(t *testing.T) {
 			clock := &fakeClock{now: time.Now()}
 			s.capacity.now, s.capacity.sleep = clock.Now, clock.Sleep
 			splits := 0
-			for todo := []copier.Segment{{Total: 1}}; len(todo) > 0; {
+			for todo := []copier.Span{{Total: 1}}; len(todo) > 0; {
 				var b copier.Batch
-				page, err := s.ReadPage(t.Context(), todo[0], &b)
+				page, err := s.Read(t.Context(), todo[0], &b)
 				e.ok(err)
 				if len(page.Next) > 1 {
 					splits++
@@ -339,10 +339,10 @@ func TestReadCapacityOfARange(t *testing.T) {
 	from := position{Path: "sys/token/id", Key: "a", To: "z"}
 	token, err := json.Marshal(from)
 	e.ok(err)
-	seg, pages := copier.Segment{Total: 1, Resume: token}, 0
+	seg, pages := copier.Span{Total: 1, Resume: token}, 0
 	for ; ; pages++ {
 		var b copier.Batch
-		page, err := s.ReadPage(t.Context(), seg, &b)
+		page, err := s.Read(t.Context(), seg, &b)
 		e.ok(err)
 		if len(page.Next) == 0 {
 			break

@@ -124,9 +124,9 @@ func (e *env) linked(change ...func(*Options)) (*Source, *link, *recorder) {
 
 func retryFor(d time.Duration) func(*Options) { return func(o *Options) { o.RetryFor = d } }
 
-var segments6 = func() (out []copier.Segment) {
+var segments6 = func() (out []copier.Span) {
 	for i := range 6 {
-		out = append(out, copier.Segment{Index: i, Total: 6})
+		out = append(out, copier.Span{Index: i, Total: 6})
 	}
 	return out
 }()
@@ -141,7 +141,7 @@ func TestTroubleHeals(t *testing.T) {
 				e := bubbleEnv(t, dynamotest.Options{})
 				want := e.fill(300)
 				s, l, rec := e.linked()
-				_, err := s.Prepare(t.Context())
+				_, err := s.Open(t.Context())
 				e.ok(err)
 				fired, end := tr.begin(e, l, 0)
 				var wg sync.WaitGroup
@@ -178,7 +178,7 @@ func TestTroubleLasts(t *testing.T) {
 				e := bubbleEnv(t, dynamotest.Options{})
 				want := e.fill(100)
 				s, l, _ := e.linked(retryFor(limit))
-				_, err := s.Prepare(t.Context())
+				_, err := s.Open(t.Context())
 				e.ok(err)
 				_, end := tr.begin(e, l, 0)
 				start := time.Now()
@@ -267,7 +267,7 @@ func othersProgress(t *testing.T) {
 	e.srv.SetFaults(fault)
 	stop := every(20*time.Millisecond, func() {
 		var b copier.Batch
-		if _, err := s.ReadPage(t.Context(), copier.Segment{Total: 5}, &b); err != nil {
+		if _, err := s.Read(t.Context(), copier.Span{Total: 5}, &b); err != nil {
 			t.Error(err)
 		}
 	})
@@ -300,7 +300,7 @@ func waitIsCapped(t *testing.T) {
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 	start := time.Now()
 	var b copier.Batch
-	_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+	_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
 	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", "then GO ON")
 	if d := time.Since(start); d > 300*time.Millisecond {
 		t.Errorf("it took %v", d)
@@ -324,13 +324,13 @@ func TestGivenUpHints(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source(retries(1))
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
-	_, err := s.Prepare(t.Context())
+	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "its log), then ONCE MORE")
 	var b copier.Batch
-	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+	_, err = s.Read(t.Context(), copier.Span{Total: 1}, &b)
 	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "TRY LONGER")
 	s, _ = e.source()
-	_, err = s.Prepare(t.Context())
+	_, err = s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "after 4 tries: InternalServerError", "ONCE MORE")
 }
 
@@ -339,21 +339,21 @@ func TestFinalErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		fault *dynamotest.Fault
-		seg   copier.Segment
+		seg   copier.Span
 		table string
 		says  string
 	}{
-		"denied":             {fault: &dynamotest.Fault{Kind: dynamotest.AccessDenied}, seg: copier.Segment{Total: 1}, says: "AccessDeniedException"},
-		"no table":           {table: "nowhere", seg: copier.Segment{Total: 1}, says: "ResourceNotFoundException"},
-		"refused parameters": {seg: copier.Segment{Total: 1, Index: 2}, says: "ValidationException"},
-		"expired, static":    {fault: &dynamotest.Fault{Kind: dynamotest.ExpiredToken}, seg: copier.Segment{Total: 1}, says: "ExpiredTokenException"},
-		"deleted, static":    {fault: &dynamotest.Fault{Kind: dynamotest.UnrecognizedClient}, seg: copier.Segment{Total: 1}, says: "UnrecognizedClientException"},
+		"denied":             {fault: &dynamotest.Fault{Kind: dynamotest.AccessDenied}, seg: copier.Span{Total: 1}, says: "AccessDeniedException"},
+		"no table":           {table: "nowhere", seg: copier.Span{Total: 1}, says: "ResourceNotFoundException"},
+		"refused parameters": {seg: copier.Span{Total: 1, Index: 2}, says: "ValidationException"},
+		"expired, static":    {fault: &dynamotest.Fault{Kind: dynamotest.ExpiredToken}, seg: copier.Span{Total: 1}, says: "ExpiredTokenException"},
+		"deleted, static":    {fault: &dynamotest.Fault{Kind: dynamotest.UnrecognizedClient}, seg: copier.Span{Total: 1}, says: "UnrecognizedClientException"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
 			s, rec := e.source()
-			if _, err := s.Prepare(t.Context()); err != nil {
+			if _, err := s.Open(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if c.table != "" {
@@ -363,7 +363,7 @@ func TestFinalErrors(t *testing.T) {
 				e.srv.SetFaults(c.fault)
 			}
 			var b copier.Batch
-			_, err := s.ReadPage(t.Context(), c.seg, &b)
+			_, err := s.Read(t.Context(), c.seg, &b)
 			if !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), c.says) || e.srv.Requests()["Scan"] != 1 || len(eventsOf[copier.Retried](rec)) != 0 {
 				t.Errorf("error %v after %d requests", err, e.srv.Requests()["Scan"])
 			}
@@ -412,7 +412,7 @@ func TestRotatedCredentials(t *testing.T) {
 				}
 				file.write(profile, "OLD")
 				s, rec := e.source(func(o *Options) { o.AccessKey, o.SecretKey = "", "" })
-				_, err := s.Prepare(t.Context())
+				_, err := s.Open(t.Context())
 				e.ok(err)
 				var served sync.Map
 				fault := &dynamotest.Fault{Kind: kind, After: 2, Match: func(r *dynamotest.Request) bool {
@@ -466,12 +466,12 @@ func TestCredentialsThatStayExpired(t *testing.T) {
 				}
 				s, _ := e.source(retryFor(300*time.Millisecond), func(o *Options) { o.AccessKey, o.SecretKey = "", "" })
 				if c.prepared {
-					_, err := s.Prepare(t.Context())
+					_, err := s.Open(t.Context())
 					e.ok(err)
 				}
 				e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
 				var b copier.Batch
-				_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+				_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
 				wantError(t, err, copier.ErrSource, c.says, "renew them")
 				if n := e.srv.Requests()["Scan"]; !c.tries(n) {
 					t.Errorf("%d tries", n)
@@ -543,7 +543,7 @@ func TestAnswersWithoutItems(t *testing.T) {
 			})
 			s, _ := e.sourceAt(front.URL)
 			var got found
-			if err := got.read(t.Context(), s, []copier.Segment{{Total: 3}, {Index: 1, Total: 3}, {Index: 2, Total: 3}}); err != nil {
+			if err := got.read(t.Context(), s, []copier.Span{{Total: 3}, {Index: 1, Total: 3}, {Index: 2, Total: 3}}); err != nil {
 				t.Fatal(err)
 			}
 			got.exactly(t, want)
@@ -564,7 +564,7 @@ func TestAnswersWithoutItemsAreErrors(t *testing.T) {
 		s, _ := e.sourceAt(front.URL, retries(0))
 		for _, resume := range []string{"", `{"path":"p","key":"k"}`, `{"path":"p","key":"k","to":"z"}`} { // Scan, Scan, Query
 			var b copier.Batch
-			if page, err := s.ReadPage(t.Context(), copier.Segment{Total: 1, Resume: []byte(resume)}, &b); !errors.Is(err, copier.ErrSource) {
+			if page, err := s.Read(t.Context(), copier.Span{Total: 1, Resume: []byte(resume)}, &b); !errors.Is(err, copier.ErrSource) {
 				t.Errorf("answer %q to a request behind %q: %+v, %v", answer, resume, page, err)
 			}
 		}

@@ -61,13 +61,13 @@ var calls = []struct {
 	op  string
 	try func(ctx context.Context, s *Source) error
 }{
-	{"DescribeTable", func(ctx context.Context, s *Source) error { _, err := s.Prepare(ctx); return err }},
+	{"DescribeTable", func(ctx context.Context, s *Source) error { _, err := s.Open(ctx); return err }},
 	{"Scan", func(ctx context.Context, s *Source) error {
-		_, err := s.ReadPage(ctx, copier.Segment{Total: 1}, &copier.Batch{})
+		_, err := s.Read(ctx, copier.Span{Total: 1}, &copier.Batch{})
 		return err
 	}},
 	{"Query", func(ctx context.Context, s *Source) error {
-		_, err := s.ReadPage(ctx, copier.Segment{Total: 1, Resume: []byte(`{"path":"p","key":"k","to":"z"}`)}, &copier.Batch{})
+		_, err := s.Read(ctx, copier.Span{Total: 1, Resume: []byte(`{"path":"p","key":"k","to":"z"}`)}, &copier.Batch{})
 		return err
 	}},
 	{"Query", func(ctx context.Context, s *Source) error { _, err := s.Versions(ctx); return err }},
@@ -148,7 +148,7 @@ func TestLargeAnswers(t *testing.T) {
 	var done atomic.Int64
 	for range 4 {
 		wg.Go(func() {
-			if _, err := s.ReadPage(ctx, copier.Segment{Total: 1}, &copier.Batch{}); err != nil {
+			if _, err := s.Read(ctx, copier.Span{Total: 1}, &copier.Batch{}); err != nil {
 				t.Error(err)
 			}
 			done.Add(1)
@@ -296,7 +296,7 @@ func TestUndecodableItems(t *testing.T) {
 				})
 				s, rec := e.sourceAt(url)
 				var b copier.Batch
-				page, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+				page, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
 				e.ok(err)
 				if len(page.Refused) != 1 || !errors.Is(page.Refused[0], ErrNotVaultItem) || !errors.Is(page.Refused[0], copier.ErrSource) ||
 					!strings.Contains(page.Refused[0].Error(), c.named) || copier.Hint(page.Refused[0]) == "" {
@@ -327,7 +327,7 @@ func TestUndecodableEnd(t *testing.T) {
 		return true
 	})
 	s, _ := e.sourceAt(url)
-	page, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &copier.Batch{})
+	page, err := s.Read(t.Context(), copier.Span{Total: 1}, &copier.Batch{})
 	e.ok(err)
 	if len(page.Refused) != 2 || !strings.Contains(page.Refused[1].Error(), `nothing can be read`) || len(page.Next) != 0 {
 		t.Errorf("refused %v, next %v", page.Refused, page.Next)
@@ -342,7 +342,7 @@ func TestUndecodableWholeAnswer(t *testing.T) {
 		e := newEnv(t)
 		url := e.behind(func(w http.ResponseWriter, op string, n int) bool { sealed(w, http.StatusOK, body); return true })
 		s, rec := e.sourceAt(url)
-		_, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &copier.Batch{})
+		_, err := s.Read(t.Context(), copier.Span{Total: 1}, &copier.Batch{})
 		if !errors.Is(err, copier.ErrSource) || len(eventsOf[copier.Retried](rec)) != 0 {
 			t.Errorf("%s: %v, %d retries", body, err, len(eventsOf[copier.Retried](rec)))
 		}
@@ -414,9 +414,9 @@ func TestPagesWithoutEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
 			s, _ := e.sourceAt(e.behind(pagesAt(c.ends, c.again)))
-			seg := copier.Segment{Total: 1}
+			seg := copier.Span{Total: 1}
 			for n := 1; ; n++ {
-				page, err := s.ReadPage(t.Context(), seg, &copier.Batch{})
+				page, err := s.Read(t.Context(), seg, &copier.Batch{})
 				if errors.Is(err, ErrEndless) && errors.Is(err, copier.ErrSource) {
 					break
 				}
@@ -460,7 +460,7 @@ func TestTableMadeAnew(t *testing.T) {
 	t.Parallel()
 	eachServer(t, map[string]func(*env){"check": func(e *env) {
 		s, _ := e.source(ha)
-		_, err := s.Prepare(e.Context())
+		_, err := s.Open(e.Context())
 		e.ok(err)
 		l, err := s.Lock(e.Context(), "run-1", false, func(error) {})
 		e.ok(err)
@@ -480,7 +480,7 @@ func TestTableMadeAnew(t *testing.T) {
 			e.Errorf("a scan of the other table: %v, %v", sorted, err)
 		}
 		again, _ := e.source(ha)
-		_, err = again.Prepare(e.Context())
+		_, err = again.Open(e.Context())
 		e.ok(err)
 		sorted, _, err = copier.Scan(e.Context(), again, copier.ScanOptions{WorkDir: e.TempDir(), Segments: 3})
 		e.ok(err)
@@ -514,7 +514,7 @@ func TestLoneSurrogate(t *testing.T) {
 		}
 		s, rec := e.source()
 		var b copier.Batch
-		page, err := s.ReadPage(e.Context(), copier.Segment{Total: 1}, &b)
+		page, err := s.Read(e.Context(), copier.Span{Total: 1}, &b)
 		e.ok(err)
 		if len(page.Refused) != 1 || !strings.Contains(page.Refused[0].Error(), `Path "logical/1" and Key "lone`) || b.Len() != 3 || len(eventsOf[copier.Retried](rec)) != 0 {
 			e.Errorf("refused %v, %d entries, %d retries", page.Refused, b.Len(), len(eventsOf[copier.Retried](rec)))

@@ -182,19 +182,19 @@ func (e *env) fillHot(n int) map[string]int {
 func readHot(e *env, want map[string]int) (ranges, most int) {
 	e.Helper()
 	src, _ := e.source()
-	_, err := src.Prepare(e.Context())
+	_, err := src.Open(e.Context())
 	e.ok(err)
-	segs, err := src.Segments(e.Context(), 3)
+	segs, err := src.Split(e.Context(), 3)
 	e.ok(err)
 	for len(segs) > 0 {
 		// Resume tokens survive being written and read.
 		raw, err := json.Marshal(segs[0])
 		e.ok(err)
-		var seg copier.Segment
+		var seg copier.Span
 		e.ok(json.Unmarshal(raw, &seg))
 		segs = segs[1:]
 		var b copier.Batch
-		page, err := src.ReadPage(e.Context(), seg, &b)
+		page, err := src.Read(e.Context(), seg, &b)
 		e.ok(err)
 		for i := range b.Len() {
 			entry := b.Entry(i)

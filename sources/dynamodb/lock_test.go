@@ -1285,7 +1285,7 @@ func TestReplicas(t *testing.T) {
 	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{Replicas: []string{"eu-west-1", "ap-east-1"}}))
 	prepared := func(opts ...func(*Options)) *Source {
 		s, _ := e.source(append(opts, ha)...)
-		_, err := s.Prepare(t.Context())
+		_, err := s.Open(t.Context())
 		e.ok(err)
 		return s
 	}

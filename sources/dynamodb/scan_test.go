@@ -28,7 +28,7 @@ func (e *env) readOne() (map[string]string, copier.Page, error) {
 	s, _ := e.source()
 	var b copier.Batch
 	b.Append([]byte("before"), []byte("x"))
-	page, err := s.ReadPage(e.Context(), copier.Segment{Total: 1}, &b)
+	page, err := s.Read(e.Context(), copier.Span{Total: 1}, &b)
 	err = errors.Join(append(page.Refused, err)...)
 	if len(page.Refused) > 0 {
 		b.Truncate(1) // what a caller does with such a page
@@ -210,13 +210,13 @@ type found struct {
 }
 
 // read reads segments to their ends, some at a time.
-func (f *found) read(ctx context.Context, s *Source, segs []copier.Segment) error {
+func (f *found) read(ctx context.Context, s *Source, segs []copier.Span) error {
 	if f.times == nil {
 		f.times, f.values = map[string]int{}, map[string]string{}
 	}
 	var wg sync.WaitGroup
 	errs := make(chan error, len(segs))
-	work := make(chan copier.Segment, len(segs))
+	work := make(chan copier.Span, len(segs))
 	for _, seg := range segs {
 		work <- seg
 	}
@@ -225,9 +225,9 @@ func (f *found) read(ctx context.Context, s *Source, segs []copier.Segment) erro
 		wg.Go(func() {
 			var b copier.Batch
 			for seg := range work {
-				for todo := []copier.Segment{seg}; len(todo) > 0; {
+				for todo := []copier.Span{seg}; len(todo) > 0; {
 					b.Reset()
-					page, err := s.ReadPage(ctx, todo[0], &b)
+					page, err := s.Read(ctx, todo[0], &b)
 					if err != nil {
 						errs <- err
 						break
@@ -285,7 +285,7 @@ func TestDotMarker(t *testing.T) {
 		e.put(with("logical/1111", "./", more), with("logical/1112", "./", more), with("logical/1111", ".", attrs{"Value": bin("x")}))
 		s, rec := e.source()
 		var got found
-		e.ok(got.read(t.Context(), s, []copier.Segment{{Total: 1}, {Total: 1}}))
+		e.ok(got.read(t.Context(), s, []copier.Span{{Total: 1}, {Total: 1}}))
 		if w := eventsOf[copier.Warning](rec); len(w) != 1 || !strings.Contains(w[0].Message, `Path "logical/111`) || got.markers != 4 {
 			t.Errorf("warnings %v, %d markers", w, got.markers)
 		}
@@ -302,7 +302,7 @@ func TestScan(t *testing.T) {
 			want := e.fill(entries)
 			s, _ := e.source()
 			for _, total := range totals {
-				segs, err := s.Segments(e.Context(), total)
+				segs, err := s.Split(e.Context(), total)
 				e.ok(err)
 				var f found
 				e.ok(f.read(e.Context(), s, segs))
@@ -333,12 +333,12 @@ func TestScan(t *testing.T) {
 			seen := map[string]string{}
 			var b copier.Batch
 			pages := 0
-			for todo := []copier.Segment{{Total: 1}}; len(todo) > 0; pages++ {
+			for todo := []copier.Span{{Total: 1}}; len(todo) > 0; pages++ {
 				// What is left from here on, by another source and a token
 				// that went through a file.
 				saved, err := json.Marshal(todo)
 				e.ok(err)
-				var again []copier.Segment
+				var again []copier.Span
 				e.ok(json.Unmarshal(saved, &again))
 				other, _ := e.source()
 				var rest found
@@ -350,7 +350,7 @@ func TestScan(t *testing.T) {
 				rest.exactly(e, left)
 
 				b.Reset()
-				page, err := s.ReadPage(e.Context(), todo[0], &b)
+				page, err := s.Read(e.Context(), todo[0], &b)
 				e.ok(err)
 				for i := range b.Len() {
 					seen[string(b.Entry(i).Key)] = string(b.Entry(i).Value)
@@ -370,7 +370,7 @@ func TestScan(t *testing.T) {
 		},
 		"prepared": func(e *env) {
 			s, _ := e.source()
-			info, err := s.Prepare(e.Context())
+			info, err := s.Open(e.Context())
 			e.ok(err)
 			if info.Name != e.table || !strings.Contains(info.ID, "table/"+e.table) {
 				e.Errorf("info is %+v", info)
@@ -381,14 +381,14 @@ func TestScan(t *testing.T) {
 			if err != nil || (id == "") != (e.srv == nil) || !strings.HasSuffix(created, "Z") || time.Since(at) > time.Hour || time.Since(at) < 0 {
 				e.Errorf("the incarnation is %q", info.Incarnation)
 			}
-			again, err := s.Prepare(e.Context())
+			again, err := s.Open(e.Context())
 			if err != nil || again != info {
 				e.Errorf("info is now %+v, error %v", again, err)
 			}
 			_, err = e.db.DeleteTable(e.Context(), &dynamodb.DeleteTableInput{TableName: &e.table})
 			e.ok(err)
 			e.createTable()
-			again, err = s.Prepare(e.Context())
+			again, err = s.Open(e.Context())
 			e.ok(err)
 			if again.ID != info.ID || again.Incarnation == info.Incarnation {
 				e.Errorf("a table of the same name has ID %q, incarnation %q; before %q, %q", again.ID, again.Incarnation, info.ID, info.Incarnation)
@@ -427,9 +427,9 @@ func TestScanRequest(t *testing.T) {
 		}})
 		s, _ := e.source(func(o *Options) { o.EventuallyConsistent = eventually })
 		var b copier.Batch
-		_, err := s.ReadPage(t.Context(), copier.Segment{Index: 2, Total: 5}, &b)
+		_, err := s.Read(t.Context(), copier.Span{Index: 2, Total: 5}, &b)
 		e.ok(err)
-		_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1, Resume: []byte(`{"path":"p","key":"k"}`)}, &b)
+		_, err = s.Read(t.Context(), copier.Span{Total: 1, Resume: []byte(`{"path":"p","key":"k"}`)}, &b)
 		e.ok(err)
 		mu.Lock()
 		if len(bodies) != 2 {
@@ -464,7 +464,7 @@ func TestSegments(t *testing.T) {
 		{1 << 50, 1, 1}, {0, 1_000_000, 1_000_000},
 	} {
 		s.info.Bytes = c.bytes
-		segs, err := s.Segments(t.Context(), c.n)
+		segs, err := s.Split(t.Context(), c.n)
 		e.ok(err)
 		if len(segs) != c.want {
 			t.Errorf("%d bytes, %d asked for: %d segments, expected %d", c.bytes, c.n, len(segs), c.want)
@@ -475,7 +475,7 @@ func TestSegments(t *testing.T) {
 			}
 		}
 	}
-	if _, err := s.Segments(t.Context(), 1_000_001); !errors.Is(err, copier.ErrConfig) {
+	if _, err := s.Split(t.Context(), 1_000_001); !errors.Is(err, copier.ErrConfig) {
 		t.Errorf("1,000,001 segments: %v", err)
 	}
 }
@@ -492,7 +492,7 @@ func scanCancelled(t *testing.T) {
 	time.AfterFunc(30*time.Millisecond, func() { cancel(why) })
 	var b copier.Batch
 	start := time.Now()
-	_, err := s.ReadPage(ctx, copier.Segment{Total: 1}, &b)
+	_, err := s.Read(ctx, copier.Span{Total: 1}, &b)
 	if !errors.Is(err, why) || b.Len() != 0 {
 		t.Errorf("error %v, %d entries", err, b.Len())
 	}
@@ -510,7 +510,7 @@ func TestBadResumeToken(t *testing.T) {
 	s, _ := e.source()
 	var b copier.Batch
 	for _, token := range []string{"{", `{"path":"","key":""}`, "null"} {
-		if _, err := s.ReadPage(t.Context(), copier.Segment{Total: 1, Resume: []byte(token)}, &b); !errors.Is(err, copier.ErrSource) {
+		if _, err := s.Read(t.Context(), copier.Span{Total: 1, Resume: []byte(token)}, &b); !errors.Is(err, copier.ErrSource) {
 			t.Errorf("token %q: %v", token, err)
 		}
 	}

@@ -182,7 +182,7 @@ func TestCredentialsErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Prepare(t.Context())
+			_, err = s.Open(t.Context())
 			e, ok := errors.AsType[*CredentialsError](err)
 			if !ok || e.Kind != c.kind || e.Part != c.part || !errors.Is(err, copier.ErrSource) || copier.Hint(err) != "look" {
 				t.Fatalf("%+v, %v", e, err)

@@ -105,7 +105,7 @@ type Source struct {
 	opts   Options
 	client *dynamodb.Client
 	creds  *credentialsLoader
-	info   copier.SourceInfo
+	info   copier.Info
 	timing timing
 	// replicas are the other regions of a global table.
 	replicas []string
@@ -260,38 +260,38 @@ func loadConfig(ctx context.Context, opts Options) (cfg aws.Config, ignored, err
 	return cfg, nil, err
 }
 
-// Prepare checks the credentials, and that the table is ACTIVE, or UPDATING
+// Open checks the credentials, and that the table is ACTIVE, or UPDATING
 // (its capacity, say), and has the schema of Vault's storage: Path as its hash
 // key and Key as its range key, both strings.
-func (s *Source) Prepare(ctx context.Context) (copier.SourceInfo, error) {
+func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 	w := newWatch(s.opts.Events, copier.WaitCredentials, "")
 	_, err := s.creds.Retrieve(ctx)
 	w.end()
 	if err != nil {
 		if ctx.Err() != nil {
-			return copier.SourceInfo{}, context.Cause(ctx)
+			return copier.Info{}, context.Cause(ctx)
 		}
-		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err, Hint: s.opts.Hint(err)}
+		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err, Hint: s.opts.Hint(err)}
 	}
 	out, err := s.client.DescribeTable(context.WithValue(ctx, fewTriesKey{}, true), &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
 	if err != nil {
-		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", err)
+		return copier.Info{}, s.fail(ctx, "DescribeTable", err)
 	}
 	if out.Table == nil {
-		return copier.SourceInfo{}, s.fail(ctx, "DescribeTable", errNoTable)
+		return copier.Info{}, s.fail(ctx, "DescribeTable", errNoTable)
 	}
 	t := out.Table
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
-		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table,
+		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table,
 			Err:  fmt.Errorf("its status is %s, expected ACTIVE", shown(string(t.TableStatus))),
 			Hint: statusHint(t.TableStatus)}
 	}
 	if err := checkSchema(t); err != nil {
-		return copier.SourceInfo{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
+		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
 			Hint: "this is not a table of Vault's dynamodb storage: check table and region in storage_source, and AWS_DYNAMODB_TABLE"}
 	}
 	s.replicas = replicas(t)
-	s.info = copier.SourceInfo{
+	s.info = copier.Info{
 		Name:  s.opts.Table,
 		ID:    aws.ToString(t.TableArn),
 		Items: aws.ToInt64(t.ItemCount),
@@ -382,10 +382,10 @@ const (
 	maxSegments  = 4096
 )
 
-// Segments divides the table into n segments of its hash space, or, where n is
+// Split divides the table into n segments of its hash space, or, where n is
 // 0, into one for each 8 MiB of the table's reported size, at least 64 and at
 // most 4,096. More than a million are refused, as DynamoDB does.
-func (s *Source) Segments(ctx context.Context, n int) ([]copier.Segment, error) {
+func (s *Source) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	if n == 0 {
 		n = int(min(max(s.info.Bytes/segmentBytes, minSegments), maxSegments))
 	}
@@ -397,16 +397,16 @@ func (s *Source) Segments(ctx context.Context, n int) ([]copier.Segment, error) 
 	if _, err := s.lastKey(ctx, corePath, &copier.Page{}); err != nil && !isUndecoded(err) {
 		return nil, err
 	}
-	out := make([]copier.Segment, n)
+	out := make([]copier.Span, n)
 	for i := range out {
-		out[i] = copier.Segment{Index: i, Total: n}
+		out[i] = copier.Span{Index: i, Total: n}
 	}
 	return out, nil
 }
 
-// ReadPage implements [copier.Source] with one Scan request, or, in a Path that
+// Read implements [copier.Source] with one Scan request, or, in a Path that
 // fills several pages, one Query request: see hotpath.go.
-func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (page copier.Page, err error) {
+func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (page copier.Page, err error) {
 	from, err := positionOf(seg.Resume)
 	if err != nil {
 		return copier.Page{}, err
@@ -457,7 +457,7 @@ func (s *Source) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Bat
 		if err != nil {
 			return page, fmt.Errorf("write resume token: %w", err)
 		}
-		page.Next = append(page.Next, copier.Segment{Index: seg.Index, Total: seg.Total, Resume: resume, Until: seg.Until})
+		page.Next = append(page.Next, copier.Span{Index: seg.Index, Total: seg.Total, Resume: resume, Until: seg.Until})
 	}
 	return page, nil
 }
@@ -486,7 +486,7 @@ func positionOf(token []byte) (*position, error) {
 }
 
 // scan reads the next page of a segment.
-func (s *Source) scan(ctx context.Context, seg copier.Segment, from *position, t *scanTarget) error {
+func (s *Source) scan(ctx context.Context, seg copier.Span, from *position, t *scanTarget) error {
 	in := &dynamodb.ScanInput{
 		TableName:      &s.opts.Table,
 		Segment:        aws.Int32(int32(seg.Index)),

@@ -61,7 +61,7 @@ func TestPrepareRefusesOtherTables(t *testing.T) {
 			_, err := e.db.CreateTable(t.Context(), in)
 			e.ok(err)
 			s, _ := e.source()
-			_, err = s.Prepare(t.Context())
+			_, err = s.Open(t.Context())
 			wantError(t, err, ErrNotVaultTable, "expected (Path S HASH, Key S RANGE)", "AWS_DYNAMODB_TABLE")
 			wantError(t, err, copier.ErrSource, keys[0].name+" "+string(keys[0].kind)+" HASH", "")
 		})
@@ -74,12 +74,12 @@ func TestPrepareStatus(t *testing.T) {
 	s, _ := e.source()
 	for _, status := range []types.TableStatus{types.TableStatusCreating, types.TableStatusDeleting, types.TableStatusArchived, types.TableStatusInaccessibleEncryptionCredentials} {
 		e.ok(e.srv.SetTableStatus("vault", status))
-		_, err := s.Prepare(t.Context())
+		_, err := s.Open(t.Context())
 		wantError(t, err, copier.ErrSource, string(status)+", expected ACTIVE", "table")
 	}
 	for _, status := range []types.TableStatus{types.TableStatusActive, types.TableStatusUpdating} {
 		e.ok(e.srv.SetTableStatus("vault", status))
-		if _, err := s.Prepare(t.Context()); err != nil {
+		if _, err := s.Open(t.Context()); err != nil {
 			t.Errorf("a table that is %s: %v", status, err)
 		}
 	}
@@ -90,10 +90,10 @@ func TestTableMissing(t *testing.T) {
 	e := newEnv(t)
 	e.table = "nowhere"
 	s, _ := e.source(ha)
-	_, err := s.Prepare(t.Context())
+	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "table nowhere in us-east-1 at http://", "AWS_DYNAMODB_TABLE")
 	var b copier.Batch
-	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+	_, err = s.Read(t.Context(), copier.Span{Total: 1}, &b)
 	wantError(t, err, copier.ErrSource, "Scan", "AWS_DYNAMODB_TABLE")
 	_, err = s.Lock(t.Context(), "run", false, func(error) {})
 	wantError(t, err, copier.ErrSource, "GetItem", "AWS_DYNAMODB_TABLE")
@@ -110,11 +110,11 @@ func TestAccessDenied(t *testing.T) {
 			fault := &dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: action}
 			e.srv.SetFaults(fault)
 			err := func() error {
-				if _, err := s.Prepare(t.Context()); err != nil {
+				if _, err := s.Open(t.Context()); err != nil {
 					return err
 				}
 				var b copier.Batch
-				if _, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b); err != nil {
+				if _, err := s.Read(t.Context(), copier.Span{Total: 1}, &b); err != nil {
 					return err
 				}
 				lease, err := s.Lock(t.Context(), "run", false, func(error) {})
@@ -161,7 +161,7 @@ func TestExpiredCredentials(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source(retries(0))
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
-	_, err := s.Prepare(t.Context())
+	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "ExpiredToken", "renew")
 }
 
@@ -170,7 +170,7 @@ func TestNoCredentials(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source(func(o *Options) { o.AccessKey, o.SecretKey = "", "" })
 	start := time.Now()
-	_, err := s.Prepare(t.Context())
+	_, err := s.Open(t.Context())
 	if e, ok := errors.AsType[*CredentialsError](err); !ok || e.Kind != CredentialsInstance || !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), "find AWS credentials") {
 		t.Errorf("error is %v", err)
 	}
@@ -211,7 +211,7 @@ func TestUnreachable(t *testing.T) {
 				t.Fatal(err)
 			}
 			start := time.Now()
-			_, err = s.Prepare(t.Context())
+			_, err = s.Open(t.Context())
 			wantError(t, err, copier.ErrSource, "vault-dynamodb-backend in us-east-1 at "+endpoint, "the endpoint can't be reached from here")
 			if d := time.Since(start); d > 5*time.Minute { // a copy's requests have ten
 				t.Errorf("it took %v", d)
@@ -231,7 +231,7 @@ func TestUntrustedCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Prepare(t.Context())
+	_, err = s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "certificate", "AWS_CA_BUNDLE")
 }
 
@@ -245,7 +245,7 @@ func TestNoTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Prepare(t.Context())
+	_, err = s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "HTTP response to HTTPS client", "http://…")
 }
 
@@ -258,7 +258,7 @@ func noAnswer(t *testing.T) {
 	e.fill(10)
 	const limit = 400 * time.Millisecond
 	s, _ := e.source(retryFor(limit))
-	_, err := s.Prepare(t.Context())
+	_, err := s.Open(t.Context())
 	e.ok(err)
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute})
 	start := time.Now()
@@ -266,7 +266,7 @@ func noAnswer(t *testing.T) {
 	if d := time.Since(start); d < limit || d > limit+lastTimeout {
 		t.Errorf("given up after %v", d)
 	}
-	_, err = s.Prepare(t.Context())
+	_, err = s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
 
 	// One dead connection is not the end.
@@ -287,7 +287,7 @@ func TestSilent(t *testing.T) {
 	e.ok(err)
 	t.Cleanup(func() { silent.Close() })
 	s, _ := e.sourceAt("https://"+silent.Addr().String(), retryFor(400*time.Millisecond), retries(0))
-	_, err = s.Prepare(t.Context())
+	_, err = s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "no connection within", "the endpoint can't be reached from here")
 }
 
@@ -299,10 +299,10 @@ func TestOutage(t *testing.T) {
 	t.Cleanup(srv.Close)
 	e := newEnv(t)
 	s, _ := e.sourceAt(srv.URL, retries(1))
-	_, err := s.Prepare(t.Context())
+	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "the service fails: wait")
 	var b copier.Batch
-	_, err = s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b)
+	_, err = s.Read(t.Context(), copier.Span{Total: 1}, &b)
 	wantError(t, err, copier.ErrSource, "HTTP status 503", "its log), then GO ON")
 }
 
@@ -331,7 +331,7 @@ func TestNotDynamoDB(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Prepare(t.Context())
+			_, err = s.Open(t.Context())
 			wantError(t, err, copier.ErrSource, "call DescribeTable on table ", "what answers there is not DynamoDB")
 			if w := eventsOf[copier.Warning](rec); name == "forbidden" && len(w) != 0 { // no word about checksums
 				t.Errorf("warnings: %v", w)
@@ -348,7 +348,7 @@ func prepareCancelled(t *testing.T) {
 	s, _ := e.source()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err := s.Prepare(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, copier.ErrSource) {
+	if _, err := s.Open(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, copier.ErrSource) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -371,7 +371,7 @@ func TestRetries(t *testing.T) {
 			s, rec := e.source(func(o *Options) { o.MaxRetries = c.max })
 			e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 			var b copier.Batch
-			if _, err := s.ReadPage(t.Context(), copier.Segment{Total: 1}, &b); !errors.Is(err, copier.ErrSource) {
+			if _, err := s.Read(t.Context(), copier.Span{Total: 1}, &b); !errors.Is(err, copier.ErrSource) {
 				t.Errorf("error is %v", err)
 			}
 			if got := e.srv.Requests()["Scan"]; got != c.tries {
@@ -393,7 +393,7 @@ func TestManyThrottles(t *testing.T) {
 	fault := &dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "Scan", Probability: 0.8}
 	e.srv.SetFaults(fault)
 	s, _ := e.source(retries(0))
-	segs, err := s.Segments(t.Context(), 100)
+	segs, err := s.Split(t.Context(), 100)
 	e.ok(err)
 	var got found
 	e.ok(got.read(t.Context(), s, segs))
@@ -443,7 +443,7 @@ func TestRequestsAreSigned(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Prepare(t.Context())
+			_, err = s.Open(t.Context())
 			if err == nil || strings.Contains(err.Error()+copier.Hint(err), "s3cr3t") {
 				t.Errorf("error is %v", err)
 			}

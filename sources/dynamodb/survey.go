@@ -19,8 +19,8 @@ import (
 
 // A Survey is what the service tells about a table, beyond what a copy needs.
 type Survey struct {
-	copier.SourceInfo
-	// Problem is why [Source.Prepare] would refuse the table: its status or
+	copier.Info
+	// Problem is why [Source.Open] would refuse the table: its status or
 	// its schema. Nil is a table that can be copied.
 	Problem error
 	Status  string
@@ -45,7 +45,7 @@ type Survey struct {
 // table that can't be copied the Problem tells. Like Prepare it comes before
 // all else.
 func (s *Source) Survey(ctx context.Context) (*Survey, error) {
-	_, problem := s.Prepare(ctx)
+	_, problem := s.Open(ctx)
 	if e, ok := errors.AsType[*copier.Error](problem); problem != nil && (!ok || e.Op != "read table "+s.opts.Table) {
 		return nil, problem
 	}
@@ -58,7 +58,7 @@ func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 	}
 	t := out.Table
 	v := &Survey{
-		SourceInfo: copier.SourceInfo{Name: s.opts.Table, ID: aws.ToString(t.TableArn), Items: aws.ToInt64(t.ItemCount),
+		Info: copier.Info{Name: s.opts.Table, ID: aws.ToString(t.TableArn), Items: aws.ToInt64(t.ItemCount),
 			Bytes: aws.ToInt64(t.TableSizeBytes), Incarnation: incarnation(t)},
 		Problem:            problem,
 		Status:             string(t.TableStatus),
@@ -261,7 +261,7 @@ func (s *Source) Sampler(ctx context.Context, readCapacity float64, events func(
 	if err != nil {
 		return nil, err
 	}
-	if _, err := out.Prepare(ctx); err != nil {
+	if _, err := out.Open(ctx); err != nil {
 		return nil, fmt.Errorf("prepare the sample: %w", err)
 	}
 	return out, nil

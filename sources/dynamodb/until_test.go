@@ -25,7 +25,7 @@ func (e *env) limited(limit func() int) string {
 
 // A readPage is a page as it was read: what of, and what was in it.
 type readPage struct {
-	seg     copier.Segment
+	seg     copier.Span
 	entries []string
 	markers int64
 	locks   []string
@@ -35,9 +35,9 @@ type readPage struct {
 // once more.
 func (e *env) pages(s *Source, total int) (out []readPage, splits int) {
 	e.Helper()
-	var todo []copier.Segment
+	var todo []copier.Span
 	for i := range total {
-		todo = append(todo, copier.Segment{Index: i, Total: total})
+		todo = append(todo, copier.Span{Index: i, Total: total})
 	}
 	for len(todo) > 0 {
 		seg := todo[0]
@@ -58,10 +58,10 @@ func oneLine(e copier.Entry) string {
 	return fmt.Sprintf("%s %d %x", e.Key, len(e.Value), crc32.ChecksumIEEE(e.Value))
 }
 
-func (e *env) readSegment(s *Source, seg copier.Segment) (readPage, copier.Page) {
+func (e *env) readSegment(s *Source, seg copier.Span) (readPage, copier.Page) {
 	e.Helper()
 	var b copier.Batch
-	page, err := s.ReadPage(e.Context(), seg, &b)
+	page, err := s.Read(e.Context(), seg, &b)
 	e.ok(err)
 	p := readPage{seg: seg, markers: page.Markers, locks: page.Locks}
 	for i := range b.Len() {
@@ -75,7 +75,7 @@ func (e *env) readSegment(s *Source, seg copier.Segment) (readPage, copier.Page)
 func (e *env) sameAgain(s *Source, was readPage) (pages int) {
 	e.Helper()
 	again := readPage{seg: was.seg}
-	for todo := []copier.Segment{was.seg}; len(todo) > 0; pages++ {
+	for todo := []copier.Span{was.seg}; len(todo) > 0; pages++ {
 		p, page := e.readSegment(s, todo[0])
 		if len(page.Next) > 1 && len(was.seg.Until) > 0 {
 			e.Fatalf("a segment with an Until was split: %+v", page.Next)
@@ -197,10 +197,10 @@ func TestUntilMoved(t *testing.T) {
 	}})
 }
 
-func (e *env) readToEnd(s *Source, seg copier.Segment) error {
-	for todo := []copier.Segment{seg}; len(todo) > 0; {
+func (e *env) readToEnd(s *Source, seg copier.Span) error {
+	for todo := []copier.Span{seg}; len(todo) > 0; {
 		var b copier.Batch
-		page, err := s.ReadPage(e.Context(), todo[0], &b)
+		page, err := s.Read(e.Context(), todo[0], &b)
 		if err != nil {
 			if b.Len() != 0 {
 				e.Errorf("after the error the batch has %d entries", b.Len())
@@ -236,10 +236,10 @@ func TestUntilOutOfOrder(t *testing.T) {
 		var b copier.Batch
 		var got []string
 		err = nil
-		for todo := []copier.Segment{p.seg}; len(todo) > 0 && err == nil; {
+		for todo := []copier.Span{p.seg}; len(todo) > 0 && err == nil; {
 			b.Reset()
 			var page copier.Page
-			page, err = src.ReadPage(t.Context(), todo[0], &b)
+			page, err = src.Read(t.Context(), todo[0], &b)
 			for i := range b.Len() {
 				got = append(got, oneLine(b.Entry(i)))
 			}
@@ -264,7 +264,7 @@ func TestBadUntil(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source()
 	var b copier.Batch
-	if _, err := s.ReadPage(t.Context(), copier.Segment{Total: 1, Until: []byte("{")}, &b); !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), "resume token") {
+	if _, err := s.Read(t.Context(), copier.Span{Total: 1, Until: []byte("{")}, &b); !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), "resume token") {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -285,7 +285,7 @@ func TestProgress(t *testing.T) {
 			b.Reset()
 		}
 		time.Sleep(5 * time.Second)
-		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1, Source: copier.SourceInfo{Name: "t", Items: 250_000}})
+		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1, Source: copier.Info{Name: "t", Items: 250_000}})
 		p.event(copier.WorkersChanged{Workers: 1})
 		p.event(copier.PageRead{Entries: 50_000, Bytes: 3 << 20, SegmentDone: true, Units: 1234.5})
 		p.event(copier.PageRead{})
@@ -413,7 +413,7 @@ func TestInPlace(t *testing.T) {
 
 // A configuration names a table by its name, and by its region where that is known.
 func TestNames(t *testing.T) {
-	table := copier.SourceInfo{Name: "vault", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault"}
+	table := copier.Info{Name: "vault", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault"}
 	for _, c := range []struct {
 		table, region, endpoint string
 		want                    bool

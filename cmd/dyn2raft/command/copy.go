@@ -191,7 +191,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if cmd.Bool("reset") {
 		defer out.sayWaits()()
 		// Reset asks less of the table and says less of what is wrong with it.
-		if _, err := src.Prepare(ctx); err != nil {
+		if _, err := src.Open(ctx); err != nil {
 			return err
 		}
 		freed, err := src.Reset(ctx)
@@ -519,7 +519,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 
 // names reports whether a configuration names a table, as far as that can be told
 // without asking it. What is at an endpoint of one's own may be in any region.
-func names(cfg *config.Config, table copier.SourceInfo) bool {
+func names(cfg *config.Config, table copier.Info) bool {
 	id, err := arn.Parse(table.ID)
 	customEndpoint := cfg.Source.Endpoint != "" || table.Endpoint != "" && !strings.Contains(table.Endpoint, ".amazonaws.com")
 	return cfg.Source.Table == table.Name && (err != nil || customEndpoint || cfg.Source.Region == id.Region)

@@ -123,7 +123,7 @@ func TestHostileText(t *testing.T) {
 			return nil
 		},
 		"events": func(p *printer) error {
-			for _, e := range []copier.Event{copier.PhaseStarted{Phase: copier.PhaseLock, Source: *hostile[copier.SourceInfo]()}, copier.Warning{Message: hostileText},
+			for _, e := range []copier.Event{copier.PhaseStarted{Phase: copier.PhaseLock, Source: *hostile[copier.Info]()}, copier.Warning{Message: hostileText},
 				copier.Retried{Err: errors.New(hostileText)}, copier.Retried{Err: errors.New(hostileText), Throttled: true}, *hostile[copier.Waiting]()} {
 				p.event(e)
 			}

@@ -184,9 +184,9 @@ type tellingSource struct {
 }
 
 // Prepare prepares the source.
-func (s tellingSource) Prepare(ctx context.Context) (copier.SourceInfo, error) {
+func (s tellingSource) Prepare(ctx context.Context) (copier.Info, error) {
 	s.p.event(copier.PhaseStarted{Phase: copier.PhasePrepare})
-	info, err := s.Source.Prepare(ctx)
+	info, err := s.Source.Open(ctx)
 	if err == nil {
 		s.p.tracker.Event(copier.PhaseStarted{Phase: copier.PhasePrepare, Source: info})
 	}

@@ -50,7 +50,7 @@ func TestLiveColor(t *testing.T) {
 		}
 		s := newScreen(tty, env(c.env...))
 		p := &printer{screen: s}
-		p.tracker.Event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 8, Source: copier.SourceInfo{Name: "table", Items: 10}})
+		p.tracker.Event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 8, Source: copier.Info{Name: "table", Items: 10}})
 		p.tracker.Event(copier.PageRead{Entries: 5})
 		s.show(p.block)
 		s.show(p.block) // does nothing
@@ -82,7 +82,7 @@ func TestRows(t *testing.T) {
 	states := []view{
 		{},
 		{Status: copier.Status{Phase: copier.PhasePrepare}, since: now.Add(-time.Second)},
-		{Status: copier.Status{Phase: copier.PhaseScan, Start: now.Add(-100 * time.Hour), Source: copier.SourceInfo{Items: 12_345_678_901},
+		{Status: copier.Status{Phase: copier.PhaseScan, Start: now.Add(-100 * time.Hour), Source: copier.Info{Items: 12_345_678_901},
 			Entries: 9_876_543_210, Bytes: 1 << 50, Segments: 123_456, SegmentsDone: 123_455, Units: 98_765_432_109.5, Throttles: 1e9, Retries: 1e9,
 			Workers: 64, Left: 99 * time.Hour, EntryRate: 1e7, ByteRate: 1e12, Checkpoint: now.Add(-time.Hour), Saved: 9_876_543_210}, since: now.Add(-time.Hour)},
 		{Status: copier.Status{Phase: copier.PhaseLoad, Entries: 100, Loaded: 50, Left: time.Minute, EntryRate: 1}, since: now.Add(-time.Hour)},
@@ -125,7 +125,7 @@ func TestRows(t *testing.T) {
 // are, and that is what the block shows.
 func TestItems(t *testing.T) {
 	now := time.Now()
-	v := view{Status: copier.Status{Phase: copier.PhaseScan, Source: copier.SourceInfo{Items: 72_706}, Entries: 58_520, Markers: 14_186, Bytes: 48 << 20,
+	v := view{Status: copier.Status{Phase: copier.PhaseScan, Source: copier.Info{Items: 72_706}, Entries: 58_520, Markers: 14_186, Bytes: 48 << 20,
 		EntryRate: 2926, ByteRate: 1 << 20, Segments: 64, SegmentsDone: 64}, now: now, since: now.Add(-20 * time.Second)}
 	rows := v.rows(79)
 	for i, want := range []string{
@@ -153,7 +153,7 @@ func TestLeft(t *testing.T) {
 		}
 		return view{Status: s, now: now, since: now.Add(-after)}
 	}
-	items := copier.SourceInfo{Items: 100}
+	items := copier.Info{Items: 100}
 	for _, c := range []struct {
 		v    view
 		want string

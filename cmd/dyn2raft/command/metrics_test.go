@@ -34,7 +34,7 @@ import (
 func busy() *printer {
 	p := &printer{log: hclog.NewNullLogger()}
 	for _, e := range []copier.Event{
-		copier.PhaseStarted{Phase: copier.PhaseLock, Source: copier.SourceInfo{Name: "table", ID: "arn", Items: 100_000, Bytes: 1 << 30}},
+		copier.PhaseStarted{Phase: copier.PhaseLock, Source: copier.Info{Name: "table", ID: "arn", Items: 100_000, Bytes: 1 << 30}},
 		copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 4},
 		copier.Resuming{Entries: 1000, Bytes: 5000, Markers: 3, Saved: time.Now().Add(-time.Minute)},
 		copier.WorkersChanged{Workers: 7},

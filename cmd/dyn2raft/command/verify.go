@@ -266,8 +266,8 @@ type sampledSource struct {
 	share float64 // 0 is all
 }
 
-// Prepare prepares the source.
-func (s sampledSource) Prepare(ctx context.Context) (copier.SourceInfo, error) {
+// Open prepares the source.
+func (s sampledSource) Open(ctx context.Context) (copier.Info, error) {
 	info, err := s.tellingSource.Prepare(ctx)
 	if err == nil && s.share > 0 {
 		part := info

@@ -205,7 +205,7 @@ func TestLockAnsweredByNobody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := src.Prepare(t.Context()); err != nil {
+			if _, err := src.Open(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			_, err = src.Lock(t.Context(), lateRun, false, func(error) {})

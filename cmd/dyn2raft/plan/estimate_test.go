@@ -70,7 +70,7 @@ func gigabyte(readUnits int64) *planner {
 	return &planner{
 		Options: Options{Config: &config.Config{}, NoSample: true},
 		report:  &Report{},
-		survey: &dynamodb.Survey{SourceInfo: copier.SourceInfo{Name: "vault", Items: 1_000_000, Bytes: 1 << 30},
+		survey: &dynamodb.Survey{Info: copier.Info{Name: "vault", Items: 1_000_000, Bytes: 1 << 30},
 			OnDemand: readUnits == 0, ReadUnits: readUnits},
 	}
 }

@@ -251,7 +251,7 @@ func TestLeftLocked(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(path, "vault.db"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		m := &verify.Manifest{RunID: "run-1", Prefixes: copier.Digests{}, End: time.Now(), Source: copier.SourceInfo{Name: dynamotest.VaultTable},
+		m := &verify.Manifest{RunID: "run-1", Prefixes: copier.Digests{}, End: time.Now(), Source: copier.Info{Name: dynamotest.VaultTable},
 			Destination: verify.ManifestDestination{Path: path}}
 		if !c.gone {
 			if err := m.Write(verify.ManifestPath(path)); err != nil {

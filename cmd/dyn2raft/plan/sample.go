@@ -122,7 +122,7 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 	if err != nil {
 		return &s.sample, err
 	}
-	segs, err := src.Segments(ctx, 0)
+	segs, err := src.Split(ctx, 0)
 	if errors.Is(err, errSampleOver) {
 		s.took = p.SampleTime // with next to no capacity, even that takes longer
 		return &s.sample, nil
@@ -131,7 +131,7 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 		return &s.sample, err
 	}
 	s.src, s.segments = src, len(segs)
-	s.events(copier.PhaseStarted{Phase: copier.PhaseScan, Source: p.survey.SourceInfo, Segments: len(segs), Workers: s.limit})
+	s.events(copier.PhaseStarted{Phase: copier.PhaseScan, Source: p.survey.Info, Segments: len(segs), Workers: s.limit})
 	rand.Shuffle(len(segs), func(i, j int) { segs[i], segs[j] = segs[j], segs[i] })
 	s.queue = segs
 	if err := s.run(ctx); err != nil && !errors.Is(err, errSampleOver) {
@@ -157,8 +157,8 @@ type sampler struct {
 	// others. They take turns, once there are some pages from different places: a Path
 	// that fills many pages is in one segment, most of which is behind its first page,
 	// and in a sample of first pages would hardly be.
-	queue   []copier.Segment
-	begun   []copier.Segment
+	queue   []copier.Span
+	begun   []copier.Span
 	turn    bool // of what was begun
 	busy    int
 	reading time.Duration // of all workers, in this step
@@ -294,7 +294,7 @@ func (s *sampler) work(ctx context.Context) error {
 		s.mu.Unlock()
 		page.Reset()
 		asked := time.Now()
-		info, err := s.src.ReadPage(ctx, seg, &page)
+		info, err := s.src.Read(ctx, seg, &page)
 		took := time.Since(asked)
 		s.mu.Lock()
 		if err == nil {
@@ -444,20 +444,20 @@ func newAgain(batch *copier.Batch, size int64) *again {
 	return a
 }
 
-func (a *again) Prepare(context.Context) (copier.SourceInfo, error) {
-	return copier.SourceInfo{Name: "sample", ID: "sample"}, nil
+func (a *again) Open(context.Context) (copier.Info, error) {
+	return copier.Info{Name: "sample", ID: "sample"}, nil
 }
 
-func (a *again) Segments(context.Context, int) ([]copier.Segment, error) {
-	out := make([]copier.Segment, len(a.pages))
+func (a *again) Split(context.Context, int) ([]copier.Span, error) {
+	out := make([]copier.Span, len(a.pages))
 	for i := range out {
-		out[i] = copier.Segment{Index: i, Total: len(out)}
+		out[i] = copier.Span{Index: i, Total: len(out)}
 	}
 	return out, nil
 }
 
-// ReadPage gives the whole segment, which is one page.
-func (a *again) ReadPage(ctx context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+// Read gives the whole segment, which is one page.
+func (a *again) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return copier.Page{}, err
 	}

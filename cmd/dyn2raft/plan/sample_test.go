@@ -26,16 +26,16 @@ type hot struct {
 	value []byte
 }
 
-func (h hot) Prepare(context.Context) (copier.SourceInfo, error) { return copier.SourceInfo{}, nil }
+func (h hot) Open(context.Context) (copier.Info, error) { return copier.Info{}, nil }
 
-func (h hot) Segments(context.Context, int) ([]copier.Segment, error) { return nil, nil }
+func (h hot) Split(context.Context, int) ([]copier.Span, error) { return nil, nil }
 
-func (h hot) ReadPage(_ context.Context, seg copier.Segment, b *copier.Batch) (copier.Page, error) {
+func (h hot) Read(_ context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	n := len(seg.Resume)
 	b.Append(fmt.Appendf(nil, "logical/%03d/%06d", seg.Index, n), h.value)
 	if seg.Index == 0 && n+1 < h.pages {
 		seg.Resume = bytes.Repeat([]byte{'x'}, n+1)
-		return copier.Page{Next: []copier.Segment{seg}}, nil
+		return copier.Page{Next: []copier.Span{seg}}, nil
 	}
 	return copier.Page{}, nil
 }
@@ -58,7 +58,7 @@ func TestSampleOfHotPath(t *testing.T) {
 	t.Parallel()
 	s := &sampler{limit: 1, src: hot{pages: 200, value: make([]byte, 1<<20)}, end: func(error) {}, events: func(copier.Event) {}}
 	for i := range 64 {
-		s.queue = append(s.queue, copier.Segment{Index: i, Total: 64})
+		s.queue = append(s.queue, copier.Span{Index: i, Total: 64})
 	}
 	s.segments = 64
 	if err := s.run(t.Context()); err != nil && !errors.Is(err, errSampleOver) {
@@ -88,7 +88,7 @@ func TestAgain(t *testing.T) {
 	sample.Append([]byte("root"), []byte("x"))
 	for _, size := range []int64{1, 100_000, 1 << 20, 10 << 20} {
 		a := newAgain(&sample, size)
-		segs, err := a.Segments(t.Context(), 0)
+		segs, err := a.Split(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestAgain(t *testing.T) {
 		breaks := 0
 		for _, seg := range segs {
 			var b copier.Batch
-			page, err := a.ReadPage(t.Context(), seg, &b)
+			page, err := a.Read(t.Context(), seg, &b)
 			if err != nil || len(page.Next) > 0 || b.Len() == 0 || b.Bytes() > 1<<20+2000 {
 				t.Fatalf("%d entries of %d bytes, %+v, %v", b.Len(), b.Bytes(), page, err)
 			}
@@ -136,12 +136,12 @@ func TestAgain(t *testing.T) {
 func TestAgainWithoutEntries(t *testing.T) {
 	t.Parallel()
 	a := newAgain(new(copier.Batch), 1<<20)
-	segs, err := a.Segments(t.Context(), 0)
+	segs, err := a.Split(t.Context(), 0)
 	if err != nil || len(segs) != 1 {
 		t.Fatalf("%v, %v", segs, err)
 	}
 	var b copier.Batch
-	if page, err := a.ReadPage(t.Context(), segs[0], &b); err != nil || b.Len() != 0 || len(page.Next) != 0 {
+	if page, err := a.Read(t.Context(), segs[0], &b); err != nil || b.Len() != 0 || len(page.Next) != 0 {
 		t.Errorf("%d entries, %+v, %v", b.Len(), page, err)
 	}
 }

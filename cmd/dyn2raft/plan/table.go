@@ -292,8 +292,8 @@ func (p *planner) initialized(ctx context.Context) {
 func (p *planner) whatItIs(ctx context.Context) string {
 	var page copier.Batch
 	locks := 0
-	for next := []copier.Segment{{Total: 1}}; len(next) > 0; {
-		read, err := p.Source.ReadPage(ctx, next[0], &page)
+	for next := []copier.Span{{Total: 1}}; len(next) > 0; {
+		read, err := p.Source.Read(ctx, next[0], &page)
 		switch {
 		case err != nil || page.Len() > 0:
 			return "it holds other entries: a part of a Vault's data, or another program's"

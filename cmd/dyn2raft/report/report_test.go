@@ -38,7 +38,7 @@ func record(n int, prefixes ...string) *verify.Manifest {
 	m := &verify.Manifest{
 		Format: 1, RunID: "3f0c9a52-6a7e-4f0e-9a53-1d9d6f0d7d11", Start: began, End: began.Add(time.Duration(n+1) * time.Second),
 		Tool:   verify.Tool{Name: "dyn2raft", Version: "1.2.3", Go: "go1.26", OS: "linux", Arch: "amd64"},
-		Source: copier.SourceInfo{Name: "vault-table", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table", Incarnation: "9d1c/2021-03-04"},
+		Source: copier.Info{Name: "vault-table", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table", Incarnation: "9d1c/2021-03-04"},
 		Vault:  verify.VaultVersions{Newest: "1.21.1", All: []string{"1.15.0", "1.21.1"}},
 		Backup: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table/backup/01700000000000-abcdef",
 		Destination: verify.ManifestDestination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "https://vault-1.example:8201", LogStore: "raft.db",
