@@ -30,7 +30,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test slow fuzz race crash browser e2e rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results clean
+.PHONY: help demo build test slow fuzz race crash browser e2e rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -80,7 +80,7 @@ vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint, and the syntax of the scripts
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
-	go vet ./... ./.ci/notices && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
+	go vet ./... ./.ci/notices ./.ci/lines && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
 	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E) && go tool staticcheck -tags browser $(REPORT)
 	$(LINT) run ./...
 	@for script in .ci/run .ci/check-dist docs/*.sh testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
@@ -96,6 +96,9 @@ bench: ## measure everything that has a goal, and fail where it is slower than b
 
 bench-results: ## the same, and write bench/RESULTS.md; with VAULT_BIN and BENCH_GROWTH=10000000 all of it (an hour)
 	@$(MAKE) --no-print-directory bench BENCH_WRITE=1
+
+lines: ## count the lines of code of AT=HEAD, by package, without comments and tests
+	@go run ./.ci/lines $(or $(AT),HEAD)
 
 docs: ## write docs/commands.md from the commands themselves
 	@mkdir -p bin
