@@ -297,6 +297,7 @@ func (s *scenario) join(first *vault) (followers []node) {
 	s.step("two nodes join by retry_join", func() {
 		for _, id := range []string{"node2", "node3"} {
 			n := newNode(s.t, id)
+			n.seal = first.node.seal
 			v := startVault(s.t, n, raftStorage(n, retryJoin))
 			v.unseal(s.t, s.keys)
 			nodes, followers = append(nodes, v), append(followers, n)

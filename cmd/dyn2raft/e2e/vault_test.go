@@ -20,6 +20,7 @@ import (
 type node struct {
 	id               string
 	dir              string // the Raft data directory; unused where the storage is DynamoDB
+	seal             string // a stanza; empty where shares unseal it
 	api, clusterPort int
 }
 
@@ -62,7 +63,7 @@ listener "tcp" {
   cluster_address = "127.0.0.1:%d"
   tls_disable     = 1
 }
-%s`, n.apiAddr(), n.clusterAddr(), n.api, n.clusterPort, storage))
+%s%s`, n.apiAddr(), n.clusterAddr(), n.api, n.clusterPort, storage, n.seal))
 	v := &vault{
 		process: start(t, "vault "+n.id, vaultBin, "server", "-config", config),
 		node:    n,
@@ -196,21 +197,29 @@ func (v *vault) sealStatus() (sealStatus, error) {
 	return sealStatus{initialized, sealed}, nil
 }
 
-// keys unseal a Vault: two of three Shamir shares.
+// keys are those of a Vault, each two of three shares: they unseal it, or, where it
+// unseals itself, make a root token.
 type keys struct {
-	shares []string
-	root   string
+	shares   []string
+	recovery []string
+	root     string
 }
 
 func (v *vault) initialize(t *testing.T) keys {
 	t.Helper()
-	answer := v.call(t, http.MethodPut, "sys/init", map[string]any{"secret_shares": 3, "secret_threshold": 2})
-	var k keys
-	for _, share := range answer["keys_base64"].([]any) {
-		k.shares = append(k.shares, share.(string))
+	of := "secret"
+	if v.node.seal != "" {
+		of = "recovery"
 	}
-	k.root = answer["root_token"].(string)
-	return k
+	answer := v.call(t, http.MethodPut, "sys/init", map[string]any{of + "_shares": 3, of + "_threshold": 2})
+	list := func(name string) (shares []string) {
+		all, _ := answer[name].([]any)
+		for _, share := range all {
+			shares = append(shares, share.(string))
+		}
+		return shares
+	}
+	return keys{shares: list("keys_base64"), recovery: list("recovery_keys_base64"), root: answer["root_token"].(string)}
 }
 
 // unseal gives the keys and waits until the server is the active node, or a standby
@@ -224,7 +233,7 @@ func (v *vault) unseal(t *testing.T, k keys) {
 		if err != nil || !status.sealed {
 			return err
 		}
-		for _, share := range k.shares[:2] {
+		for _, share := range k.shares[:min(2, len(k.shares))] {
 			code, answer, err := v.do(http.MethodPut, "sys/unseal", map[string]any{"key": share})
 			if err != nil {
 				return err
