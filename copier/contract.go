@@ -2,6 +2,7 @@ package copier
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -139,10 +140,41 @@ type Info struct {
 	// Endpoint is where the source was asked, for instance a URL. It is a record:
 	// a copy may be resumed by another one.
 	Endpoint string `json:"endpoint,omitempty"`
-	// Items and Bytes are the source's own estimates; they may be hours old,
-	// and zero where the source does not know.
-	Items int64 `json:"items_estimate"`
-	Bytes int64 `json:"bytes_estimate"`
+	// Items and Bytes are how much the source says it holds, markers and locks
+	// included; zero where it does not know. They are estimates unless Exact is set:
+	// then a copy must read exactly that many items.
+	Items int64 `json:"items"`
+	Bytes int64 `json:"bytes"`
+	Exact bool  `json:"exact,omitempty"`
+	// Facts are what else the adapter knows of the source. The engine keeps them.
+	Facts Facts `json:"facts,omitempty"`
+}
+
+// Facts are what only an adapter knows, under the adapter's name, such as
+// "dynamodb". Nobody else interprets them.
+type Facts map[string]Fact
+
+// A Fact is a JSON document in a form of the adapter's own. Version numbers
+// that form.
+type Fact struct {
+	Version int             `json:"version"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// NewFact makes a fact of a value that JSON can hold.
+func NewFact(version int, v any) (Fact, error) {
+	data, err := json.Marshal(v)
+	return Fact{version, data}, err
+}
+
+// Get decodes the fact of a name into v. It reports whether there is one of that
+// version; where there is not, v stays as it is.
+func (f Facts) Get(name string, version int, v any) (bool, error) {
+	fact, ok := f[name]
+	if !ok || fact.Version != version {
+		return false, nil
+	}
+	return true, json.Unmarshal(fact.Data, v)
 }
 
 // A Source is what entries are copied from.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -382,7 +383,7 @@ func TestScan(t *testing.T) {
 				e.Errorf("the incarnation is %q", info.Incarnation)
 			}
 			again, err := s.Open(e.Context())
-			if err != nil || again != info {
+			if err != nil || !reflect.DeepEqual(again, info) {
 				e.Errorf("info is now %+v, error %v", again, err)
 			}
 			_, err = e.db.DeleteTable(e.Context(), &dynamodb.DeleteTableInput{TableName: &e.table})
