@@ -154,7 +154,6 @@ func (c *copying) finish(ctx context.Context, released bool) (err error) {
 		if _, ok := was.apart(); ok {
 			c.journal.work = was.WorkDir
 		}
-		c.result.Partial, c.result.StartKey = was.StartKey != "", was.StartKey
 		c.digests = was.Digests
 		if c.digests == nil && was.Digest && was.Scan != nil {
 			c.digests = Digests{} // of a source without entries

@@ -92,10 +92,6 @@ type Result struct {
 	// Note is what Options.Begin returned, in this process or an earlier one.
 	Note string `json:"-"`
 
-	// Partial is set when a StartKey left entries out on purpose: that of Options,
-	// or, of a complete copy that is finished, the one that it was made with.
-	Partial  bool   `json:"partial"`
-	StartKey string `json:"-"`
 	// Complete is set when the result is in place and confirmed, and its source is
 	// given back.
 	Complete bool `json:"complete"`

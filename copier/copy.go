@@ -1,7 +1,6 @@
 package copier
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,9 +27,6 @@ type Options struct {
 	Workers  int
 	Segments int
 	Memory   int64
-	// StartKey, where set, leaves out all entries whose key is less: the
-	// result is partial, and no Vault may be started from it.
-	StartKey string
 	// Resume goes on with an unfinished copy, and begins one where there is
 	// none. Restart throws an unfinished copy away and begins another. Without
 	// either, an unfinished copy is refused with ErrUnfinished.
@@ -99,16 +95,8 @@ func (o *Options) Validate() error {
 }
 
 func (o *Options) scanOptions() ScanOptions {
-	out := ScanOptions{Workers: o.Workers, Segments: o.Segments, Memory: o.Memory, Events: o.Events,
+	return ScanOptions{Workers: o.Workers, Segments: o.Segments, Memory: o.Memory, Events: o.Events,
 		digest: o.ReadBack != nil, every: o.CheckpointInterval, tune: o.tune}
-	if start := []byte(o.StartKey); len(start) > 0 {
-		out.Map = func(e Entry, out *Batch) {
-			if bytes.Compare(e.Key, start) >= 0 {
-				out.Append(e.Key, e.Value)
-			}
-		}
-	}
-	return out
 }
 
 // releaseTimeout bounds how long a copy that ends tries to give the source's
@@ -146,7 +134,6 @@ func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, erro
 	}
 	c.result.Start = time.Now()
 	c.result.Began = c.result.Start
-	c.result.Partial, c.result.StartKey = opts.StartKey != "", opts.StartKey
 	c.result.Phases = map[Phase]time.Duration{}
 	err := c.run(ctx)
 	c.endPhase()
@@ -493,7 +480,7 @@ func (c *copying) discardApart(earlier *Setup) error {
 // locked: so there is always a record of who has locked it.
 func (c *copying) begin(earlier *Setup) (err error) {
 	c.history = &history{path: filepath.Join(c.journal.dir, historyName), progress: c.opts.Progress}
-	now := Setup{Start: c.result.Start.UTC(), Source: c.result.Source, Destination: c.dst.Identity(), StartKey: c.opts.StartKey}
+	now := Setup{Start: c.result.Start.UTC(), Source: c.result.Source, Destination: c.dst.Identity()}
 	if earlier != nil && !c.restart {
 		if err := c.compare(*earlier, now); err != nil {
 			return err
@@ -650,11 +637,10 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	if c.result.Load, err = c.dst.Load(ctx, entries); err != nil {
 		return cause(ctx, err)
 	}
-	want, got := stats.Entries-stats.LeftOut, c.result.Load
-	if got.Entries != want || !c.result.Partial && got.Bytes != stats.Bytes {
+	if got := c.result.Load; got.Entries != stats.Entries || got.Bytes != stats.Bytes {
 		return &Error{Kind: ErrDestination, Op: "load entries",
 			Err: fmt.Errorf("%d entries (%d bytes in all) were read, and %d (%d bytes) were written: this is a defect of dyn2raft, and nothing was put in place",
-				want, stats.Bytes, got.Entries, got.Bytes)}
+				stats.Entries, stats.Bytes, got.Entries, got.Bytes)}
 	}
 
 	c.result.Digests = digests

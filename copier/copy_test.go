@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 // A callLog holds the names of the calls to all fakes, in their order.
@@ -254,7 +252,7 @@ func TestCopy(t *testing.T) {
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
-	if result.RunID != "run 1" || result.Start.IsZero() || result.Duration <= 0 || result.Source.ID != "fake:1" || result.Partial ||
+	if result.RunID != "run 1" || result.Start.IsZero() || result.Duration <= 0 || result.Source.ID != "fake:1" ||
 		result.Scan.Entries != 200 || result.Scan.Workers < 1 || result.Scan.Workers > 2 || result.Load.Entries != 200 {
 		t.Errorf("%+v", result)
 	}
@@ -409,30 +407,6 @@ func TestCopyLosesItsLease(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestCopyStartKey(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		entries := sortedCopy(randomEntries(rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0)), 30))
-		start := string(entries[rapid.IntRange(0, 29).Draw(rt, "start")].Key) + rapid.SampledFrom([]string{"", "\x00"}).Draw(rt, "behind")
-		var want []Entry
-		for _, e := range entries {
-			if string(e.Key) >= start {
-				want = append(want, e)
-			}
-		}
-		c := &copyCase{t: t, entries: entries, opts: Options{StartKey: start}}
-		result, err := c.run(context.Background())
-		if err != nil {
-			rt.Fatal(err)
-		}
-		if d := differ(c.dst.got, want); d != "" {
-			rt.Fatal(d)
-		}
-		if result.Partial != (start != "") || result.Scan.LeftOut != int64(30-len(want)) || result.Load.Entries != int64(len(want)) {
-			rt.Fatalf("%+v", result)
-		}
-	})
 }
 
 func TestCopySinkThatLosesEntries(t *testing.T) {

@@ -79,8 +79,6 @@ type Setup struct {
 	Source Info `json:"source"`
 	// Destination is what the sink says of itself.
 	Destination Identity `json:"destination"`
-	// StartKey is Options.StartKey.
-	StartKey string `json:"start_key,omitempty"`
 	// WorkDir is where the runs are.
 	WorkDir string `json:"work_dir"`
 	// Segments is the number of segments, 0 as long as it is not known.
@@ -104,13 +102,12 @@ type Setup struct {
 }
 
 // Differs says, in words, in what a copy that is set up now is another one than
-// s: source, destination or filter. It returns nothing where they are the same.
+// s: source or destination. It returns nothing where they are the same.
 func (s Setup) Differs(now Setup) string {
 	for _, x := range [][3]string{
 		{"source", s.Source.Name, now.Source.Name},
 		{"source's id", s.Source.ID, now.Source.ID},
 		{"source's incarnation", s.Source.Incarnation, now.Source.Incarnation},
-		{"start key", s.StartKey, now.StartKey},
 	} {
 		if x[1] != x[2] {
 			return changed(x[0], x[1], x[2])

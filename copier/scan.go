@@ -116,8 +116,6 @@ type ScanStats struct {
 	// and values together.
 	Entries int64 `json:"entries"`
 	Bytes   int64 `json:"bytes"`
-	// LeftOut counts entries read that ScanOptions.Map did not take over.
-	LeftOut int64 `json:"left_out"`
 	// Markers counts directory markers, and Locks names the locks, neither of
 	// which are entries.
 	Markers int64    `json:"markers"`
@@ -161,7 +159,6 @@ const (
 func (s *ScanStats) add(o ScanStats) {
 	s.Entries += o.Entries
 	s.Bytes += o.Bytes
-	s.LeftOut += o.LeftOut
 	s.Markers += o.Markers
 	s.Locks = append(s.Locks, o.Locks...)
 	s.Pages += o.Pages
@@ -563,7 +560,7 @@ func (s *scan) work(ctx context.Context) error {
 				}
 				out = &mapped
 			}
-			read := coverage{Pages: []pageRead{{From: seg, Next: info.Next}}, Stats: statsOf(&page, out, info)}
+			read := coverage{Pages: []pageRead{{From: seg, Next: info.Next}}, Stats: statsOf(&page, info)}
 			if s.opts.digest {
 				for i := range out.Len() {
 					digester.Add(out.Entry(i))
@@ -630,11 +627,10 @@ func (p *pages) give(b *Batch) {
 	b.arena, b.refs, b.stretches = nil, nil, nil
 }
 
-func statsOf(read, taken *Batch, p Page) ScanStats {
+func statsOf(read *Batch, p Page) ScanStats {
 	return ScanStats{
 		Entries:   int64(read.Len()),
 		Bytes:     read.Bytes(),
-		LeftOut:   int64(read.Len() - taken.Len()),
 		Markers:   p.Markers,
 		Locks:     p.Locks,
 		Pages:     1,

@@ -233,8 +233,8 @@ func contents(t *testing.T, dir string) string {
 // An unfinished copy of something else is not gone on with, and not touched.
 func TestResumeComparesIdentities(t *testing.T) {
 	apart, other := t.TempDir(), t.TempDir()
-	m := begun(t, 1, Options{StartKey: "a", WorkDir: apart})
-	base := Options{Resume: true, StartKey: "a"}
+	m := begun(t, 1, Options{WorkDir: apart})
+	base := Options{Resume: true}
 	info := func(f func(*Info)) func(*lineSource) Source {
 		return func(s *lineSource) Source { return otherSource{s, f} }
 	}
@@ -245,7 +245,6 @@ func TestResumeComparesIdentities(t *testing.T) {
 		"name":        {attempt{source: info(func(i *Info) { i.Name = "row" })}, "line", "row"},
 		"id":          {attempt{source: info(func(i *Info) { i.ID = "line:2" })}, "line:1", "line:2"},
 		"incarnation": {attempt{source: info(func(i *Info) { i.Incarnation = "b" })}, "a", "b"},
-		"start key":   {attempt{opts: Options{StartKey: "b"}}, "a", "b"},
 		"path":        {attempt{sink: func(s *dirSink) Sink { return otherSink{s, Identity{"path": "/elsewhere"}} }}, m.dir, "/elsewhere"},
 		"more":        {attempt{sink: func(s *dirSink) Sink { return otherSink{s, Identity{"path": m.dir, "node": "n"}} }}, "", "n"},
 		"segments":    {attempt{opts: Options{Segments: 5}}, "3", "5"},
@@ -255,9 +254,6 @@ func TestResumeComparesIdentities(t *testing.T) {
 			before, beforeApart := contents(t, m.dir), contents(t, apart)
 			a := c.attempt
 			a.opts.Resume = true
-			if a.opts.StartKey == "" {
-				a.opts.StartKey = base.StartKey
-			}
 			res, _, err := m.try(t.Context(), a)
 			if !errors.Is(err, ErrOtherCopy) || !errors.Is(err, ErrConfig) || Hint(err) == "" {
 				t.Fatalf("error is %v", err)
@@ -803,37 +799,27 @@ type loadedSink struct{ *dirSink }
 
 func (s loadedSink) Loaded() string { return s.dir }
 
-// Who finishes a copy says of it what it was: partial, or of a source without
-// entries, whose digests are known to be none.
+// Who finishes a copy says of it what it was: one of a source without entries has
+// digests, which are known to be none.
 func TestFinishTellsWhatItWas(t *testing.T) {
-	partial, empty := Options{StartKey: "a"}, Options{}
-	empty.ReadBack = func(context.Context, string) (Digests, error) { return Digests{}, nil }
+	opts := Options{ReadBack: func(context.Context, string) (Digests, error) { return Digests{}, nil }}
 	loaded := func(s *dirSink) Sink { return loadedSink{s} }
-	for name, c := range map[string]struct {
-		opts    Options
-		entries int
-		sink    func(*dirSink) Sink
-	}{"partial": {partial, 50, nil}, "empty": {empty, 0, loaded}} {
-		t.Run(name, func(t *testing.T) {
-			m := killedBehindCommit(t, c.entries, c.opts, c.sink)
-			want := c.opts.StartKey
-			finished := 0
-			c.opts.Resume, c.opts.StartKey = true, ""
-			c.opts.Finish = func(_ context.Context, r Result) error {
-				finished++
-				if r.Partial != (want != "") || r.StartKey != want || r.ReadBack != (c.sink != nil) {
-					t.Errorf("%+v", r)
-				}
-				return nil
-			}
-			c.opts.Events = func(e Event) {
-				if w, ok := e.(Warning); ok {
-					t.Errorf("warned: %s", w.Message)
-				}
-			}
-			if _, _, err := m.try(t.Context(), attempt{opts: c.opts, sink: c.sink}); err != nil || finished != 2 {
-				t.Fatalf("finished %d times: %v", finished, err)
-			}
-		})
+	m := killedBehindCommit(t, 0, opts, loaded)
+	finished := 0
+	opts.Resume = true
+	opts.Finish = func(_ context.Context, r Result) error {
+		finished++
+		if !r.ReadBack {
+			t.Errorf("%+v", r)
+		}
+		return nil
+	}
+	opts.Events = func(e Event) {
+		if w, ok := e.(Warning); ok {
+			t.Errorf("warned: %s", w.Message)
+		}
+	}
+	if _, _, err := m.try(t.Context(), attempt{opts: opts, sink: loaded}); err != nil || finished != 2 {
+		t.Fatalf("finished %d times: %v", finished, err)
 	}
 }

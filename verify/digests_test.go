@@ -210,7 +210,7 @@ func TestManifestExpected(t *testing.T) {
 // Every bit of a manifest's file: what comes of it is refused.
 func TestManifestDamage(t *testing.T) {
 	digests := digestsOf(some(12))
-	m := Manifest{RunID: "run", Prefixes: digests, Total: digests.Total(), Partial: true, StartKey: "a",
+	m := Manifest{RunID: "run", Prefixes: digests, Total: digests.Total(),
 		Destination: ManifestDestination{Path: "/x", NodeID: "n1", Address: "127.0.0.1:8201", Index: 2, Term: 1, LogStore: "raft.db"}}
 	file := filepath.Join(t.TempDir(), "manifest.json")
 	check(t, m.Write(file))

@@ -37,16 +37,13 @@ type Expected struct {
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// NotReleased is set of one whose source was not given back, see Manifest.
 	NotReleased bool `json:"not_released,omitempty"`
-	// Partial is set where StartKey left entries out, see Manifest.
-	Partial  bool   `json:"partial,omitempty"`
-	StartKey string `json:"start_key,omitempty"`
 }
 
 // Expected returns what the directory of the manifest's copy must hold.
 func (m *Manifest) Expected() Expected {
 	d := m.Destination
 	return Expected{Digests: m.Prefixes, Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, NodeIDFile: d.NodeIDFile, LogStore: d.LogStore,
-		Unconfirmed: m.State == copier.Unconfirmed, NotReleased: m.NotReleased, Partial: m.Partial, StartKey: m.StartKey}
+		Unconfirmed: m.State == copier.Unconfirmed, NotReleased: m.NotReleased}
 }
 
 // A PrefixCheck compares the entries under one first segment of the keys, such
@@ -77,10 +74,6 @@ type ManifestReport struct {
 	// NotReleased is set where the source was not given back: somebody may have
 	// written to it since, in place of the copy's process.
 	NotReleased bool `json:"not_released"`
-	// Partial is set where the directory must hold a part of the source only,
-	// from StartKey on: no Vault may be started from it, be it equal or not.
-	Partial  bool   `json:"partial"`
-	StartKey string `json:"start_key,omitempty"`
 
 	Prefixes []PrefixCheck `json:"prefixes"`
 	Expected copier.Digest `json:"expected"`
@@ -130,7 +123,7 @@ const (
 // error. Errors are those of [Digests]. The directory is only read, and no
 // Vault can start on it meanwhile.
 func CheckManifest(ctx context.Context, want Expected, path string) (*ManifestReport, error) {
-	rep := &ManifestReport{Destination: path, Start: time.Now(), Unconfirmed: want.Unconfirmed, NotReleased: want.NotReleased, Partial: want.Partial, StartKey: want.StartKey, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
+	rep := &ManifestReport{Destination: path, Start: time.Now(), Unconfirmed: want.Unconfirmed, NotReleased: want.NotReleased, Prefixes: []PrefixCheck{}, RaftDiffs: []RaftDiff{}}
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	found, err := Digests(ctx, path)
 	rep.Raft, rep.Pages, rep.NotVault = found.Raft, found.Pages, found.NotVault

@@ -44,10 +44,6 @@ type Manifest struct {
 	Start   time.Time `json:"start"`
 	End     time.Time `json:"end"`
 	Resumed int       `json:"resumed"`
-	// Partial is set when StartKey left entries out: no Vault may be started
-	// from such a copy.
-	Partial  bool   `json:"partial"`
-	StartKey string `json:"start_key,omitempty"`
 
 	Source      copier.Info         `json:"source"`
 	Vault       VaultVersions       `json:"vault"`
@@ -148,9 +144,7 @@ type Skipped struct {
 	Markers int64 `json:"markers"`
 	// Locks are the keys of locks.
 	Locks []string `json:"locks"`
-	// LeftOut counts the entries before the manifest's StartKey.
-	LeftOut int64 `json:"left_out"`
-	// Why says why: under "markers", "left_out" and the key of each lock.
+	// Why says why: under "markers" and the key of each lock.
 	Why map[string]string `json:"why,omitempty"`
 }
 

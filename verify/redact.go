@@ -41,20 +41,10 @@ const redactedReason = "…"
 // and proves nothing any more: it is not to be written as a manifest.
 func (m *Manifest) Redacted() *Manifest {
 	out := *m
-	if out.StartKey != "" {
-		out.StartKey = redactedKey(out.StartKey)
-	}
-	out.Settings = make(map[string]any, len(m.Settings))
-	for name, v := range m.Settings {
-		if name == "start" && v != "" {
-			v = "…"
-		}
-		out.Settings[name] = v
-	}
 	out.Skipped.Locks = redactedLocks(m.Skipped.Locks)
 	out.Skipped.Why = map[string]string{}
 	for name, why := range m.Skipped.Why {
-		if name != "markers" && name != "left_out" && !lockKeys[name] {
+		if name != "markers" && !lockKeys[name] {
 			name = redactedKey(name)
 		}
 		out.Skipped.Why[name] = why

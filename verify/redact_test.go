@@ -19,8 +19,7 @@ func TestRedacted(t *testing.T) {
 		return strings.Contains(string(b), "alice")
 	}
 	m := &Manifest{
-		StartKey: key,
-		Settings: map[string]any{"start": key, "segments": 3},
+		Settings: map[string]any{"segments": 3},
 		Skipped: Skipped{Locks: []string{"core/_lock", "core/alice/_x", "core/migration"},
 			Why: map[string]string{"core/alice/_x": "a lock", "core/_lock": "the lock of the active node", "markers": "no data"}},
 		Scan:     copier.ScanStats{Locks: []string{"_alice"}},
@@ -33,7 +32,7 @@ func TestRedacted(t *testing.T) {
 	if secret(got) || !secret(m) {
 		t.Errorf("%+v", got)
 	}
-	if got.StartKey != "sys/expire/…" || got.Contents.Largest[0] != (Sized{Key: "sys/expire/…", Bytes: 7}) || got.Earlier[1].Reason != "" || got.Settings["segments"] != 3 {
+	if got.Contents.Largest[0] != (Sized{Key: "sys/expire/…", Bytes: 7}) || got.Earlier[1].Reason != "" || got.Settings["segments"] != 3 {
 		t.Errorf("%+v", got)
 	}
 	if locks := got.Skipped.Locks; locks[0] != "core/_lock" || locks[1] != "core/…" || got.Skipped.Why["core/_lock"] == "" || got.Skipped.Why["markers"] == "" {

@@ -139,9 +139,6 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	if m.NotReleased {
 		return &copier.Error{Err: fmt.Errorf("%s: the table of the copy was not given back", file), Hint: notReleasedText}
 	}
-	if m.Partial {
-		return &usageError{"the manifest is a partial copy's, which no Vault may be started from", "give that of the whole copy"}
-	}
 	e.NodeID, e.Address = m.Destination.NodeID, m.Destination.Address
 	if e.Version == "" {
 		e.Version = m.Vault.Newest

@@ -104,8 +104,7 @@ func copyCommand(std Streams) *cli.Command {
 			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
 			backupFlag(),
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
-			&cli.StringFlag{Name: "start", Usage: "copy only the keys from this `key` on; needs -partial"},
-			&cli.BoolFlag{Name: "partial", Usage: "with -start: accept a copy that no Vault may be started from"},
+			&cli.StringFlag{Name: "start", Hidden: true},
 			strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -120,24 +119,20 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return err
 	}
-	switch start, partial := cmd.String("start"), cmd.Bool("partial"); {
-	case cmd.Bool("reset") && (start != "" || partial || cmd.Bool("keep-source-locked") || cmd.Bool("resume") || cmd.Bool("restart")):
-		return &usageError{"-reset copies nothing, and goes with none of -start, -partial, -resume, -restart and -keep-source-locked", "run it alone, then copy"}
+	switch {
+	case cmd.IsSet("start"): // a flag of vault operator migrate
+		return &usageError{"-start would leave entries out, and a Vault that starts without them has lost them: nothing can be added to a copy later",
+			"to resume an interrupted copy run it again with -resume and without -start; it reads only what is missing"}
+	case cmd.Bool("reset") && (cmd.Bool("keep-source-locked") || cmd.Bool("resume") || cmd.Bool("restart")):
+		return &usageError{"-reset copies nothing, and goes with none of -resume, -restart and -keep-source-locked", "run it alone, then copy"}
 	case cmd.Bool("reset") && cmd.IsSet("backup"):
 		return &usageError{"-backup makes a backup before the first read, and -reset reads nothing", "leave -backup out"}
 	case cmd.Bool("resume") && cmd.Bool("restart"):
 		return &usageError{"-resume goes on with an unfinished copy, -restart throws it away", "give one of them"}
-	case start != "" && !partial:
-		return &usageError{"-start makes a partial copy, which would start a Vault without a part of its data, and nothing can be added to a Raft destination later",
-			"to go on after an interruption run the copy again with -resume and without -start; for a partial copy on purpose, add -partial"}
-	case start == "" && partial:
-		return &usageError{"-partial has no meaning without -start", "give -start KEY too, or leave -partial out"}
 	case cmd.IsSet("manifest") && cmd.String("manifest") == "":
 		return &usageError{"-manifest is empty", "name a file, or leave it out: then it is beside the data directory"}
 	case cmd.IsSet("work-dir") && cmd.String("work-dir") == "":
 		return &usageError{"-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"}
-	case partial:
-		out.log = out.log.With("partial", true)
 	}
 	if cmd.IsSet("backup") {
 		if err := dynamodb.CheckBackupName(cmd.String("backup")); err != nil {
@@ -166,9 +161,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	was, err := recall(cmd, cfg.Destination.Path)
 	if err != nil {
 		return err
-	}
-	if cmd.Bool("partial") && cmd.Bool("resume") {
-		out.log = out.log.With("partial", true)
 	}
 	ignore, err := ignored(cmd) // those that the copy was begun with too
 	if err != nil {
@@ -237,7 +229,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out, readBack: cmd.String("readback"), settings: map[string]any{
 		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
 		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": keep["work-dir"],
-		"start": cmd.String("start"), "keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
+		"keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
 		"ignore": ignore,
 	}}
 	if err := rec.try(ctx, root); err != nil {
@@ -263,7 +255,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		Workers:  workers(cmd, cfg),
 		Segments: cmd.Int("segments"),
 		Memory:   memory,
-		StartKey: cmd.String("start"),
 		Resume:   cmd.Bool("resume"),
 		Restart:  cmd.Bool("restart"),
 		WorkDir:  cmd.String("work-dir"),
@@ -286,7 +277,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	ctx, full := context.WithCancelCause(ctx)
 	defer full(nil)
-	if opts.StartKey == "" && !slices.Contains(ignore, "disk") { // else not all that is read is written
+	if !slices.Contains(ignore, "disk") {
 		disk := &diskWatch{path: cfg.Destination.Path, read: &out.tracker, free: freeSpace, stop: full}
 		opts.Events = func(e copier.Event) {
 			out.event(e)
@@ -336,7 +327,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if cmd.Bool("keep-source-locked") {
 		locked = strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"
 	}
-	if err := out.copied(res, rec, res.StartKey, locked); err != nil {
+	if err := out.copied(res, rec, locked); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
 	}
 	return nil
@@ -363,7 +354,7 @@ func (p *printer) giveUp(owner, path string) {
 // with stays with it, and is changed only by giving the flag again on resume. The
 // first two are on record only: who works on the copy shows in whose its files are,
 // and that every Vault was stopped is to be said again where it is asked again.
-var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "start", "partial", "segments", "read-capacity"}
+var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity"}
 
 // recall gives the flags of a copy that is resumed the values that they had, unless
 // they are given. It returns what is on record.

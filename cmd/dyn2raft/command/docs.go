@@ -136,7 +136,7 @@ func newReference() reference {
 			continue
 		}
 		d := documented{Command: c}
-		for _, f := range c.Flags {
+		for _, f := range c.VisibleFlags() {
 			if doc, ok := f.(cli.DocGenerationFlag); ok {
 				d.Options = append(d.Options, newOption(f.Names()[0], doc))
 			}

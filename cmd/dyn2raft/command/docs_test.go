@@ -62,7 +62,7 @@ func TestReferenceIsComplete(t *testing.T) {
 			t.Errorf("%s is not described in both", c.Name)
 			continue
 		}
-		for _, f := range c.Flags {
+		for _, f := range c.VisibleFlags() {
 			name := f.Names()[0]
 			if !strings.Contains(sections[at], "| `-"+name+"`") && !strings.Contains(sections[at], "| `-"+name+" ") {
 				t.Errorf("markdown: %s has no -%s", c.Name, name)

@@ -116,7 +116,7 @@ func TestHostileText(t *testing.T) {
 		"bench-compare": func(p *printer) error { return p.benchmarksCompared(hostile[benchcompare.Comparison]()) },
 		"reset":         func(p *printer) error { return p.reset(hostileText, []string{hostileText}) },
 		"copied": func(p *printer) error {
-			return p.copied(*hostile[copier.Result](), rec, hostileText, "dyn2raft copy -reset")
+			return p.copied(*hostile[copier.Result](), rec, "dyn2raft copy -reset")
 		},
 		"error": func(p *printer) error {
 			printError(p.screen, errors.Join(&copier.Error{Op: hostileText, Err: errors.New(hostileText), Hint: hostileText}, &usageError{hostileText, hostileText}))

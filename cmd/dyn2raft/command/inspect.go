@@ -182,15 +182,11 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 	switch {
 	case !rep.Equal():
 		result = errDifferent
-	case rep.NotVault != nil && !rep.Partial:
+	case rep.NotVault != nil:
 		result = errNotAVault
 	}
 	if p.json {
 		return compared(p.encode(rep), result)
-	}
-	var err error
-	if rep.Partial {
-		err = p.text(fmt.Sprintf("PARTIAL: the copy has only the keys from %q on. Do not start a Vault from it, whatever is said below.", rep.StartKey))
 	}
 	t := p.table()
 	t.row("PREFIX", "MANIFEST\tDIRECTORY\tMANIFEST BYTES\tDIRECTORY BYTES\tDIGEST")
@@ -207,7 +203,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 			humanize.Comma(x.Expected.Bytes), humanize.Comma(x.Found.Bytes), same)
 	}
 	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
-	err = errors.Join(err, t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
+	err := errors.Join(t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
 	case rep.Unconfirmed:
 		err = errors.Join(err, p.text(unconfirmedText))
@@ -217,12 +213,8 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds %s that run %s copied from table %s, and nothing else, but %s.",
 			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))
 	case result == nil:
-		equal := "Equal"
-		if rep.Partial {
-			equal = "Equal to a PARTIAL copy"
-		}
-		err = errors.Join(err, p.text(fmt.Sprintf("%s: %s holds %s that run %s copied on %s from table %s (%s), and nothing else; %s digest is %s; in %s.",
-			equal, rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, round(rep.Duration))))
+		err = errors.Join(err, p.text(fmt.Sprintf("Equal: %s holds %s that run %s copied on %s from table %s (%s), and nothing else; %s digest is %s; in %s.",
+			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.text("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	case rep.OnlyNode():

@@ -131,8 +131,6 @@ func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify
 		End:          res.Start.UTC().Add(res.Duration), // however the clock was set meanwhile
 		Resumed:      res.Resumed,
 		ProcessStart: res.Start.UTC(),
-		Partial:      res.Partial,
-		StartKey:     res.StartKey,
 		Source:       res.Source,
 		Backup:       res.Note,
 		Vault:        r.vault(ctx),
@@ -195,12 +193,9 @@ func (r *manifestWriter) put(ctx context.Context, m *verify.Manifest) error {
 
 // skipped says what the table held and the copy does not, and why.
 func skipped(s copier.ScanStats) verify.Skipped {
-	out := verify.Skipped{Markers: s.Markers, Locks: s.Locks, LeftOut: s.LeftOut, Why: map[string]string{}}
+	out := verify.Skipped{Markers: s.Markers, Locks: s.Locks, Why: map[string]string{}}
 	if s.Markers > 0 {
 		out.Why["markers"] = "directory markers, which hold no data"
-	}
-	if s.LeftOut > 0 {
-		out.Why["left_out"] = "their keys are less than the start key (-start)"
 	}
 	for _, key := range s.Locks {
 		switch key {

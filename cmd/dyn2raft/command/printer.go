@@ -387,7 +387,6 @@ type copyRecord struct {
 	Destination string `json:"destination"`
 	NodeID      string `json:"node_id,omitempty"`
 	Address     string `json:"address"`
-	StartKey    string `json:"start_key,omitempty"`
 	Manifest    string `json:"manifest,omitempty"`
 	Backup      string `json:"backup_arn,omitempty"`
 	// ManifestError says why the manifest is not where it should be.
@@ -400,18 +399,15 @@ type copyRecord struct {
 
 // copied writes the result of a copy. unlock is the command that frees the table
 // that it left locked on purpose, if it did.
-func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock string) error {
+func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) error {
 	cfg := rec.cfg
 	message := "Success! All of the keys have been migrated."
-	if res.Partial {
-		message = fmt.Sprintf("Partial copy: only the keys from %q on have been migrated; do not start a Vault from it.", start)
-	}
 	if (&verify.Manifest{Warnings: p.warnings()}).NotVault() {
 		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized, or ends."
 	}
 	if p.json {
 		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
-			start, rec.path(), res.Note, rec.failed(), p.warnings(), message})
+			rec.path(), res.Note, rec.failed(), p.warnings(), message})
 	}
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
@@ -442,9 +438,6 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, start, unlock s
 	}
 	t.row("Skipped", "%s (%s no data); %s",
 		english.Plural(int(res.Scan.Markers), "directory marker", ""), one(res.Scan.Markers, "it holds", "they hold"), skippedLocks(res.Scan.Locks))
-	if res.Partial {
-		t.row("Left out", "%s before %q (-start)", entries(res.Scan.LeftOut), start)
-	}
 	if res.ReadBack {
 		t.row("Proof", "vault.db was read back: %s %s digest %s…", allEntries(res.Digests.Total().Entries), one(res.Digests.Total().Entries, "has", "have"), res.Digests.Total().Hash.String()[:16])
 	}

@@ -85,7 +85,6 @@ type completeCopy struct {
 	End      time.Time          `json:"end"`
 	Resumed  int                `json:"resumed"`
 	Table    string             `json:"table"`
-	Partial  bool               `json:"partial"`
 	// KeptLocked is set where the table was left locked on purpose, and NotVault where
 	// no initialized Vault has used it.
 	KeptLocked bool `json:"kept_locked"`
@@ -115,7 +114,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 	}
 	kept, _ := m.Settings["keep_source_locked"].(bool)
 	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
-		Partial: m.Partial, KeptLocked: kept, NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.NotReleased}, nil
+		KeptLocked: kept, NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.NotReleased}, nil
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
@@ -259,9 +258,6 @@ func (p *printer) status(r statusRecord) error {
 		if c.KeptLocked {
 			t.row("Locked", "the table was left so on purpose (-keep-source-locked): no Vault starts on it, unless copy -reset has freed it since")
 		}
-		if c.Partial {
-			t.row("Partial", "do not start a Vault from it")
-		}
 		t.row("Manifest", "%s", c.Manifest)
 	}
 	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
@@ -269,9 +265,6 @@ func (p *printer) status(r statusRecord) error {
 		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
 		if s.Source.Endpoint != "" {
 			t.row("Endpoint", "%s", s.Source.Endpoint)
-		}
-		if s.StartKey != "" {
-			t.row("Partial", "only the keys from %q on", s.StartKey)
 		}
 		var flags []string
 		for _, name := range slices.Sorted(maps.Keys(s.Kept)) {

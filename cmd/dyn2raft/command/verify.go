@@ -193,9 +193,6 @@ func (p *printer) expected(cfg *config.Config, file string) (want verify.Expecte
 	case m.Destination.Path != cfg.Destination.Path || m.Source.Name != cfg.Source.Table:
 		return want, 0
 	}
-	if m.Partial {
-		p.log.Warn(fmt.Sprintf("the copy is a PARTIAL one, of the keys from %q on: what lies before is missing on purpose; do not start a Vault from it", m.StartKey))
-	}
 	if p.staleNode(m, cfg, file) {
 		want.NodeID, want.Address = m.Destination.NodeID, m.Destination.Address
 	}

@@ -85,7 +85,7 @@ func (p *planner) unfinished(path string) {
 	dst, derr := sink.New(sink.Options{Path: path, NodeID: to.NodeID, AnyNodeID: true, Address: to.Address, WAL: to.WAL})
 	differs := ""
 	if setup != nil && derr == nil {
-		differs = setup.Differs(copier.Setup{Source: setup.Source, StartKey: setup.StartKey, Destination: dst.Identity()})
+		differs = setup.Differs(copier.Setup{Source: setup.Source, Destination: dst.Identity()})
 	}
 	switch {
 	case err != nil:

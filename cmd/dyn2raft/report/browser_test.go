@@ -263,7 +263,7 @@ func TestBrowserFile(t *testing.T) {
 		take("resumed", "light.png", "--screenshot=FILE", "--window-size=1280,4200", light)
 		take("resumed", "phone.png", "--screenshot=FILE", "--window-size=375,5200", light)
 		take("resumed", "printed.pdf", "--print-to-pdf=FILE", "--no-pdf-header-footer", light)
-		take("partial", "light.png", "--screenshot=FILE", "--window-size=1280,3000", light)
+		take("uncompared", "light.png", "--screenshot=FILE", "--window-size=1280,3000", light)
 		take("empty", "light.png", "--screenshot=FILE", "--window-size=1280,2500", light)
 	}
 	if r := s.others(); len(r) > 0 {

@@ -112,7 +112,6 @@ func cases() map[string]Input {
 		many[i] = fmt.Sprintf("prefix-%03d/", i)
 	}
 	evil := record(5, hostile...)
-	evil.Partial, evil.StartKey = true, hostile[0]
 	evil.Warnings = []verify.Warning{{Check: hostile[0], Message: hostile[1]}}
 	evil.Skipped.Locks = hostile
 	evil.Source.Name, evil.Destination.Path, evil.Destination.NodeID, evil.RunID = hostile[0], hostile[1], hostile[2], hostile[3]
@@ -134,9 +133,8 @@ func cases() map[string]Input {
 	empty.Skipped, empty.Samples, empty.Phases, empty.Settings = verify.Skipped{}, nil, nil, nil
 	unsampled := record(120, "core/", "sys/")
 	unsampled.Samples = nil
-	partial := record(60, "sys/", "logical/")
-	partial.Partial, partial.StartKey, partial.ReadBack = true, "logical/1234", "cache"
-	partial.Skipped.LeftOut = 4321
+	uncompared := record(60, "sys/", "logical/")
+	uncompared.ReadBack = "cache"
 	sampled := record(60, "sys/", "logical/")
 	huge := record(600, many...)
 	for i := range huge.Samples {
@@ -145,14 +143,14 @@ func cases() map[string]Input {
 	huge.Resumed = 3
 	typical.Contents, huge.Contents, empty.Contents = contents(), contents(), &verify.Contents{}
 	return map[string]Input{
-		"typical":   {typical, comparisonOf(typical)},
-		"empty":     {empty, nil},
-		"unsampled": {unsampled, nil},
-		"partial":   {partial, nil},
-		"resumed":   {resumed(), nil},
-		"sampled":   {sampled, sampleOf(sampled)},
-		"huge":      {huge, comparisonOf(huge)},
-		"hostile":   {evil, evilCompared},
+		"typical":    {typical, comparisonOf(typical)},
+		"empty":      {empty, nil},
+		"unsampled":  {unsampled, nil},
+		"uncompared": {uncompared, nil},
+		"resumed":    {resumed(), nil},
+		"sampled":    {sampled, sampleOf(sampled)},
+		"huge":       {huge, comparisonOf(huge)},
+		"hostile":    {evil, evilCompared},
 	}
 }
 
@@ -435,7 +433,6 @@ func TestVerdicts(t *testing.T) {
 		"compared instead":      {func(in *Input) { in.Manifest.ReadBack = "" }, "good", "NOT read back"},
 		"not a Vault":           {func(in *Input) { in.Manifest.Warnings = []verify.Warning{{Check: "initialized", Ignored: true}} }, "bad", "finds itself not initialized"},
 		"not a Vault, compared": {func(in *Input) { in.Verification.NotVault = []string{"core/keyring"} }, "bad", "finds itself not initialized"},
-		"partial":               {func(in *Input) { in.Manifest.Partial, in.Manifest.StartKey = true, "m" }, "warn", "Do not start a Vault"},
 		"different":             {func(in *Input) { in.Verification.Different = 1 }, "bad", "Do not use this copy"},
 		"missing":               {func(in *Input) { in.Verification.Missing = 1 }, "bad", "1 missing in the copy"},
 		"a Vault has run":       {func(in *Input) { in.Verification.Extra, in.Verification.Started = 2, true }, "warn", "A Vault had run"},
@@ -444,12 +441,6 @@ func TestVerdicts(t *testing.T) {
 			in.Verification.Start = in.Manifest.Start
 		}, "warn", "proves nothing of this copy"},
 		"another directory": {func(in *Input) { in.Verification.Destination = "/elsewhere" }, "good", "only if it was moved"},
-		"partial, missing": {func(in *Input) {
-			in.Manifest.Partial, in.Verification.Missing = true, 5
-		}, "warn", "missing on purpose"},
-		"partial, different": {func(in *Input) {
-			in.Manifest.Partial, in.Verification.Different = true, 5
-		}, "bad", "Do not use this copy"},
 		"sample": {func(in *Input) {
 			in.Verification = sampleOf(in.Manifest)
 		}, "good", "A sample of 5% of the table, 301 entries, was compared"},
@@ -503,10 +494,10 @@ func TestVerdicts(t *testing.T) {
 func TestPlots(t *testing.T) {
 	all := cases()
 	for name, want := range map[string]string{
-		"typical":   "timeline read bytes written units throttles prefixes groups sizes",
-		"empty":     "",
-		"unsampled": "timeline prefixes",
-		"partial":   "timeline read bytes written units throttles prefixes",
+		"typical":    "timeline read bytes written units throttles prefixes groups sizes",
+		"empty":      "",
+		"unsampled":  "timeline prefixes",
+		"uncompared": "timeline read bytes written units throttles prefixes",
 	} {
 		_, doc := write(t, all[name])
 		var got []string
@@ -671,7 +662,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{"memory_bytes", float64(512 << 20), "512 MiB"}, {"max_parallel", 0.0, "default (64, or as many as the memory allows)"}, {"max_parallel", 10.0, "10"},
 		{"segments", 0.0, "default (by the size of the table)"}, {"segments", 4096.0, "4,096"}, {"read_capacity", 0.0, "no limit"}, {"read_capacity", 5000.5, "5000.5 units a second"},
-		{"work_dir", "", "default (in the data directory)"}, {"work_dir", "/work", "/work"}, {"start", "", "not set (all keys)"}, {"start", "m", "m"},
+		{"work_dir", "", "default (in the data directory)"}, {"work_dir", "/work", "/work"},
 		{"other", 0.0, "0"}, {"other", 0.25, "0.25"}, {"other", 1e300, "1e+300"}, {"other", "", "not set"}, {"other", false, "no"}, {"retry_for", "10m0s", "10m0s"},
 		{"other", nil, "not set"}, {"other", map[string]any{"a": []int{1}}, `{"a":[1]}`},
 	} {

@@ -123,10 +123,6 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 	} else if m.NotReleased {
 		v.Level, v.Word = "bad", "Not given back"
 		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy --resume has completed it."
-	} else if m.Partial {
-		v.Level, v.Word = "warn", "Partial"
-		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s: only keys from %s on. %s entries before it were left out. Do not start a Vault on this copy.",
-			count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path), quoted(m.StartKey), count(m.Skipped.LeftOut))
 	} else if n := len(m.Skipped.Locks); n > 0 {
 		v.Text += fmt.Sprintf(" %d locks were skipped, which a copy must not have.", n)
 	}
@@ -223,8 +219,6 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 		case c.Started:
 			worse("warn", "compared after Vault had run")
 			text += fmt.Sprintf(" A Vault had run on the data directory by then, and writes: %s of the keys are such that it changes by itself, the rest can't be judged.", count(c.Known))
-		case m.Partial && c.Extra == 0 && c.Different == 0 && len(c.RaftDiffs) == 0:
-			text += " In a partial copy entries are missing on purpose."
 		default:
 			worse("bad", "but DIFFERENT")
 			text += " Do not use this copy, unless a Vault wrote to the table since it was made."

@@ -90,7 +90,6 @@ var unset = map[string]string{
 	"segments":      "default (by the size of the table)",
 	"read_capacity": "no limit",
 	"work_dir":      "default (in the data directory)",
-	"start":         "not set (all keys)",
 }
 
 // setting is the value of a setting, in words where it has a unit or stands for
