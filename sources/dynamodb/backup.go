@@ -52,12 +52,13 @@ func (s *Source) Backup(ctx context.Context, name string) (arn string, err error
 	if err := CheckBackupName(name); err != nil {
 		return "", err
 	}
-	out, err := s.client.CreateBackup(few(ctx), &dynamodb.CreateBackupInput{TableName: &s.opts.Table, BackupName: &name})
-	if err != nil {
-		return "", s.backupFailed(ctx, "CreateBackup", name, err)
+	q := briefly
+	out, err := ask(ctx, s, &q, s.client.CreateBackup, &dynamodb.CreateBackupInput{TableName: &s.opts.Table, BackupName: &name})
+	if err == nil && (out.BackupDetails == nil || aws.ToString(out.BackupDetails.BackupArn) == "") {
+		err = s.fail(ctx, q.action, errors.New("the response names no backup"))
 	}
-	if out.BackupDetails == nil || aws.ToString(out.BackupDetails.BackupArn) == "" {
-		return "", s.backupFailed(ctx, "CreateBackup", name, errors.New("the response names no backup"))
+	if err != nil {
+		return "", s.backupFailed(q.action, name, err)
 	}
 	arn = *out.BackupDetails.BackupArn
 	status := out.BackupDetails.BackupStatus
@@ -66,29 +67,29 @@ func (s *Source) Backup(ctx context.Context, name string) (arn string, err error
 	}
 	for wait := backupPoll; status != types.BackupStatusAvailable; wait = min(wait*2, backupLongest) {
 		if status != types.BackupStatusCreating {
-			return arn, s.backupFailed(ctx, "DescribeBackup", name, fmt.Errorf("its status is %s, expected AVAILABLE", status))
+			return arn, s.backupFailed(q.action, name, s.fail(ctx, q.action, fmt.Errorf("its status is %s, expected AVAILABLE", status)))
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return arn, err
 		}
-		out, err := s.client.DescribeBackup(few(ctx), &dynamodb.DescribeBackupInput{BackupArn: &arn})
-		if err != nil {
-			return arn, s.backupFailed(ctx, "DescribeBackup", name, err)
+		q = briefly
+		out, err := ask(ctx, s, &q, s.client.DescribeBackup, &dynamodb.DescribeBackupInput{BackupArn: &arn})
+		if err == nil && (out.BackupDescription == nil || out.BackupDescription.BackupDetails == nil) {
+			err = s.fail(ctx, q.action, errors.New("the response describes no backup"))
 		}
-		if out.BackupDescription == nil || out.BackupDescription.BackupDetails == nil {
-			return arn, s.backupFailed(ctx, "DescribeBackup", name, errors.New("the response describes no backup"))
+		if err != nil {
+			return arn, s.backupFailed(q.action, name, err)
 		}
 		status = out.BackupDescription.BackupDetails.BackupStatus
 	}
 	return arn, nil
 }
 
-// backupFailed is fail for a backup.
-func (s *Source) backupFailed(ctx context.Context, action, name string, err error) error {
-	failed := s.fail(ctx, action, err)
-	e, ok := errors.AsType[*copier.Error](failed)
+// backupFailed is what an error of fail means for a backup.
+func (s *Source) backupFailed(action, name string, err error) error {
+	e, ok := errors.AsType[*copier.Error](err)
 	if !ok {
-		return failed // the context's
+		return err // the context's
 	}
 	out := &copier.Error{Kind: copier.ErrSource, Op: "back up table " + s.opts.Table + " as " + name,
 		Err: fmt.Errorf("%w: %w", ErrBackup, e), Hint: e.Hint}
@@ -129,9 +130,10 @@ func (s *Source) Backups(ctx context.Context) ([]BackupInfo, error) {
 	in := &dynamodb.ListBackupsInput{TableName: &s.opts.Table, BackupType: types.BackupTypeFilterAll}
 	var way trail
 	for {
-		page, err := s.client.ListBackups(few(ctx), in)
+		q := briefly
+		page, err := ask(ctx, s, &q, s.client.ListBackups, in)
 		if err != nil {
-			return nil, s.fail(ctx, "ListBackups", err)
+			return nil, err
 		}
 		for _, b := range page.BackupSummaries {
 			if b.BackupStatus == types.BackupStatusAvailable {
@@ -144,7 +146,7 @@ func (s *Source) Backups(ctx context.Context) ([]BackupInfo, error) {
 			return out, nil
 		}
 		if way, err = way.step(last); err != nil {
-			return nil, s.fail(ctx, "ListBackups", err)
+			return nil, s.fail(ctx, q.action, err)
 		}
 		in.ExclusiveStartBackupArn = &last
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/pipes"
 )
 
@@ -51,7 +50,7 @@ func bubbleEnv(t *testing.T, options dynamotest.Options) *env {
 // throughPipes lets a source connect to servers of the bubble.
 func (e *env) throughPipes(s *Source) {
 	o := s.client.Options()
-	o.HTTPClient = ownbody.Client{HTTPClient: client(e.net)}
+	o.HTTPClient = client(e.net)
 	s.client = dynamodb.New(o)
 }
 

@@ -4,7 +4,10 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // unitBytes is what one read capacity unit reads consistently.
@@ -28,30 +31,28 @@ type bucket struct {
 	rate float64 // units a second; 0 is no cap
 	full float64 // units of a full page
 
-	now   func() time.Time
-	sleep func(ctx context.Context, d time.Duration, wake <-chan struct{}) error
+	tokens *rate.Limiter // in thousandths of a unit: it counts in whole ones
+	turn   chan struct{} // held by the one who waits for tokens; others wait for it in the order in which they came
+	given  chan struct{} // has room for one: wakes the one who waits
+	waited atomic.Int64  // in ns
 
-	mu     sync.Mutex
-	given  float64       // units given back until now, less those owed: who waits sees what has changed
-	change chan struct{} // closed, and replaced, when given changes
-	tokens float64       // units there at the time at; below 0 is what is owed
-	at     time.Time     // zero until the first request
-	page   float64       // running mean of a page's units
-	item   float64       // units of an item: up at once, down as a running mean; 0 until one was read
-	limit  int           // items of the last page that was asked for
-	waited time.Duration
+	mu    sync.Mutex
+	page  float64 // running mean of a page's units
+	item  float64 // units of an item: up at once, down as a running mean; 0 until one was read
+	limit int     // items of the last page that was asked for
 }
 
-func newBucket(rate float64, consistent bool) *bucket {
+const thousandths = 1000
+
+func newBucket(unitsPerSecond float64, consistent bool) *bucket {
 	full := float64(fullPage) / unitBytes
 	if !consistent {
 		full /= 2
 	}
-	return &bucket{rate: rate, full: full, now: time.Now, sleep: sleepOr, change: make(chan struct{}), page: full}
+	perSecond := unitsPerSecond * thousandths
+	return &bucket{rate: unitsPerSecond, full: full, page: full, turn: make(chan struct{}, 1), given: make(chan struct{}, 1),
+		tokens: rate.NewLimiter(rate.Limit(perSecond), max(1, int(min(perSecond, math.MaxInt32))))}
 }
-
-// costKey is the context's key for what a request will probably cost.
-type costKey struct{}
 
 // plan returns the Limit of the next page, 0 for none, and what it will
 // probably cost.
@@ -103,39 +104,41 @@ func (b *bucket) take(ctx context.Context, units float64) error {
 	if b.rate <= 0 || units == 0 {
 		return nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	wait, since, before := b.owe(units), b.now(), b.given
+	began := time.Now()
+	defer func() { b.waited.Add(int64(time.Since(began))) }()
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-b.turn }()
+	b.spend(units)
 	for {
-		// What others have given back since comes to those who wait, in the
-		// order in which they came.
-		now := b.now()
-		left := wait - time.Duration((b.given-before)/b.rate*float64(time.Second)) - now.Sub(since)
-		if left <= 0 {
+		owed := -b.tokens.Tokens()
+		if owed <= 0 {
 			return nil
 		}
-		change := b.change
-		b.mu.Unlock()
-		err := b.sleep(ctx, left, change)
-		b.mu.Lock()
-		b.waited += b.now().Sub(now)
-		if err != nil {
-			b.owe(-units) // those ahead have nothing of it
-			return err
+		t := time.NewTimer(time.Duration(math.Ceil(owed / thousandths / b.rate * float64(time.Second))))
+		select {
+		case <-t.C:
+		case <-b.given:
+		case <-ctx.Done():
+			t.Stop()
+			b.spend(-units)
+			return context.Cause(ctx)
 		}
+		t.Stop()
 	}
 }
 
-// owe takes units, and returns how long it takes until they are there. The
-// caller holds the lock.
-func (b *bucket) owe(units float64) time.Duration {
-	now := b.now()
-	if b.at.IsZero() {
-		b.at, b.tokens = now, b.rate
+// spend takes units, whether they are there or not, or puts some back where units
+// is negative. A Limiter gives no more at once than it can hold.
+func (b *bucket) spend(units float64) {
+	for left := int(math.Ceil(units * thousandths)); left != 0; {
+		part := min(left, b.tokens.Burst())
+		b.tokens.ReserveN(time.Now(), part)
+		left -= part
 	}
-	b.tokens = min(b.rate, b.tokens+b.rate*now.Sub(b.at).Seconds()) - units
-	b.at = now
-	return time.Duration(max(0, -b.tokens/b.rate) * float64(time.Second))
 }
 
 // give gives units back that were taken and not consumed, or takes some more
@@ -144,32 +147,13 @@ func (b *bucket) give(units float64) {
 	if b.rate <= 0 || units == 0 {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.owe(-units)
-	b.given += units
-	close(b.change)
-	b.change = make(chan struct{})
-}
-
-// sleepOr is sleep that ends early, too, when wake is closed.
-func sleepOr(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
+	b.spend(-units)
 	select {
-	case <-t.C:
-		return nil
-	case <-wake:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case b.given <- struct{}{}:
+	default: // whoever waits will look
 	}
 }
 
 // Waited implements [copier.Throttled]: how long requests have waited because of
 // Options.ReadCapacity.
-func (s *Source) Waited() time.Duration {
-	s.capacity.mu.Lock()
-	defer s.capacity.mu.Unlock()
-	return s.capacity.waited
-}
+func (s *Source) Waited() time.Duration { return time.Duration(s.capacity.waited.Load()) }

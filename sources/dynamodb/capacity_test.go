@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,80 +20,62 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
-// A fakeClock goes on when somebody sleeps.
-type fakeClock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *fakeClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fakeClock) Sleep(_ context.Context, d time.Duration, _ <-chan struct{}) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-	return nil
-}
-
-// TestBucket lets one worker read pages of all sizes by a fake clock: what it
-// has consumed is never more than the rate allows, and one second's worth, and
-// by how much the last page cost more than was thought.
+// TestBucket lets one worker read pages of all sizes: what it has consumed is
+// never more than the rate allows, and one second's worth, and by how much the
+// last page cost more than was thought.
 func TestBucket(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rate := rapid.Float64Range(0.5, 2000).Draw(t, "rate")
-		b := newBucket(rate, rapid.Bool().Draw(t, "consistent"))
-		clock := &fakeClock{now: time.Now()}
-		b.now, b.sleep = clock.Now, clock.Sleep
-		start := clock.Now()
-		item := rapid.Float64Range(0.02, 100).Draw(t, "units of an item")
-		var used float64
-		for range rapid.IntRange(1, 200).Draw(t, "pages") {
-			limit, cost := b.plan()
-			if limit > 0 != (b.full > 2*rate) {
-				t.Fatalf("limit %d at %v units a second", limit, rate)
-			}
-			if cost <= 0 {
-				t.Fatalf("a page shall cost %v", cost)
-			}
-			if err := b.take(t.Context(), cost); err != nil {
-				t.Fatal(err)
-			}
-			if rapid.IntRange(0, 9).Draw(t, "fails") == 0 {
-				b.give(cost)
-				continue
-			}
-			items := math.Ceil(b.full / item)
-			if limit > 0 {
-				items = min(items, float64(limit))
-			}
-			items = float64(rapid.IntRange(0, int(items)).Draw(t, "items"))
-			units := max(1, items*item)
-			used += units
-			b.learn(cost, units, int64(items), int64(items*item*5000))
-			over := max(0, units-cost)
-			if allowed := rate*(clock.Now().Sub(start).Seconds()+1) + over + 0.01*(1+used/1000); used > allowed {
-				t.Fatalf("%v units within %v, allowed are %v", used, clock.Now().Sub(start), allowed)
-			}
-		}
-		if got, want := b.waited, clock.Now().Sub(start); got != want {
-			t.Fatalf("waited %v, %v have passed", got, want)
-		}
+	inBubble(t, func(t *testing.T) {
+		rapid.Check(struct{ rapid.TB }{t}, testBucket) // without a Deadline, which a bubble has not
 	})
+}
+
+func testBucket(t *rapid.T) {
+	rate := rapid.Float64Range(0.5, 2000).Draw(t, "rate")
+	b := newBucket(rate, rapid.Bool().Draw(t, "consistent"))
+	start := time.Now()
+	item := rapid.Float64Range(0.02, 100).Draw(t, "units of an item")
+	var used float64
+	for range rapid.IntRange(1, 200).Draw(t, "pages") {
+		limit, cost := b.plan()
+		if limit > 0 != (b.full > 2*rate) {
+			t.Fatalf("limit %d at %v units a second", limit, rate)
+		}
+		if cost <= 0 {
+			t.Fatalf("a page shall cost %v", cost)
+		}
+		if err := b.take(t.Context(), cost); err != nil {
+			t.Fatal(err)
+		}
+		if rapid.IntRange(0, 9).Draw(t, "fails") == 0 {
+			b.give(cost)
+			continue
+		}
+		items := math.Ceil(b.full / item)
+		if limit > 0 {
+			items = min(items, float64(limit))
+		}
+		items = float64(rapid.IntRange(0, int(items)).Draw(t, "items"))
+		units := max(1, math.Ceil(2*items*item)/2) // DynamoDB counts in halves
+		used += units
+		b.learn(cost, units, int64(items), int64(items*item*5000))
+		over := max(0, units-cost)
+		if allowed := rate*(time.Since(start).Seconds()+1) + over + 0.01*(1+used/1000); used > allowed {
+			t.Fatalf("%v units within %v, allowed are %v", used, time.Since(start), allowed)
+		}
+	}
+	if got, want := time.Duration(b.waited.Load()), time.Since(start); got != want {
+		t.Fatalf("waited %v, %v have passed", got, want)
+	}
 }
 
 // TestBucketGivesAll: what is allowed can be used, so that a cap does not cost
 // more than it must.
-func TestBucketGivesAll(t *testing.T) {
-	t.Parallel()
+func TestBucketGivesAll(t *testing.T) { inBubble(t, bucketGivesAll) }
+
+func bucketGivesAll(t *testing.T) {
 	for _, rate := range []float64{1, 5, 40, 200, 1000} {
 		b := newBucket(rate, true)
-		clock := &fakeClock{now: time.Now()}
-		b.now, b.sleep = clock.Now, clock.Sleep
-		start := clock.Now()
+		start := time.Now()
 		const item = 0.25 // units
 		left, pages := 100_000, 0
 		for ; left > 0; pages++ {
@@ -107,11 +90,60 @@ func TestBucketGivesAll(t *testing.T) {
 			left -= items
 			b.learn(cost, max(1, math.Ceil(float64(items)*item)), int64(items), int64(float64(items)*item*5000))
 		}
-		took, least := clock.Now().Sub(start).Seconds(), 100_000*item/rate
+		took, least := time.Since(start).Seconds(), 100_000*item/rate
 		if slack := 1.05 + 1/(rate+2); took > slack*least+2 || // by the rounding of small pages
 			float64(pages) > 2*max(100_000*item/256, 1.3*least)+20 {
 			t.Errorf("%v units a second: %d pages in %.0f s, %.0f s are enough", rate, pages, took, least)
 		}
+	}
+}
+
+// TestBucketIsFair: those who wait get what is there in the order in which they
+// came, however much each of them takes.
+func TestBucketIsFair(t *testing.T) { inBubble(t, bucketIsFair) }
+
+func bucketIsFair(t *testing.T) {
+	b := newBucket(10, true)
+	var order []int
+	var wg sync.WaitGroup
+	for i, units := range []float64{30, 5, 0.5, 50, 1} {
+		wg.Go(func() {
+			if err := b.take(t.Context(), units); err != nil {
+				t.Error(err)
+			}
+			order = append(order, i)
+		})
+		synctest.Wait()
+	}
+	wg.Wait()
+	if !slices.Equal(order, []int{0, 1, 2, 3, 4}) {
+		t.Errorf("served in the order %v", order)
+	}
+}
+
+// TestBucketDebt: what a page has cost more than was thought is paid by those who
+// wait already, and what it has cost less comes to them.
+func TestBucketDebt(t *testing.T) { inBubble(t, bucketDebt) }
+
+func bucketDebt(t *testing.T) {
+	for given, want := range map[float64]time.Duration{0: 2 * time.Second, -15: 3500 * time.Millisecond, 15.5: 450 * time.Millisecond, 25: 0} {
+		b := newBucket(10, true)
+		start := time.Now()
+		if err := b.take(t.Context(), 10); err != nil { // what is there
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := b.take(t.Context(), 20); err != nil {
+				t.Error(err)
+			}
+			if got := time.Since(start).Round(time.Millisecond); got != want {
+				t.Errorf("%v given back: it waited for %v, expected %v", given, got, want)
+			}
+		})
+		synctest.Wait()
+		b.give(given)
+		wg.Wait()
 	}
 }
 
@@ -168,18 +200,19 @@ func TestBucketOfMany(t *testing.T) {
 	}
 }
 
-func TestBucketCancelled(t *testing.T) {
-	t.Parallel()
+// TestBucketCancelled: what was waited for and not used is not owed.
+func TestBucketCancelled(t *testing.T) { inBubble(t, bucketCancelled) }
+
+func bucketCancelled(t *testing.T) {
 	b := newBucket(1, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := b.take(ctx, 1000); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if wait := b.owe(0.5); wait != 0 {
-		t.Errorf("what was not used is owed: %v", wait)
+	start := time.Now()
+	if err := b.take(t.Context(), 0.5); err != nil || time.Since(start) != 0 {
+		t.Errorf("what was not used is owed: %v, %v", time.Since(start), err)
 	}
 	if err := newBucket(0, true).take(ctx, 1000); err != nil {
 		t.Errorf("no cap: %v", err)
@@ -262,25 +295,22 @@ func TestReadCapacity(t *testing.T) {
 
 // TestReadCapacityOfTries: what was refused costs nothing, and what was lost on
 // the way back does.
-func TestReadCapacityOfTries(t *testing.T) {
-	t.Parallel()
+func TestReadCapacityOfTries(t *testing.T) { inBubble(t, readCapacityOfTries) }
+
+func readCapacityOfTries(t *testing.T) {
 	for kind, costs := range map[dynamotest.FaultKind]bool{
 		dynamotest.ThroughputExceeded: false, dynamotest.InternalServerError: false,
 		dynamotest.WrongCRC: true, dynamotest.Truncate: true,
 	} {
-		e := newEnv(t)
+		e := bubbleEnv(t, dynamotest.Options{})
 		e.put(with("a", "b", attrs{"Value": bin("v")}))
 		s, _ := e.source(func(o *Options) { o.ReadCapacity = 10 })
-		clock := &fakeClock{now: time.Now()}
-		s.capacity.now, s.capacity.sleep = clock.Now, clock.Sleep
-		start := clock.Now()
 		e.srv.SetFaults(&dynamotest.Fault{Kind: kind, Count: 20})
 		var b copier.Batch
 		_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
 		e.ok(err)
-		waited := clock.Now().Sub(start)
-		if (waited > 10*time.Second) != costs || waited != s.Waited() {
-			t.Errorf("%s: waited %v and %v", kind, waited, s.Waited())
+		if (s.Waited() > 10*time.Second) != costs {
+			t.Errorf("%s: waited %v", kind, s.Waited())
 		}
 	}
 }
@@ -291,51 +321,52 @@ func TestReadCapacitySplits(t *testing.T) {
 	t.Parallel()
 	for rate, split := range map[float64]bool{30: false, 1000: true} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
-			t.Parallel()
-			e := newEnv(t)
-			want := e.fillHot(300)
-			var mu sync.Mutex
-			limits := 0
-			e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Match: func(r *dynamotest.Request) bool {
-				mu.Lock()
-				defer mu.Unlock()
-				if r.Operation == "Scan" && bytes.Contains(r.Body, []byte(`"Limit"`)) {
-					limits++
-				}
-				return false
-			}})
-			s, _ := e.source(func(o *Options) { o.ReadCapacity = rate })
-			clock := &fakeClock{now: time.Now()}
-			s.capacity.now, s.capacity.sleep = clock.Now, clock.Sleep
-			splits := 0
-			for todo := []copier.Span{{Total: 1}}; len(todo) > 0; {
-				var b copier.Batch
-				page, err := s.Read(t.Context(), todo[0], &b)
-				e.ok(err)
-				if len(page.Next) > 1 {
-					splits++
-				}
-				todo = append(todo[1:], page.Next...)
-				for i := range b.Len() {
-					delete(want, string(b.Entry(i).Key))
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if len(want) > 0 || (splits > 0) != split || (limits > 0) == split {
-				t.Errorf("%d entries are missing, %d splits, %d limits", len(want), splits, limits)
-			}
+			inBubble(t, func(t *testing.T) { readCapacitySplits(t, rate, split) })
 		})
 	}
 }
 
+func readCapacitySplits(t *testing.T, rate float64, split bool) {
+	e := bubbleEnv(t, dynamotest.Options{})
+	want := e.fillHot(300)
+	var mu sync.Mutex
+	limits := 0
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Match: func(r *dynamotest.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Operation == "Scan" && bytes.Contains(r.Body, []byte(`"Limit"`)) {
+			limits++
+		}
+		return false
+	}})
+	s, _ := e.source(func(o *Options) { o.ReadCapacity = rate })
+	splits := 0
+	for todo := []copier.Span{{Total: 1}}; len(todo) > 0; {
+		var b copier.Batch
+		page, err := s.Read(t.Context(), todo[0], &b)
+		e.ok(err)
+		if len(page.Next) > 1 {
+			splits++
+		}
+		todo = append(todo[1:], page.Next...)
+		for i := range b.Len() {
+			delete(want, string(b.Entry(i).Key))
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(want) > 0 || (splits > 0) != split || (limits > 0) == split {
+		t.Errorf("%d entries are missing, %d splits, %d limits", len(want), splits, limits)
+	}
+}
+
 // TestReadCapacityOfARange: a range of Keys read with a Limit stays one range.
-func TestReadCapacityOfARange(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
+func TestReadCapacityOfARange(t *testing.T) { inBubble(t, readCapacityOfARange) }
+
+func readCapacityOfARange(t *testing.T) {
+	e := bubbleEnv(t, dynamotest.Options{})
 	e.fillHot(50)
 	s, _ := e.source(func(o *Options) { o.ReadCapacity = 5 })
-	s.capacity.sleep = (&fakeClock{}).Sleep
 	from := position{Path: "sys/token/id", Key: "a", To: "z"}
 	token, err := json.Marshal(from)
 	e.ok(err)

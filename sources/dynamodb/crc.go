@@ -10,16 +10,13 @@ import (
 	"hash/crc32"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -29,14 +26,8 @@ import (
 // crcHeader carries the CRC-32 (IEEE) of a response's body in decimal.
 const crcHeader = "X-Amz-Crc32"
 
-// A crcCheck is a middleware that reads a response to its end and compares it
-// with its checksum before anything is decoded. The SDK (seen with
-// service/dynamodb v1.73.2) only logs a mismatch and decodes the damaged body.
-// A page that passes is decoded right here, see [scanTarget]. Of any other
-// response it makes sure that it is an answer at all: of an empty body the SDK
-// makes an empty answer, which would mean "no such item", or "done".
-type crcCheck struct {
-	events  func(copier.Event)
+// answers is what is known of all answers to a source.
+type answers struct {
 	missing sync.Once
 	// told is set once an answer said what the request had cost.
 	told atomic.Bool
@@ -45,58 +36,66 @@ type crcCheck struct {
 	large chan struct{}
 }
 
-var _ middleware.DeserializeMiddleware = (*crcCheck)(nil)
+// A wire is the HTTP client of one request. It reads a response to its end and
+// compares it with its checksum before anything is decoded. The SDK (seen with
+// service/dynamodb v1.73.2) only logs a mismatch and decodes the damaged body.
+// A page that passes is decoded right here, see [scanTarget]. Of any other
+// response it makes sure that it is an answer at all: of an empty body the SDK
+// makes an empty answer, which would mean "no such item", or "done".
+type wire struct {
+	dynamodb.HTTPClient
+	s *Source
+	q *request
+}
 
-func (*crcCheck) ID() string { return "dyn2raft:CheckCRC32" }
-
-func (c *crcCheck) HandleDeserialize(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
-	middleware.DeserializeOutput, middleware.Metadata, error,
-) {
-	out, meta, err := next.HandleDeserialize(ctx, in)
-	resp, ok := out.RawResponse.(*smithyhttp.Response)
-	if err != nil || !ok || resp.Response == nil || resp.Body == nil {
-		return out, meta, err // without a response there is nothing to check
+// Do returns the response beside an error, as far as there is one: the SDK wants
+// its status.
+func (w wire) Do(r *http.Request) (*http.Response, error) {
+	resp, err := w.HTTPClient.Do(r)
+	if err != nil {
+		return resp, err
 	}
 	buf := bodies.Get().(*bytes.Buffer) //nolint:errcheck // it holds nothing else
 	buf.Reset()
-	done, err := c.readBody(ctx, buf, resp.Response)
+	done, err := w.s.answers.readBody(r.Context(), buf, resp)
 	defer done()
 	resp.Body = http.NoBody // it is closed, and the SDK complains where it can't read on
 	if err != nil {
-		if ctx.Err() != nil {
-			return out, meta, &smithy.CanceledError{Err: ctx.Err()} // not to be retried
-		}
-		return out, meta, &badResponseError{err: fmt.Errorf("read response: %w", err), final: errors.Is(err, errTooLarge)}
+		return resp, &badResponseError{err: fmt.Errorf("read response: %w", err), final: errors.Is(err, errTooLarge)}
 	}
+	left, err := w.check(buf.Bytes(), resp)
+	resp.Body = io.NopCloser(bytes.NewReader(left))
+	return resp, err
+}
+
+// check checks the body of a response, and returns what of it the SDK shall decode.
+func (w wire) check(body []byte, resp *http.Response) (left []byte, err error) {
 	sum := resp.Header.Get(crcHeader)
-	if err := c.check(buf.Bytes(), sum, resp.StatusCode); err != nil {
-		return out, meta, err
+	if err := w.s.checkSum(body, sum, resp.StatusCode); err != nil {
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
-		return out, meta, nil
+		return bytes.Clone(body), nil
 	}
-	t, page := ctx.Value(scanTargetKey{}).(*scanTarget)
 	told := false
-	if page {
-		if err := t.decode(buf.Bytes(), sum != ""); err != nil {
-			return out, meta, err
+	if t := w.q.page; t != nil {
+		if err := t.decode(body, sum != ""); err != nil {
+			return nil, err
 		}
-		told = t.told
-		resp.Body = io.NopCloser(strings.NewReader("{}")) // nothing is left for the SDK
+		told, left = t.told, []byte("{}") // nothing is left for the SDK
 	} else {
-		if told, err = checkAnswer(buf.Bytes(), middleware.GetOperationName(ctx), sum != ""); err != nil {
-			return out, meta, &badResponseError{err: fmt.Errorf("response of %d bytes: %w", buf.Len(), err), final: sum != "", undecoded: true}
+		if told, err = checkAnswer(body, w.q.action, sum != ""); err != nil {
+			return nil, &badResponseError{err: fmt.Errorf("response of %d bytes: %w", len(body), err), final: sum != "", undecoded: true}
 		}
-		resp.Body = io.NopCloser(bytes.NewReader(bytes.Clone(buf.Bytes())))
+		left = bytes.Clone(body)
 	}
 	switch {
 	case told:
-		c.told.Store(true)
-	case asksForCapacity(middleware.GetOperationName(ctx)) && c.told.Load():
-		return out, meta, &badResponseError{err: errNotTold, undecoded: true}
+		w.s.answers.told.Store(true)
+	case w.q.asked && w.s.answers.told.Load():
+		return nil, &badResponseError{err: errNotTold, undecoded: true}
 	}
-	return out, meta, nil
+	return left, nil
 }
 
 // errNoItems is returned for what is no answer to a Scan or a Query.
@@ -134,45 +133,26 @@ func checkAnswer(body []byte, op string, checked bool) (told bool, err error) {
 	return answer["ConsumedCapacity"] != nil, nil
 }
 
-// asksForCapacity reports whether requests of an operation ask what they cost,
-// see askForCapacity.
-func asksForCapacity(op string) bool {
-	switch op {
-	case "Scan", "Query", "GetItem", "PutItem", "UpdateItem", "DeleteItem":
-		return true
+// askForCapacity lets a request ask what it costs, and reports whether it can. All
+// that can do: the cap on read capacity needs it, and who answers in the service's
+// place is noticed.
+func askForCapacity(in any) bool {
+	total := reflect.ValueOf(in).Elem().FieldByName("ReturnConsumedCapacity")
+	if total.IsValid() {
+		total.SetString(string(types.ReturnConsumedCapacityTotal))
 	}
-	return false
+	return total.IsValid()
 }
 
-// askForCapacity lets a request ask what it costs. All that can do: the cap on
-// read capacity needs it, and who answers in the service's place is noticed.
-func askForCapacity(in any) {
-	const total = types.ReturnConsumedCapacityTotal
-	switch in := in.(type) {
-	case *dynamodb.ScanInput:
-		in.ReturnConsumedCapacity = total
-	case *dynamodb.QueryInput:
-		in.ReturnConsumedCapacity = total
-	case *dynamodb.GetItemInput:
-		in.ReturnConsumedCapacity = total
-	case *dynamodb.PutItemInput:
-		in.ReturnConsumedCapacity = total
-	case *dynamodb.UpdateItemInput:
-		in.ReturnConsumedCapacity = total
-	case *dynamodb.DeleteItemInput:
-		in.ReturnConsumedCapacity = total
-	}
-}
-
-// check compares a body with its checksum. Errors without one are a proxy's,
+// checkSum compares a body with its checksum. Errors without one are a proxy's,
 // and tell nothing about how the table's responses arrive.
-func (c *crcCheck) check(body []byte, want string, status int) error {
+func (s *Source) checkSum(body []byte, want string, status int) error {
 	if want == "" {
 		if status != http.StatusOK {
 			return nil
 		}
-		c.missing.Do(func() {
-			c.events(copier.Warning{Message: "responses come without " + crcHeader +
+		s.answers.missing.Do(func() {
+			s.opts.Events(copier.Warning{Message: "responses come without " + crcHeader +
 				", so what a faulty network changes on the way can't be noticed: use an https endpoint, or a proxy that passes the header on"})
 		})
 		return nil
@@ -201,7 +181,7 @@ var errTooLarge = errors.New("it has more than 16 MiB, which is more than Dynamo
 
 // readBody reads the whole body into buf and closes it. done gives the buffer
 // back, and must be called.
-func (c *crcCheck) readBody(ctx context.Context, buf *bytes.Buffer, r *http.Response) (done func(), err error) {
+func (a *answers) readBody(ctx context.Context, buf *bytes.Buffer, r *http.Response) (done func(), err error) {
 	defer func() { _ = r.Body.Close() }() // read to its end, or given up; nothing is left to fail
 	done = func() { bodies.Put(buf) }
 	if r.ContentLength > mostBody {
@@ -213,11 +193,11 @@ func (c *crcCheck) readBody(ctx context.Context, buf *bytes.Buffer, r *http.Resp
 			// One such body at a time, so that as many as there are workers don't
 			// come to more than the budget of memory has room for.
 			select {
-			case c.large <- struct{}{}:
+			case a.large <- struct{}{}:
 			case <-ctx.Done():
 				return done, ctx.Err()
 			}
-			done = func() { <-c.large } // and the buffer is not kept
+			done = func() { <-a.large } // and the buffer is not kept
 		}
 		more := room - n
 		if r.ContentLength >= 0 {
@@ -251,7 +231,7 @@ func (c *crcCheck) readBody(ctx context.Context, buf *bytes.Buffer, r *http.Resp
 // not hit each.
 const mostUndecoded = 5
 
-// A badResponseError is an incomplete or damaged response. The retrier asks it
+// A badResponseError is an incomplete or damaged response. The loop of tries asks it
 // whether to try again.
 type badResponseError struct {
 	err error

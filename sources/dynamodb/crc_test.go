@@ -127,7 +127,7 @@ func TestSDKAloneTakesDamagedPages(t *testing.T) {
 		plain := e.srv.Client(func(o *dynamodb.Options) { o.Logger = logging.Nop{} })
 		out, err := plain.Scan(t.Context(), &dynamodb.ScanInput{TableName: aws.String("vault")})
 		if err != nil || len(out.Items) != 1 {
-			t.Fatalf("%s: the SDK alone returned %v: then crcCheck may not be needed any more", kind, err)
+			t.Fatalf("%s: the SDK alone returned %v: then wire may not be needed any more", kind, err)
 		}
 		same := bytes.Equal(out.Items[0]["Value"].(*types.AttributeValueMemberB).Value, value)
 		if same != (kind == dynamotest.WrongCRC) || fault.Fired() != 1 {

@@ -300,7 +300,7 @@ func wordsFor(err error) string {
 }
 
 // quick lets a source retry without long waits; all else stays as New made it.
-func quick(s *Source) { s.retrier.base, s.retrier.longest = time.Millisecond, 5*time.Millisecond }
+func quick(s *Source) { s.tries.base, s.tries.longest = time.Millisecond, 5*time.Millisecond }
 
 func retries(n int) func(*Options) { return func(o *Options) { o.MaxRetries = &n } }
 func ha(o *Options)                { o.HAEnabled = true }

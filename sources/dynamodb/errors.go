@@ -19,7 +19,11 @@ import (
 // fail returns what a failed API call means to the person who reads it.
 func (s *Source) fail(ctx context.Context, action string, err error) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		cause := context.Cause(ctx)
+		if errors.Is(cause, context.DeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%w: %w", cause, plain(err)) // why it took too long
+		}
+		return cause
 	}
 	out := &copier.Error{
 		Kind: copier.ErrSource,

@@ -25,7 +25,6 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/pipes"
 )
 
@@ -116,9 +115,9 @@ func (e *env) linked(change ...func(*Options)) (*Source, *link, *recorder) {
 	s, rec := e.sourceAt("http://table.invalid", change...)
 	transport := &http.Transport{DialContext: l.dial, DisableKeepAlives: true}
 	s.client = dynamodb.New(s.client.Options(), func(o *dynamodb.Options) {
-		o.HTTPClient = ownbody.Client{HTTPClient: &http.Client{Transport: transport}}
+		o.HTTPClient = &http.Client{Transport: transport}
 	})
-	s.retrier.timeout = 400 * time.Millisecond
+	s.tries.timeout = 400 * time.Millisecond
 	return s, l, rec
 }
 
@@ -220,7 +219,7 @@ func troublesMixed(t *testing.T) {
 	e := bubbleEnv(t, dynamotest.Options{Latency: 5 * time.Millisecond})
 	want := e.fill(1500)
 	s, l, rec := e.linked()
-	s.retrier.timeout = 250 * time.Millisecond
+	s.tries.timeout = 250 * time.Millisecond
 	seen := map[string]bool{}
 	var order []int
 	n := 0
@@ -296,7 +295,7 @@ func TestWaitIsCapped(t *testing.T) { inBubble(t, waitIsCapped) }
 func waitIsCapped(t *testing.T) {
 	e := bubbleEnv(t, dynamotest.Options{})
 	s, _ := e.source(retryFor(300 * time.Millisecond))
-	s.retrier.base, s.retrier.longest = time.Minute, time.Minute
+	s.tries.base, s.tries.longest = time.Minute, time.Minute
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 	start := time.Now()
 	var b copier.Batch

@@ -89,7 +89,7 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 	if t.until != nil {
 		to = min(to, t.until.Key)
 	}
-	out, err := s.client.Query(t.in(ctx), &dynamodb.QueryInput{
+	_, err := ask(ctx, s, t.request(), s.client.Query, &dynamodb.QueryInput{
 		TableName:                &s.opts.Table,
 		KeyConditionExpression:   aws.String("#path = :path AND #key <= :to"),
 		ExpressionAttributeNames: map[string]string{"#path": attrPath, "#key": attrKey},
@@ -101,11 +101,7 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 		ConsistentRead:    aws.Bool(!s.opts.EventuallyConsistent),
 		Limit:             t.limited(),
 	})
-	if err != nil {
-		return err
-	}
-	countTries(&t.page, out.ResultMetadata)
-	return nil
+	return err
 }
 
 // rest returns the positions that cover what is left after a page that began
@@ -175,23 +171,27 @@ func (s *Source) movesOn(from, last *position) (trail, error) {
 // place identifies the item of a position.
 func (p *position) place() string { return strconv.Itoa(len(p.Path)) + " " + p.Path + "/" + p.Key }
 
-// lastKey returns the greatest Key of a Path.
-func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (string, error) {
-	const cost = 1.0 // of one item that is small, or else a little more
-	out, err := s.client.Query(context.WithValue(ctx, costKey{}, cost), &dynamodb.QueryInput{
+// keysOf asks for the Keys of a Path.
+func (s *Source) keysOf(path string) *dynamodb.QueryInput {
+	return &dynamodb.QueryInput{
 		TableName:                 &s.opts.Table,
 		KeyConditionExpression:    aws.String("#path = :path"),
 		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
 		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: path}},
 		ProjectionExpression:      aws.String("#key"),
-		ScanIndexForward:          aws.Bool(false),
-		Limit:                     aws.Int32(1),
 		ConsistentRead:            aws.Bool(true),
-	})
-	if err != nil {
-		return "", s.fail(ctx, "Query", err)
 	}
-	countTries(page, out.ResultMetadata)
+}
+
+// lastKey returns the greatest Key of a Path.
+func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (string, error) {
+	const cost = 1.0 // of one item that is small, or else a little more
+	in := s.keysOf(path)
+	in.ScanIndexForward, in.Limit = aws.Bool(false), aws.Int32(1)
+	out, err := ask(ctx, s, &request{units: cost, counts: page}, s.client.Query, in)
+	if err != nil {
+		return "", err
+	}
 	if out.ConsumedCapacity != nil {
 		units := aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
 		page.Units += units

@@ -176,7 +176,7 @@ func (s *Source) Lock(ctx context.Context, runID string, held bool, lost func(er
 // findMigration refuses a migration lock that is not this run's, and takes one
 // over that is.
 func (l *lease) findMigration(ctx context.Context) error {
-	item, err := l.s.getItem(ctx, migrationLockKey)
+	item, err := l.s.getItem(ctx, request{}, migrationLockKey)
 	switch {
 	case err != nil || item == nil:
 		return err
@@ -191,7 +191,7 @@ func (l *lease) findMigration(ctx context.Context) error {
 // may be taken.
 func (l *lease) take(ctx context.Context) error {
 	s := l.s
-	first, err := s.readLeader(ctx)
+	first, err := s.readLeader(ctx, request{})
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (l *lease) take(ctx context.Context) error {
 	l.leader = ours
 	// Where the migration lock is ours this was answered before it was put.
 	if l.migration == nil {
-		doubt, err := s.doubt(ctx, l.found)
+		doubt, err := s.doubt(ctx, request{}, l.found)
 		if err != nil {
 			return err
 		}
@@ -243,11 +243,11 @@ func (l *lease) take(ctx context.Context) error {
 // again takes the locks that a process of this run has left, if both are as it
 // left them. It gives nothing back.
 func (l *lease) again(ctx context.Context) (copier.Lease, error) {
-	item, err := l.s.getItem(ctx, migrationLockKey)
+	item, err := l.s.getItem(ctx, request{}, migrationLockKey)
 	if err != nil {
 		return nil, err
 	}
-	leader, err := l.s.readLeader(ctx)
+	leader, err := l.s.readLeader(ctx, request{})
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +263,7 @@ func (l *lease) again(ctx context.Context) (copier.Lease, error) {
 	case failed:
 		return nil, l.moved(item, there)
 	case err != nil:
-		return nil, l.s.fail(ctx, "UpdateItem", err)
+		return nil, interrupted(ctx, err)
 	}
 	l.startRenewing(ctx)
 	return l, nil
@@ -371,7 +371,7 @@ func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock,
 		if err := sleep(ctx, s.timing.retry); err != nil {
 			return nil, err
 		}
-		now, err := s.readLeader(ctx)
+		now, err := s.readLeader(ctx, request{})
 		if err != nil {
 			return nil, err
 		}
@@ -402,7 +402,7 @@ const leaderPath = "core/leader"
 // shows that Vaults elect their leader in the table, also if its holder gives
 // it back while it is watched; but one that expired long ago tells nothing of
 // today's Vaults.
-func (s *Source) doubt(ctx context.Context, leader leaderLock) (string, error) {
+func (s *Source) doubt(ctx context.Context, q request, leader leaderLock) (string, error) {
 	if leader != nil && !leader.expired() {
 		return "", nil
 	}
@@ -413,16 +413,9 @@ func (s *Source) doubt(ctx context.Context, leader leaderLock) (string, error) {
 	if s.opts.HAStorage != "" {
 		return lock + ", and the configuration has the HA storage " + strconv.Quote(s.opts.HAStorage) + ", where Vaults elect their leader", nil
 	}
-	out, err := s.client.Query(ctx, &dynamodb.QueryInput{
-		TableName:                 &s.opts.Table,
-		KeyConditionExpression:    aws.String("#path = :path"),
-		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: leaderPath}},
-		ProjectionExpression:      aws.String("#key"),
-		ConsistentRead:            aws.Bool(true),
-	})
+	out, err := ask(ctx, s, &q, s.client.Query, s.keysOf(leaderPath))
 	if err != nil {
-		return "", s.fail(ctx, "Query", err)
+		return "", err
 	}
 	for _, item := range out.Items {
 		if id, ok := item[attrKey].(*types.AttributeValueMemberS); ok && id.Value != string(binaryOf(leader[attrValue])) {
@@ -497,7 +490,7 @@ func (l *lease) takeMigration(ctx context.Context) error {
 	l.migration = value // also where the answer is lost
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
-	_, err = l.s.client.PutItem(wctx, &dynamodb.PutItemInput{
+	_, err = ask(wctx, l.s, &request{}, l.s.client.PutItem, &dynamodb.PutItemInput{
 		TableName:                           &l.s.opts.Table,
 		Item:                                item,
 		ConditionExpression:                 aws.String("attribute_not_exists(#path)"),
@@ -510,7 +503,7 @@ func (l *lease) takeMigration(ctx context.Context) error {
 		return nil
 	case !failed:
 		l.unsure = true
-		return l.s.fail(ctx, "PutItem", err)
+		return interrupted(ctx, err)
 	case putBy(there, l.run):
 		// Put by a try whose answer was lost, or, late, by a process of this
 		// run that was killed.
@@ -555,7 +548,7 @@ func (l *lease) takeLeader(ctx context.Context) error {
 		return nil
 	case !failed:
 		l.unsure = true
-		return l.s.fail(ctx, "UpdateItem", err)
+		return interrupted(ctx, err)
 	case there.held(l.identity):
 		return nil // taken by a try whose answer was lost
 	}
@@ -580,6 +573,15 @@ const (
 // may reach the table after the lock was given back, and leave it locked.
 func (s *Source) settle(ctx context.Context) (context.Context, context.CancelFunc) {
 	return outlive(ctx, min(s.timing.renew, settleTime))
+}
+
+// interrupted is the error of a request that has outlived ctx: where that has ended,
+// it is why.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // outlive returns a context that ends that long after ctx.
@@ -619,7 +621,7 @@ func (l leaderLock) asSeen(names map[string]string, values map[string]types.Attr
 // service has.
 func (l *lease) update(ctx context.Context, vaultKey, update, cond string, names map[string]string, values map[string]types.AttributeValue) (at time.Time, err error) {
 	path, key := KeyItem(vaultKey)
-	out, err := l.s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+	out, err := ask(ctx, l.s, &request{}, l.s.client.UpdateItem, &dynamodb.UpdateItemInput{
 		TableName:                 &l.s.opts.Table,
 		Key:                       itemKey(path, key),
 		UpdateExpression:          &update,
@@ -757,7 +759,7 @@ func (l *lease) Check(ctx context.Context) error {
 	if _, failed := conditionFailed(err); failed {
 		return l.s.lostMigration()
 	} else if err != nil {
-		return l.s.fail(ctx, "UpdateItem", err)
+		return err
 	}
 	for range freshTries {
 		fresh, err := l.keep(ctx)
@@ -766,7 +768,7 @@ func (l *lease) Check(ctx context.Context) error {
 		case failed:
 			return l.s.lostLeader(there)
 		case err != nil:
-			return l.s.fail(ctx, "UpdateItem", err)
+			return err
 		case fresh:
 			return nil
 		}
@@ -832,7 +834,7 @@ func (s *Source) Unlock(ctx context.Context, runID string, end copier.End) error
 }
 
 func (s *Source) unlockLeader(ctx context.Context, runID string) error {
-	leader, err := s.readLeader(ctx)
+	leader, err := s.readLeader(ctx, request{})
 	if err != nil || !leader.held([]byte(runID)) {
 		return err
 	}
@@ -840,7 +842,7 @@ func (s *Source) unlockLeader(ctx context.Context, runID string) error {
 }
 
 func (s *Source) unlockMigration(ctx context.Context, runID string) error {
-	item, err := s.getItem(ctx, migrationLockKey)
+	item, err := s.getItem(ctx, request{}, migrationLockKey)
 	if err != nil || !putBy(item, runID) {
 		return err
 	}
@@ -854,8 +856,9 @@ func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValu
 	names := map[string]string{"#identity": attrIdentity}
 	values := map[string]types.AttributeValue{":ours": identity}
 	const ours = "#identity = :ours"
+	var q request
 	if found == nil {
-		_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		_, err := ask(ctx, s, &q, s.client.DeleteItem, &dynamodb.DeleteItemInput{
 			TableName:                 &s.opts.Table,
 			Key:                       itemKey(path, key),
 			ConditionExpression:       aws.String(ours),
@@ -864,7 +867,7 @@ func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValu
 
 			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 		})
-		return s.gaveBackLeader(ctx, "DeleteItem", err, found)
+		return s.gaveBackLeader(&q, err, found)
 	}
 	names["#found"] = attrFound
 	set, remove := []string{}, []string{"#found"}
@@ -882,7 +885,7 @@ func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValu
 	if len(set) > 0 {
 		update = "SET " + strings.Join(set, ", ") + " " + update
 	}
-	_, err := s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+	_, err := ask(ctx, s, &q, s.client.UpdateItem, &dynamodb.UpdateItemInput{
 		TableName:                 &s.opts.Table,
 		Key:                       itemKey(path, key),
 		UpdateExpression:          &update,
@@ -892,23 +895,21 @@ func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValu
 
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
-	return s.gaveBackLeader(ctx, "UpdateItem", err, found)
+	return s.gaveBackLeader(&q, err, found)
 }
 
 // gaveBackLeader is the error of the request that has left the leader lock as it
 // was found. A request that was tried again fails where the first try has had
 // its effect, and its answer was lost.
-func (s *Source) gaveBackLeader(ctx context.Context, action string, err error, found leaderLock) error {
+func (s *Source) gaveBackLeader(q *request, err error, found leaderLock) error {
 	there, failed := conditionFailed(err)
 	switch {
-	case failed && errors.As(err, new(*triedBeforeError)) && there.sameAs(found):
+	case failed && q.repeated() && there.sameAs(found):
 		return nil
 	case failed:
 		return s.lostLeader(there)
-	case err != nil:
-		return s.fail(ctx, action, err)
 	}
-	return nil
+	return err
 }
 
 // deleteMigration deletes the migration lock on the condition that it has the
@@ -928,17 +929,16 @@ func (s *Source) deleteMigration(ctx context.Context, value types.AttributeValue
 		in.ConditionExpression = aws.String("#value = :value")
 		in.ExpressionAttributeValues = map[string]types.AttributeValue{":value": value}
 	}
-	_, err := s.client.DeleteItem(ctx, in)
+	var q request
+	_, err := ask(ctx, s, &q, s.client.DeleteItem, in)
 	there, failed := conditionFailed(err)
 	switch {
-	case failed && errors.As(err, new(*triedBeforeError)) && there == nil:
+	case failed && q.repeated() && there == nil:
 		return nil // as in gaveBackLeader
 	case failed:
 		return s.lostMigration()
-	case err != nil:
-		return s.fail(ctx, "DeleteItem", err)
 	}
-	return nil
+	return err
 }
 
 // Reset removes the migration lock, whoever left it, as `vault operator
@@ -948,7 +948,7 @@ func (s *Source) deleteMigration(ctx context.Context, value types.AttributeValue
 // where a lock became somebody else's at this moment.
 func (s *Source) Reset(ctx context.Context) ([]string, error) {
 	var freed []string
-	leader, err := s.readLeader(ctx)
+	leader, err := s.readLeader(ctx, request{})
 	if err != nil {
 		return nil, err
 	}
@@ -966,7 +966,7 @@ func (s *Source) Reset(ctx context.Context) ([]string, error) {
 	if _, ours := leader.run(); leader != nil && !ours && !leader.expired() {
 		s.opts.Events(copier.Warning{Message: "the lock " + leaderLockKey + " stays: " + leader.holder() + ", has it"})
 	}
-	item, err := s.getItem(ctx, migrationLockKey)
+	item, err := s.getItem(ctx, request{}, migrationLockKey)
 	if err != nil {
 		return freed, err
 	}
@@ -979,20 +979,20 @@ func (s *Source) Reset(ctx context.Context) ([]string, error) {
 	return freed, nil
 }
 
-func (s *Source) readLeader(ctx context.Context) (leaderLock, error) {
-	return s.getItem(ctx, leaderLockKey)
+func (s *Source) readLeader(ctx context.Context, q request) (leaderLock, error) {
+	return s.getItem(ctx, q, leaderLockKey)
 }
 
 // getItem returns an item as it is now, or nil.
-func (s *Source) getItem(ctx context.Context, vaultKey string) (map[string]types.AttributeValue, error) {
+func (s *Source) getItem(ctx context.Context, q request, vaultKey string) (map[string]types.AttributeValue, error) {
 	path, key := KeyItem(vaultKey)
-	out, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{
+	out, err := ask(ctx, s, &q, s.client.GetItem, &dynamodb.GetItemInput{
 		TableName:      &s.opts.Table,
 		Key:            itemKey(path, key),
 		ConsistentRead: aws.Bool(true),
 	})
 	if err != nil {
-		return nil, s.fail(ctx, "GetItem", err)
+		return nil, err
 	}
 	if out.ConsumedCapacity != nil {
 		// Who looks at a lock does not wait for it; the next pages do.

@@ -427,7 +427,7 @@ var lockCases = map[string]func(*env){
 					e.put(was)
 				}
 				s, _ := e.source()
-				seen, err := s.readLeader(e.Context())
+				seen, err := s.readLeader(e.Context(), request{})
 				e.ok(err)
 				var next attrs
 				e.del("core/_lock")

@@ -2,7 +2,6 @@ package dynamodb
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,16 +10,14 @@ import (
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/smithy-go/middleware"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// A scanTarget is where the entries of one Scan or Query response go. It travels in the
-// request's context to the middleware that has the response's body.
+// A scanTarget is where the entries of one Scan or Query response go. The
+// [wire] that has the response's body decodes into it.
 type scanTarget struct {
 	b    *copier.Batch
 	from int // the batch's length before the request
@@ -71,13 +68,8 @@ func (o *order) after(pos *position) bool {
 	return !o.descends && (o.first.Path != pos.Path || o.first.Key > pos.Key)
 }
 
-// scanTargetKey is the context's key of a *scanTarget.
-type scanTargetKey struct{}
-
-// in returns the context of the target's request.
-func (t *scanTarget) in(ctx context.Context) context.Context {
-	return context.WithValue(context.WithValue(ctx, scanTargetKey{}, t), costKey{}, t.cost)
-}
+// request is what asks for the target's page.
+func (t *scanTarget) request() *request { return &request{page: t, units: t.cost, counts: &t.page} }
 
 // limited is the Limit of the request, nil for none.
 func (t *scanTarget) limited() *int32 {
@@ -117,18 +109,6 @@ func (t *scanTarget) decode(body []byte, checked bool) error {
 		return &badResponseError{err: err, final: checked, undecoded: true}
 	}
 	return nil
-}
-
-// countTries counts the tries that failed before a response came.
-func countTries(page *copier.Page, m middleware.Metadata) {
-	made, _ := m.Get(triesKey{}).(triesMade)
-	page.Retries += made.failed
-	page.Throttles += made.throttled
-}
-
-// isThrottle reports whether the service asked for fewer requests.
-func isThrottle(err error) bool {
-	return retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool()
 }
 
 // A readItem is an item of a response: its attributes, as far as they matter

@@ -7,17 +7,20 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http/httptrace"
+	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/middleware"
 	"github.com/dustin/go-humanize/english"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // DefaultRetryFor is how long requests are tried again where Options.RetryFor
@@ -81,30 +84,91 @@ func (t tries) wait(n int, throttled bool) time.Duration {
 	return rand.N(bound + 1)
 }
 
-// A retrier is a middleware that tries requests again. The SDK's own retries
-// count tries; but whether a copy shall go on does not depend on how many
-// failed. It depends on whether the table still answers anybody, for which all
-// requests of a source are looked at together: see [Options.RetryFor].
-type retrier struct {
-	tries
-	events   func(copier.Event)
-	creds    *credentialsLoader
-	capacity *bucket
+// A request is one call of the API, with all of its tries. It belongs to one
+// goroutine.
+//
+// The SDK's own loop of tries is not used, though an aws.RetryerV2 can say that
+// there is no end of them. It keeps the error and the response of each try until
+// the last one (aws/retry v1.48.0: 4 to 6 KB a try, measured), so that workers
+// which a table throttles for an hour would come to gigabytes. And a RetryerV2 is
+// asked without the context of the request, and can't bound a try, for which
+// credentials are fetched as well.
+type request struct {
+	// brief requests are given up within seconds.
+	brief bool
+	// units are the read capacity units that a try will probably cost: it waits
+	// until those are there, see bucket.
+	units float64
+	// page is what the answer's items are decoded into; nil leaves them to the SDK.
+	page *scanTarget
+	// counts is where the tries that failed are counted, once one has succeeded.
+	counts *copier.Page
 
+	action            string // of the API, which is also the IAM action's name
+	asked             bool   // it asks what it costs
+	failed, throttled int64  // tries that failed, and those among them that were throttled
+}
+
+// briefly is a request that is given up within seconds.
+var briefly = request{brief: true}
+
+// repeated reports of a request that was refused whether an earlier try may have
+// had its effect: its answer was lost.
+func (q *request) repeated() bool { return q.failed-q.throttled > 1 }
+
+// ask sends a request of the client until it succeeds, or until no try can help,
+// and returns its answer. An error says what it means to the person who reads it,
+// but for a condition that did not hold, which [conditionFailed] knows.
+func ask[I, O any](ctx context.Context, s *Source, q *request, call func(context.Context, *I, ...func(*dynamodb.Options)) (*O, error), in *I) (out *O, err error) {
+	q.action = strings.TrimSuffix(reflect.TypeFor[I]().Name(), "Input")
+	q.asked = askForCapacity(in)
+	err = s.send(ctx, q, func(ctx context.Context, through func(*dynamodb.Options)) (err error) {
+		out, err = call(ctx, in, through)
+		return err
+	})
+	if _, refused := conditionFailed(err); err != nil && !refused {
+		err = s.fail(ctx, q.action, err)
+	}
+	return out, err
+}
+
+// A pulse shows whether the table still answers anybody. Whether a copy shall go
+// on does not depend on how many tries failed, but on that: all requests of a
+// source are looked at together, see [Options.RetryFor].
+type pulse struct {
 	mu       sync.Mutex
 	progress time.Time // when a read succeeded last, or a request was throttled
 	answered bool      // a request succeeded once
 }
 
-var _ middleware.InitializeMiddleware = (*retrier)(nil)
+// beat notes an answer: whether it was a good one, and whether it is progress.
+func (p *pulse) beat(good, progress bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answered = p.answered || good
+	if progress {
+		p.progress = time.Now()
+	}
+}
 
-func (*retrier) ID() string { return "dyn2raft:Retry" }
+// nothingSince is for how long nothing has succeeded, as far as a request knows
+// whose first try that failed began at that time. A time at which nothing was asked for does
+// not count.
+func (p *pulse) nothingSince(first time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.progress.After(first) {
+		first = p.progress
+	}
+	return time.Since(first)
+}
 
-// A triedBeforeError is the error of a request of which an earlier try may have
-// had its effect: its answer was lost.
-type triedBeforeError struct{ error }
-
-func (e *triedBeforeError) Unwrap() error { return e.error }
+// hasAnswered reports whether a request ever succeeded.
+func (p *pulse) hasAnswered() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answered
+}
 
 // A GaveUpError is the last error of a request that was given up.
 type GaveUpError struct {
@@ -142,173 +206,124 @@ func (e *timeoutError) Error() string {
 }
 func (*timeoutError) Timeout() bool { return true }
 
-// triesKey is the metadata's key of a triesMade.
-type triesKey struct{}
+// A sending is one try of a request. The options lead it through the source's
+// [wire].
+type sending func(ctx context.Context, through func(*dynamodb.Options)) error
 
-// A triesMade counts the tries that failed before a response came, and those
-// among them that were throttled.
-type triesMade struct{ failed, throttled int64 }
-
-// fewTriesKey is the context's key for a request that is not to be tried for
-// long.
-type fewTriesKey struct{}
-
-// HandleInitialize sends a request until it succeeds, or until no try can help.
-// It wraps all of the SDK's work, so that each try is signed anew.
-func (r *retrier) HandleInitialize(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
-	middleware.InitializeOutput, middleware.Metadata, error,
-) {
-	t := r.tries
-	few := ctx.Value(fewTriesKey{}) != nil
-	if few {
+// send sends a request until it succeeds, or until no try can help.
+func (s *Source) send(ctx context.Context, q *request, call sending) error {
+	t := s.tries
+	if q.brief {
 		if t.max < 0 || t.max > prepareRetries {
 			t.max = prepareRetries
 		}
 		t.longest, t.timeout = min(t.longest, prepareLongest), min(t.timeout, prepareTimeout)
 	}
-	askForCapacity(in.Parameters)
-	w := newWatch(r.events, copier.WaitAnswer, middleware.GetOperationName(ctx))
+	w := newWatch(s.opts.Events, copier.WaitAnswer, q.action)
 	defer w.end()
-	var made triesMade
 	undecoded := 0
 	var first time.Time // when the first try began that failed
 	for {
-		out, meta, began, err := r.try(ctx, in, next, t, first, w)
+		began, err := s.try(ctx, q, t, first, w, call)
 		if err == nil {
-			r.succeeded(ctx)
-			meta.Set(triesKey{}, made)
-			return out, meta, nil
+			s.pulse.beat(true, q.action != "UpdateItem") // the lock is renewed all the time, also where no page can be read any more
+			if q.counts != nil {
+				q.counts.Retries += q.failed
+				q.counts.Throttles += q.throttled
+			}
+			return nil
 		}
 		if ctx.Err() != nil {
-			return out, meta, err
+			return err
 		}
-		made.failed++
+		q.failed++
 		throttled := isThrottle(err)
 		switch {
 		case throttled:
 			w.now(copier.WaitThrottled)
-			made.throttled++
-			r.throttled()
-		case !r.worthAnother(err):
-			if made.failed-made.throttled > 1 {
-				err = &triedBeforeError{err}
-			}
-			return out, meta, err
+			q.throttled++
+			s.pulse.beat(false, true) // the service is there, and asks for fewer requests
+		case !s.worthAnother(err):
+			return err
 		case isUndecoded(err) && undecoded >= mostUndecoded:
-			return out, meta, &GaveUpError{Tries: int(made.failed), Prepare: few, Err: err}
+			return &GaveUpError{Tries: int(q.failed), Prepare: q.brief, Err: err}
 		case first.IsZero():
 			first = began
 		}
 		if isUndecoded(err) {
 			undecoded++
 		}
-		wait := t.wait(int(made.failed), throttled)
+		wait := t.wait(int(q.failed), throttled)
 		event := copier.Retried{Err: plain(err), Throttled: throttled}
 		if !throttled {
 			w.now(copier.WaitRetry)
-			nothing := r.nothingSince(first)
+			nothing := s.pulse.nothingSince(first)
 			switch {
-			case t.max >= 0 && made.failed-made.throttled > int64(t.max):
-				if made.failed > 1 {
-					err = &GaveUpError{Tries: int(made.failed), Prepare: few, Err: err}
+			case t.max >= 0 && q.failed-q.throttled > int64(t.max):
+				if q.failed > 1 {
+					err = &GaveUpError{Tries: int(q.failed), Prepare: q.brief, Err: err}
 				}
-				return out, meta, err
+				return err
 			case nothing >= t.lasting:
-				return out, meta, &GaveUpError{Tries: int(made.failed), Nothing: nothing, Err: err}
+				return &GaveUpError{Tries: int(q.failed), Nothing: nothing, Err: err}
 			}
 			wait = min(wait, t.lasting-nothing)
 			event.Nothing, event.GiveUp = nothing, time.Now().Add(t.lasting-nothing)
 		}
-		r.events(event)
+		s.opts.Events(event)
 		if sleep(ctx, wait) != nil {
-			return out, meta, err
+			return err
 		}
 	}
 }
 
 // try makes one try of a request, another of which began at first and failed, if
 // any has. It begins when there is capacity for it.
-func (r *retrier) try(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler, t tries, first time.Time, w *watch) (
-	out middleware.InitializeOutput, meta middleware.Metadata, began time.Time, err error,
-) {
-	cost, _ := ctx.Value(costKey{}).(float64)
-	if r.capacity.rate > 0 && cost > 0 {
+func (s *Source) try(ctx context.Context, q *request, t tries, first time.Time, w *watch, call sending) (began time.Time, err error) {
+	if s.capacity.rate > 0 && q.units > 0 {
 		before := w.now(copier.WaitCap)
-		if err := r.capacity.take(ctx, cost); err != nil {
-			return out, meta, began, err
+		if err := s.capacity.take(ctx, q.units); err != nil {
+			return began, err
 		}
 		w.now(before)
 	}
-	using := r.creds.current()
+	using := s.creds.current()
 	began = time.Now()
 	timeout := t.lasting
 	if !first.IsZero() {
-		timeout -= r.nothingSince(first)
+		timeout -= s.pulse.nothingSince(first)
 	}
 	timeout = min(t.timeout, max(timeout/2, lastTimeout))
 	tctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var connected atomic.Bool
 	tctx = httptrace.WithClientTrace(tctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
-	out, meta, err = next.HandleInitialize(tctx, in)
+	err = call(tctx, func(o *dynamodb.Options) { o.HTTPClient = wire{ownbody.Client{HTTPClient: o.HTTPClient}, s, q} })
 	if err == nil || ctx.Err() != nil {
-		return out, meta, began, err
+		return began, err
 	}
-	switch {
-	case tctx.Err() != nil:
+	if tctx.Err() != nil {
 		err = &timeoutError{timeout.Round(time.Millisecond), connected.Load()}
 	}
 	if costsNothing(err) {
-		r.capacity.give(cost)
+		s.capacity.give(q.units)
 	}
 	if isCredentials(err) {
-		r.creds.reload(using)
+		s.creds.reload(using)
 	}
-	return out, meta, began, err
-}
-
-// succeeded notes a success. Only reads count as progress: the lock is renewed
-// all the time, also where no page can be read any more.
-func (r *retrier) succeeded(ctx context.Context) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.answered = true
-	if middleware.GetOperationName(ctx) != "UpdateItem" {
-		r.progress = time.Now()
-	}
-}
-
-// throttled notes that the service is there, and asks for fewer requests.
-func (r *retrier) throttled() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.progress = time.Now()
-}
-
-// nothingSince is for how long nothing has succeeded, as far as a request knows
-// whose first try that failed began at that time. A time at which nothing was asked for does
-// not count.
-func (r *retrier) nothingSince(first time.Time) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.progress.After(first) {
-		first = r.progress
-	}
-	return time.Since(first)
+	return began, err
 }
 
 // worthAnother reports whether another try can help: not where the service has
 // understood the request and refuses it, nor where the request can't be sent
 // at all. Everything else may be a fault on the way.
-func (r *retrier) worthAnother(err error) bool {
+func (s *Source) worthAnother(err error) bool {
 	var own interface{ RetryableError() bool } // of a damaged response, or a clock that the SDK corrects
 	if errors.As(err, &own) {
 		return own.RetryableError()
 	}
 	if isCredentials(err) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.answered && r.creds.canChange()
+		return s.pulse.hasAnswered() && s.creds.canChange()
 	}
 	var api smithy.APIError
 	var status interface{ HTTPStatusCode() int }
@@ -325,6 +340,11 @@ func (r *retrier) worthAnother(err error) bool {
 	default:
 		return retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
 	}
+}
+
+// isThrottle reports whether the service asked for fewer requests.
+func isThrottle(err error) bool {
+	return retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err).Bool()
 }
 
 // isUndecoded reports whether a response came whole and can't be decoded.

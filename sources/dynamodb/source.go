@@ -30,10 +30,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go/logging"
-	"github.com/aws/smithy-go/middleware"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // Defaults of Vault's dynamodb storage.
@@ -111,12 +109,13 @@ type Source struct {
 	replicas []string
 	// boot is the time since the machine was started, sleep included.
 	boot func() time.Duration
-	// retrier and capacity decide when a request is sent, and sent again.
-	retrier  *retrier
+	// tries, pulse and capacity decide when a request is sent, and sent again.
+	tries    tries
+	pulse    pulse
 	capacity *bucket
 	// unordered is set once items of one Path came out of order.
 	unordered atomic.Bool
-	crc       crcCheck
+	answers   answers
 	dots      sync.Once // see warnOfDots
 
 	settings []Setting
@@ -177,14 +176,14 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 		s.creds.from, s.creds.kind = inputsOf(cfg).credentials()
 	}
 	cfg.Credentials = s.creds
-	s.crc.events, s.crc.large = opts.Events, make(chan struct{}, 1)
+	s.answers.large = make(chan struct{}, 1)
 	s.capacity = newBucket(opts.ReadCapacity, !opts.EventuallyConsistent)
-	s.retrier = &retrier{tries: defaultTries, events: opts.Events, creds: s.creds, capacity: s.capacity}
+	s.tries = defaultTries
 	if opts.RetryFor > 0 {
-		s.retrier.lasting = opts.RetryFor
+		s.tries.lasting = opts.RetryFor
 	}
 	if opts.MaxRetries != nil {
-		s.retrier.max = *opts.MaxRetries
+		s.tries.max = *opts.MaxRetries
 	}
 	s.client = dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
 		if opts.Endpoint != "" {
@@ -199,14 +198,8 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 			// may know the regional endpoint only.
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
 		}
-		o.HTTPClient = ownbody.Client{HTTPClient: o.HTTPClient}
-		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 0 // the retrier does it
-		o.DisableValidateResponseChecksum = true            // done by crcCheck, and enforced
-		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return errors.Join(
-				stack.Initialize.Add(s.retrier, middleware.After),
-				stack.Deserialize.Add(&s.crc, middleware.After))
-		})
+		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 0 // see request
+		o.DisableValidateResponseChecksum = true            // done by wire, and enforced
 	})
 	s.findSettings(ctx, cfg, ignored)
 	if err := s.checkEndpoint(inputsOf(cfg)); err != nil {
@@ -273,12 +266,9 @@ func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 		}
 		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err, Hint: s.opts.Hint(err)}
 	}
-	out, err := s.client.DescribeTable(context.WithValue(ctx, fewTriesKey{}, true), &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
+	out, err := s.describe(ctx, briefly)
 	if err != nil {
-		return copier.Info{}, s.fail(ctx, "DescribeTable", err)
-	}
-	if out.Table == nil {
-		return copier.Info{}, s.fail(ctx, "DescribeTable", errNoTable)
+		return copier.Info{}, err
 	}
 	t := out.Table
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
@@ -303,6 +293,15 @@ func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 	return s.info, nil
 }
 
+// describe asks for the table's description, and makes sure that there is one.
+func (s *Source) describe(ctx context.Context, q request) (*dynamodb.DescribeTableOutput, error) {
+	out, err := ask(ctx, s, &q, s.client.DescribeTable, &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
+	if err == nil && out.Table == nil {
+		err = s.fail(ctx, q.action, errNoTable)
+	}
+	return out, err
+}
+
 // incarnation tells a table from an earlier one of its name, as one that was
 // restored from a backup.
 func incarnation(t *types.TableDescription) string {
@@ -319,12 +318,9 @@ func (s *Source) Recheck(ctx context.Context) error {
 	if s.info.Incarnation == "" {
 		return nil // the service does not tell one from the other
 	}
-	out, err := s.client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
+	out, err := s.describe(ctx, request{})
 	if err != nil {
-		return s.fail(ctx, "DescribeTable", err)
-	}
-	if out.Table == nil {
-		return s.fail(ctx, "DescribeTable", errNoTable)
+		return err
 	}
 	if now := incarnation(out.Table); now != s.info.Incarnation {
 		return &copier.Error{Kind: copier.ErrSource, Op: "look at table " + s.opts.Table + " again",
@@ -424,15 +420,13 @@ func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (pa
 	}()
 	target := &scanTarget{b: b, from: before, until: until}
 	target.limit, target.cost = s.capacity.plan()
-	action := "Scan"
 	if from != nil && from.To != "" {
-		action = "Query"
 		err = s.query(ctx, from, target)
 	} else {
 		err = s.scan(ctx, seg, from, target)
 	}
 	if err != nil {
-		return page, s.fail(ctx, action, err)
+		return page, err
 	}
 	s.capacity.learn(target.cost, target.page.Units, target.items(), target.page.WireBytes)
 	if target.dotted != "" {
@@ -497,12 +491,8 @@ func (s *Source) scan(ctx context.Context, seg copier.Span, from *position, t *s
 	if from != nil {
 		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
 	}
-	out, err := s.client.Scan(t.in(ctx), in)
-	if err != nil {
-		return err
-	}
-	countTries(&t.page, out.ResultMetadata)
-	return nil
+	_, err := ask(ctx, s, t.request(), s.client.Scan, in)
+	return err
 }
 
 func itemKey(path, key string) map[string]types.AttributeValue {

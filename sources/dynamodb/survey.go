@@ -49,12 +49,9 @@ func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 	if e, ok := errors.AsType[*copier.Error](problem); problem != nil && (!ok || e.Op != "read table "+s.opts.Table) {
 		return nil, problem
 	}
-	out, err := s.client.DescribeTable(few(ctx), &dynamodb.DescribeTableInput{TableName: &s.opts.Table})
+	out, err := s.describe(ctx, briefly)
 	if err != nil {
-		return nil, s.fail(ctx, "DescribeTable", err)
-	}
-	if out.Table == nil {
-		return nil, s.fail(ctx, "DescribeTable", errNoTable)
+		return nil, err
 	}
 	t := out.Table
 	v := &Survey{
@@ -91,15 +88,13 @@ func replicas(t *types.TableDescription) (regions []string) {
 	return regions
 }
 
-// few lets a request be tried for seconds only.
-func few(ctx context.Context) context.Context { return context.WithValue(ctx, fewTriesKey{}, true) }
-
 // Recovery returns since when, and until when, the table can be restored to any
 // point in time; zero times where that is switched off.
 func (s *Source) Recovery(ctx context.Context) (from, until time.Time, err error) {
-	out, err := s.client.DescribeContinuousBackups(few(ctx), &dynamodb.DescribeContinuousBackupsInput{TableName: &s.opts.Table})
+	q := briefly
+	out, err := ask(ctx, s, &q, s.client.DescribeContinuousBackups, &dynamodb.DescribeContinuousBackupsInput{TableName: &s.opts.Table})
 	if err != nil {
-		return from, until, s.fail(ctx, "DescribeContinuousBackups", err)
+		return from, until, err
 	}
 	d := out.ContinuousBackupsDescription
 	if d == nil || d.PointInTimeRecoveryDescription == nil ||
@@ -139,56 +134,35 @@ func (s *Source) Probe(ctx context.Context, readOnly bool) []Access {
 	item := itemKey(path, key)
 	never := aws.String("attribute_exists(#path) AND attribute_not_exists(#path)")
 	names := map[string]string{"#path": attrPath}
-	ctx = few(ctx)
-	const reads = 3 // the first ones only read
-	probes := []struct {
-		action string
-		try    func() error
-	}{
-		{"Scan", func() error {
-			_, err := s.client.Scan(ctx, &dynamodb.ScanInput{TableName: &s.opts.Table, Limit: aws.Int32(1)})
-			return err
-		}},
-		{"Query", func() error {
-			_, err := s.client.Query(ctx, &dynamodb.QueryInput{TableName: &s.opts.Table, Limit: aws.Int32(1),
-				KeyConditionExpression: aws.String("#path = :path"), ExpressionAttributeNames: names,
-				ExpressionAttributeValues: map[string]types.AttributeValue{":path": item[attrPath]}})
-			return err
-		}},
-		{"GetItem", func() error {
-			_, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.opts.Table, Key: item})
-			return err
-		}},
-		{"PutItem", func() error {
-			_, err := s.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &s.opts.Table, Item: item,
-				ConditionExpression: never, ExpressionAttributeNames: names})
-			return err
-		}},
-		{"UpdateItem", func() error {
-			_, err := s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: &s.opts.Table, Key: item,
-				UpdateExpression: aws.String("REMOVE #found"), ConditionExpression: never,
-				ExpressionAttributeNames: map[string]string{"#path": attrPath, "#found": attrFound}})
-			return err
-		}},
-		{"DeleteItem", func() error {
-			_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: &s.opts.Table, Key: item,
-				ConditionExpression: never, ExpressionAttributeNames: names})
-			return err
-		}},
+	out := []Access{
+		access(ctx, s, false, s.client.Scan, &dynamodb.ScanInput{TableName: &s.opts.Table, Limit: aws.Int32(1)}),
+		access(ctx, s, false, s.client.Query, &dynamodb.QueryInput{TableName: &s.opts.Table, Limit: aws.Int32(1),
+			KeyConditionExpression: aws.String("#path = :path"), ExpressionAttributeNames: names,
+			ExpressionAttributeValues: map[string]types.AttributeValue{":path": item[attrPath]}}),
+		access(ctx, s, false, s.client.GetItem, &dynamodb.GetItemInput{TableName: &s.opts.Table, Key: item}),
 	}
 	if readOnly {
-		probes = probes[:reads]
+		return out
 	}
-	var out []Access
-	for i, p := range probes {
-		err := p.try()
-		if _, refused := conditionFailed(err); err != nil && !refused {
-			out = append(out, Access{p.action, i >= reads, s.fail(ctx, p.action, err)})
-			continue
-		}
-		out = append(out, Access{Action: p.action, Writes: i >= reads})
+	return append(out,
+		access(ctx, s, true, s.client.PutItem, &dynamodb.PutItemInput{TableName: &s.opts.Table, Item: item,
+			ConditionExpression: never, ExpressionAttributeNames: names}),
+		access(ctx, s, true, s.client.UpdateItem, &dynamodb.UpdateItemInput{TableName: &s.opts.Table, Key: item,
+			UpdateExpression: aws.String("REMOVE #found"), ConditionExpression: never,
+			ExpressionAttributeNames: map[string]string{"#path": attrPath, "#found": attrFound}}),
+		access(ctx, s, true, s.client.DeleteItem, &dynamodb.DeleteItemInput{TableName: &s.opts.Table, Key: item,
+			ConditionExpression: never, ExpressionAttributeNames: names}))
+}
+
+// access tries one action. Who may not do it is told so before the condition is
+// looked at.
+func access[I, O any](ctx context.Context, s *Source, writes bool, call func(context.Context, *I, ...func(*dynamodb.Options)) (*O, error), in *I) Access {
+	q := briefly
+	_, err := ask(ctx, s, &q, call, in)
+	if _, refused := conditionFailed(err); refused {
+		err = nil
 	}
-	return out
+	return Access{Action: q.action, Writes: writes, Err: err}
 }
 
 // Locks are the locks in a table, each nil where there is none.
@@ -215,7 +189,7 @@ type LockHolder struct {
 
 // Locks reads the locks and changes nothing.
 func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
-	leader, err := s.readLeader(few(ctx))
+	leader, err := s.readLeader(ctx, briefly)
 	if err != nil {
 		return out, err
 	}
@@ -226,7 +200,7 @@ func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
 		}
 		out.Leader.Expires, _ = leader.expiry()
 	}
-	item, err := s.getItem(few(ctx), migrationLockKey)
+	item, err := s.getItem(ctx, briefly, migrationLockKey)
 	if err != nil {
 		return out, err
 	}
@@ -236,7 +210,7 @@ func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
 	if _, ours := leader.run(); ours {
 		leader = leader.found()
 	}
-	if out.Doubt, err = s.doubt(few(ctx), leader); err != nil {
+	if out.Doubt, err = s.doubt(ctx, briefly, leader); err != nil {
 		return out, err
 	}
 	return out, nil
@@ -244,7 +218,7 @@ func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
 
 // Value returns what is stored under a Vault key, and false where nothing is.
 func (s *Source) Value(ctx context.Context, vaultKey string) ([]byte, bool, error) {
-	item, err := s.getItem(few(ctx), vaultKey)
+	item, err := s.getItem(ctx, briefly, vaultKey)
 	if err != nil || item == nil {
 		return nil, false, err
 	}

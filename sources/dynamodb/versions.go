@@ -5,8 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/mod/semver"
 )
@@ -19,19 +17,12 @@ const versionsPath = "core/versions"
 // first, such as "1.21.1". Vaults before 1.9 left no record.
 func (s *Source) Versions(ctx context.Context) ([]string, error) {
 	var out []string
-	in := &dynamodb.QueryInput{
-		TableName:                 &s.opts.Table,
-		KeyConditionExpression:    aws.String("#path = :path"),
-		ExpressionAttributeNames:  map[string]string{"#path": attrPath, "#key": attrKey},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":path": &types.AttributeValueMemberS{Value: versionsPath}},
-		ProjectionExpression:      aws.String("#key"),
-		ConsistentRead:            aws.Bool(true),
-	}
+	in := s.keysOf(versionsPath)
 	last := ""
 	for {
-		page, err := s.client.Query(ctx, in)
+		page, err := ask(ctx, s, &request{}, s.client.Query, in)
 		if err != nil {
-			return nil, s.fail(ctx, "Query", err)
+			return nil, err
 		}
 		for _, item := range page.Items {
 			key, ok := item[attrKey].(*types.AttributeValueMemberS)

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/smithy-go/middleware"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -39,8 +39,8 @@ func TestSlowRequests(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begin := time.Now()
 				var said []string
-				r := &retrier{tries: tries{lasting: time.Hour, max: -1, base: 1, longest: 1, timeout: time.Hour}, creds: &credentialsLoader{}, capacity: newBucket(c.rate, true)}
-				r.events = func(e copier.Event) {
+				s := &Source{tries: tries{lasting: time.Hour, max: -1, base: 1, longest: 1, timeout: time.Hour}, creds: &credentialsLoader{}, capacity: newBucket(c.rate, true)}
+				s.opts.Events = func(e copier.Event) {
 					at := time.Since(begin).Round(time.Second).Seconds()
 					switch e := e.(type) {
 					case copier.Waiting:
@@ -52,17 +52,13 @@ func TestSlowRequests(t *testing.T) {
 						said = append(said, fmt.Sprintf("%vs over %s", at, e.For))
 					}
 				}
-				ctx := middleware.WithOperationName(t.Context(), "GetItem")
-				if c.rate > 0 {
-					ctx = context.WithValue(ctx, costKey{}, 21*c.rate) // of which one second's worth is there
-				}
+				q := &request{action: "GetItem", units: 21 * c.rate} // of which one second's worth is there
 				tries := c.errs
-				_, _, err := r.HandleInitialize(ctx, middleware.InitializeInput{}, middleware.InitializeHandlerFunc(
-					func(context.Context, middleware.InitializeInput) (out middleware.InitializeOutput, meta middleware.Metadata, err error) {
-						time.Sleep(c.took)
-						err, tries = tries[0], tries[1:]
-						return out, meta, err
-					}))
+				err := s.send(t.Context(), q, func(context.Context, func(*dynamodb.Options)) (err error) {
+					time.Sleep(c.took)
+					err, tries = tries[0], tries[1:]
+					return err
+				})
 				if err != nil || len(tries) > 0 {
 					t.Errorf("%v, %d tries left", err, len(tries))
 				}
