@@ -291,6 +291,29 @@ type Throttled interface {
 	Waited() time.Duration
 }
 
+// A Moment is when something is checked.
+type Moment int
+
+// The moments.
+const (
+	// Ahead is days before the copy, while Vaults run on the source.
+	Ahead Moment = iota
+	// Stopped is when somebody says that every Vault on the source is stopped.
+	Stopped
+	// AtCopy is when a copy is about to begin. What a copy makes sure of by itself
+	// need not be checked, and nothing that takes long.
+	AtCopy
+)
+
+// A Checker is a [Source] or a [Sink], or what stands beside one, that can say what
+// would keep a copy, or the Vault that starts on it, from working. It comes before
+// all else, as Open does, and changes nothing.
+type Checker interface {
+	// Check returns what it has found, what is in order too. An error says that
+	// there is no answer at all; what was found until then comes with it.
+	Check(ctx context.Context, when Moment) (Findings, error)
+}
+
 // A Stream yields entries in strictly ascending order of their keys' bytes.
 type Stream interface {
 	// Next returns the next entry, or [io.EOF], as it is, after the last. The

@@ -71,6 +71,10 @@ type Options struct {
 	// units, and may miss what was written within the last second or so.
 	EventuallyConsistent bool
 
+	// NoWriteProbes has [Source.Check] send no request that would write, were it not
+	// for its condition.
+	NoWriteProbes bool
+
 	// HAEnabled says that the Vaults on this table elect their leader in it,
 	// so that a table without a leader lock has no running Vault.
 	HAEnabled bool
@@ -129,6 +133,7 @@ var (
 	_ copier.Rechecker = (*Source)(nil)
 	_ copier.Getter    = (*Source)(nil)
 	_ copier.Throttled = (*Source)(nil)
+	_ copier.Checker   = (*Source)(nil)
 )
 
 // New returns a source for a table. It loads the AWS configuration and asks

@@ -1,39 +1,61 @@
-// Package check has what commands that look at many things say of each.
+// Package check adds to what a check has found what the command says about it.
 package check
 
-// A Status is the outcome of a check.
-type Status string
+import (
+	"os"
+	"strings"
 
-// A Note is what a person should know, and nothing is wrong with it; a Warning is
-// what a person should look at and what could not be checked; a Failure is what
-// must not be as it is.
-const (
-	Pass    Status = "pass"
-	Note    Status = "note"
-	Warning Status = "warning"
-	Failure Status = "failure"
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// A Result is what one check has found.
+// A Result is what one check has found, and what to do about it.
 type Result struct {
-	// Check names the check: "unsealed", "disk", "server vault-2".
-	Check  string `json:"check"`
-	Status Status `json:"status"`
-	// Message is what was found, in one line.
-	Message string `json:"message"`
+	copier.Finding
 	// Hint says what to do, and is empty after a pass.
 	Hint string `json:"hint,omitempty"`
-	// Unchecked says that the check could not be made: whoever asks may not,
-	// or there is no answer. That is a warning, and a failure where something
-	// was expected.
-	Unchecked bool `json:"unchecked,omitempty"`
 	// Ignored says that a failure was let pass on demand: it is a warning now.
 	Ignored bool `json:"ignored,omitempty"`
 }
 
+// Words are what to do about a finding, by its check and, behind a slash, its code;
+// "*" stands for any check. Names in ${ } are facts.
+type Words map[string]string
+
+// Result adds the words to a finding; where there are none those of its error. more
+// knows facts that the finding has not.
+func (w Words) Result(f copier.Finding, more map[string]string) Result {
+	r := Result{Finding: f}
+	if f.Status == copier.Passed || f.Status == copier.Noted {
+		return r
+	}
+	text, known := w[strings.TrimSuffix(f.Check+"/"+f.Code, "/")]
+	if !known {
+		text, known = w["*/"+f.Code]
+	}
+	if !known && f.Err != nil {
+		r.Hint = copier.Hint(f.Err)
+		return r
+	}
+	r.Hint = os.Expand(text, func(name string) string {
+		if fact, ok := f.Facts[name]; ok {
+			return fact
+		}
+		return more[name]
+	})
+	return r
+}
+
+// Results adds the words to findings.
+func (w Words) Results(fs copier.Findings) []Result {
+	out := make([]Result, len(fs))
+	for i, f := range fs {
+		out[i] = w.Result(f, nil)
+	}
+	return out
+}
+
 // Count is the number of results with a status.
-func Count(results []Result, s Status) int {
-	n := 0
+func Count(results []Result, s copier.Outcome) (n int) {
 	for _, r := range results {
 		if r.Status == s {
 			n++

@@ -13,7 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/benchcompare"
+	"github.com/dyn2raft/dyn2raft/bench/vaultbenchmark"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -68,14 +68,14 @@ func runBenchCompare(cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
-	c, err := benchcompare.Compare(a, b, threshold/100)
+	c, err := vaultbenchmark.Compare(a, b, threshold/100)
 	if err != nil {
 		return err
 	}
 	return out.benchmarksCompared(c)
 }
 
-func readBenchmark(path string) (*benchcompare.Report, error) {
+func readBenchmark(path string) (*vaultbenchmark.Report, error) {
 	bad := func(err error) error {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "read report", Err: err, Hint: "give the two files that hold what vault-benchmark has printed"}
 	}
@@ -84,15 +84,15 @@ func readBenchmark(path string) (*benchcompare.Report, error) {
 		return nil, bad(err)
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, benchcompare.MaxSize+1))
+	text, err := io.ReadAll(io.LimitReader(f, vaultbenchmark.MaxSize+1))
 	if err != nil {
 		return nil, bad(err)
 	}
-	return benchcompare.Parse(path, text)
+	return vaultbenchmark.Parse(path, text)
 }
 
 // benchmarksCompared writes the result of bench-compare.
-func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
+func (p *printer) benchmarksCompared(c *vaultbenchmark.Comparison) error {
 	var result error
 	if c.Worse {
 		result = errWorse
@@ -111,7 +111,7 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 		rows += 2
 		for _, side := range []struct {
 			name string
-			op   *benchcompare.Operation
+			op   *vaultbenchmark.Operation
 		}{{"A", l.A}, {"B", l.B}} {
 			if o := side.op; o != nil {
 				t.row("  "+side.name, "%s\t%.2f\t%.2f\t%s\t%s\t%s\t%.2f%%", humanize.Comma(o.Count), o.Rate, o.Throughput,
@@ -155,18 +155,18 @@ func (p *printer) benchmarksCompared(c *benchcompare.Comparison) error {
 }
 
 // inAll is the last line: what the comparison comes to.
-func inAll(c *benchcompare.Comparison) string {
+func inAll(c *vaultbenchmark.Comparison) string {
 	limit := strconv.FormatFloat(c.Threshold*100, 'g', 6, 64) + "%"
 	switch c.Verdict {
-	case benchcompare.Errors:
+	case vaultbenchmark.Errors:
 		return "WORSE: more requests fail in B than in A."
-	case benchcompare.Slower:
+	case vaultbenchmark.Slower:
 		return fmt.Sprintf("WORSE: B is slower than A by more than %s in at least one operation.", limit)
-	case benchcompare.OnlyInA:
+	case vaultbenchmark.OnlyInA:
 		return "NOT COMPARABLE: B lacks an operation of A. Run the same tests on both."
-	case benchcompare.NoData:
+	case vaultbenchmark.NoData:
 		return "NOT COMPARABLE: no operation has requests in both."
-	case benchcompare.Faster:
+	case vaultbenchmark.Faster:
 		return fmt.Sprintf("Faster: B is nowhere worse than A by more than %s, and better in at least one operation.", limit)
 	default:
 		return fmt.Sprintf("Same: B and A differ by at most %s.", limit)

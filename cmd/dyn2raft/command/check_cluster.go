@@ -9,11 +9,12 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
+	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )
 
 // errUnhealthy is returned when a check of the cluster has failed and the
@@ -169,11 +170,13 @@ func (p *printer) clusterChecked(rep *cluster.Report) error {
 	if !rep.Healthy() {
 		result = errUnhealthy
 	}
+	checks := check.Cluster.Results(rep.Checks)
 	if p.json {
 		return errors.Join(p.encode(struct {
 			*cluster.Report
-			Healthy bool `json:"healthy"`
-		}{rep, rep.Healthy()}), result)
+			Checks  []check.Result `json:"checks"`
+			Healthy bool           `json:"healthy"`
+		}{rep, checks, rep.Healthy()}), result)
 	}
 	names := 0
 	for _, c := range rep.Checks {
@@ -183,9 +186,9 @@ func (p *printer) clusterChecked(rep *cluster.Report) error {
 	say := func(head, text string) {
 		errs = append(errs, p.line(hanging(head, visible.Text(text), p.columns())))
 	}
-	for _, c := range rep.Checks {
+	for _, c := range checks {
 		status := string(c.Status)
-		if c.Status != cluster.Pass {
+		if c.Status != copier.Passed {
 			status = strings.ToUpper(status)
 		}
 		say(fmt.Sprintf("%-7s  %-*s  ", status, names, visible.Text(c.Check)), c.Message)
@@ -200,7 +203,7 @@ func (p *printer) clusterChecked(rep *cluster.Report) error {
 // clusterVerdict is the last line of check-cluster. Nothing is called healthy
 // that was not looked at.
 func clusterVerdict(rep *cluster.Report) string {
-	passed, warned, failed := rep.Count(cluster.Pass), rep.Count(cluster.Warning), rep.Count(cluster.Failure)
+	passed, warned, failed := rep.Checks.Count(copier.Passed), rep.Checks.Count(copier.Warned), rep.Checks.Count(copier.Failed)
 	counts := fmt.Sprintf("%d passed, %d with a warning, %d failed", passed, warned, failed)
 	if n := rep.Unchecked(); n > 0 {
 		counts += fmt.Sprintf(", %d of these could not be checked", n)

@@ -12,7 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )
 
 func init() {
@@ -45,11 +46,11 @@ func init() {
 }
 
 func TestClusterVerdict(t *testing.T) {
-	pass := cluster.Result{Check: "a", Status: cluster.Pass}
-	warning := cluster.Result{Check: "b", Status: cluster.Warning}
-	skipped := cluster.Result{Check: "c", Status: cluster.Warning, Unchecked: true}
-	failure := cluster.Result{Check: "d", Status: cluster.Failure}
-	for want, checks := range map[string][]cluster.Result{
+	pass := copier.Finding{Check: "a", Status: copier.Passed}
+	warning := copier.Finding{Check: "b", Status: copier.Warned}
+	skipped := copier.Finding{Check: "c", Status: copier.Warned, Unchecked: true}
+	failure := copier.Finding{Check: "d", Status: copier.Failed}
+	for want, checks := range map[string]copier.Findings{
 		"Healthy: 1 passed, 0 with a warning, 0 failed, at x.":                                                              {pass},
 		"Healthy: 1 passed, 1 with a warning, 0 failed, at x.":                                                              {pass, warning},
 		"No failure, but not all was checked: 1 passed, 1 with a warning, 0 failed, 1 of these could not be checked, at x.": {pass, skipped},

@@ -70,7 +70,7 @@ func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 	}
 	var failed []error
 	for _, r := range results {
-		if r.Status == plan.Failure {
+		if r.Status == copier.Failed {
 			hint := r.Hint
 			if how := ignoreHint(r.Check); how != "" {
 				hint = strings.TrimPrefix(hint+"\nto copy in spite of it: the same command with "+how, "\n")

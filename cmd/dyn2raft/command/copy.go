@@ -700,19 +700,20 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.C
 		chain = root.credentials
 	}
 	src, err := dynamodb.New(ctx, dynamodb.Options{
-		Credentials:  chain,
-		Table:        cfg.Source.Table,
-		Region:       cfg.Source.Region,
-		Endpoint:     cfg.Source.Endpoint,
-		AccessKey:    string(cfg.Source.AccessKey),
-		SecretKey:    string(cfg.Source.SecretKey),
-		SessionToken: string(cfg.Source.SessionToken),
-		MaxRetries:   cfg.Source.MaxRetries,
-		HAEnabled:    cfg.Source.HAEnabled,
-		HAStorage:    cfg.HAStorage,
-		KeepLocked:   cmd.Bool("keep-source-locked"),
-		ReadCapacity: cmd.Float("read-capacity"),
-		RetryFor:     cmd.Duration("retry-for"),
+		Credentials:   chain,
+		Table:         cfg.Source.Table,
+		Region:        cfg.Source.Region,
+		Endpoint:      cfg.Source.Endpoint,
+		AccessKey:     string(cfg.Source.AccessKey),
+		SecretKey:     string(cfg.Source.SecretKey),
+		SessionToken:  string(cfg.Source.SessionToken),
+		MaxRetries:    cfg.Source.MaxRetries,
+		HAEnabled:     cfg.Source.HAEnabled,
+		HAStorage:     cfg.HAStorage,
+		KeepLocked:    cmd.Bool("keep-source-locked"),
+		ReadCapacity:  cmd.Float("read-capacity"),
+		RetryFor:      cmd.Duration("retry-for"),
+		NoWriteProbes: cmd.Bool("no-write-probes"),
 		Stopped: func(ctx context.Context, reason string) (bool, error) {
 			if cmd.Bool("source-stopped") {
 				return true, nil

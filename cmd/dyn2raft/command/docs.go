@@ -17,6 +17,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // docsCommand prints what is made of the tree of commands: docs/commands.md
@@ -126,7 +127,7 @@ func newReference() reference {
 	r := reference{Command: root(Streams{}), ExitMeaning: exitMeanings, AWS: awsInputs}
 	for _, c := range plan.Checks() {
 		d := documentedCheck{Check: c}
-		if c.AtCopy == plan.Failure {
+		if c.AtCopy == copier.Failed {
 			d.Status = strconv.Itoa(exitStatus(c.Kind))
 		}
 		r.Checks = append(r.Checks, d)

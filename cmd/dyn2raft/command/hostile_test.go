@@ -9,14 +9,14 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/benchcompare"
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/cluster"
+	"github.com/dyn2raft/dyn2raft/bench/vaultbenchmark"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
+	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )
 
 // hostileText sets a terminal's title, turns what follows, and begins a line that
@@ -80,7 +80,7 @@ func found(t *testing.T) *spool {
 func TestPlannedNames(t *testing.T) {
 	var out strings.Builder
 	p := &printer{stdout: &out}
-	if err := p.planned(&plan.Report{Checks: []plan.Result{{Check: "disk", Status: plan.Warning, Message: "no /a\rb and\nno /a\u00a0b"}}}, "", true); err != nil {
+	if err := p.planned(&plan.Report{Checks: []plan.Result{{Finding: copier.Finding{Check: "disk", Status: copier.Warned, Message: "no /a\rb and\nno /a\u00a0b"}}}}, "", true); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "no /a\\u000db and no /a\u00a0b") {
@@ -102,7 +102,7 @@ func TestHostileText(t *testing.T) {
 	}
 	rec := &manifestWriter{cfg: hostile[config.Config](), file: hostileText, dst: dst}
 	planned := hostile[plan.Report]()
-	planned.Checks[0].Check, planned.Checks[0].Status = "table", plan.Failure // ours
+	planned.Checks[0].Check, planned.Checks[0].Status = "table", copier.Failed // ours
 	for name, output := range map[string]func(p *printer) error{
 		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true) },
 		"status":        func(p *printer) error { return p.status(*status) },
@@ -113,7 +113,7 @@ func TestHostileText(t *testing.T) {
 		},
 		"inspect":       func(p *printer) error { return p.inspected(hostile[verify.Inspection]()) },
 		"check-cluster": func(p *printer) error { return p.clusterChecked(hostile[cluster.Report]()) },
-		"bench-compare": func(p *printer) error { return p.benchmarksCompared(hostile[benchcompare.Comparison]()) },
+		"bench-compare": func(p *printer) error { return p.benchmarksCompared(hostile[vaultbenchmark.Comparison]()) },
 		"reset":         func(p *printer) error { return p.reset(hostileText, []string{hostileText}) },
 		"copied": func(p *printer) error {
 			return p.copied(*hostile[copier.Result](), rec, "dyn2raft copy -reset")

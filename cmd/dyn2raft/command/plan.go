@@ -14,6 +14,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
+	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
@@ -204,12 +205,12 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 	}
 	tell := func(c plan.Result) {
 		status, message, hint := string(c.Status), c.Message, c.Hint
-		if c.Status == plan.Warning || c.Status == plan.Failure {
+		if c.Status == copier.Warned || c.Status == copier.Failed {
 			status = strings.ToUpper(status)
 		}
 		if c.Ignored {
 			message = "ignored: " + message
-		} else if how := ignoreHint(c.Check); how != "" && c.Status == plan.Failure {
+		} else if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed {
 			hint += "; or let it pass: " + how
 		}
 		say(status, c.Check, message)
@@ -220,9 +221,9 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 	var failed []string
 	for _, c := range rep.Checks {
 		switch {
-		case c.Status == plan.Failure:
+		case c.Status == copier.Failed:
 			failed = append(failed, c.Check)
-		case c.Status != plan.Pass || passed:
+		case c.Status != copier.Passed || passed:
 			tell(c)
 		}
 	}
@@ -234,11 +235,11 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 		errs = append(errs, p.line(""))
 	}
 	first := "stop every Vault in the window, then: " + rep.Next
-	if rep.Count(plan.Warning) > 0 {
+	if rep.Count(copier.Warned) > 0 {
 		first = "look at the warnings above; " + first
 	}
 	for _, c := range rep.Checks { // what is seen last is what is to do
-		if c.Status != plan.Failure {
+		if c.Status != copier.Failed {
 			continue
 		}
 		tell(c)
@@ -254,7 +255,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 	if result != nil {
 		verdict, which = "NOT READY", ": "+strings.Join(slices.Compact(failed), ", ")
 	}
-	errs = append(errs, p.line(hanging("", fmt.Sprintf("%s: %d passed, %d with a warning, %d failed%s.", verdict, rep.Count(plan.Pass), rep.Count(plan.Warning), len(failed), which), p.columns())))
+	errs = append(errs, p.line(hanging("", fmt.Sprintf("%s: %d passed, %d with a warning, %d failed%s.", verdict, rep.Count(copier.Passed), rep.Count(copier.Warned), len(failed), which), p.columns())))
 	return errors.Join(append(errs, result)...)
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -38,7 +39,7 @@ const (
 
 func (p *planner) destination() {
 	path := p.Config.Destination.Path
-	if !p.atCopy { // which has it in its hands
+	if p.when != copier.AtCopy { // which has it in its hands
 		p.contents(path)
 	}
 	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
@@ -80,7 +81,10 @@ func (p *planner) contents(path string) {
 // unfinished looks at an unfinished copy.
 func (p *planner) unfinished(path string) {
 	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
-	m := p.locks.Migration
+	var m *dynamodb.LockHolder
+	if p.table.Locks != nil {
+		m = p.table.Locks.Migration
+	}
 	to := p.Config.Destination
 	dst, derr := sink.New(sink.Options{Path: path, NodeID: to.NodeID, AnyNodeID: true, Address: to.Address, WAL: to.WAL})
 	differs := ""
@@ -95,7 +99,7 @@ func (p *planner) unfinished(path string) {
 	case setup.Source.Name != p.Config.Source.Table:
 		p.fail("destination", fmt.Sprintf("%s holds an unfinished copy of table %s, and this configuration names %s", path, setup.Source.Name, p.Config.Source.Table),
 			"go on with the configuration that it was begun with, or name another path")
-	case !setup.GivenUp.IsZero(), p.looked && setup.Held && (m == nil || m.Run != setup.RunID):
+	case !setup.GivenUp.IsZero(), p.table.Locks != nil && setup.Held && (m == nil || m.Run != setup.RunID):
 		p.report.Next += " --restart"
 		p.warn("destination", path+" holds an unfinished copy that can't be resumed: its lock in the table is gone, and a Vault may have written to that since",
 			"throw it away, and begin another: "+p.report.Next)
@@ -327,7 +331,7 @@ const (
 func (p *planner) latency(ctx context.Context) {
 	const check = "disk-latency"
 	path := p.Config.Destination.Path
-	if p.NoWriteProbes || p.atCopy || p.writable(path) != nil {
+	if p.NoWriteProbes || p.when == copier.AtCopy || p.writable(path) != nil {
 		return
 	}
 	took, err := syncedWrites(ctx, path)
@@ -405,8 +409,8 @@ func (p *planner) memoryBudget() int64 {
 // data is the size of all keys and values, as far as it is known.
 func (p *planner) data() int64 {
 	var n int64
-	if p.survey != nil {
-		n = p.survey.Bytes
+	if p.table.Survey != nil {
+		n = p.table.Survey.Bytes
 	}
 	if e := p.report.Estimate; e != nil {
 		n = max(n, e.Bytes)

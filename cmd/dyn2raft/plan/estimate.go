@@ -182,13 +182,13 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 func (p *planner) estimate(ctx context.Context) {
 	e := &Estimate{Others: []Other{}}
 	m := model{perWorker: commonWorker, cpu: commonCPU / float64(processors.Count()), local: commonLocal,
-		bytes: float64(p.survey.Bytes), items: float64(p.survey.Bytes), segments: 64}
-	e.Entries = p.survey.Items
-	if l := p.locks.Leader; l != nil && l.Expired {
+		bytes: float64(p.table.Survey.Bytes), items: float64(p.table.Survey.Bytes), segments: 64}
+	e.Entries = p.table.Survey.Items
+	if l := p.table.Locks; l != nil && l.Leader != nil && l.Leader.Expired {
 		m.waits = 41 // a copy watches the lock for 11 s, and holds it for 30 s
 	}
 	switch {
-	case p.denied["Scan"] || p.denied["Query"]:
+	case p.table.Denied["Scan"] || p.table.Denied["Query"]:
 		if p.Full {
 			p.fail("items", "the table could not be read: see access", "")
 		}
@@ -259,7 +259,7 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 	if s.throttled {
 		p.warn("sample", "the table throttled the sample", "a Vault may be at work on it; whatever the copy reads in the window is taken from the same capacity")
 	}
-	if !s.complete && s.entries < enoughEntries && p.survey.Items > 0 {
+	if !s.complete && s.entries < enoughEntries && p.table.Survey.Items > 0 {
 		return // of what the table holds the table itself tells more
 	}
 	if s.items == 0 {
@@ -280,13 +280,13 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 	switch {
 	case s.complete:
 		e.Entries, m.bytes, m.items = s.entries, float64(s.bytes), items
-	case p.survey.Items > 0 && p.survey.Bytes > 0:
-		m.items = max(float64(p.survey.Bytes), items)
+	case p.table.Survey.Items > 0 && p.table.Survey.Bytes > 0:
+		m.items = max(float64(p.table.Survey.Bytes), items)
 		m.bytes = m.items * float64(s.bytes) / items
 		// Markers lie together, so that their share in a sample tells little
 		// of that in the table.
 		if s.entries > 0 {
-			e.Entries = min(int64(m.bytes*float64(s.entries)/float64(s.bytes)), p.survey.Items)
+			e.Entries = min(int64(m.bytes*float64(s.entries)/float64(s.bytes)), p.table.Survey.Items)
 		}
 	case s.done > 0:
 		scale := float64(s.segments) / float64(s.done)
@@ -316,8 +316,8 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 // predict fills in what the model says.
 func (p *planner) predict(e *Estimate, m *model) {
 	now := settings{workers: p.workers(), cap: p.ReadCapacity, cores: 1}
-	if !p.survey.OnDemand {
-		now.table = float64(p.survey.ReadUnits)
+	if !p.table.Survey.OnDemand {
+		now.table = float64(p.table.Survey.ReadUnits)
 	}
 	e.Bytes, e.FileBytes = int64(m.bytes), int64(m.bytes*m.local.fileFactor)
 	e.Units = math.Ceil(m.units(now))
@@ -345,7 +345,7 @@ func (p *planner) bounds(e *Estimate, m *model, now settings) {
 		burst := min(now.table*burstSeconds, e.Units)
 		e.Low = min(e.Seconds, max(m.waits+(e.Units-burst)/now.table, (e.Seconds-e.Reading)+m.bytes*m.cpu))
 		e.High = from(e.Seconds, 1.3)
-	case p.survey.OnDemand:
+	case p.table.Survey.OnDemand:
 		first := now
 		first.table = onDemandUnits
 		if longer, _, _ := m.predict(first); longer > e.High {
@@ -366,7 +366,7 @@ func (p *planner) alternatives(e *Estimate, m *model, now settings) {
 		s.cap = 0
 		add("without -read-capacity", s)
 	}
-	if !p.survey.OnDemand {
+	if !p.table.Survey.OnDemand {
 		for _, factor := range []float64{2, 10} {
 			s := now
 			s.table, s.cap = now.table*factor, 0
@@ -403,8 +403,8 @@ func (p *planner) capacity(e *Estimate, m *model, now settings) {
 		p.warn("duration", fmt.Sprintf("about %s: -read-capacity %g makes it long", took, now.cap), "leave -read-capacity out in the window, when no Vault needs the units")
 	default:
 		enough := roundUp(e.Units / 600)
-		p.warn("duration", fmt.Sprintf("about %s: %s read units a second are little for %s of them", took, humanize.Comma(p.survey.ReadUnits), humanize.Comma(int64(e.Units))),
-			fmt.Sprintf("before the window raise the capacity to %s read units, for about 10 min of reading, or switch to on demand: aws dynamodb update-table --table-name %s --billing-mode PAY_PER_REQUEST", humanize.Comma(enough), p.survey.Name))
+		p.warn("duration", fmt.Sprintf("about %s: %s read units a second are little for %s of them", took, humanize.Comma(p.table.Survey.ReadUnits), humanize.Comma(int64(e.Units))),
+			fmt.Sprintf("before the window raise the capacity to %s read units, for about 10 min of reading, or switch to on demand: aws dynamodb update-table --table-name %s --billing-mode PAY_PER_REQUEST", humanize.Comma(enough), p.table.Survey.Name))
 	}
 }
 
@@ -426,4 +426,22 @@ func roundUp(x float64) int64 {
 		step /= 2
 	}
 	return int64(max(math.Ceil(x/max(step, 1))*max(step, 1), 1))
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// longTime is a duration as people say it.
+func longTime(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	case d >= 100*time.Minute:
+		return fmt.Sprintf("%.1f h", d.Hours())
+	case d >= 100*time.Second:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d >= 10*time.Second:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	default:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
 }

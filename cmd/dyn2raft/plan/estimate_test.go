@@ -70,8 +70,8 @@ func gigabyte(readUnits int64) *planner {
 	return &planner{
 		Options: Options{Config: &config.Config{}, NoSample: true},
 		report:  &Report{},
-		survey: &dynamodb.Survey{Info: copier.Info{Name: "vault", Items: 1_000_000, Bytes: 1 << 30},
-			OnDemand: readUnits == 0, ReadUnits: readUnits},
+		table: &dynamodb.Inspection{Survey: &dynamodb.Survey{Info: copier.Info{Name: "vault", Items: 1_000_000, Bytes: 1 << 30},
+			OnDemand: readUnits == 0, ReadUnits: readUnits}, Locks: &dynamodb.Locks{}},
 	}
 }
 
@@ -86,7 +86,7 @@ func TestVaultsDefaultCapacity(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	got := find(t, p.report, "duration")
-	if got.Status != Warning || !strings.Contains(got.Message, "14.6 h") || !strings.Contains(got.Hint, "500 read units") || !strings.Contains(got.Hint, "PAY_PER_REQUEST") {
+	if got.Status != copier.Warned || !strings.Contains(got.Message, "14.6 h") || !strings.Contains(got.Hint, "500 read units") || !strings.Contains(got.Hint, "PAY_PER_REQUEST") {
 		t.Errorf("%+v", got)
 	}
 	var others []string
@@ -108,13 +108,13 @@ func TestCapacityInOtherWords(t *testing.T) {
 		read   int64
 		cap    float64
 		limit  copier.Limit
-		status Status
+		status copier.Outcome
 		want   string
 	}{
-		"enough":          {read: 200, limit: copier.LimitTable, status: Pass, want: "22 min"},
-		"on demand":       {limit: copier.LimitProcessor, status: Pass, want: "processor"},
-		"the flag":        {read: 40_000, cap: 20, limit: copier.LimitTable, status: Warning, want: "-read-capacity 20"},
-		"flag, on demand": {cap: 20, limit: copier.LimitTable, status: Warning, want: "leave -read-capacity out"},
+		"enough":          {read: 200, limit: copier.LimitTable, status: copier.Passed, want: "22 min"},
+		"on demand":       {limit: copier.LimitProcessor, status: copier.Passed, want: "processor"},
+		"the flag":        {read: 40_000, cap: 20, limit: copier.LimitTable, status: copier.Warned, want: "-read-capacity 20"},
+		"flag, on demand": {cap: 20, limit: copier.LimitTable, status: copier.Warned, want: "leave -read-capacity out"},
 	} {
 		p := gigabyte(c.read)
 		p.ReadCapacity = c.cap
@@ -125,7 +125,7 @@ func TestCapacityInOtherWords(t *testing.T) {
 		}
 	}
 	p := gigabyte(0)
-	p.Workers, p.survey.Bytes = 1, 64<<30
+	p.Workers, p.table.Survey.Bytes = 1, 64<<30
 	p.estimate(t.Context())
 	if e := p.report.Estimate; e.Limit != copier.LimitNetwork || len(e.Others) != 1 || e.Others[0].Setting != "-max-parallel 2" || e.Others[0].Seconds > e.Seconds*0.7 {
 		t.Errorf("one worker: %+v", e)
@@ -145,11 +145,11 @@ func TestTinyTable(t *testing.T) {
 func TestNothingTellsTheSize(t *testing.T) {
 	t.Parallel()
 	p := gigabyte(5)
-	p.survey.Items, p.survey.Bytes = 0, 0
+	p.table.Survey.Items, p.table.Survey.Bytes = 0, 0
 	if p.estimate(t.Context()); p.report.Estimate != nil {
 		t.Errorf("%+v", p.report.Estimate)
 	}
-	if got := find(t, p.report, "estimate"); got.Status != Warning {
+	if got := find(t, p.report, "estimate"); got.Status != copier.Warned {
 		t.Errorf("%+v", got)
 	}
 }
@@ -158,7 +158,7 @@ func TestNothingTellsTheSize(t *testing.T) {
 func TestLeftLockTakesTime(t *testing.T) {
 	t.Parallel()
 	p, locked := gigabyte(200), gigabyte(200)
-	locked.locks.Leader = &dynamodb.LockHolder{Expired: true}
+	locked.table.Locks.Leader = &dynamodb.LockHolder{Expired: true}
 	for _, p := range []*planner{p, locked} {
 		p.estimate(t.Context())
 	}
@@ -240,7 +240,7 @@ func TestSampleEndsWhenThrottled(t *testing.T) {
 	if s := rep.Estimate.Sample; s == nil || !s.Throttled || s.Entries == 0 || throttle.Fired() > s.Workers {
 		t.Errorf("%+v, throttled %d times", s, throttle.Fired())
 	}
-	if got := find(t, rep, "sample"); got.Status != Warning {
+	if got := find(t, rep, "sample"); got.Status != copier.Warned {
 		t.Errorf("%+v", got)
 	}
 }

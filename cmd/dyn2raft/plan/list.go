@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -15,7 +16,7 @@ type Check struct {
 	// Before and AtCopy say how much it matters at most when something is
 	// wrong: days before the window, or with every Vault stopped and the copy
 	// about to lock the table. A check without AtCopy is plan's alone.
-	Before, AtCopy Status
+	Before, AtCopy copier.Outcome
 	// Kind is the sentinel of package copier that the error of a copy wraps
 	// which the check has stopped.
 	Kind error
@@ -27,9 +28,9 @@ type Check struct {
 }
 
 const (
-	warning = Warning
-	failure = Failure
-	none    = Status("")
+	warning = copier.Warned
+	failure = copier.Failed
+	none    = copier.Outcome("")
 )
 
 var list = []Check{
@@ -97,7 +98,7 @@ func byName(name string) Check {
 	if i := slices.IndexFunc(list, func(c Check) bool { return c.Name == name }); i >= 0 {
 		return list[i]
 	}
-	return Check{Name: name, Before: Failure, Kind: copier.ErrConfig}
+	return Check{Name: name, Before: failure, Kind: copier.ErrConfig}
 }
 
 // Kind is the sentinel of package copier for a check that has failed.
@@ -107,7 +108,7 @@ func Kind(check string) error { return byName(check).Kind }
 // them, or those that a copy makes.
 func Ignorable(atCopy bool) (names []string) {
 	for _, c := range list {
-		if !c.Never && (c.AtCopy == Failure || c.Before == Failure && !atCopy) {
+		if !c.Never && (c.AtCopy == failure || c.Before == failure && !atCopy) {
 			names = append(names, c.Name)
 		}
 	}
@@ -120,37 +121,52 @@ func Ignorable(atCopy bool) (names []string) {
 // context's cause.
 func BeforeCopy(ctx context.Context, opts Options) ([]Result, error) {
 	p := newPlanner(opts)
-	p.atCopy = true
+	p.when = copier.AtCopy
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(p.report.Checks, func(r Result) bool { return r.Status == Pass || r.Status == Note }), nil
+	return slices.DeleteFunc(p.report.Checks, func(r Result) bool { return r.Status == copier.Passed || r.Status == copier.Noted }), nil
 }
 
-// add adds a result. What is wrong counts as much as the list says for the
+// add adds what was found. What is wrong counts as much as the list says for the
 // moment, and less where it is to be ignored.
-func (p *planner) add(s Status, check, hint, format string, a ...any) {
-	c := byName(check)
-	r := Result{Check: check, Status: s, Message: fmt.Sprintf(format, a...), Hint: hint}
+func (p *planner) add(r Result) {
+	c := byName(r.Check)
 	most := c.Before
-	if (p.atCopy || p.Stopped) && c.AtCopy != none {
+	if p.when != copier.Ahead && c.AtCopy != none {
 		most = c.AtCopy
 	}
 	switch {
-	case p.atCopy && (c.Never || c.AtCopy == none):
+	case p.when == copier.AtCopy && (c.Never || c.AtCopy == none):
 		return
-	case s == Failure && most == Warning:
-		r.Status = Warning
-	case s == Failure && !c.Never && slices.Contains(p.Ignore, check):
-		r.Status, r.Ignored = Warning, true
+	case r.Status == failure && most == warning:
+		r.Status = warning
+	case r.Status == failure && !c.Never && slices.Contains(p.Ignore, r.Check):
+		r.Status, r.Ignored = warning, true
 	}
 	p.report.Checks = append(p.report.Checks, r)
 }
 
-func (p *planner) pass(check, format string, a ...any) { p.add(Pass, check, "", format, a...) }
-func (p *planner) note(check, format string, a ...any) { p.add(Note, check, "", format, a...) }
-func (p *planner) warn(check, message, hint string)    { p.add(Warning, check, hint, "%s", message) }
-func (p *planner) fail(check, message, hint string)    { p.add(Failure, check, hint, "%s", message) }
+// found adds what a checker has found.
+func (p *planner) found(fs copier.Findings) {
+	facts := map[string]string{"table": p.Config.Source.Table, "command": p.Command}
+	for _, f := range fs {
+		p.add(check.Plan.Result(f, facts))
+	}
+}
+
+func (p *planner) say(s copier.Outcome, check, message, hint string) {
+	p.add(Result{Finding: copier.Finding{Check: check, Status: s, Message: message}, Hint: hint})
+}
+
+func (p *planner) pass(name, format string, a ...any) {
+	p.say(copier.Passed, name, fmt.Sprintf(format, a...), "")
+}
+func (p *planner) note(name, format string, a ...any) {
+	p.say(copier.Noted, name, fmt.Sprintf(format, a...), "")
+}
+func (p *planner) warn(check, message, hint string) { p.say(copier.Warned, check, message, hint) }
+func (p *planner) fail(check, message, hint string) { p.say(copier.Failed, check, message, hint) }

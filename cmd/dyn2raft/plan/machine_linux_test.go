@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // Vault's data belong on a local disk.
@@ -11,11 +13,11 @@ func TestUnfitFileSystem(t *testing.T) {
 	t.Parallel()
 	for kind, c := range map[string]struct {
 		magic  uint32
-		status Status
+		status copier.Outcome
 	}{
-		"ext4": {unix.EXT4_SUPER_MAGIC, Pass}, "xfs": {unix.XFS_SUPER_MAGIC, Pass},
-		"nfs": {unix.NFS_SUPER_MAGIC, Warning}, "tmpfs": {unix.TMPFS_MAGIC, Warning}, "overlay": {unix.OVERLAYFS_SUPER_MAGIC, Warning},
-		"fuse": {unix.FUSE_SUPER_MAGIC, Warning}, "cifs": {unix.SMB2_SUPER_MAGIC, Warning},
+		"ext4": {unix.EXT4_SUPER_MAGIC, copier.Passed}, "xfs": {unix.XFS_SUPER_MAGIC, copier.Passed},
+		"nfs": {unix.NFS_SUPER_MAGIC, copier.Warned}, "tmpfs": {unix.TMPFS_MAGIC, copier.Warned}, "overlay": {unix.OVERLAYFS_SUPER_MAGIC, copier.Warned},
+		"fuse": {unix.FUSE_SUPER_MAGIC, copier.Warned}, "cifs": {unix.SMB2_SUPER_MAGIC, copier.Warned},
 	} {
 		p := localPlanner(t)
 		p.statfs = func(_ string, st *unix.Statfs_t) error {
@@ -28,5 +30,5 @@ func TestUnfitFileSystem(t *testing.T) {
 	p := localPlanner(t)
 	p.statfs = func(string, *unix.Statfs_t) error { return unix.EIO }
 	p.space(p.Config.Destination.Path)
-	expect(t, p, "file-system", Warning, "could not be looked at")
+	expect(t, p, "file-system", copier.Warned, "could not be looked at")
 }

@@ -26,10 +26,10 @@ func localPlanner(t *testing.T) *planner {
 	if err := os.Mkdir(cfg.Destination.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return &planner{Options: Options{Config: cfg}, report: &Report{}}
+	return newPlanner(Options{Config: cfg})
 }
 
-func expect(t *testing.T, p *planner, check string, status Status, want string) {
+func expect(t *testing.T, p *planner, check string, status copier.Outcome, want string) {
 	t.Helper()
 	if got := find(t, p.report, check); got.Status != status || !strings.Contains(got.Message+" "+got.Hint, want) {
 		t.Errorf("%+v, expected a %s with %q", got, status, want)
@@ -48,7 +48,7 @@ func TestDestinationAtWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.destination()
-	expect(t, p, "destination", Failure, "at work")
+	expect(t, p, "destination", copier.Failed, "at work")
 }
 
 func TestOwnerCannotWrite(t *testing.T) {
@@ -56,24 +56,7 @@ func TestOwnerCannotWrite(t *testing.T) {
 	p := localPlanner(t)
 	p.mayWrite = func(string) error { return unix.EACCES }
 	p.owner(p.Config.Destination.Path)
-	expect(t, p, "owner", Failure, "run as the user that Vault runs as: sudo -u")
-}
-
-// A copy that is at work has the leader lock.
-func TestAnotherCopyAtWork(t *testing.T) {
-	t.Parallel()
-	p := localPlanner(t)
-	p.locks.Leader = &dynamodb.LockHolder{Name: "dyn2raft run x", Run: "x"}
-	p.vault()
-	expect(t, p, "running-vault", Warning, "another copy is at work: dyn2raft run x")
-}
-
-func TestNoClock(t *testing.T) {
-	t.Parallel()
-	p := localPlanner(t)
-	p.survey = &dynamodb.Survey{}
-	p.clock()
-	expect(t, p, "clock", Warning, "does not tell its time")
+	expect(t, p, "owner", copier.Failed, "run as the user that Vault runs as: sudo -u")
 }
 
 // An action that could not be tried is no action that is denied.
@@ -85,7 +68,7 @@ func TestAccessUnknown(t *testing.T) {
 	opts.NoSample = true
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "write-access"); got.Status != Warning || strings.Contains(got.Message, "not allowed") || !strings.Contains(got.Message, "PutItem") {
+	if got := find(t, rep, "write-access"); got.Status != copier.Warned || strings.Contains(got.Message, "not allowed") || !strings.Contains(got.Message, "PutItem") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -99,8 +82,8 @@ func TestLittleMemory(t *testing.T) {
 	p := localPlanner(t)
 	p.Memory, p.report.Estimate = 2*total, &Estimate{Bytes: 1000}
 	p.space(p.Config.Destination.Path)
-	expect(t, p, "memory", Warning, "less than the")
-	expect(t, p, "memory", Warning, "-memory")
+	expect(t, p, "memory", copier.Warned, "less than the")
+	expect(t, p, "memory", copier.Warned, "-memory")
 }
 
 // Work files on another file system need room there, and none here.
@@ -110,15 +93,15 @@ func TestWorkFilesElsewhere(t *testing.T) {
 	for name, c := range map[string]struct {
 		here, there int64 // MiB that are free
 		same        bool
-		work, free  Status
+		work, free  copier.Outcome
 	}{
-		"room in both":      {here: 4000, there: 1200, work: Pass, free: Pass},
-		"vault.db fits":     {here: 1500, there: 1200, work: Pass, free: Warning},
-		"too little there":  {here: 4000, there: 1000, work: Failure, free: Pass},
-		"too little here":   {here: 1300, there: 1200, work: Pass, free: Failure},
-		"one file system":   {here: 2400, there: 2400, same: true, work: Pass, free: Failure},
-		"enough in one":     {here: 2600, there: 2600, same: true, work: Pass, free: Warning},
-		"not to be written": {here: 4000, there: 1200, work: Failure, free: Pass},
+		"room in both":      {here: 4000, there: 1200, work: copier.Passed, free: copier.Passed},
+		"vault.db fits":     {here: 1500, there: 1200, work: copier.Passed, free: copier.Warned},
+		"too little there":  {here: 4000, there: 1000, work: copier.Failed, free: copier.Passed},
+		"too little here":   {here: 1300, there: 1200, work: copier.Passed, free: copier.Failed},
+		"one file system":   {here: 2400, there: 2400, same: true, work: copier.Passed, free: copier.Failed},
+		"enough in one":     {here: 2600, there: 2600, same: true, work: copier.Passed, free: copier.Warned},
+		"not to be written": {here: 4000, there: 1200, work: copier.Failed, free: copier.Passed},
 	} {
 		p := localPlanner(t)
 		p.WorkDir, p.report.Estimate = t.TempDir(), &Estimate{Bytes: data, atLeast: data}
@@ -148,39 +131,41 @@ func TestWorkFilesElsewhere(t *testing.T) {
 	p := localPlanner(t)
 	p.WorkDir = "/no/such"
 	p.space(p.Config.Destination.Path)
-	expect(t, p, "work-files", Failure, "-work-dir")
+	expect(t, p, "work-files", copier.Failed, "-work-dir")
 }
 
 // Whoever is to reach the node by an address of this machine's own does not.
 func TestClusterAddress(t *testing.T) {
 	t.Parallel()
 	for host, c := range map[string]struct {
-		status Status
+		status copier.Outcome
 		want   string
 	}{
-		"127.0.0.1":        {Warning, "loopback"},
-		"127.8.9.1":        {Warning, "loopback"},
-		"::1":              {Warning, "loopback"},
-		"::ffff:127.0.0.1": {Warning, "loopback"},
-		"localhost":        {Warning, "loopback"},
-		"LocalHost.":       {Warning, "loopback"},
-		"node.localhost":   {Warning, "loopback"},
-		"fe80::1":          {Warning, "link-local"},
-		"169.254.3.4":      {Warning, "link-local"},
-		"no-such.invalid":  {Warning, "yet"},
-		"0.0.0.0":          {Failure, "no node"},
-		"::":               {Failure, "no node"},
-		"::ffff:0.0.0.0":   {Failure, "no node"},
-		"224.0.0.1":        {Failure, "no node"},
-		"255.255.255.255":  {Failure, "no node"},
-		"127.1":            {Failure, "no IP address"},
-		"0":                {Failure, "no IP address"},
-		"10.9.8.7":         {Pass, "10.9.8.7"},
-		"2001:db8::1":      {Pass, "2001:db8::1"},
+		"127.0.0.1":        {copier.Warned, "loopback"},
+		"127.8.9.1":        {copier.Warned, "loopback"},
+		"::1":              {copier.Warned, "loopback"},
+		"::ffff:127.0.0.1": {copier.Warned, "loopback"},
+		"localhost":        {copier.Warned, "loopback"},
+		"LocalHost.":       {copier.Warned, "loopback"},
+		"node.localhost":   {copier.Warned, "loopback"},
+		"fe80::1":          {copier.Warned, "link-local"},
+		"169.254.3.4":      {copier.Warned, "link-local"},
+		"no-such.invalid":  {copier.Warned, "yet"},
+		"0.0.0.0":          {copier.Failed, "no node"},
+		"::":               {copier.Failed, "no node"},
+		"::ffff:0.0.0.0":   {copier.Failed, "no node"},
+		"224.0.0.1":        {copier.Failed, "no node"},
+		"255.255.255.255":  {copier.Failed, "no node"},
+		"127.1":            {copier.Failed, "no IP address"},
+		"0":                {copier.Failed, "no IP address"},
+		"10.9.8.7":         {copier.Passed, "10.9.8.7"},
+		"2001:db8::1":      {copier.Passed, "2001:db8::1"},
 	} {
 		for _, atCopy := range []bool{false, true} {
 			p := localPlanner(t)
-			p.Config.Destination.Address, p.atCopy = net.JoinHostPort(host, "8201"), atCopy
+			if p.Config.Destination.Address = net.JoinHostPort(host, "8201"); atCopy {
+				p.when = copier.AtCopy
+			}
 			p.address(t.Context())
 			expect(t, p, "cluster-addr", c.status, c.want)
 		}
@@ -194,7 +179,9 @@ func TestSeverity(t *testing.T) {
 	for _, c := range Checks() {
 		for _, atCopy := range []bool{false, true} {
 			p := localPlanner(t)
-			p.atCopy, p.Ignore = atCopy, []string{c.Name}
+			if p.Ignore = []string{c.Name}; atCopy {
+				p.when = copier.AtCopy
+			}
 			p.fail(c.Name, "it is wrong", "put it right")
 			most := c.Before
 			if atCopy {
@@ -206,14 +193,14 @@ func TestSeverity(t *testing.T) {
 					t.Errorf("%s at the copy: %+v", c.Name, p.report.Checks)
 				}
 				continue
-			case most == Failure && !c.Never:
-				most = Warning
+			case most == copier.Failed && !c.Never:
+				most = copier.Warned
 			}
-			if got := find(t, p.report, c.Name); got.Status != most || got.Ignored != (!c.Never && (c.Before == Failure && !atCopy || c.AtCopy == Failure && atCopy)) {
+			if got := find(t, p.report, c.Name); got.Status != most || got.Ignored != (!c.Never && (c.Before == copier.Failed && !atCopy || c.AtCopy == copier.Failed && atCopy)) {
 				t.Errorf("%s, at the copy %v: %+v, expected a %s", c.Name, atCopy, got, most)
 			}
 		}
-		if (c.Kind == nil) != (c.Before != Failure && c.AtCopy != Failure) {
+		if (c.Kind == nil) != (c.Before != copier.Failed && c.AtCopy != copier.Failed) {
 			t.Errorf("%s: kind %v", c.Name, c.Kind)
 		}
 	}
@@ -224,11 +211,11 @@ func TestManifestElsewhere(t *testing.T) {
 	p := localPlanner(t)
 	p.Manifest = filepath.Join(t.TempDir(), "m.json")
 	p.beside()
-	expect(t, p, "manifest", Pass, filepath.Dir(p.Manifest))
+	expect(t, p, "manifest", copier.Passed, filepath.Dir(p.Manifest))
 	p = localPlanner(t)
 	p.Manifest = "/no/such/m.json"
 	p.beside()
-	expect(t, p, "manifest", Failure, "-manifest")
+	expect(t, p, "manifest", copier.Failed, "-manifest")
 }
 
 // The lock that a finished copy left on purpose is no failure; whoever freed it
@@ -238,13 +225,13 @@ func TestLeftLocked(t *testing.T) {
 	for name, c := range map[string]struct {
 		run    string // of the lock
 		gone   bool   // the manifest is
-		status Status
+		status copier.Outcome
 		want   string
 	}{
-		"its own":     {run: "run-1", status: Warning, want: "leave it"},
-		"another's":   {run: "run-2", status: Failure, want: "-keep-source-locked"},
-		"no manifest": {run: "run-1", gone: true, status: Failure, want: "-keep-source-locked"},
-		"vault's":     {status: Failure, want: "-reset"},
+		"its own":     {run: "run-1", status: copier.Warned, want: "leave it"},
+		"another's":   {run: "run-2", status: copier.Failed, want: "-keep-source-locked"},
+		"no manifest": {run: "run-1", gone: true, status: copier.Failed, want: "-keep-source-locked"},
+		"vault's":     {status: copier.Failed, want: "-reset"},
 	} {
 		p := localPlanner(t)
 		path := p.Config.Destination.Path
@@ -258,8 +245,10 @@ func TestLeftLocked(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		p.locks.Migration = &dynamodb.LockHolder{Name: "somebody", Run: c.run}
-		p.migration()
+		p.table = &dynamodb.Inspection{Locks: &dynamodb.Locks{Migration: &dynamodb.LockHolder{Name: "somebody", Run: c.run}}}
+		p.table.Fail("migration-lock", "", "it is locked")
+		p.ownLock()
+		p.found(p.table.Findings)
 		expect(t, p, "migration-lock", c.status, c.want)
 		if state, err := sink.Look(path); err != nil || state != sink.StateComplete {
 			t.Fatalf("%s: %s, %v", name, state, err)
@@ -269,7 +258,7 @@ func TestLeftLocked(t *testing.T) {
 		if c.gone {
 			want = "put it aside"
 		}
-		expect(t, p, "destination", Failure, want)
+		expect(t, p, "destination", copier.Failed, want)
 	}
 }
 
@@ -278,13 +267,13 @@ func TestLatency(t *testing.T) {
 	t.Parallel()
 	p := localPlanner(t)
 	p.latency(t.Context())
-	expect(t, p, "disk-latency", Note, "99th percentile is ")
+	expect(t, p, "disk-latency", copier.Noted, "99th percentile is ")
 	if list, err := os.ReadDir(p.Config.Destination.Path); err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
 	}
 	for name, change := range map[string]func(*planner){
 		"no probes":   func(p *planner) { p.NoWriteProbes = true },
-		"at the copy": func(p *planner) { p.atCopy = true },
+		"at the copy": func(p *planner) { p.when = copier.AtCopy },
 		"closed":      func(p *planner) { p.mayWrite = func(string) error { return unix.EACCES } },
 	} {
 		p := localPlanner(t)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // Of the program nothing but its version is asked, and it gets nothing of ours.
@@ -15,20 +17,20 @@ func TestVaultVersion(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "topsecret")
 	for name, c := range map[string]struct {
 		says, table string
-		status      Status
+		status      copier.Outcome
 		want        string
 	}{
-		"the same":       {says: "Vault v1.21.1 ('abc'), built 2026-01-01", table: "1.21.1", status: Pass},
-		"built here":     {says: "Vault v1.21.1, built 2026-01-01", table: "1.21.1", status: Pass},
-		"newer":          {says: "Vault v1.22.0", table: "1.21.1", status: Warning, want: "newer than the 1.21.1"},
-		"older":          {says: "Vault v1.20.4", table: "1.21.1", status: Failure, want: "older"},
-		"candidate":      {says: "Vault v1.21.0-rc1", table: "1.21.0", status: Failure, want: "older"},
-		"edition":        {says: "Vault v1.21.1", table: "1.21.1+ent", status: Warning, want: "edition"},
-		"enterprise":     {says: "Vault v1.21.1+ent.hsm", table: "1.21.1+ent", status: Pass},
-		"table unknown":  {says: "Vault v1.21.1", status: Note, want: "does not tell"},
-		"openbao":        {says: "OpenBao v2.2.0", table: "2.2.0", status: Pass},
-		"something else": {says: "Consul v1.20.0", table: "1.21.1", status: Failure, want: "is a Vault"},
-		"fails":          {says: "", table: "1.21.1", status: Failure, want: "exit status 3"},
+		"the same":       {says: "Vault v1.21.1 ('abc'), built 2026-01-01", table: "1.21.1", status: copier.Passed},
+		"built here":     {says: "Vault v1.21.1, built 2026-01-01", table: "1.21.1", status: copier.Passed},
+		"newer":          {says: "Vault v1.22.0", table: "1.21.1", status: copier.Warned, want: "newer than the 1.21.1"},
+		"older":          {says: "Vault v1.20.4", table: "1.21.1", status: copier.Failed, want: "older"},
+		"candidate":      {says: "Vault v1.21.0-rc1", table: "1.21.0", status: copier.Failed, want: "older"},
+		"edition":        {says: "Vault v1.21.1", table: "1.21.1+ent", status: copier.Warned, want: "edition"},
+		"enterprise":     {says: "Vault v1.21.1+ent.hsm", table: "1.21.1+ent", status: copier.Passed},
+		"table unknown":  {says: "Vault v1.21.1", status: copier.Noted, want: "does not tell"},
+		"openbao":        {says: "OpenBao v2.2.0", table: "2.2.0", status: copier.Passed},
+		"something else": {says: "Consul v1.20.0", table: "1.21.1", status: copier.Failed, want: "is a Vault"},
+		"fails":          {says: "", table: "1.21.1", status: copier.Failed, want: "exit status 3"},
 	} {
 		dir := t.TempDir()
 		program := filepath.Join(dir, "vault")
@@ -59,7 +61,7 @@ func TestVaultVersion(t *testing.T) {
 	p := localPlanner(t)
 	p.VaultBin = "vault"
 	p.program(t.Context())
-	expect(t, p, "vault-version", Failure, "no such file")
+	expect(t, p, "vault-version", copier.Failed, "no such file")
 }
 
 func TestUnit(t *testing.T) {
@@ -68,16 +70,16 @@ func TestUnit(t *testing.T) {
 		says   string
 		err    error
 		mlock  bool
-		status Status
+		status copier.Outcome
 		want   string
 	}{
-		"good":            {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=65536\nLimitMEMLOCK=infinity\n", mlock: true, status: Pass, want: "65536"},
-		"few files":       {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=1024\nLimitMEMLOCK=infinity\n", status: Warning, want: "LimitNOFILE=65536"},
-		"without limit":   {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=infinity\nLimitMEMLOCK=8388608\n", status: Pass},
-		"memory locked":   {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=65536\nLimitMEMLOCK=8388608\n", mlock: true, status: Warning, want: "LimitMEMLOCK=infinity"},
-		"another user":    {says: "LoadState=loaded\nUser=somebody-else\nLimitNOFILE=65536\nLimitMEMLOCK=infinity\n", status: Warning, want: "somebody-else"},
-		"no unit":         {says: "LoadState=not-found\n", status: Failure, want: "no unit"},
-		"no systemd here": {err: errors.New("systemd does not run here"), status: Warning, want: "does not run here"},
+		"good":            {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=65536\nLimitMEMLOCK=infinity\n", mlock: true, status: copier.Passed, want: "65536"},
+		"few files":       {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=1024\nLimitMEMLOCK=infinity\n", status: copier.Warned, want: "LimitNOFILE=65536"},
+		"without limit":   {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=infinity\nLimitMEMLOCK=8388608\n", status: copier.Passed},
+		"memory locked":   {says: "LoadState=loaded\nUser=USER\nLimitNOFILE=65536\nLimitMEMLOCK=8388608\n", mlock: true, status: copier.Warned, want: "LimitMEMLOCK=infinity"},
+		"another user":    {says: "LoadState=loaded\nUser=somebody-else\nLimitNOFILE=65536\nLimitMEMLOCK=infinity\n", status: copier.Warned, want: "somebody-else"},
+		"no unit":         {says: "LoadState=not-found\n", status: copier.Failed, want: "no unit"},
+		"no systemd here": {err: errors.New("systemd does not run here"), status: copier.Warned, want: "does not run here"},
 	} {
 		p := localPlanner(t)
 		p.VaultUnit, p.mlock = "vault", c.mlock
@@ -116,26 +118,26 @@ func TestAuditPaths(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		paths  []string
-		status []Status
+		status []copier.Outcome
 		want   string
 	}{
-		"a file that is there": {paths: []string{file}, status: []Status{Pass}},
-		"to be made":           {paths: []string{open}, status: []Status{Pass}},
-		"not a file":           {paths: []string{"stdout", "discard"}, status: []Status{Pass, Pass}},
-		"no directory":         {paths: []string{missing}, status: []Status{Failure}, want: "does not unseal"},
-		"another's":            {paths: []string{closed}, status: []Status{Failure}, want: "can't write"},
-		"one of two":           {paths: []string{open, missing}, status: []Status{Pass, Warning}, want: "the other devices"},
-		"both":                 {paths: []string{closed, missing}, status: []Status{Failure, Failure}},
-		"a directory":          {paths: []string{dir}, status: []Status{Failure}, want: "no file"},
-		"empty":                {paths: []string{""}, status: []Status{Failure}, want: "is empty"},
-		"relative":             {paths: []string{"audit.log"}, status: []Status{Failure}, want: "write it whole"},
+		"a file that is there": {paths: []string{file}, status: []copier.Outcome{copier.Passed}},
+		"to be made":           {paths: []string{open}, status: []copier.Outcome{copier.Passed}},
+		"not a file":           {paths: []string{"stdout", "discard"}, status: []copier.Outcome{copier.Passed, copier.Passed}},
+		"no directory":         {paths: []string{missing}, status: []copier.Outcome{copier.Failed}, want: "does not unseal"},
+		"another's":            {paths: []string{closed}, status: []copier.Outcome{copier.Failed}, want: "can't write"},
+		"one of two":           {paths: []string{open, missing}, status: []copier.Outcome{copier.Passed, copier.Warned}, want: "the other devices"},
+		"both":                 {paths: []string{closed, missing}, status: []copier.Outcome{copier.Failed, copier.Failed}},
+		"a directory":          {paths: []string{dir}, status: []copier.Outcome{copier.Failed}, want: "no file"},
+		"empty":                {paths: []string{""}, status: []copier.Outcome{copier.Failed}, want: "is empty"},
+		"relative":             {paths: []string{"audit.log"}, status: []copier.Outcome{copier.Failed}, want: "write it whole"},
 	} {
 		p := localPlanner(t)
 		if p.AuditPaths = c.paths; slices.Contains(c.paths, closed) {
 			p.Owner = "54321:54321" // not us, whoever runs this
 		}
 		p.audit()
-		var got []Status
+		var got []copier.Outcome
 		text := ""
 		for _, r := range p.report.Checks {
 			got = append(got, r.Status)

@@ -8,6 +8,7 @@ package plan
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,23 +16,12 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// Status and Result are those of package check.
-type (
-	Status = check.Status
-	Result = check.Result
-)
-
-// A Failure keeps a copy, or the Vault that starts on it, from working. A
-// Warning is what a person should look at first, and what could not be checked.
-const (
-	Pass    = check.Pass
-	Note    = check.Note
-	Warning = check.Warning
-	Failure = check.Failure
-)
+// Result is that of package check.
+type Result = check.Result
 
 // A Report holds the results in the order of the checks. A check that another
 // one makes pointless is not in it.
@@ -50,10 +40,10 @@ type Report struct {
 }
 
 // Count is the number of checks that ended so.
-func (r *Report) Count(s Status) int { return check.Count(r.Checks, s) }
+func (r *Report) Count(s copier.Outcome) int { return check.Count(r.Checks, s) }
 
 // Ready reports that no check failed.
-func (r *Report) Ready() bool { return r.Count(Failure) == 0 }
+func (r *Report) Ready() bool { return r.Count(copier.Failed) == 0 }
 
 // Options are for [Run].
 type Options struct {
@@ -76,8 +66,7 @@ type Options struct {
 	Backup        bool // the copy makes a backup first
 	// Ignore names checks of the list whose failure is let pass, as a warning.
 	Ignore []string
-	// NoWriteProbes leaves out all requests that would change the table, were it
-	// not for their condition, and the probe of the destination's disk.
+	// NoWriteProbes leaves out the probe of the destination's disk.
 	NoWriteProbes bool
 	// Stopped says that every Vault on the table is stopped. Then one that
 	// runs is a failure; before the window it is what is expected.
@@ -133,22 +122,31 @@ func newPlanner(opts Options) *planner {
 	if opts.SampleTime == 0 {
 		opts.SampleTime = defaultSample
 	}
-	return &planner{Options: opts, report: &Report{
+	p := &planner{Options: opts, table: &dynamodb.Inspection{}, report: &Report{
 		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path, Next: opts.Command,
 	}}
+	if opts.Stopped {
+		p.when = copier.Stopped
+	}
+	return p
 }
 
 func (p *planner) run(ctx context.Context) error {
-	readable, err := p.table(ctx)
+	table, err := p.Source.Inspect(ctx, p.when)
 	if err != nil && context.Cause(ctx) == nil {
-		p.fail("table", err.Error(), copier.Hint(err))
+		table.Fail("table", "", "%w", err)
 	}
-	if p.Full && p.survey != nil && p.survey.OnDemand && p.ReadCapacity == 0 {
-		return ErrFullCapacity
+	p.table, p.version = table, table.Version
+	if p.ownLock(); p.Backup { // there will be one
+		table.Findings = slices.DeleteFunc(table.Findings, func(f copier.Finding) bool { return f.Check == "recovery" || f.Check == "backup" })
 	}
-	if readable {
-		p.content(ctx)
-		if !p.atCopy {
+	p.found(table.Findings)
+	if table.Survey != nil {
+		p.report.ID = table.Survey.ID
+		if p.Full && table.Survey.OnDemand && p.ReadCapacity == 0 {
+			return ErrFullCapacity
+		}
+		if p.when != copier.AtCopy && table.Survey.Problem == nil && !table.Denied["GetItem"] {
 			p.estimate(ctx)
 		}
 	}
@@ -162,19 +160,35 @@ func (p *planner) run(ctx context.Context) error {
 	return err
 }
 
+// ownLock tells the lock of a copy that the destination holds from others.
+func (p *planner) ownLock() {
+	i := slices.IndexFunc(p.table.Findings, func(f copier.Finding) bool { return f.Check == "migration-lock" && f.Status == copier.Failed })
+	if i < 0 {
+		return
+	}
+	f, run := &p.table.Findings[i], p.table.Locks.Migration.Run
+	said := "core/migration is in the table, put by " + p.table.Locks.Migration.Name
+	_, setup, err := copier.ReadStatus(sink.WorkDir(p.Config.Destination.Path))
+	switch done := p.finished(); {
+	case run == "":
+	case err == nil && setup != nil && setup.RunID == run:
+		f.Status, f.Code, f.Message = copier.Warned, "ours", said+", which has an unfinished copy in the destination"
+	case done != nil && done.RunID == run:
+		f.Status, f.Code = copier.Warned, "kept"
+		f.Message = said + ": left on purpose by the finished copy, in " + p.Config.Destination.Path + " since " + done.End.UTC().Format(time.RFC3339)
+	default:
+		f.Code = "copy"
+	}
+}
+
 // A planner is one run.
 type planner struct {
 	Options
 	report *Report
-	atCopy bool             // the checks are a copy's, see BeforeCopy
-	survey *dynamodb.Survey // nil where the table may not be described
-	// denied are the IAM actions that are missing.
-	denied map[string]bool
-	locks  dynamodb.Locks
-	looked bool // locks is what the table says
-	// seal is the type of the seal in the table, and version that of the newest
-	// Vault on it; empty where nothing tells.
-	seal, version string
+	when   copier.Moment
+	table  *dynamodb.Inspection
+	// version is that of the Vault that will start; empty where nothing tells.
+	version string
 	// mlock says that the server's configuration has Vault lock its memory.
 	mlock bool
 	// These look at the machine, and are other ones in tests; nil is the real

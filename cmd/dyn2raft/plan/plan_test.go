@@ -125,10 +125,10 @@ func TestNothingWrong(t *testing.T) {
 	var names []string
 	for _, c := range rep.Checks {
 		names = append(names, c.Check)
-		if c.Status != Pass && c.Status != Note && !slices.Contains(machine, c.Check) {
+		if c.Status != copier.Passed && c.Status != copier.Noted && !slices.Contains(machine, c.Check) {
 			t.Errorf("%+v", c)
 		}
-		if (c.Hint == "") != (c.Status == Pass || c.Status == Note) {
+		if (c.Hint == "") != (c.Status == copier.Passed || c.Status == copier.Noted) {
 			t.Errorf("a %s with hint %q", c.Status, c.Hint)
 		}
 	}
@@ -177,90 +177,90 @@ func TestWhatIsWrong(t *testing.T) {
 		wrong  func(*env, *Options)
 		server dynamotest.Options
 		check  string
-		status Status
+		status copier.Outcome
 		want   string // in the message or the hint
 	}{
-		"describe denied": {wrong: denied("DescribeTable"), check: "table", status: Failure, want: "dynamodb:DescribeTable"},
-		"scan denied":     {wrong: denied("Scan"), check: "access", status: Failure, want: "dynamodb:Scan"},
-		"query denied":    {wrong: denied("Query"), check: "access", status: Failure, want: "dynamodb:Query"},
-		"get denied":      {wrong: denied("GetItem"), check: "access", status: Failure, want: "dynamodb:GetItem"},
-		"put denied":      {wrong: denied("PutItem"), check: "write-access", status: Warning, want: "dynamodb:PutItem"},
-		"update denied":   {wrong: denied("UpdateItem"), check: "write-access", status: Warning, want: "dynamodb:UpdateItem"},
-		"delete denied":   {wrong: denied("DeleteItem"), check: "write-access", status: Warning, want: "dynamodb:DeleteItem"},
-		"recovery denied": {wrong: denied("DescribeContinuousBackups"), check: "recovery", status: Warning, want: "dynamodb:DescribeContinuousBackups"},
-		"backups denied":  {wrong: denied("ListBackups"), check: "backup", status: Warning, want: "dynamodb:ListBackups"},
+		"describe denied": {wrong: denied("DescribeTable"), check: "table", status: copier.Failed, want: "dynamodb:DescribeTable"},
+		"scan denied":     {wrong: denied("Scan"), check: "access", status: copier.Failed, want: "dynamodb:Scan"},
+		"query denied":    {wrong: denied("Query"), check: "access", status: copier.Failed, want: "dynamodb:Query"},
+		"get denied":      {wrong: denied("GetItem"), check: "access", status: copier.Failed, want: "dynamodb:GetItem"},
+		"put denied":      {wrong: denied("PutItem"), check: "write-access", status: copier.Warned, want: "dynamodb:PutItem"},
+		"update denied":   {wrong: denied("UpdateItem"), check: "write-access", status: copier.Warned, want: "dynamodb:UpdateItem"},
+		"delete denied":   {wrong: denied("DeleteItem"), check: "write-access", status: copier.Warned, want: "dynamodb:DeleteItem"},
+		"recovery denied": {wrong: denied("DescribeContinuousBackups"), check: "recovery", status: copier.Warned, want: "dynamodb:DescribeContinuousBackups"},
+		"backups denied":  {wrong: denied("ListBackups"), check: "backup", status: copier.Warned, want: "dynamodb:ListBackups"},
 		"deleting": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.SetTableStatus(dynamotest.VaultTable, types.TableStatusDeleting))
-		}, check: "table", status: Failure, want: "DELETING"},
-		"clock far":   {server: dynamotest.Options{Clock: -6 * time.Minute}, check: "clock", status: Failure, want: "ahead of"},
-		"clock near":  {server: dynamotest.Options{Clock: 30 * time.Second}, check: "clock", status: Warning, want: "behind"},
-		"no recovery": {check: "recovery", status: Warning, want: "-backup"},
-		"no backup":   {check: "backup", status: Warning, want: "-backup"},
-		"unprotected": {check: "deletion", status: Warning, want: "update-table"},
-		"stream":      {wrong: details(dynamotest.TableDetails{Stream: types.StreamViewTypeKeysOnly}), check: "stream", status: Warning, want: "KEYS_ONLY"},
-		"replicas":    {wrong: details(dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}), check: "replicas", status: Warning, want: "eu-west-1"},
-		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running-vault", status: Warning, want: "the-leader"},
+		}, check: "table", status: copier.Failed, want: "DELETING"},
+		"clock far":   {server: dynamotest.Options{Clock: -6 * time.Minute}, check: "clock", status: copier.Failed, want: "ahead of"},
+		"clock near":  {server: dynamotest.Options{Clock: 30 * time.Second}, check: "clock", status: copier.Warned, want: "behind"},
+		"no recovery": {check: "recovery", status: copier.Warned, want: "-backup"},
+		"no backup":   {check: "backup", status: copier.Warned, want: "-backup"},
+		"unprotected": {check: "deletion", status: copier.Warned, want: "update-table"},
+		"stream":      {wrong: details(dynamotest.TableDetails{Stream: types.StreamViewTypeKeysOnly}), check: "stream", status: copier.Warned, want: "KEYS_ONLY"},
+		"replicas":    {wrong: details(dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}), check: "replicas", status: copier.Warned, want: "eu-west-1"},
+		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running-vault", status: copier.Warned, want: "the-leader"},
 		"running, said to be stopped": {wrong: func(e *env, o *Options) {
 			e.leader(time.Hour)
 			o.Stopped = true
-		}, check: "running-vault", status: Failure, want: "the-leader"},
-		"nobody knows":     {check: "running-vault", status: Warning, want: "-source-stopped"},
-		"ha and no leader": {wrong: func(e *env, o *Options) { o.Source = e.source(dynamodb.Options{HAEnabled: true}) }, check: "running-vault", status: Pass, want: "nobody"},
+		}, check: "running-vault", status: copier.Failed, want: "the-leader"},
+		"nobody knows":     {check: "running-vault", status: copier.Warned, want: "-source-stopped"},
+		"ha and no leader": {wrong: func(e *env, o *Options) { o.Source = e.source(dynamodb.Options{HAEnabled: true}) }, check: "running-vault", status: copier.Passed, want: "nobody"},
 		"ha elsewhere": {wrong: func(e *env, o *Options) { o.Source = e.source(dynamodb.Options{HAEnabled: true, HAStorage: "consul"}) },
-			check: "running-vault", status: Warning, want: `unknown: the table has no leader lock, and the configuration has the HA storage "consul"`},
+			check: "running-vault", status: copier.Warned, want: `unknown: the table has no leader lock, and the configuration has the HA storage "consul"`},
 		"a leader elsewhere": {wrong: func(e *env, o *Options) {
 			o.Source = e.source(dynamodb.Options{HAEnabled: true})
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/leader/0f1e", []byte("x")))
-		}, check: "running-vault", status: Warning, want: "unknown: the table has no leader lock, but the entry core/leader/0f1e"},
+		}, check: "running-vault", status: copier.Warned, want: "unknown: the table has no leader lock, but the entry core/leader/0f1e"},
 		"another leader than the lock's": {wrong: func(e *env, o *Options) {
 			o.Source = e.source(dynamodb.Options{HAEnabled: true})
 			e.leader(-time.Hour)
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/leader/0f1e", []byte("x")))
-		}, check: "running-vault", status: Warning, want: "unknown: the table's leader lock expired at"},
+		}, check: "running-vault", status: copier.Warned, want: "unknown: the table's leader lock expired at"},
 		"the lock's own leader": {wrong: func(e *env, o *Options) {
 			o.Source = e.source(dynamodb.Options{HAEnabled: true})
 			e.leader(-time.Hour)
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/leader/the-leader", []byte("x")))
-		}, check: "running-vault", status: Warning, want: "does not prove"},
-		"over": {wrong: func(e *env, _ *Options) { e.leader(-time.Hour) }, check: "running-vault", status: Warning, want: "does not prove"},
+		}, check: "running-vault", status: copier.Warned, want: "does not prove"},
+		"over": {wrong: func(e *env, _ *Options) { e.leader(-time.Hour) }, check: "running-vault", status: copier.Warned, want: "does not prove"},
 		"migration": {wrong: func(e *env, _ *Options) {
 			e.item("core", "migration", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberB{Value: []byte(`{"start":"2026-11-01T02:03:04Z"}`)}})
-		}, check: "migration-lock", status: Failure, want: "vault operator migrate"},
-		"no keyring": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: Failure, want: "core/keyring"},
+		}, check: "migration-lock", status: copier.Failed, want: "vault operator migrate"},
+		"no keyring": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "keyring")) }, check: "initialized", status: copier.Failed, want: "core/keyring"},
 		"keyring of text": {wrong: func(e *env, _ *Options) {
 			e.item("core", "keyring", map[string]types.AttributeValue{"Value": &types.AttributeValueMemberS{Value: "x"}})
-		}, check: "initialized", status: Failure, want: "not binary"},
-		"no seal config": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "seal-config")) }, check: "initialized", status: Failure, want: "core/seal-config"},
+		}, check: "initialized", status: copier.Failed, want: "not binary"},
+		"no seal config": {wrong: func(e *env, _ *Options) { e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core", "seal-config")) }, check: "initialized", status: copier.Failed, want: "core/seal-config"},
 		"auto-unseal": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"awskms","secret_shares":1,"secret_threshold":1}`)))
-		}, check: "seal", status: Warning, want: "awskms"},
+		}, check: "seal", status: copier.Warned, want: "awskms"},
 		"unknown seal": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte(`{"type":"shamirr","secret_shares":5,"secret_threshold":3}`)))
-		}, check: "seal", status: Failure, want: "shamirr"},
+		}, check: "seal", status: copier.Failed, want: "shamirr"},
 		"no JSON": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.PutVaultEntry(dynamotest.VaultTable, "core/seal-config", []byte("\x00")))
-		}, check: "initialized", status: Failure, want: "not the JSON"},
+		}, check: "initialized", status: copier.Failed, want: "not the JSON"},
 		"no version": {wrong: func(e *env, _ *Options) {
 			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.21.1"))
 			e.ok(e.srv.DeleteItem(dynamotest.VaultTable, "core/versions", "1.20.4"))
-		}, check: "version", status: Warning, want: "same version"},
-		"no directory":  {wrong: func(_ *env, o *Options) { o.Config.Destination.Path += "/none" }, check: "destination", status: Failure, want: "mkdir"},
-		"vault.db":      {wrong: file("vault.db", "x"), check: "destination", status: Failure, want: "vault.db"},
-		"raft":          {wrong: file("raft/raft.db", "x"), check: "destination", status: Failure, want: "raft"},
-		"empty node-id": {wrong: file("node-id", ""), check: "destination", status: Failure, want: "is empty"},
-		"node-id":       {wrong: file("node-id", "another"), check: "destination", status: Failure, want: `"another"`},
-		"not begun":     {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: Pass, want: "no Vault's data"},
-		"no record":     {wrong: file(".dyn2raft/work/copy.json", "x"), check: "destination", status: Failure, want: "damaged"},
-		"mode":          {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: Warning, want: "0755"},
+		}, check: "version", status: copier.Warned, want: "same version"},
+		"no directory":  {wrong: func(_ *env, o *Options) { o.Config.Destination.Path += "/none" }, check: "destination", status: copier.Failed, want: "mkdir"},
+		"vault.db":      {wrong: file("vault.db", "x"), check: "destination", status: copier.Failed, want: "vault.db"},
+		"raft":          {wrong: file("raft/raft.db", "x"), check: "destination", status: copier.Failed, want: "raft"},
+		"empty node-id": {wrong: file("node-id", ""), check: "destination", status: copier.Failed, want: "is empty"},
+		"node-id":       {wrong: file("node-id", "another"), check: "destination", status: copier.Failed, want: `"another"`},
+		"not begun":     {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: copier.Passed, want: "no Vault's data"},
+		"no record":     {wrong: file(".dyn2raft/work/copy.json", "x"), check: "destination", status: copier.Failed, want: "damaged"},
+		"mode":          {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: copier.Warned, want: "0755"},
 		"owner":         {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
 		"no name": {wrong: func(_ *env, o *Options) { o.Config.Destination.Address = "no-such-host.invalid:8201" },
-			check: "cluster-addr", status: Warning, want: "resolved"},
-		"loopback":         {check: "cluster-addr", status: Warning, want: "no other machine"},
-		"no server config": {wrong: func(_ *env, o *Options) { o.VaultConfig = "/no/such.hcl" }, check: "server-configuration", status: Failure, want: "no such file"},
+			check: "cluster-addr", status: copier.Warned, want: "resolved"},
+		"loopback":         {check: "cluster-addr", status: copier.Warned, want: "no other machine"},
+		"no server config": {wrong: func(_ *env, o *Options) { o.VaultConfig = "/no/such.hcl" }, check: "server-configuration", status: copier.Failed, want: "no such file"},
 		"little capacity for the flag": {wrong: func(e *env, o *Options) {
 			e.ok(e.srv.SetCapacity(dynamotest.VaultTable, 50, 5))
-			o.ReadCapacity = 100
-		}, check: "capacity", status: Warning, want: "50 read"},
+			o.ReadCapacity, o.Source = 100, e.source(dynamodb.Options{ReadCapacity: 100})
+		}, check: "capacity", status: copier.Warned, want: "50 read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -273,13 +273,13 @@ func TestWhatIsWrong(t *testing.T) {
 			rep, err := Run(t.Context(), opts)
 			e.ok(err)
 			got := find(t, rep, c.check)
-			if c.status == "" && got.Status != Pass {
+			if c.status == "" && got.Status != copier.Passed {
 				c.status = got.Status
 			}
 			if got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
 				t.Errorf("%+v, expected a %s with %q", got, c.status, c.want)
 			}
-			if rep.Ready() != (c.status != Failure) {
+			if rep.Ready() != (c.status != copier.Failed) {
 				t.Errorf("ready is %v: %+v", rep.Ready(), rep.Checks)
 			}
 		})
@@ -322,29 +322,29 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	e.srv.SetFaults()
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "migration-lock"); got.Status != Warning || !strings.Contains(got.Hint, "resumed") {
+	if got := find(t, rep, "migration-lock"); got.Status != copier.Warned || !strings.Contains(got.Hint, "resumed") {
 		t.Errorf("%+v", got)
 	}
-	want := func(name, next string, status Status) {
+	want := func(name, next string, status copier.Outcome) {
 		t.Helper()
 		opts.Command = "COPY"
 		rep, err := Run(t.Context(), opts)
 		e.ok(err)
-		if got := find(t, rep, "destination"); got.Status != status || rep.Next != next || status == Warning && !strings.Contains(got.Hint, next) {
+		if got := find(t, rep, "destination"); got.Status != status || rep.Next != next || status == copier.Warned && !strings.Contains(got.Hint, next) {
 			t.Errorf("%s: %+v, next is %s", name, got, rep.Next)
 		}
 	}
-	want("its lock is there", "COPY --resume", Warning)
+	want("its lock is there", "COPY --resume", copier.Warned)
 	table := opts.Config.Source.Table
 	opts.Config.Source.Table += "-2"
-	want("another table's", "COPY", Failure)
+	want("another table's", "COPY", copier.Failed)
 	opts.Config.Source.Table = table
 	opts.Config.Destination.NodeID += "-2"
-	want("another node's", "COPY", Failure)
+	want("another node's", "COPY", copier.Failed)
 	opts.Config.Destination.NodeID = "vault-1"
 	path, key := dynamodb.KeyItem("core/migration")
 	e.ok(e.srv.DeleteItem(dynamotest.VaultTable, path, key))
-	want("its lock is gone", "COPY --restart", Warning)
+	want("its lock is gone", "COPY --restart", copier.Warned)
 }
 
 // Without write probes nothing is sent that could write.
@@ -353,7 +353,7 @@ func TestNoWriteProbes(t *testing.T) {
 	for _, without := range []bool{false, true} {
 		e := newEnv(t, dynamotest.Options{})
 		opts := e.options()
-		opts.NoWriteProbes = without
+		opts.NoWriteProbes, opts.Source = without, e.source(dynamodb.Options{NoWriteProbes: without})
 		before := e.srv.Requests()
 		rep, err := Run(t.Context(), opts)
 		e.ok(err)
@@ -367,7 +367,7 @@ func TestNoWriteProbes(t *testing.T) {
 				t.Errorf("without write probes %v: %d requests %s, expected %d", without, n, op, want)
 			}
 		}
-		if got := find(t, rep, "write-access"); got.Unchecked != without || (got.Status == Warning) != without {
+		if got := find(t, rep, "write-access"); got.Unchecked != without || (got.Status == copier.Warned) != without {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -379,11 +379,11 @@ func TestUnreachable(t *testing.T) {
 	opts := e.options()
 	e.srv.Close()
 	rep, err := Run(t.Context(), opts)
-	if !errors.Is(err, copier.ErrSource) || find(t, rep, "table").Status != Failure || rep.Ready() {
+	if !errors.Is(err, copier.ErrSource) || find(t, rep, "table").Status != copier.Failed || rep.Ready() {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	for _, local := range []string{"destination", "manifest", "disk", "cluster-addr", "open-files"} {
-		if got := find(t, rep, local); got.Status == Failure {
+		if got := find(t, rep, local); got.Status == copier.Failed {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -397,8 +397,8 @@ func TestUnreachable(t *testing.T) {
 
 func TestFileLimit(t *testing.T) {
 	t.Parallel()
-	for most, want := range map[uint64]Status{64: Failure, 500: Warning, 65536: Pass, 1<<64 - 1: Pass} {
-		p := &planner{report: &Report{}}
+	for most, want := range map[uint64]copier.Outcome{64: copier.Failed, 500: copier.Warned, 65536: copier.Passed, 1<<64 - 1: copier.Passed} {
+		p := localPlanner(t)
 		p.fileLimit(most)
 		if got := p.report.Checks[0]; got.Status != want {
 			t.Errorf("%d: %+v", most, got)
@@ -419,15 +419,17 @@ func TestSpace(t *testing.T) {
 	if err != nil || total < 1<<20 {
 		t.Fatalf("memory %d, %v", total, err)
 	}
-	for bytes, want := range map[int64]Status{0: Warning, 1 << 10: Pass, free * 7 / 20: Warning, free: Failure} {
-		p := &planner{report: &Report{Estimate: &Estimate{Bytes: bytes, atLeast: bytes}}}
+	for bytes, want := range map[int64]copier.Outcome{0: copier.Warned, 1 << 10: copier.Passed, free * 7 / 20: copier.Warned, free: copier.Failed} {
+		p := localPlanner(t)
+		p.report.Estimate = &Estimate{Bytes: bytes, atLeast: bytes}
 		p.space(dir)
 		if got := find(t, p.report, "disk"); got.Status != want {
 			t.Errorf("%d of %d bytes: %+v, expected a %s", bytes, free, got, want)
 		}
 	}
-	for bytes, want := range map[int64]Status{1 << 10: Pass, total: Warning} {
-		p := &planner{Options: Options{Memory: 1 << 10}, report: &Report{Estimate: &Estimate{Bytes: bytes}}}
+	for bytes, want := range map[int64]copier.Outcome{1 << 10: copier.Passed, total: copier.Warned} {
+		p := localPlanner(t)
+		p.Memory, p.report.Estimate = 1<<10, &Estimate{Bytes: bytes}
 		p.space(dir)
 		if got := find(t, p.report, "memory"); got.Status != want {
 			t.Errorf("%d bytes: %+v, expected a %s", bytes, got, want)

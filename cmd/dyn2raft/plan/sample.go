@@ -89,8 +89,8 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 		s.events = p.Events
 	}
 	capacity := 0.0
-	if !p.survey.OnDemand && p.survey.ReadUnits > 0 {
-		capacity = float64(p.survey.ReadUnits) * sampleShare
+	if !p.table.Survey.OnDemand && p.table.Survey.ReadUnits > 0 {
+		capacity = float64(p.table.Survey.ReadUnits) * sampleShare
 	}
 	if p.ReadCapacity > 0 && (capacity == 0 || p.ReadCapacity < capacity) {
 		capacity = p.ReadCapacity
@@ -131,7 +131,7 @@ func (p *planner) take(ctx context.Context) (*sample, error) {
 		return &s.sample, err
 	}
 	s.src, s.segments = src, len(segs)
-	s.events(copier.PhaseStarted{Phase: copier.PhaseScan, Source: p.survey.Info, Segments: len(segs), Workers: s.limit})
+	s.events(copier.PhaseStarted{Phase: copier.PhaseScan, Source: p.table.Survey.Info, Segments: len(segs), Workers: s.limit})
 	rand.Shuffle(len(segs), func(i, j int) { segs[i], segs[j] = segs[j], segs[i] })
 	s.queue = segs
 	if err := s.run(ctx); err != nil && !errors.Is(err, errSampleOver) {

@@ -163,7 +163,7 @@ func TestSampleNamesRefusedItems(t *testing.T) {
 	rep, err := Run(t.Context(), e.options())
 	e.ok(err)
 	got := find(t, rep, "items")
-	if got.Status != Failure || !strings.HasPrefix(got.Message, "a copy refuses 7 items that are not Vault's: ") || strings.Contains(got.Message, "SECRET") || rep.Ready() {
+	if got.Status != copier.Failed || !strings.HasPrefix(got.Message, "a copy refuses 7 items that are not Vault's: ") || strings.Contains(got.Message, "SECRET") || rep.Ready() {
 		t.Errorf("%+v", got)
 	}
 	for i := range 7 {
@@ -212,7 +212,7 @@ func TestFull(t *testing.T) {
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
 	got := find(t, rep, "items")
-	if got.Status != Failure || !strings.HasPrefix(got.Message, "a copy refuses 150 items") || strings.Contains(got.Hint, "-full") {
+	if got.Status != copier.Failed || !strings.HasPrefix(got.Message, "a copy refuses 150 items") || strings.Contains(got.Hint, "-full") {
 		t.Errorf("%+v", got)
 	}
 	s := rep.Estimate.Sample
@@ -239,7 +239,7 @@ func TestFullOfSoundTable(t *testing.T) {
 	opts.Full, opts.ReadCapacity = true, 1000
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "items"); got.Status != Pass || !strings.HasPrefix(got.Message, "the whole table was read: all ") {
+	if got := find(t, rep, "items"); got.Status != copier.Passed || !strings.HasPrefix(got.Message, "the whole table was read: all ") {
 		t.Errorf("%+v", got)
 	}
 	// A table that can't be read to its end proves nothing.
@@ -248,7 +248,7 @@ func TestFullOfSoundTable(t *testing.T) {
 	opts.Full, opts.ReadCapacity = true, 1000
 	rep, err = Run(t.Context(), opts)
 	e.ok(err)
-	if got := find(t, rep, "items"); got.Status != Failure || !strings.HasPrefix(got.Message, "the table could not be read to its end: ") {
+	if got := find(t, rep, "items"); got.Status != copier.Failed || !strings.HasPrefix(got.Message, "the table could not be read to its end: ") {
 		t.Errorf("%+v", got)
 	}
 }

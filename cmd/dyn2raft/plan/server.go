@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/semver"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
+	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 )
 
@@ -105,8 +106,8 @@ func (p *planner) serverStarts(c *config.Server) {
 	p.serverNeeds("server-api-addr", "api_addr", c.APIAddr != "", "VAULT_API_ADDR", "write api_addr = \"https://HOST:8200\", as clients and the other nodes reach this one", true)
 	p.serverNeeds("server-cluster-addr", "cluster_addr", c.ClusterAddr != "", "VAULT_CLUSTER_ADDR", fmt.Sprintf("write cluster_addr = %q at the top level", p.Config.ClusterAddr), true)
 	if len(c.Unchecked) > 0 {
-		p.report.Checks = append(p.report.Checks, Result{Check: "server-settings", Status: Warning, Unchecked: true,
-			Message: "not looked at: " + strings.Join(c.Unchecked, "; "), Hint: "a Vault may end at them: start one with this configuration on a rehearsal's copy first"})
+		p.add(Result{Finding: copier.Finding{Check: "server-settings", Status: copier.Warned, Unchecked: true,
+			Message: "not looked at: " + strings.Join(c.Unchecked, "; ")}, Hint: "a Vault may end at them: start one with this configuration on a rehearsal's copy first"})
 	}
 	if len(c.Listeners) == 0 {
 		p.warn("server-listener", "the server has no listener: it starts, and nobody can reach it", "write a listener stanza, such as cluster A's")
@@ -273,7 +274,7 @@ func (p *planner) serverLog(c *config.Server) {
 }
 
 func (p *planner) serverSeal(c *config.Server) {
-	if p.seal == "" {
+	if p.table.Seal == "" {
 		return // not known, which another check says
 	}
 	seals := c.Seals
@@ -283,11 +284,11 @@ func (p *planner) serverSeal(c *config.Server) {
 	if len(seals) > 1 && !enterprise(p.version) {
 		p.warn("server-seal", "several seals: "+strings.Join(seals, ", ")+"; only Vault Enterprise starts with more than one", "keep the one of cluster A, unless it is an Enterprise cluster")
 	}
-	if slices.Contains(seals, p.seal) {
-		p.pass("server-seal", "%s, as in the table", p.seal)
+	if slices.Contains(seals, p.table.Seal) {
+		p.pass("server-seal", "%s, as in the table", p.table.Seal)
 		return
 	}
-	p.fail("server-seal", fmt.Sprintf("the table's Vault is sealed by %s, the server's configuration says %s%s", p.seal, strings.Join(seals, ", "), from(c, "seal")),
+	p.fail("server-seal", fmt.Sprintf("the table's Vault is sealed by %s, the server's configuration says %s%s", p.table.Seal, strings.Join(seals, ", "), from(c, "seal")),
 		"take the seal stanza of the old servers over (VAULT_SEAL_TYPE may stand for it); change the seal before or after the migration, not at once")
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // serverFile is a server's configuration with which nothing is wrong.
@@ -41,114 +43,114 @@ func TestServer(t *testing.T) {
 		env    string
 		change func(*planner)
 		check  string
-		status Status // or empty: no such line
+		status copier.Outcome // or empty: no such line
 		want   string
 	}{
-		"no storage":      {config: address, check: "server-storage", status: Failure, want: "no storage stanza"},
-		"the migration's": {config: "storage_source \"dynamodb\" {}\nstorage_destination \"raft\" {}\n", check: "server-storage", status: Failure, want: "the file for the migration"},
-		"dynamodb":        {put: [2]string{`"raft"`, `"dynamodb"`}, check: "server-storage", status: Failure, want: `"dynamodb"`},
-		"the guide's":     {put: [2]string{`"raft"`, `"Raft"`}, check: "server-storage", status: Failure, want: "lower case"},
-		"backend":         {put: [2]string{"storage", "backend"}, check: "server-node-id", status: Pass},
-		"two storages":    {put: with(`storage "raft" {}`), check: "server-settings", status: Failure, want: "a second storage block"},
-		"old word too":    {put: with(`backend "inmem" {}`), check: "server-node-id", status: Pass},
-		"path":            {put: [2]string{"PATH", "/else"}, check: "server-path", status: Failure, want: "/else"},
-		"slash":           {put: [2]string{"PATH", "PATH/"}, check: "server-path", status: Pass},
-		"path by env":     {env: "VAULT_RAFT_PATH=/else", check: "server-path", status: Failure, want: "from VAULT_RAFT_PATH"},
-		"misspelt path":   {put: [2]string{"path ", "pth "}, check: "server-settings", status: Failure, want: `did you mean "path"`},
-		"unchecked": {put: with("experiments = [\"x\"]\nservice_registration \"consul\" {}\nseal \"transit\" {}\nlistener \"unix\" {\n custom_response_headers {}\n}"), check: "server-settings", status: Warning,
+		"no storage":      {config: address, check: "server-storage", status: copier.Failed, want: "no storage stanza"},
+		"the migration's": {config: "storage_source \"dynamodb\" {}\nstorage_destination \"raft\" {}\n", check: "server-storage", status: copier.Failed, want: "the file for the migration"},
+		"dynamodb":        {put: [2]string{`"raft"`, `"dynamodb"`}, check: "server-storage", status: copier.Failed, want: `"dynamodb"`},
+		"the guide's":     {put: [2]string{`"raft"`, `"Raft"`}, check: "server-storage", status: copier.Failed, want: "lower case"},
+		"backend":         {put: [2]string{"storage", "backend"}, check: "server-node-id", status: copier.Passed},
+		"two storages":    {put: with(`storage "raft" {}`), check: "server-settings", status: copier.Failed, want: "a second storage block"},
+		"old word too":    {put: with(`backend "inmem" {}`), check: "server-node-id", status: copier.Passed},
+		"path":            {put: [2]string{"PATH", "/else"}, check: "server-path", status: copier.Failed, want: "/else"},
+		"slash":           {put: [2]string{"PATH", "PATH/"}, check: "server-path", status: copier.Passed},
+		"path by env":     {env: "VAULT_RAFT_PATH=/else", check: "server-path", status: copier.Failed, want: "from VAULT_RAFT_PATH"},
+		"misspelt path":   {put: [2]string{"path ", "pth "}, check: "server-settings", status: copier.Failed, want: `did you mean "path"`},
+		"unchecked": {put: with("experiments = [\"x\"]\nservice_registration \"consul\" {}\nseal \"transit\" {}\nlistener \"unix\" {\n custom_response_headers {}\n}"), check: "server-settings", status: copier.Warned,
 			want: `not looked at: experiments; listener.custom_response_headers; seal "transit"; service_registration "consul"`},
 		"all checked":       {put: with("ui = true\ncluster_name = \"c\"\ntelemetry {\n disable_hostname = true\n}"), check: "server-settings"},
-		"ha list":           {put: with("ha_storage = [{ raft = {} }]"), check: "server-ha-storage", status: Failure, want: `"raft"`},
-		"address elsewhere": {put: [2]string{"\"127.0.0.1:8200\"\n  tls", "\"192.0.2.1:8200\"\n  tls"}, check: "server-listener", status: Failure, want: "does not have it"},
-		"address twice":     {put: with("listener \"tcp\" {\n address = \":8200\"\n tls_disable = 1\n}"), check: "server-settings", status: Failure, want: "no other listener"},
-		"node":              {put: [2]string{node, `node_id = "vault-2"`}, check: "server-node-id", status: Failure, want: "never returns"},
-		"node by env":       {env: "VAULT_RAFT_NODE_ID=vault-2", check: "server-node-id", status: Failure, want: "from VAULT_RAFT_NODE_ID"},
-		"the same by env":   {put: [2]string{node, ""}, env: `VAULT_RAFT_NODE_ID="vault-1"`, check: "server-node-id", status: Pass, want: "from VAULT_RAFT_NODE_ID"},
-		"no node":           {put: [2]string{node, ""}, check: "server-node-id", status: Failure, want: "never returns"},
-		"neither node":      {put: [2]string{node, ""}, change: func(p *planner) { p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Pass},
-		"node in the file":  {put: [2]string{node, ""}, change: keptID("vault-1"), check: "server-node-id", status: Pass, want: "vault-1"},
-		"of the file":       {change: func(p *planner) { keptID("vault-1")(p); p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Pass},
-		"another's file":    {change: func(p *planner) { keptID("vault-2")(p); p.Config.Destination.NodeID = "" }, check: "server-node-id", status: Failure, want: "vault-2"},
-		"template":          {put: [2]string{node, `node_id = "{{ GetPrivateIP }}"`}, check: "server-node-id", status: Failure, want: "template"},
-		"blank in id":       {put: [2]string{node, `node_id = "vault 1"`}, check: "server-node-id", status: Failure, want: "vault 1"},
+		"ha list":           {put: with("ha_storage = [{ raft = {} }]"), check: "server-ha-storage", status: copier.Failed, want: `"raft"`},
+		"address elsewhere": {put: [2]string{"\"127.0.0.1:8200\"\n  tls", "\"192.0.2.1:8200\"\n  tls"}, check: "server-listener", status: copier.Failed, want: "does not have it"},
+		"address twice":     {put: with("listener \"tcp\" {\n address = \":8200\"\n tls_disable = 1\n}"), check: "server-settings", status: copier.Failed, want: "no other listener"},
+		"node":              {put: [2]string{node, `node_id = "vault-2"`}, check: "server-node-id", status: copier.Failed, want: "never returns"},
+		"node by env":       {env: "VAULT_RAFT_NODE_ID=vault-2", check: "server-node-id", status: copier.Failed, want: "from VAULT_RAFT_NODE_ID"},
+		"the same by env":   {put: [2]string{node, ""}, env: `VAULT_RAFT_NODE_ID="vault-1"`, check: "server-node-id", status: copier.Passed, want: "from VAULT_RAFT_NODE_ID"},
+		"no node":           {put: [2]string{node, ""}, check: "server-node-id", status: copier.Failed, want: "never returns"},
+		"neither node":      {put: [2]string{node, ""}, change: func(p *planner) { p.Config.Destination.NodeID = "" }, check: "server-node-id", status: copier.Passed},
+		"node in the file":  {put: [2]string{node, ""}, change: keptID("vault-1"), check: "server-node-id", status: copier.Passed, want: "vault-1"},
+		"of the file":       {change: func(p *planner) { keptID("vault-1")(p); p.Config.Destination.NodeID = "" }, check: "server-node-id", status: copier.Passed},
+		"another's file":    {change: func(p *planner) { keptID("vault-2")(p); p.Config.Destination.NodeID = "" }, check: "server-node-id", status: copier.Failed, want: "vault-2"},
+		"template":          {put: [2]string{node, `node_id = "{{ GetPrivateIP }}"`}, check: "server-node-id", status: copier.Failed, want: "template"},
+		"blank in id":       {put: [2]string{node, `node_id = "vault 1"`}, check: "server-node-id", status: copier.Failed, want: "vault 1"},
 
-		"address":            {put: [2]string{address, `cluster_addr = "https://10.0.0.1:8201"`}, check: "server-cluster-addr", status: Failure, want: "10.0.0.1"},
-		"address by env":     {env: "VAULT_CLUSTER_ADDR=https://10.0.0.1:8201", check: "server-cluster-addr", status: Failure, want: "from VAULT_CLUSTER_ADDR"},
-		"address template":   {put: [2]string{address, `cluster_addr = "https://{{ GetPrivateIP }}:8201"`}, check: "server-cluster-addr", status: Warning, want: "template"},
-		"address, no scheme": {put: [2]string{address, `cluster_addr = "127.0.0.1:8201"`}, check: "server-cluster-addr", status: Failure, want: "scheme"},
-		"no address":         {put: [2]string{address, ""}, check: "server-cluster-addr", status: Warning, want: "VAULT_CLUSTER_ADDR"},
-		"no address, env":    {put: [2]string{address, ""}, env: someEnv, check: "server-cluster-addr", status: Failure, want: "no VAULT_CLUSTER_ADDR"},
-		"address in env":     {put: [2]string{address, ""}, env: "VAULT_CLUSTER_ADDR=https://127.0.0.1:8201\n", check: "server-cluster-addr", status: Pass},
-		"address in stanza":  {config: strings.Replace(strings.Replace(serverFile("PATH"), address, "", 1), node, node+"\n"+address, 1), check: "server-cluster-addr", status: Warning, want: "top level"},
-		"no api":             {put: [2]string{api, ""}, check: "server-api-addr", status: Warning, want: "VAULT_API_ADDR"},
-		"no api, env":        {put: [2]string{api, ""}, env: someEnv, check: "server-api-addr", status: Failure, want: "no VAULT_API_ADDR"},
-		"api in env":         {put: [2]string{api, ""}, env: "VAULT_API_ADDR='https://127.0.0.1:8200'", check: "server-api-addr", status: Pass},
-		"api by old name":    {put: [2]string{api, ""}, env: "VAULT_REDIRECT_ADDR=https://127.0.0.1:8200", check: "server-api-addr", status: Pass},
-		"api, no scheme":     {put: [2]string{api, `api_addr = "127.0.0.1:8200"`}, check: "server-api-addr", status: Failure, want: "scheme"},
-		"api, odd scheme":    {put: [2]string{api, `api_addr = "localhost:8200"`}, check: "server-api-addr", status: Warning, want: "nor other nodes"},
-		"one for both":       {put: [2]string{api, `api_addr = "https://127.0.0.1:8201"`}, check: "server-api-addr", status: Failure, want: "both"},
+		"address":            {put: [2]string{address, `cluster_addr = "https://10.0.0.1:8201"`}, check: "server-cluster-addr", status: copier.Failed, want: "10.0.0.1"},
+		"address by env":     {env: "VAULT_CLUSTER_ADDR=https://10.0.0.1:8201", check: "server-cluster-addr", status: copier.Failed, want: "from VAULT_CLUSTER_ADDR"},
+		"address template":   {put: [2]string{address, `cluster_addr = "https://{{ GetPrivateIP }}:8201"`}, check: "server-cluster-addr", status: copier.Warned, want: "template"},
+		"address, no scheme": {put: [2]string{address, `cluster_addr = "127.0.0.1:8201"`}, check: "server-cluster-addr", status: copier.Failed, want: "scheme"},
+		"no address":         {put: [2]string{address, ""}, check: "server-cluster-addr", status: copier.Warned, want: "VAULT_CLUSTER_ADDR"},
+		"no address, env":    {put: [2]string{address, ""}, env: someEnv, check: "server-cluster-addr", status: copier.Failed, want: "no VAULT_CLUSTER_ADDR"},
+		"address in env":     {put: [2]string{address, ""}, env: "VAULT_CLUSTER_ADDR=https://127.0.0.1:8201\n", check: "server-cluster-addr", status: copier.Passed},
+		"address in stanza":  {config: strings.Replace(strings.Replace(serverFile("PATH"), address, "", 1), node, node+"\n"+address, 1), check: "server-cluster-addr", status: copier.Warned, want: "top level"},
+		"no api":             {put: [2]string{api, ""}, check: "server-api-addr", status: copier.Warned, want: "VAULT_API_ADDR"},
+		"no api, env":        {put: [2]string{api, ""}, env: someEnv, check: "server-api-addr", status: copier.Failed, want: "no VAULT_API_ADDR"},
+		"api in env":         {put: [2]string{api, ""}, env: "VAULT_API_ADDR='https://127.0.0.1:8200'", check: "server-api-addr", status: copier.Passed},
+		"api by old name":    {put: [2]string{api, ""}, env: "VAULT_REDIRECT_ADDR=https://127.0.0.1:8200", check: "server-api-addr", status: copier.Passed},
+		"api, no scheme":     {put: [2]string{api, `api_addr = "127.0.0.1:8200"`}, check: "server-api-addr", status: copier.Failed, want: "scheme"},
+		"api, odd scheme":    {put: [2]string{api, `api_addr = "localhost:8200"`}, check: "server-api-addr", status: copier.Warned, want: "nor other nodes"},
+		"one for both":       {put: [2]string{api, `api_addr = "https://127.0.0.1:8201"`}, check: "server-api-addr", status: copier.Failed, want: "both"},
 
-		"no mlock":          {put: [2]string{mlock, ""}, check: "server-mlock", status: Warning, want: "VAULT_DISABLE_MLOCK"},
-		"no mlock, env":     {put: [2]string{mlock, ""}, env: someEnv, check: "server-mlock", status: Failure, want: "no VAULT_DISABLE_MLOCK"},
-		"mlock in env":      {put: [2]string{mlock, ""}, env: "VAULT_DISABLE_MLOCK=false", check: "server-mlock", status: Pass},
-		"mlock by export":   {put: [2]string{mlock, ""}, env: "export VAULT_DISABLE_MLOCK=true", check: "server-environment", status: Warning, want: "export"},
-		"mlock false":       {put: [2]string{mlock, "disable_mlock = false"}, check: "server-mlock", status: Pass},
+		"no mlock":          {put: [2]string{mlock, ""}, check: "server-mlock", status: copier.Warned, want: "VAULT_DISABLE_MLOCK"},
+		"no mlock, env":     {put: [2]string{mlock, ""}, env: someEnv, check: "server-mlock", status: copier.Failed, want: "no VAULT_DISABLE_MLOCK"},
+		"mlock in env":      {put: [2]string{mlock, ""}, env: "VAULT_DISABLE_MLOCK=false", check: "server-mlock", status: copier.Passed},
+		"mlock by export":   {put: [2]string{mlock, ""}, env: "export VAULT_DISABLE_MLOCK=true", check: "server-environment", status: copier.Warned, want: "export"},
+		"mlock false":       {put: [2]string{mlock, "disable_mlock = false"}, check: "server-mlock", status: copier.Passed},
 		"no mlock, 1.19":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.19.5" }, check: "server-mlock"},
-		"no mlock, 1.20":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.20.0+ent" }, check: "server-mlock", status: Failure},
+		"no mlock, 1.20":    {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "1.20.0+ent" }, check: "server-mlock", status: copier.Failed},
 		"no mlock, OpenBao": {put: [2]string{mlock, ""}, env: someEnv, change: func(p *planner) { p.version = "2.2.0" }, check: "server-mlock"},
-		"mlock, no boolean": {put: [2]string{mlock, `disable_mlock = "maybe"`}, check: "server-settings", status: Failure, want: "maybe"},
-		"env, no boolean":   {env: "VAULT_DISABLE_MLOCK=maybe", check: "server-settings", status: Failure, want: "VAULT_DISABLE_MLOCK"},
+		"mlock, no boolean": {put: [2]string{mlock, `disable_mlock = "maybe"`}, check: "server-settings", status: copier.Failed, want: "maybe"},
+		"env, no boolean":   {env: "VAULT_DISABLE_MLOCK=maybe", check: "server-settings", status: copier.Failed, want: "VAULT_DISABLE_MLOCK"},
 
-		"ha_storage":         {put: with(`ha_storage "dynamodb" { table = "x" }`), check: "server-ha-storage", status: Failure, want: "dynamodb"},
-		"ha_backend":         {put: with(`ha_backend "consul" {}`), check: "server-ha-storage", status: Failure, want: "consul"},
-		"ha on raft":         {put: with(`ha_storage "raft" {}`), check: "server-ha-storage", status: Failure},
-		"no clustering":      {put: with("disable_clustering = true"), check: "server-clustering", status: Failure},
-		"in the stanza":      {put: [2]string{node, node + "\n disable_clustering = \"true\""}, check: "server-clustering", status: Failure},
+		"ha_storage":         {put: with(`ha_storage "dynamodb" { table = "x" }`), check: "server-ha-storage", status: copier.Failed, want: "dynamodb"},
+		"ha_backend":         {put: with(`ha_backend "consul" {}`), check: "server-ha-storage", status: copier.Failed, want: "consul"},
+		"ha on raft":         {put: with(`ha_storage "raft" {}`), check: "server-ha-storage", status: copier.Failed},
+		"no clustering":      {put: with("disable_clustering = true"), check: "server-clustering", status: copier.Failed},
+		"in the stanza":      {put: [2]string{node, node + "\n disable_clustering = \"true\""}, check: "server-clustering", status: copier.Failed},
 		"top level beats it": {config: strings.Replace(serverFile("PATH"), node, node+"\n disable_clustering = \"true\"", 1) + "disable_clustering = false", check: "server-clustering"},
 
-		"set twice":         {put: with(mlock), check: "server-settings", status: Failure, want: "disable_mlock"},
-		"set twice, 1.20":   {put: with(mlock), change: func(p *planner) { p.version = "1.20.4" }, check: "server-settings", status: Warning, want: "twice"},
+		"set twice":         {put: with(mlock), check: "server-settings", status: copier.Failed, want: "disable_mlock"},
+		"set twice, 1.20":   {put: with(mlock), change: func(p *planner) { p.version = "1.20.4" }, check: "server-settings", status: copier.Warned, want: "twice"},
 		"set twice, let be": {put: with(mlock), env: "VAULT_ALLOW_PENDING_REMOVAL_DUPLICATE_HCL_ATTRIBUTES=true", check: "server-settings"},
-		"no key":            {put: with(`tcp_addr = "x"`), check: "server-settings", status: Warning, want: "tcp_addr"},
-		"mlock, a number":   {put: [2]string{mlock, "disable_mlock = 1"}, check: "server-mlock", status: Pass},
-		"lease time":        {put: with(`max_lease_ttl = "x"`), check: "server-settings", status: Failure, want: "max_lease_ttl"},
-		"lease in days":     {put: with(`max_lease_ttl = "32d"`), check: "server-mlock", status: Pass},
-		"delay":             {put: [2]string{node, node + "\n snapshot_delay = \"x\""}, check: "server-settings", status: Failure, want: "snapshot_delay"},
-		"level by env":      {env: "VAULT_LOG_LEVEL=loud", check: "server-settings", status: Failure, want: "VAULT_LOG_LEVEL"},
-		"log level":         {put: with(`log_level = "loud"`), check: "server-settings", status: Failure, want: "loud"},
-		"no number":         {put: [2]string{node, node + "\n max_entry_size = \"1MB\""}, check: "server-settings", status: Failure, want: "max_entry_size"},
+		"no key":            {put: with(`tcp_addr = "x"`), check: "server-settings", status: copier.Warned, want: "tcp_addr"},
+		"mlock, a number":   {put: [2]string{mlock, "disable_mlock = 1"}, check: "server-mlock", status: copier.Passed},
+		"lease time":        {put: with(`max_lease_ttl = "x"`), check: "server-settings", status: copier.Failed, want: "max_lease_ttl"},
+		"lease in days":     {put: with(`max_lease_ttl = "32d"`), check: "server-mlock", status: copier.Passed},
+		"delay":             {put: [2]string{node, node + "\n snapshot_delay = \"x\""}, check: "server-settings", status: copier.Failed, want: "snapshot_delay"},
+		"level by env":      {env: "VAULT_LOG_LEVEL=loud", check: "server-settings", status: copier.Failed, want: "VAULT_LOG_LEVEL"},
+		"log level":         {put: with(`log_level = "loud"`), check: "server-settings", status: copier.Failed, want: "loud"},
+		"no number":         {put: [2]string{node, node + "\n max_entry_size = \"1MB\""}, check: "server-settings", status: copier.Failed, want: "max_entry_size"},
 
-		"no listener":  {put: [2]string{"listener \"tcp\" {\n  address     = \"127.0.0.1:8200\"\n  tls_disable = true\n}", ""}, check: "server-listener", status: Warning},
-		"no TLS file":  {put: [2]string{"tls_disable = true", ""}, check: "server-settings", status: Failure},
-		"TLS not here": {put: [2]string{"tls_disable = true", "tls_cert_file = \"PATH/c.pem\"\n tls_key_file = \"PATH\""}, check: "server-listener", status: Failure, want: "c.pem"},
+		"no listener":  {put: [2]string{"listener \"tcp\" {\n  address     = \"127.0.0.1:8200\"\n  tls_disable = true\n}", ""}, check: "server-listener", status: copier.Warned},
+		"no TLS file":  {put: [2]string{"tls_disable = true", ""}, check: "server-settings", status: copier.Failed},
+		"TLS not here": {put: [2]string{"tls_disable = true", "tls_cert_file = \"PATH/c.pem\"\n tls_key_file = \"PATH\""}, check: "server-listener", status: copier.Failed, want: "c.pem"},
 
 		"TLS, another's": {put: [2]string{"tls_disable = true", "tls_cert_file = \"PATH/node-id\"\n tls_key_file = \"PATH\""},
-			change: func(p *planner) { keptID("vault-1")(p); p.Owner = "54321" }, check: "server-listener", status: Warning, want: "54321 can't read"},
+			change: func(p *planner) { keptID("vault-1")(p); p.Owner = "54321" }, check: "server-listener", status: copier.Warned, want: "54321 can't read"},
 
-		"no retry_join":   {check: "server-retry-join", status: Note},
+		"no retry_join":   {check: "server-retry-join", status: copier.Noted},
 		"retry_join":      {put: [2]string{node, node + "\n retry_join { leader_api_addr = \"https://h:8200\" }"}, check: "server-retry-join"},
-		"non-voter":       {put: [2]string{node, node + "\n retry_join_as_non_voter = true\n retry_join { leader_api_addr = \"https://h:8200\" }"}, check: "server-non-voter", status: Warning},
-		"non-voter alone": {put: [2]string{node, node + "\n retry_join_as_non_voter = true"}, check: "server-settings", status: Failure, want: "without retry_join"},
-		"non-voter, env":  {env: "VAULT_RAFT_RETRY_JOIN_AS_NON_VOTER=false", check: "server-settings", status: Failure, want: "whichever value"},
+		"non-voter":       {put: [2]string{node, node + "\n retry_join_as_non_voter = true\n retry_join { leader_api_addr = \"https://h:8200\" }"}, check: "server-non-voter", status: copier.Warned},
+		"non-voter alone": {put: [2]string{node, node + "\n retry_join_as_non_voter = true"}, check: "server-settings", status: copier.Failed, want: "without retry_join"},
+		"non-voter, env":  {env: "VAULT_RAFT_RETRY_JOIN_AS_NON_VOTER=false", check: "server-settings", status: copier.Failed, want: "whichever value"},
 
-		"wal here":        {change: func(p *planner) { p.Config.Destination.WAL = true }, check: "server-raft-wal", status: Failure, want: "raft/wal"},
-		"wal there":       {put: [2]string{node, node + "\n raft_wal = \"true\""}, check: "server-raft-wal", status: Warning, want: "ignores"},
-		"wal in both":     {put: [2]string{node, node + "\n raft_wal = true"}, change: func(p *planner) { p.Config.Destination.WAL = true }, check: "server-raft-wal", status: Pass},
-		"seal missing":    {change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Failure, want: "awskms"},
-		"seal":            {put: with("seal \"awskms\" {\n kms_key_id = \"x\"\n}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Pass},
-		"seal by env":     {env: "VAULT_SEAL_TYPE=awskms", change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Pass},
-		"seal off":        {put: with("seal \"awskms\" {\n disabled = \"true\"\n}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Failure},
-		"seal added":      {put: with(`seal "transit" {}`), change: func(p *planner) { p.seal = "shamir" }, check: "server-seal", status: Failure, want: "transit"},
-		"two seals":       {put: with("seal \"awskms\" {}\nseal \"transit\" {}"), change: func(p *planner) { p.seal = "awskms" }, check: "server-seal", status: Warning, want: "several"},
-		"shamir off":      {put: with("seal \"shamir\" {\n disabled = true\n}"), check: "server-settings", status: Failure},
-		"enterprise":      {put: with("license_path = \"/l\"\nseal \"awskms\" {}"), check: "server-sealwrap", status: Warning, want: "disable_sealwrap = true"},
+		"wal here":        {change: func(p *planner) { p.Config.Destination.WAL = true }, check: "server-raft-wal", status: copier.Failed, want: "raft/wal"},
+		"wal there":       {put: [2]string{node, node + "\n raft_wal = \"true\""}, check: "server-raft-wal", status: copier.Warned, want: "ignores"},
+		"wal in both":     {put: [2]string{node, node + "\n raft_wal = true"}, change: func(p *planner) { p.Config.Destination.WAL = true }, check: "server-raft-wal", status: copier.Passed},
+		"seal missing":    {change: func(p *planner) { p.table.Seal = "awskms" }, check: "server-seal", status: copier.Failed, want: "awskms"},
+		"seal":            {put: with("seal \"awskms\" {\n kms_key_id = \"x\"\n}"), change: func(p *planner) { p.table.Seal = "awskms" }, check: "server-seal", status: copier.Passed},
+		"seal by env":     {env: "VAULT_SEAL_TYPE=awskms", change: func(p *planner) { p.table.Seal = "awskms" }, check: "server-seal", status: copier.Passed},
+		"seal off":        {put: with("seal \"awskms\" {\n disabled = \"true\"\n}"), change: func(p *planner) { p.table.Seal = "awskms" }, check: "server-seal", status: copier.Failed},
+		"seal added":      {put: with(`seal "transit" {}`), change: func(p *planner) { p.table.Seal = "shamir" }, check: "server-seal", status: copier.Failed, want: "transit"},
+		"two seals":       {put: with("seal \"awskms\" {}\nseal \"transit\" {}"), change: func(p *planner) { p.table.Seal = "awskms" }, check: "server-seal", status: copier.Warned, want: "several"},
+		"shamir off":      {put: with("seal \"shamir\" {\n disabled = true\n}"), check: "server-settings", status: copier.Failed},
+		"enterprise":      {put: with("license_path = \"/l\"\nseal \"awskms\" {}"), check: "server-sealwrap", status: copier.Warned, want: "disable_sealwrap = true"},
 		"no seal wrap":    {put: with("license_path = \"/l\"\ndisable_sealwrap = true\nseal \"awskms\" {}"), check: "server-sealwrap"},
 		"license, shamir": {put: with(`license_path = "/l"`), check: "server-sealwrap"},
 
-		"malformed": {config: "storage \"raft\" {\n node_id = \"topsecret\n", check: "server-configuration", status: Failure, want: ":2"},
+		"malformed": {config: "storage \"raft\" {\n node_id = \"topsecret\n", check: "server-configuration", status: copier.Failed, want: ":2"},
 		"JSON": {config: `{"disable_mlock":false,"storage":{"raft":{"path":"PATH","node_id":"vault-1"}},"listener":[{"tcp":{"tls_disable":1}}],"api_addr":"https://127.0.0.1:8200","cluster_addr":"https://127.0.0.1:8201"}`,
-			check: "server-mlock", status: Pass},
-		"no env": {env: noEnv, check: "server-environment", status: Note, want: "-vault-env"},
+			check: "server-mlock", status: copier.Passed},
+		"no env": {env: noEnv, check: "server-environment", status: copier.Noted, want: "-vault-env"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -190,7 +192,7 @@ func TestServer(t *testing.T) {
 				if c.status == "" && len(got) > 0 || c.status != "" && !found {
 					t.Errorf("%+v, expected %q of %s with %q", got, c.status, c.check, c.want)
 				}
-				if c.status == Pass && slices.ContainsFunc(p.report.Checks, func(r Result) bool { return r.Status == Failure }) {
+				if c.status == copier.Passed && slices.ContainsFunc(p.report.Checks, func(r Result) bool { return r.Status == copier.Failed }) {
 					t.Errorf("something else is wrong: %+v", p.report.Checks)
 				}
 			}
@@ -210,18 +212,18 @@ func TestNodeID(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		id, file string
-		status   Status
+		status   copier.Outcome
 		want     string
 	}{
-		"given":     {id: "vault-1", status: Note, want: "server's storage stanza"},
-		"made":      {status: Note, want: "generated"},
-		"kept":      {file: "from-before", status: Note, want: `"from-before"`},
-		"blank":     {id: "vault 1", status: Failure, want: "vault 1"},
-		"colon":     {id: "zone:instance", status: Failure, want: "1.16"},
-		"by echo":   {file: "vault-1\n", status: Failure, want: "line ends"},
-		"no-break":  {file: "vault\u00a01", status: Warning, want: "a no-break space (U+00A0)"},
-		"mark":      {file: "\ufeffvault-1", status: Warning, want: "a byte order mark"},
-		"two files": {id: "rack%1", file: "rack%1", status: Failure, want: "node_id"},
+		"given":     {id: "vault-1", status: copier.Noted, want: "server's storage stanza"},
+		"made":      {status: copier.Noted, want: "generated"},
+		"kept":      {file: "from-before", status: copier.Noted, want: `"from-before"`},
+		"blank":     {id: "vault 1", status: copier.Failed, want: "vault 1"},
+		"colon":     {id: "zone:instance", status: copier.Failed, want: "1.16"},
+		"by echo":   {file: "vault-1\n", status: copier.Failed, want: "line ends"},
+		"no-break":  {file: "vault\u00a01", status: copier.Warned, want: "a no-break space (U+00A0)"},
+		"mark":      {file: "\ufeffvault-1", status: copier.Warned, want: "a byte order mark"},
+		"two files": {id: "rack%1", file: "rack%1", status: copier.Failed, want: "node_id"},
 	} {
 		p := localPlanner(t)
 		p.Config.Destination.NodeID = c.id

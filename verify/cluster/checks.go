@@ -10,16 +10,18 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // A checker is one run of [Check].
 type checker struct {
 	Options
+	*copier.Findings
 	client, root *api.Client
 	report       *Report
 	err          error // there is no report
@@ -28,22 +30,14 @@ type checker struct {
 	now     time.Time // by the clock of the server that was asked, or zero
 }
 
-func (c *checker) add(s Status, check, hint, format string, a ...any) {
-	c.report.Checks = append(c.report.Checks, Result{Check: check, Status: s, Message: fmt.Sprintf(format, a...), Hint: hint})
-}
-
-func (c *checker) pass(check, format string, a ...any) { c.add(Pass, check, "", format, a...) }
-func (c *checker) warn(check, message, hint string)    { c.add(Warning, check, hint, "%s", message) }
-func (c *checker) fail(check, message, hint string)    { c.add(Failure, check, hint, "%s", message) }
-
 // unchecked is for a check that could not be made. What somebody expects and
 // nobody has looked at is not fine.
-func (c *checker) unchecked(check, message, hint string, expected bool) {
-	status := Warning
-	if expected {
-		status = Failure
+func (c *checker) unchecked(check, code string, expected bool, format string, a ...any) *copier.Finding {
+	f := c.Warn(check, code, format, a...)
+	if f.Unchecked = true; expected {
+		f.Status = copier.Failed
 	}
-	c.report.Checks = append(c.report.Checks, Result{Check: check, Status: status, Message: message, Hint: hint, Unchecked: true})
+	return f
 }
 
 // A request is what a check asks for.
@@ -58,14 +52,12 @@ type request struct {
 // for more.
 func (c *checker) failed(r request, err error) bool {
 	if redirect, ok := errors.AsType[*redirectError](err); ok {
-		c.unchecked(r.check, "not checked, nor is any other that needs a token: "+redirect.Error(),
-			"a standby forwards requests unless it can't reach the active node; "+redirect.hint(), c.Expect.any())
+		c.unchecked(r.check, "redirect", c.Expect.any(), "not checked, nor is any other that needs a token: %w", redirect).With("to", redirect.to)
 		return false
 	}
 	var answer *api.ResponseError
 	if !errors.As(err, &answer) {
-		c.fail(r.check, fmt.Sprintf("%s got no answer: %v", r.path, err),
-			"a standby sends requests on to the active node: ask that one with -address, and see the logs of both")
+		c.Fail(r.check, "unanswered", "%s got no answer: %v", r.path, err)
 		return false
 	}
 	said := strings.Join(strings.Fields(strings.Join(answer.Errors, ", ")), " ")
@@ -74,27 +66,17 @@ func (c *checker) failed(r request, err error) bool {
 	}
 	switch answer.StatusCode {
 	case http.StatusForbidden:
-		c.unchecked(r.check, "not checked: the token may not read "+r.path,
-			fmt.Sprintf("add to its policy: path %q { capabilities = [%s] }; `vault token lookup` tells whether it is still valid", r.path, quoted(r.capabilities)), r.expected)
+		c.unchecked(r.check, "forbidden", r.expected, "not checked: the token may not read %s", r.path).With("path", r.path, "capabilities", `"`+strings.Join(r.capabilities, `", "`)+`"`)
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		c.unchecked(r.check, "not checked: this server has no "+r.path,
-			"is this a much older Vault, or a proxy that lets only some paths through?", r.expected)
+		c.unchecked(r.check, "missing", r.expected, "not checked: this server has no %s", r.path)
 	default:
-		c.fail(r.check, fmt.Sprintf("%s answers %d: %s", r.path, answer.StatusCode, said), "see the server's log")
+		c.Fail(r.check, "refused", "%s answers %d: %s", r.path, answer.StatusCode, said)
 		return false
 	}
 	return true
 }
 
 var readOnly = []string{"read"}
-
-func quoted(words []string) string {
-	var out []string
-	for _, w := range words {
-		out = append(out, strconv.Quote(w))
-	}
-	return strings.Join(out, ", ")
-}
 
 // sealStatus makes the checks that a sealed Vault answers, and reports whether it
 // is worth to go on.
@@ -105,40 +87,37 @@ func (c *checker) sealStatus(ctx context.Context) bool {
 		return false
 	}
 	c.report.Version, c.report.ClusterName, c.report.ClusterID = s.Version, s.ClusterName, s.ClusterID
-	c.pass("reachable", "%s answers", c.report.Address)
+	c.Pass("reachable", "%s answers", c.report.Address)
 	c.version(s)
 	switch s.StorageType {
 	case "raft":
-		c.pass("storage", "raft")
+		c.Pass("storage", "raft")
 	case "":
-		c.warn("storage", "the server does not tell its storage type", "look at the storage stanza of its configuration")
+		c.Warn("storage", "unknown", "the server does not tell its storage type")
 	default:
-		c.fail("storage", fmt.Sprintf("the storage is %s, expected raft", s.StorageType),
-			"this server does not use the copy: is this cluster B's address, and has its configuration the stanza storage \"raft\"?")
+		c.Fail("storage", "", "the storage is %s, expected raft", s.StorageType)
 	}
 	if s.RemovedFromCluster != nil && *s.RemovedFromCluster {
-		c.fail("initialized", "this server was removed from its Raft cluster",
-			"ask another server, or empty this one's data directory and join it again: vault operator raft join")
+		c.Fail("initialized", "removed", "this server was removed from its Raft cluster")
 		return false
 	}
 	if !s.Initialized {
-		c.fail("initialized", "Vault is not initialized: it has found no data",
-			"do NOT run vault operator init; compare path in its storage stanza with the copy's directory, and the directory's owner with Vault's user")
+		c.Fail("initialized", "", "Vault is not initialized: it has found no data")
 		return false
 	}
-	c.pass("initialized", "yes")
+	c.Pass("initialized", "yes")
 	if s.Sealed {
-		hint := "unseal it with cluster A's keys: vault operator unseal"
+		code := ""
 		if s.RecoverySeal || s.Type != "shamir" {
-			hint = fmt.Sprintf("the seal is %s: give the server's role the use of cluster A's key, and see Vault's log", s.Type)
+			code = "auto"
 		}
-		c.fail("unsealed", fmt.Sprintf("Vault is sealed: %d of %d keys given", s.Progress, s.T), hint)
+		c.Fail("unsealed", code, "Vault is sealed: %d of %d keys given", s.Progress, s.T).With("seal", s.Type)
 		return false
 	}
 	if s.Migration {
-		c.warn("unsealed", "a migration of the seal is not finished", "finish it on every server: vault operator unseal -migrate")
+		c.Warn("unsealed", "migration", "a migration of the seal is not finished")
 	} else {
-		c.pass("unsealed", "yes, seal %s", s.Type)
+		c.Pass("unsealed", "yes, seal %s", s.Type)
 	}
 	return true
 }
@@ -146,12 +125,11 @@ func (c *checker) sealStatus(ctx context.Context) bool {
 func (c *checker) version(s *api.SealStatusResponse) {
 	switch want := c.Expect.Version; {
 	case s.Version == "":
-		c.warn("version", "the server does not tell its version", "redact_version is set on this listener: ask with `vault version` on its host")
+		c.Warn("version", "unknown", "the server does not tell its version")
 	case want != "" && !sameVersion(s.Version, want):
-		c.fail("version", fmt.Sprintf("%s, expected %s", s.Version, want),
-			"start the copy with the version that wrote it, and upgrade afterwards as a task of its own")
+		c.Fail("version", "", "%s, expected %s", s.Version, want)
 	default:
-		c.pass("version", "%s", s.Version)
+		c.Pass("version", "%s", s.Version)
 	}
 }
 
@@ -177,20 +155,19 @@ func (c *checker) node(ctx context.Context) bool {
 	}
 	switch {
 	case h.ReplicationDRMode == "secondary":
-		c.fail("node", "this is a disaster recovery secondary, which serves nothing", "ask the primary cluster with -address")
+		c.Fail("node", "secondary", "this is a disaster recovery secondary, which serves nothing")
 		return false
 	case h.ReplicationPerformanceMode == "secondary":
-		c.fail("node", "this is a performance secondary: its data is the primary's, not the copy", "ask the primary cluster with -address")
+		c.Fail("node", "secondary", "this is a performance secondary: its data is the primary's, not the copy")
 		return false
 	case h.HAConnectionHealthy != nil && !*h.HAConnectionHealthy:
-		c.fail("node", "this standby has lost its connection to the active node",
-			"open the cluster port, 8201, between all servers, and compare cluster_addr on each")
+		c.Fail("node", "", "this standby has lost its connection to the active node")
 	case h.PerformanceStandby:
-		c.pass("node", "performance standby")
+		c.Pass("node", "performance standby")
 	case h.Standby:
-		c.pass("node", "standby")
+		c.Pass("node", "standby")
 	default:
-		c.pass("node", "active")
+		c.Pass("node", "active")
 	}
 	return true
 }
@@ -203,14 +180,13 @@ func (c *checker) leader(ctx context.Context) *api.LeaderResponse {
 		c.failed(request{"leader", "sys/leader", readOnly, false}, err)
 		return nil
 	case !l.HAEnabled:
-		c.fail("leader", "high availability is off", "set cluster_addr and api_addr in the server's configuration")
+		c.Fail("leader", "off", "high availability is off")
 	case l.LeaderAddress == "" && !l.IsSelf:
-		c.fail("leader", "no leader is known",
-			"most servers must be up and unsealed to elect one: see their logs (with redact_addresses on this listener, ask the active node)")
+		c.Fail("leader", "", "no leader is known")
 	case l.IsSelf:
-		c.pass("leader", "this server")
+		c.Pass("leader", "this server")
 	default:
-		c.pass("leader", "%s", l.LeaderAddress)
+		c.Pass("leader", "%s", l.LeaderAddress)
 	}
 	return l
 }
@@ -243,7 +219,7 @@ func (c *checker) peers(ctx context.Context) bool {
 	err = json.NewDecoder(answer.Body).Decode(&found)
 	c.servers = found.Data.Config.Servers
 	if err != nil || len(c.servers) == 0 {
-		c.fail("peers", path+" names no server", "see the active node's log")
+		c.Fail("peers", "none", "%s names no server", path)
 		return true
 	}
 	var ids, waiting []string
@@ -260,29 +236,26 @@ func (c *checker) peers(ctx context.Context) bool {
 	n, voters := len(c.servers), len(c.servers)-len(waiting)
 	switch want := c.Expect.Peers; {
 	case want != 0 && n != want:
-		c.fail("peers", fmt.Sprintf("%d (%s), expected %d", n, strings.Join(ids, ", "), want),
-			"join the missing ones (retry_join, or vault operator raft join), each with an empty data directory; remove those that are gone: vault operator raft remove-peer ID")
+		c.Fail("peers", "", "%d (%s), expected %d", n, strings.Join(ids, ", "), want)
 	case want == 0 && n == 1:
-		c.warn("peers", fmt.Sprintf("1 (%s): the data has no second copy", ids[0]),
-			"join the others: retry_join, or vault operator raft join; -expect-peers N checks their number")
+		c.Warn("peers", "single", "1 (%s): the data has no second copy", ids[0])
 	default:
-		c.pass("peers", "%d (%s)", n, strings.Join(ids, ", "))
+		c.Pass("peers", "%d (%s)", n, strings.Join(ids, ", "))
 	}
 	want := c.Expect.Voters
 	if want == 0 {
 		want = c.Expect.Peers
 	}
-	const promoted = "autopilot makes a new server a voter when it was healthy for 10 s: check again then; with redundancy zones or read replicas give -expect-voters"
 	switch {
 	case want != 0 && voters != want:
-		c.fail("voters", fmt.Sprintf("%d, expected %d%s", voters, want, listed("; without a vote: ", waiting)), promoted)
+		c.Fail("voters", "", "%d, expected %d%s", voters, want, listed("; without a vote: ", waiting))
 	case want == 0 && len(waiting) > 0:
-		c.warn("voters", fmt.Sprintf("%d of %d%s", voters, n, listed("; without a vote: ", waiting)), promoted)
+		c.Warn("voters", "", "%d of %d%s", voters, n, listed("; without a vote: ", waiting))
 	default:
-		c.pass("voters", "%d of %d", voters, n)
+		c.Pass("voters", "%d of %d", voters, n)
 	}
 	if leaders != 1 {
-		c.fail("raft leader", fmt.Sprintf("%d servers lead", leaders), "most servers must be up and unsealed to elect one: see their logs")
+		c.Fail("raft leader", "", "%d servers lead", leaders)
 	}
 	c.copiedNode()
 	c.loopbacks()
@@ -308,13 +281,11 @@ func (c *checker) loopbacks() {
 	}
 	switch {
 	case len(local) == 0:
-		c.pass(check, "no peer has a loopback address")
+		c.Pass(check, "no peer has a loopback address")
 	case real == len(c.servers):
-		c.warn(check, fmt.Sprintf("every peer has a loopback address (%s): this is a rehearsal", strings.Join(local, ", ")),
-			"right for a cluster on one machine; elsewhere no other server can reach these: set cluster_addr to an address that the others reach")
+		c.Warn(check, "rehearsal", "every peer has a loopback address (%s): this is a rehearsal", strings.Join(local, ", "))
 	default:
-		c.fail(check, fmt.Sprintf("%d of %d peers have a loopback or unspecified address: %s", len(local), len(c.servers), strings.Join(local, ", ")),
-			"no other server can reach these, and a failover loses the cluster: set their cluster_addr, then remove and join them again one by one, or see peers.json in Vault's documentation")
+		c.Fail(check, "", "%d of %d peers have a loopback or unspecified address: %s", len(local), len(c.servers), strings.Join(local, ", "))
 	}
 }
 
@@ -334,13 +305,11 @@ func (c *checker) copiedNode() {
 	i := slices.IndexFunc(c.servers, func(s server) bool { return s.ID == id })
 	switch {
 	case i < 0:
-		c.fail("copied node", fmt.Sprintf("no peer has the node_id %s of the copy", id),
-			"is this the cluster that was started on the copy? node_id in the server's configuration must be that of migrate.hcl")
+		c.Fail("copied node", "", "no peer has the node_id %s of the copy", id)
 	case address != "" && !sameAddress(c.servers[i].Address, address):
-		c.warn("copied node", fmt.Sprintf("%s has the address %s, and the copy was made for %s", id, c.servers[i].Address, address),
-			"other servers reach it by this address: compare cluster_addr in its configuration with migrate.hcl")
+		c.Warn("copied node", "address", "%s has the address %s, and the copy was made for %s", id, c.servers[i].Address, address)
 	default:
-		c.pass("copied node", "%s at %s", id, c.servers[i].Address)
+		c.Pass("copied node", "%s at %s", id, c.servers[i].Address)
 	}
 }
 
@@ -362,15 +331,14 @@ func (c *checker) autopilot(ctx context.Context) {
 		c.failed(request{"autopilot", path, readOnly, false}, err)
 		return
 	case s == nil || len(s.Servers) == 0:
-		c.warn("autopilot", "autopilot has no state yet, or is off", "check again 10 s after the unsealing; VAULT_RAFT_AUTOPILOT_DISABLE turns it off")
+		c.Warn("autopilot", "none", "autopilot has no state yet, or is off")
 		return
 	case !s.Healthy:
-		c.fail("autopilot", "the cluster is not healthy", "see the servers below, and: vault operator raft autopilot state")
+		c.Fail("autopilot", "", "the cluster is not healthy")
 	case s.FailureTolerance == 0 && (c.Expect.Peers == 0 || c.Expect.Peers > 2):
-		c.warn("autopilot", fmt.Sprintf("healthy, but the loss of one server ends the service (voters: %d)", len(s.Voters)),
-			"three voters bear the loss of one, five that of two")
+		c.Warn("autopilot", "fragile", "healthy, but the loss of one server ends the service (voters: %d)", len(s.Voters))
 	default:
-		c.pass("autopilot", "healthy, failure tolerance %d", s.FailureTolerance)
+		c.Pass("autopilot", "healthy, failure tolerance %d", s.FailureTolerance)
 	}
 	last := uint64(0)
 	if l := s.Servers[s.Leader]; l != nil {
@@ -391,14 +359,13 @@ func (c *checker) autopilot(ctx context.Context) {
 		}
 		text := fmt.Sprintf("%s, last contact %s, %d entries behind", x.Status, contact(x.LastContact), lag)
 		if x.Healthy {
-			c.pass("server "+id, "%s", text)
+			c.Pass("server "+id, "%s", text)
 		} else {
-			c.fail("server "+id, fmt.Sprintf("not healthy: %s, node %s", text, orUnknown(x.NodeStatus)),
-				"is it running, unsealed, and can the leader reach "+x.Address+"? see its log")
+			c.Fail("server "+id, "server", "not healthy: %s, node %s", text, orUnknown(x.NodeStatus)).With("address", x.Address)
 		}
 	}
 	if len(versions) > 1 {
-		c.warn("versions", "servers run "+strings.Join(slices.Sorted(maps.Keys(versions)), " and "), "give all the same version; upgrade afterwards as a task of its own")
+		c.Warn("versions", "", "servers run %s", strings.Join(slices.Sorted(maps.Keys(versions)), " and "))
 	}
 }
 
@@ -430,7 +397,7 @@ func (c *checker) nodes(ctx context.Context) {
 	s, err := c.root.Sys().HAStatusWithContext(ctx)
 	if err != nil {
 		if c.failed(request{"nodes", path, readOnly, false}, err) {
-			c.unchecked(checkAddresses, "not checked: only "+path+" says which addresses the nodes use", "see the check nodes", false)
+			c.unchecked(checkAddresses, "unknown", false, "not checked: only %s says which addresses the nodes use", path)
 		}
 		return
 	}
@@ -444,24 +411,22 @@ func (c *checker) nodes(ctx context.Context) {
 	want := max(len(c.servers), c.Expect.Peers)
 	switch {
 	case active != 1:
-		c.fail("nodes", fmt.Sprintf("%d of %d nodes are active, expected 1", active, len(s.Nodes)), "see the nodes' logs")
+		c.Fail("nodes", "", "%d of %d nodes are active, expected 1", active, len(s.Nodes))
 	case len(s.Nodes) < want:
-		c.fail("nodes", fmt.Sprintf("%d of %d report to the active node", len(s.Nodes), want),
-			"unseal the others, and open the cluster port, 8201, between all; after a start it takes 5 s")
+		c.Fail("nodes", "missing", "%d of %d report to the active node", len(s.Nodes), want)
 	default:
-		c.pass("nodes", "1 active and %d standby", len(s.Nodes)-1)
+		c.Pass("nodes", "1 active and %d standby", len(s.Nodes)-1)
 	}
 	for _, n := range s.Nodes {
 		// A node is compared with the active one's clock and not with ours.
 		if skew := time.Duration(n.ClockSkewMillis) * time.Millisecond; skew.Abs() > maxSkew {
-			c.warn("clock of "+n.Hostname, fmt.Sprintf("%s away from the active node's", skew), "run a time service on every server")
+			c.Warn("clock of "+n.Hostname, "clock", "%s away from the active node's", skew)
 		}
 		if n.LastEcho == nil || n.ActiveNode || c.now.IsZero() {
 			continue
 		}
 		if age := c.now.Sub(*n.LastEcho); age > maxEcho {
-			c.fail("node "+n.Hostname, fmt.Sprintf("has not reported to the active node for %s", age.Round(time.Second)),
-				"is it running, and is the cluster port open from it to the active node?")
+			c.Fail("node "+n.Hostname, "silent", "has not reported to the active node for %s", age.Round(time.Second))
 		}
 	}
 }
@@ -491,13 +456,11 @@ func (c *checker) addresses(nodes []api.HANode) {
 	}
 	switch {
 	case len(missing) == 0:
-		c.pass(checkAddresses, "a node reports each of them")
+		c.Pass(checkAddresses, "a node reports each of them")
 	case silent > 0:
-		c.unchecked(checkAddresses, fmt.Sprintf("not checked for %s: %d of %d nodes report no address", strings.Join(missing, ", "), silent, len(nodes)),
-			"an old Vault, or something between, leaves it out: compare cluster_addr on each node with `vault operator raft list-peers`", false)
+		c.unchecked(checkAddresses, "silent", false, "not checked for %s: %d of %d nodes report no address", strings.Join(missing, ", "), silent, len(nodes))
 	default:
-		c.fail(checkAddresses, "no node reports the address of "+strings.Join(missing, ", "),
-			"is the node unsealed? then compare cluster_addr in its configuration: the others reach it by the address that Raft knows")
+		c.Fail(checkAddresses, "", "no node reports the address of %s", strings.Join(missing, ", "))
 	}
 }
 
@@ -521,7 +484,7 @@ func (c *checker) mounts(ctx context.Context) {
 	case err != nil:
 		c.failed(request{"audit devices", "sys/audit", []string{"read", "sudo"}, c.Expect.Audit != 0}, err)
 	case len(audit) == 0 && c.Expect.Audit == 0:
-		c.warn("audit devices", "none: nobody would know who did what", "if cluster A had one, its path may not exist here: see the active node's log")
+		c.Warn("audit devices", "none", "none: nobody would know who did what")
 	default:
 		c.counted("audit devices", len(audit), c.Expect.Audit, "vault audit list")
 	}
@@ -529,11 +492,10 @@ func (c *checker) mounts(ctx context.Context) {
 
 func (c *checker) counted(check string, n, want int, command string) {
 	if want != 0 && n != want {
-		c.fail(check, fmt.Sprintf("%d, expected %d", n, want),
-			fmt.Sprintf("compare `%s` with what it printed on cluster A; is this the right cluster, and the right VAULT_NAMESPACE?", command))
+		c.Fail(check, "count", "%d, expected %d", n, want).With("command", command)
 		return
 	}
-	c.pass(check, "%d", n)
+	c.Pass(check, "%d", n)
 }
 
 // copiedMounts looks for the mounts that the copy has data of. Their keys begin
@@ -562,16 +524,14 @@ func (c *checker) copiedMounts(ctx context.Context) {
 	left := append(unmounted("logical/", c.Expect.MountIDs, secrets), unmounted("auth/", c.Expect.AuthIDs, auth)...)
 	switch shown := strings.Join(left[:min(len(left), 3)], ", "); {
 	case len(left) == want:
-		c.fail(check, fmt.Sprintf("none of the %d that the copy has data of is mounted, such as %s", want, shown),
-			"this is another cluster than the one that was started on the copy: compare the address, and the manifest")
+		c.Fail(check, "", "none of the %d that the copy has data of is mounted, such as %s", want, shown)
 	case len(left) > 0:
 		if len(left) > 3 {
 			shown += ", …"
 		}
-		c.warn(check, fmt.Sprintf("%d of %d: the copy has data of %d that are not mounted: %s", want-len(left), want, len(left), shown),
-			"nothing to do if they were disabled on cluster A, which can leave data behind, or here since; `vault secrets list -detailed` and `vault auth list -detailed` tell UUIDs")
+		c.Warn(check, "some", "%d of %d: the copy has data of %d that are not mounted: %s", want-len(left), want, len(left), shown)
 	default:
-		c.pass(check, "%d, all that the copy has data of", want)
+		c.Pass(check, "%d, all that the copy has data of", want)
 	}
 }
 
@@ -617,19 +577,16 @@ func (c *checker) appliedIndex(ctx context.Context, before *api.LeaderResponse, 
 	gap := max(after.RaftCommittedIndex, to) - to
 	switch {
 	case to == 0:
-		c.warn(check, "the server does not tell it", "it does with Raft storage: see the check storage")
+		c.Warn(check, "unknown", "the server does not tell it")
 	case before.LeaderAddress != after.LeaderAddress || before.IsSelf != after.IsSelf:
-		c.warn(check, fmt.Sprintf("the leader changed from %s to %s, or two servers answered", orUnknown(before.LeaderAddress), orUnknown(after.LeaderAddress)),
-			"check again with one server's own address; a leader that changes again and again has a slow disk or network")
+		c.Warn(check, "leader", "the leader changed from %s to %s, or two servers answered", orUnknown(before.LeaderAddress), orUnknown(after.LeaderAddress))
 	case to < from:
-		c.warn(check, fmt.Sprintf("%d, then %d: two servers answered", from, to), "check again with one server's own address, not a load balancer's")
+		c.Warn(check, "balancer", "%d, then %d: two servers answered", from, to)
 	case to > from:
-		c.pass(check, "%d, %d more in %s", to, to-from, took)
+		c.Pass(check, "%d, %d more in %s", to, to-from, took)
 	case after.RaftCommittedIndex > before.RaftCommittedIndex || gap > farBehind:
-		c.fail(check, fmt.Sprintf("stays at %d for %s, %d entries behind the log", to, took, gap),
-			"this server does not apply what it is sent: see its log, and its disk's free space and latency")
+		c.Fail(check, "", "stays at %d for %s, %d entries behind the log", to, took, gap)
 	default:
-		c.warn(check, fmt.Sprintf("%d, nothing was written in %s", to, took),
-			"an idle cluster looks like this: write something, such as a login, during a second check (-sample 30s)")
+		c.Warn(check, "idle", "%d, nothing was written in %s", to, took)
 	}
 }

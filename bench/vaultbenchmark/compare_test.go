@@ -1,4 +1,4 @@
-package benchcompare
+package vaultbenchmark
 
 import (
 	"encoding/json"

@@ -23,6 +23,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"go.uber.org/goleak"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -192,8 +193,8 @@ func checked(t *testing.T, v *vault, opts Options) *Report {
 
 // found are the results that are not passes: "FAILURE peers: …".
 func found(r *Report) (out []string) {
-	for _, c := range r.Checks {
-		if c.Status != Pass {
+	for _, c := range check.Cluster.Results(r.Checks) {
+		if c.Status != copier.Passed {
 			if c.Hint == "" {
 				out = append(out, c.Check+" has no hint")
 			}
@@ -221,7 +222,7 @@ func TestHealthy(t *testing.T) {
 	if got := strings.Join(names, ","); got != want {
 		t.Errorf("checks %s\nexpected %s", got, want)
 	}
-	if !r.Healthy() || r.Count(Pass) != 22 || r.Version != "1.21.1" || r.ClusterID != "id" || r.ClusterName != "c" {
+	if !r.Healthy() || r.Checks.Count(copier.Passed) != 22 || r.Version != "1.21.1" || r.ClusterID != "id" || r.ClusterName != "c" {
 		t.Errorf("report %+v", r)
 	}
 	for _, a := range v.asked {
@@ -378,9 +379,9 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-func hintOf(r *Report, check string) string {
-	for _, c := range r.Checks {
-		if c.Check == check {
+func hintOf(r *Report, name string) string {
+	for _, c := range check.Cluster.Results(r.Checks) {
+		if c.Check == name {
 			return c.Hint
 		}
 	}
@@ -470,7 +471,7 @@ func TestRedirect(t *testing.T) {
 		"http://me:NOTPRINTED@attacker.example":                 "http://attacker.example:80",
 		"http://a b":                                            "what is no URL",
 	} {
-		for expected, status := range map[bool]Status{false: Warning, true: Failure} {
+		for expected, status := range map[bool]copier.Outcome{false: copier.Warned, true: copier.Failed} {
 			standby := newVault()
 			standby.to = to
 			opts := Options{}

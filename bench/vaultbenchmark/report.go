@@ -1,6 +1,6 @@
-// Package benchcompare compares two reports of vault-benchmark, one from before
+// Package vaultbenchmark compares two reports of vault-benchmark, one from before
 // a migration and one from after it: https://github.com/hashicorp/vault-benchmark.
-package benchcompare
+package vaultbenchmark
 
 import (
 	"bufio"

@@ -12,40 +12,25 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// Status and Result are those of package check.
-type (
-	Status = check.Status
-	Result = check.Result
-)
-
-// A Warning is what a person should look at and the cluster can live with, and
-// what could not be checked. A Failure is a cluster that is not as it should be.
-const (
-	Pass    = check.Pass
-	Warning = check.Warning
-	Failure = check.Failure
-)
-
-// A Report holds the results in the order of the checks. A check that another
+// A Report holds what was found in the order of the checks. A warning is what a person
+// should look at and the cluster can live with, and what could not be checked; a
+// failure is a cluster that is not as it should be. A check that another
 // one makes pointless, as a sealed Vault does, is not in it.
 type Report struct {
 	// Address is the server that was asked, without a password.
 	Address string `json:"address"`
 	// Version and ClusterName are empty where the server does not tell.
-	Version     string   `json:"version,omitempty"`
-	ClusterName string   `json:"cluster_name,omitempty"`
-	ClusterID   string   `json:"cluster_id,omitempty"`
-	Checks      []Result `json:"checks"`
+	Version     string          `json:"version,omitempty"`
+	ClusterName string          `json:"cluster_name,omitempty"`
+	ClusterID   string          `json:"cluster_id,omitempty"`
+	Checks      copier.Findings `json:"checks"`
 }
 
-// Count is the number of checks that ended so.
-func (r *Report) Count(s Status) int { return check.Count(r.Checks, s) }
-
 // Healthy tells that no check failed. Look at Unchecked too.
-func (r *Report) Healthy() bool { return r.Count(Failure) == 0 }
+func (r *Report) Healthy() bool { return r.Checks.Count(copier.Failed) == 0 }
 
 // Unchecked is the number of checks that could not be made.
 func (r *Report) Unchecked() int {
@@ -106,8 +91,6 @@ type Options struct {
 // does not answer as a Vault does ([copier.ErrDestination]), or the context's
 // cause. Without a token only what Vault tells everybody is checked. The client
 // must not be used by others meanwhile.
-//
-// [copier.ErrDestination]: https://pkg.go.dev/github.com/dyn2raft/dyn2raft/copier#ErrDestination
 func Check(ctx context.Context, client *api.Client, opts Options) (*Report, error) {
 	if opts.Sample == 0 {
 		opts.Sample = DefaultSample
@@ -119,6 +102,7 @@ func Check(ctx context.Context, client *api.Client, opts Options) (*Report, erro
 		root:   client.WithNamespace(""),
 		report: &Report{Address: shownAddress(client)},
 	}
+	c.Findings = &c.report.Checks
 	c.run(ctx)
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -136,8 +120,7 @@ func (c *checker) run(ctx context.Context) {
 	before := c.leader(ctx)
 	sampled := time.Now()
 	if c.client.Token() == "" {
-		c.unchecked("token", "no token: peers, autopilot, nodes, secrets engines, auth methods and audit devices were not checked",
-			"set VAULT_TOKEN, or run `vault login` first", c.Expect.any())
+		c.unchecked("token", "", c.Expect.any(), "no token: peers, autopilot, nodes, secrets engines, auth methods and audit devices were not checked")
 	} else if c.peers(ctx) {
 		c.autopilot(ctx)
 		c.nodes(ctx)
