@@ -282,6 +282,14 @@ type Getter interface {
 	Value(ctx context.Context, key string) ([]byte, bool, error)
 }
 
+// An Ordered is a [Source] that has its entries in order, and yields them so: a
+// comparison then need not sort them.
+type Ordered interface {
+	// Stream returns all entries. One that ends with [io.EOF] has read all, and
+	// found it sound.
+	Stream(ctx context.Context) (Stream, error)
+}
+
 // A Throttled is a [Source] that holds its own requests back, to stay below a
 // limit that it was given. That it did is said of a scan as [LimitCap].
 type Throttled interface {

@@ -34,12 +34,12 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	if err := copier.CheckDigest(); err != nil {
 		return r, nil, &copier.Error{Op: "compute digests", Err: err}
 	}
-	file, err := vaultdb.Open(filepath.Join(path, vaultDBName))
-	if err != nil {
+	src := &vaultdb.Source{Path: filepath.Join(path, vaultDBName), Kind: copier.ErrDestination}
+	if _, err := src.Open(ctx); err != nil {
 		return r, nil, err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if r.Raft, err = file.State(); err != nil {
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if r.Raft, err = src.State(); err != nil {
 		return r, nil, err
 	}
 	type worker struct {
@@ -51,14 +51,19 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	for i := range workers {
 		workers[i] = &worker{collector: collector{most: max(largest, 0)}}
 	}
-	r.Pages, err = file.ReadAll(ctx, vaultdb.DataBucket, len(workers), func(i, _ int, e copier.Entry) error {
-		workers[i].Digester.Add(e)
-		workers[i].see(e)
-		if largest >= 0 {
-			workers[i].collector.add(e)
+	err = copier.ReadAll(ctx, src, len(workers), func(i int, entries *copier.Batch) error {
+		w := workers[i]
+		for j := range entries.Len() {
+			e := entries.Entry(j)
+			w.Digester.Add(e)
+			w.see(e)
+			if largest >= 0 {
+				w.collector.add(e)
+			}
 		}
 		return nil
 	})
+	r.Pages = src.Stats()
 	r.Digests = copier.Digests{}
 	all, vault := collector{most: max(largest, 0)}, vaultKeys{}
 	for _, w := range workers {

@@ -40,6 +40,18 @@ func (s Stats) Fill() float64 {
 	return float64(s.LeafBytes) / float64(s.LeafCapacity)
 }
 
+// count adds a page, and those that it goes on in.
+func (s *Stats) count(p page, bytes, capacity int64) {
+	s.OverflowPages += int64(p.overflow)
+	if !p.leaf {
+		s.BranchPages++
+		return
+	}
+	s.LeafPages++
+	s.LeafBytes += bytes
+	s.LeafCapacity += capacity
+}
+
 // add adds what a walk has found.
 func (s *Stats) add(o Stats) {
 	s.BranchPages += o.BranchPages
@@ -81,11 +93,8 @@ func (e *Entries) Check() (Stats, error) {
 	if err := f.checkMetas(); err != nil {
 		return s, err
 	}
-	if e.seen == nil { // nothing was read
-		e.seen = newPageSet(f.meta.highWater)
-	}
 	s.add(e.stats)
-	if !e.seen.add(0, 2) {
+	if !e.used.claim(0, 2) {
 		return s, f.damaged(0, "a meta page is used by a bucket")
 	}
 	rest := []*Entries{f.newWalk(e.ctx, bucket{root: f.meta.root}, elemBucket)}
@@ -98,7 +107,7 @@ func (e *Entries) Check() (Stats, error) {
 		}
 	}
 	for _, other := range rest {
-		other.seen = e.seen
+		other.used = e.used
 		for {
 			if _, err := other.Next(); errors.Is(err, io.EOF) {
 				break
@@ -150,7 +159,7 @@ func (f *File) checkMetas() error {
 func (e *Entries) checkFree(s *Stats) error {
 	f, id := e.f, e.f.meta.freelist
 	if id == noFreelist {
-		s.FreePages = int64(e.seen.missing(f.meta.highWater))
+		s.FreePages = int64(e.used.missing(f.meta.highWater))
 		return nil
 	}
 	at := int64(id) * f.pageSize
@@ -164,7 +173,7 @@ func (e *Entries) checkFree(s *Stats) error {
 		return f.damaged(id, "it is no list of free pages (header % x)", h[:pageHeaderSize])
 	case p.overflow >= f.meta.highWater-id:
 		return f.damaged(id, "it goes on for %d pages, behind the last one", p.overflow)
-	case !e.seen.add(id, 1+p.overflow):
+	case !e.used.claim(id, 1+p.overflow):
 		return f.damaged(id, "it is used twice, or what it goes on in is")
 	}
 	s.FreelistPages = int64(1 + p.overflow)
@@ -184,24 +193,14 @@ func (e *Entries) checkFree(s *Stats) error {
 		}
 		for i := range n {
 			free := binary.NativeEndian.Uint64(buf[8*i:])
-			if free < 2 || free >= f.meta.highWater || !e.seen.add(free, 1) {
+			if free < 2 || free >= f.meta.highWater || !e.used.claim(free, 1) {
 				return f.damaged(id, "it lists page %d as free, which is used, listed twice or not there", free)
 			}
 		}
 		begin, count = begin+int64(8*n), count-n
 	}
-	if n := e.seen.missing(f.meta.highWater); n > 0 {
+	if n := e.used.missing(f.meta.highWater); n > 0 {
 		return f.damaged(id, "%d pages are neither used nor listed as free", n)
 	}
 	return nil
-}
-
-// missing counts the ids below limit that are not in the set.
-func (s pageSet) missing(limit uint64) (n uint64) {
-	for id := range limit {
-		if !s.has(id) {
-			n++
-		}
-	}
-	return n
 }

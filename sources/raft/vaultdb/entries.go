@@ -32,8 +32,11 @@ type Entries struct {
 	depth    int      // of the leaves; 0 before the first
 
 	window window
-	seen   pageSet
-	stats  Stats
+	used   *usage // of the whole file; nil where that is nobody's business
+	// shared is set where others use pages of the same bucket too, or the same
+	// ones once more, and unread where leaves that were read are left out.
+	shared, unread bool
+	stats          Stats // of what nobody has used before
 }
 
 var _ copier.Stream = (*Entries)(nil)
@@ -89,7 +92,7 @@ func (f *File) Entries(ctx context.Context) *Entries { return f.Bucket(ctx, Data
 func (f *File) Bucket(ctx context.Context, name string) *Entries {
 	b, ok := f.buckets[name]
 	e := f.newWalk(ctx, b, 0)
-	e.name = name
+	e.name, e.used = name, newUsage(f.meta.highWater)
 	if !ok {
 		e.err = f.fail(fmt.Errorf("bucket %q: %w", name, ErrNoBucket), "")
 	}
@@ -157,6 +160,10 @@ func (e *Entries) nextLeaf() error {
 			e.branches = e.branches[:len(e.branches)-1]
 			continue
 		}
+		if e.unread && len(e.branches)+1 == e.depth && e.used.begin.has(b.nextID()) {
+			b.pass()
+			continue
+		}
 		child, err := e.child(b)
 		if err != nil {
 			return err
@@ -201,23 +208,56 @@ func (b *branch) pass() {
 	b.next++
 }
 
-// begin goes to the root.
+// begin goes to the first leaf.
 func (e *Entries) begin() error {
-	e.begun = true
-	if e.seen == nil { // else it is that of a whole file
-		e.seen = newPageSet(e.f.meta.highWater)
-	}
-	if e.bucket.root == 0 {
-		return e.beginInline()
-	}
-	root, err := e.load(e.bucket.root, nil)
-	if err != nil {
-		return err
-	}
-	if leaf, err := e.enter(root); leaf || err != nil {
+	if leaf, err := e.beginRoot(); leaf || err != nil {
 		return err
 	}
 	return e.nextLeaf()
+}
+
+// beginRoot goes to the root, and reports whether that is a leaf.
+func (e *Entries) beginRoot() (leaf bool, err error) {
+	e.begun = true
+	if e.bucket.root == 0 {
+		return true, e.beginInline()
+	}
+	root, err := e.load(e.bucket.root, nil)
+	if err != nil {
+		return false, err
+	}
+	return e.enter(root)
+}
+
+// seek goes to the leaf in which a key is looked for, in place of the first one.
+func (e *Entries) seek(key []byte) error {
+	leaf, err := e.beginRoot()
+	for !leaf && err == nil {
+		b := &e.branches[len(e.branches)-1]
+		for b.next+1 < b.count {
+			ahead := *b
+			if ahead.pass(); bytes.Compare(ahead.nextKey(), key) > 0 {
+				break
+			}
+			*b = ahead
+		}
+		var child page
+		if child, err = e.child(b); err == nil {
+			leaf, err = e.enter(child)
+		}
+	}
+	return err
+}
+
+// bound returns the key with which the leaf behind the current one begins, nil
+// where there is none.
+func (e *Entries) bound() []byte {
+	for i := len(e.branches) - 1; i >= 0; i-- {
+		if b := &e.branches[i]; b.next < b.count {
+			return b.nextKey()
+		}
+	}
+	return nil
 }
 
 // beginInline goes to the leaf of a bucket that lies within the root bucket.
@@ -258,9 +298,6 @@ func (e *Entries) enter(p page) (leaf bool, err error) {
 		if depth != e.depth {
 			return false, e.f.damaged(p.id, "a leaf on level %d, where others are on level %d", depth, e.depth)
 		}
-		e.stats.LeafPages++
-		e.stats.LeafBytes += int64(len(p.data))
-		e.stats.LeafCapacity += int64(1+p.overflow) * e.f.pageSize
 		e.page, e.next, e.at = p, 0, pageHeaderSize+elemSize*p.count
 		return true, nil
 	}
@@ -270,7 +307,6 @@ func (e *Entries) enter(p page) (leaf bool, err error) {
 	case depth >= maxDepth || e.depth != 0 && depth >= e.depth:
 		return false, e.f.damaged(p.id, "a branch on level %d", depth)
 	}
-	e.stats.BranchPages++
 	// The next page that is read may overwrite it.
 	var buf []byte
 	if n := len(e.free); n > 0 {
@@ -322,10 +358,13 @@ func (e *Entries) load(id uint64, parent *branch) (p page, err error) {
 	case p.overflow >= f.meta.highWater-id:
 		return p, f.damaged(id, "it goes on for %d pages, behind the last one", p.overflow)
 	}
-	if !e.seen.add(id, 1+p.overflow) {
-		return p, f.damaged(id, "it is used twice, or what it goes on in is")
+	first := true
+	if e.used != nil {
+		var alone bool
+		if first, alone = e.used.add(id, 1+p.overflow); !alone || !first && !e.shared {
+			return p, f.damaged(id, "it is used twice, or what it goes on in is")
+		}
 	}
-	e.stats.OverflowPages += int64(p.overflow)
 	capacity := int64(1+p.overflow) * f.pageSize
 	heads := int64(pageHeaderSize + elemSize*p.count)
 	if heads > capacity {
@@ -344,6 +383,9 @@ func (e *Entries) load(id uint64, parent *branch) (p page, err error) {
 	pages := int64(1 + p.overflow)
 	if pages != (size+f.pageSize-1)/f.pageSize && pages != size/f.pageSize+1 {
 		return p, f.damaged(id, "it has %d pages for %d bytes", pages, size)
+	}
+	if first {
+		e.stats.count(p, size, capacity)
 	}
 	p.data, err = e.window.bytes(f, at, size, ahead)
 	return p, err
@@ -448,24 +490,53 @@ func (f *File) readAhead(id uint64, parent *branch) int64 {
 	return int64(last-id+1) * f.pageSize
 }
 
+// A usage is which pages of a file are used: those with which a leaf, a branch or
+// a list begins, and those that one goes on in. It is safe for concurrent use.
+type usage struct{ begin, goOn pageSet }
+
+func newUsage(pages uint64) *usage {
+	return &usage{make(pageSet, (pages+63)/64), make(pageSet, (pages+63)/64)}
+}
+
+// add adds what begins at a page and has n pages. It reports whether it is added
+// for the first time, and whether it shares no page with another: of two that do,
+// the later one begins within the earlier one.
+func (u *usage) add(id, n uint64) (first, alone bool) {
+	first = u.begin.add(id)
+	alone = !u.goOn.has(id)
+	for i := id + 1; i < id+n; i++ {
+		u.goOn.add(i)
+		alone = alone && !u.begin.has(i)
+	}
+	return first, alone
+}
+
+// claim is add, and reports whether none of the pages was used.
+func (u *usage) claim(id, n uint64) bool {
+	first, alone := u.add(id, n)
+	return first && alone
+}
+
+// missing counts the pages below limit that are not used.
+func (u *usage) missing(limit uint64) (n uint64) {
+	for id := range limit {
+		if !u.begin.has(id) && !u.goOn.has(id) {
+			n++
+		}
+	}
+	return n
+}
+
 // A pageSet is a set of page ids, one bit each.
 type pageSet []uint64
 
-func newPageSet(pages uint64) pageSet { return make(pageSet, (pages+63)/64) }
-
-// add adds n pages and reports whether none of them was there. It is safe for
-// concurrent use.
-func (s pageSet) add(id, n uint64) bool {
-	for ; n > 0; id, n = id+1, n-1 {
-		bit := uint64(1) << (id % 64)
-		if atomic.OrUint64(&s[id/64], bit)&bit != 0 {
-			return false
-		}
-	}
-	return true
+// add reports whether the id was not there.
+func (s pageSet) add(id uint64) bool {
+	bit := uint64(1) << (id % 64)
+	return atomic.OrUint64(&s[id/64], bit)&bit == 0
 }
 
-func (s pageSet) has(id uint64) bool { return s[id/64]&(1<<(id%64)) != 0 }
+func (s pageSet) has(id uint64) bool { return atomic.LoadUint64(&s[id/64])&(1<<(id%64)) != 0 }
 
 // Ends returns the first and the last key of a bucket, nil where it has none,
 // and reads no more than the way to them: the rest of the bucket is not checked.

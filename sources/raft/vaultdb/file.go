@@ -192,6 +192,7 @@ func (f *File) start() error {
 	}
 	f.buckets = map[string]bucket{}
 	e := f.newWalk(context.Background(), bucket{root: f.meta.root}, elemBucket)
+	e.used = newUsage(f.meta.highWater)
 	for {
 		entry, err := e.Next()
 		if errors.Is(err, io.EOF) {

@@ -26,7 +26,7 @@ const partsEach = 8
 func (f *File) ReadAll(ctx context.Context, name string, n int, each func(worker, part int, e copier.Entry) error) (Stats, error) {
 	group, gctx := errgroup.WithContext(ctx)
 	whole := f.Bucket(gctx, name)
-	parts, err := whole.split(n * partsEach)
+	parts, err := whole.cut(n * partsEach)
 	if err != nil {
 		group.Go(func() error { return err })
 		return Stats{}, group.Wait()
@@ -94,22 +94,22 @@ func (e *Entries) part(p *part) *Entries {
 	in.count = in.next + 1
 	in.data = bytes.Clone(in.data) // its memory is used again once it is read
 	out := e.f.newWalk(e.ctx, e.bucket, e.flags)
-	out.begun, out.seen = true, e.seen
+	out.begun, out.used = true, e.used
 	out.branches = append(make([]branch, p.above, p.above+2), in)
 	return out
 }
 
-// split makes parts of a bucket of which nothing was read, in the order of
+// cut makes parts of a bucket of which nothing was read, in the order of
 // their keys: n or more, if it has so many pages. It reads the branches above
 // them.
-func (e *Entries) split(n int) ([]part, error) {
+func (e *Entries) cut(n int) ([]part, error) {
 	if e.err != nil {
 		return nil, e.err
 	}
 	if e.bucket.root == 0 {
 		return []part{{}}, nil
 	}
-	e.begun, e.seen = true, newPageSet(e.f.meta.highWater)
+	e.begun = true
 	root, err := e.load(e.bucket.root, nil)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -126,41 +127,81 @@ func read(f *File) (map[string]string, Stats, error) {
 	}
 }
 
-// alike reads a file with several goroutines: what comes of it must be what one
-// of them finds alone, be it entries or damage.
+// alike reads a file as a source, with several goroutines: what comes of it must be
+// what one of them finds alone, be it entries or damage.
 func alike(t testing.TB, f *File, want map[string]string, wantStats Stats, wantErr error) {
 	t.Helper()
+	if errors.Is(wantErr, ErrNoBucket) {
+		return // Open refuses it
+	}
 	for _, n := range []int{1, 2, 5} {
-		parts := make([]map[string]string, n)
-		for i := range parts {
-			parts[i] = map[string]string{}
-		}
-		last, in := make([]string, n), make([]int, n)
-		stats, err := f.ReadAll(context.Background(), DataBucket, n, func(i, part int, e copier.Entry) error {
-			if wantErr == nil && (last[i] >= string(e.Key) || in[i] > part) {
-				t.Errorf("%d goroutines: key %.20q of part %d behind %.20q of part %d", n, e.Key, part, last[i], in[i])
-			}
-			last[i], in[i] = string(e.Key), part
-			parts[i][last[i]] = string(e.Value)
-			return nil
-		})
+		got, sum, stats, err := readSpans(t, f, n)
 		if wantErr != nil {
-			for _, kind := range []error{ErrDamaged, ErrNoBucket, copier.ErrDestination} {
+			for _, kind := range []error{ErrDamaged, copier.ErrDestination} {
 				if errors.Is(err, kind) != errors.Is(wantErr, kind) {
-					t.Errorf("%d goroutines find %v, one alone %v", n, err, wantErr)
+					t.Errorf("%d spans: %v, one alone finds %v", n, err, wantErr)
 				}
 			}
 			continue
 		}
-		got, sum := map[string]string{}, 0
-		for _, part := range parts {
-			maps.Copy(got, part)
-			sum += len(part)
-		}
 		if err != nil || sum != len(want) || !maps.Equal(got, want) || stats != wantStats {
-			t.Fatalf("%d goroutines: %d entries of %d, %+v, want %+v, %v", n, sum, len(want), stats, wantStats, err)
+			t.Fatalf("%d spans: %d entries of %d, %+v, want %+v, %v", n, sum, len(want), stats, wantStats, err)
 		}
 	}
+}
+
+// sourceOf is a file that is open as a source.
+func sourceOf(f *File) *Source {
+	return &Source{Kind: copier.ErrDestination, file: f, used: newUsage(f.meta.highWater)}
+}
+
+// readSpans reads n spans at the same time, and then checks the rest of the file.
+func readSpans(t testing.TB, f *File, n int) (got map[string]string, sum int, stats Stats, err error) {
+	src, ctx := sourceOf(f), context.Background()
+	spans, err := src.Split(ctx, n)
+	if err != nil {
+		return nil, 0, stats, err
+	}
+	if len(spans) > n {
+		t.Errorf("%d spans of %d", len(spans), n)
+	}
+	parts := make([]map[string]string, len(spans))
+	var group errgroup.Group
+	group.SetLimit(4)
+	for i, span := range spans {
+		parts[i] = map[string]string{}
+		group.Go(func() error {
+			var b copier.Batch
+			for last := ""; ; b.Reset() {
+				page, err := src.Read(ctx, span, &b)
+				if err != nil {
+					return err
+				}
+				for j := range b.Len() {
+					e := b.Entry(j)
+					if last >= string(e.Key) {
+						t.Errorf("key %.20q behind %.20q", e.Key, last)
+					}
+					last = string(e.Key)
+					parts[i][last] = string(e.Value)
+				}
+				if len(page.Next) == 0 {
+					return nil
+				}
+				span = page.Next[0]
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, 0, stats, err
+	}
+	got = map[string]string{}
+	for _, part := range parts {
+		maps.Copy(got, part)
+		sum += len(part)
+	}
+	err = src.Recheck(ctx)
+	return got, sum, src.Stats(), err
 }
 
 // boltSays returns what bbolt reads, and what its Check says.
@@ -307,12 +348,6 @@ func TestCancelled(t *testing.T) {
 	if _, err := f.Check(ctx); err != why {
 		t.Errorf("Check: %v", err)
 	}
-	if _, err := f.ReadAll(ctx, DataBucket, 2, func(int, int, copier.Entry) error { return nil }); err != why {
-		t.Errorf("ReadAll: %v", err)
-	}
-	if _, err := f.ReadAll(t.Context(), DataBucket, 2, func(int, int, copier.Entry) error { return why }); err != why {
-		t.Errorf("ReadAll: %v", err)
-	}
 }
 
 func TestOpen(t *testing.T) {
@@ -349,7 +384,7 @@ func TestOpen(t *testing.T) {
 				if _, err := f.Entries(t.Context()).Next(); !errors.Is(err, ErrNoBucket) {
 					t.Errorf("got %v", err)
 				}
-				if _, err := f.ReadAll(t.Context(), DataBucket, 2, nil); !errors.Is(err, ErrNoBucket) {
+				if _, err := (&Source{Path: path}).Open(t.Context()); !errors.Is(err, ErrNoBucket) || !errors.Is(err, copier.ErrSource) {
 					t.Errorf("got %v", err)
 				}
 				check(t, f.Close())
@@ -777,7 +812,7 @@ func TestMemory(t *testing.T) {
 	check(t, err)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err = f.ReadAll(t.Context(), DataBucket, 4, func(int, int, copier.Entry) error { return nil })
+	_, _, _, err = readSpans(t, f, 32)
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "it says that it is page 0") || used > 64<<20 {
 		t.Errorf("%v, with %d bytes of memory", err, used)
