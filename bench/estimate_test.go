@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // An estimated is a table whose copy is estimated and made.
@@ -97,9 +97,9 @@ func estimates(tb testing.TB, loop func() bool, tries int, e estimated) metrics 
 	named := 0
 	for loop() {
 		for range tries {
-			cfg := &config.Config{ClusterAddr: "https://127.0.0.1:8201"}
+			cfg := &vaultconfig.Config{ClusterAddr: "https://127.0.0.1:8201"}
 			cfg.Source.Table, cfg.Source.Region = dynamodb.DefaultTable, "us-east-1"
-			cfg.Destination = config.Destination{Path: tb.TempDir(), NodeID: "n", Address: "127.0.0.1:8201"}
+			cfg.Destination = vaultconfig.Destination{Path: tb.TempDir(), NodeID: "n", Address: "127.0.0.1:8201"}
 			memory.settle(tb)
 			rep, err := plan.Run(tb.Context(), plan.Options{Config: cfg, Source: source(), TempDir: tb.TempDir(),
 				Workers: e.workers, ReadCapacity: e.cap, SampleTime: 1500 * time.Millisecond})

@@ -10,9 +10,9 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )
@@ -114,7 +114,7 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 	case !cmd.IsSet("config"):
 		return o, nil
 	}
-	cfg, err := config.Load(cmd.String("config"), std.Env)
+	cfg, err := vaultconfig.Load(cmd.String("config"), std.Env)
 	if err != nil {
 		return o, err
 	}

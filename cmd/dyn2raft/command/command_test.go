@@ -23,8 +23,8 @@ import (
 	"github.com/urfave/cli/v3"
 	"go.uber.org/goleak"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 var update = flag.Bool("update", false, "write the help texts as they are into the scripts")
@@ -421,7 +421,7 @@ func TestNames(t *testing.T) {
 		{"vault", "eu-west-1", "", true}, {"vault2", "eu-west-1", "", false}, {"vault", "eu-west-2", "", false},
 		{"vault", "eu-west-2", "http://127.0.0.1:8000", true}, {"vault2", "eu-west-2", "http://127.0.0.1:8000", false},
 	} {
-		cfg := &config.Config{}
+		cfg := &vaultconfig.Config{}
 		cfg.Source.Table, cfg.Source.Region, cfg.Source.Endpoint = c.table, c.region, c.endpoint
 		if got := names(cfg, table); got != c.want {
 			t.Errorf("%+v: %v", c, got)
@@ -429,7 +429,7 @@ func TestNames(t *testing.T) {
 	}
 	elsewhere := table
 	elsewhere.Endpoint = "http://127.0.0.1:8000" // by AWS_ENDPOINT_URL
-	cfg := &config.Config{}
+	cfg := &vaultconfig.Config{}
 	cfg.Source.Table, cfg.Source.Region = "vault", "eu-west-2"
 	if !names(cfg, elsewhere) {
 		t.Error("what is at an endpoint of one's own is in any region")

@@ -24,11 +24,11 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -419,7 +419,7 @@ func compareFirst(cmd *cli.Command) string {
 
 // notConfirmed says what became of a copy that was put in place, and that the
 // table then did not confirm.
-func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *config.Config) error {
+func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.Config) error {
 	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	command := func(flag string) string { return strings.Join(slices.Concat(base, []string{flag}, more), " ") }
@@ -448,7 +448,7 @@ func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *config.Co
 
 // notGivenBack says of a copy that is in place what to do where its table was not
 // given back.
-func notGivenBack(err error, cmd *cli.Command, cfg *config.Config) error {
+func notGivenBack(err error, cmd *cli.Command, cfg *vaultconfig.Config) error {
 	command := slices.Concat(program(), []string{"copy", "-config " + shellescape.Quote(cmd.String("config")), "--resume"},
 		givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup"))
 	hint := "the copy is in place in " + cfg.Destination.Path + ", but the table was not given back: somebody may have written to it since.\n" +
@@ -474,7 +474,7 @@ func inPlace(err error) error {
 // howToGoOn adds to the error of a copy what became of the work done, and what
 // to do now: the same command, with every flag that was given and still means
 // something.
-func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Config) error {
+func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.Config) error {
 	if !res.Resumable {
 		if errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
 			return &unfinishedError{err, "nothing was put in place, and the copy can't be resumed; free the table: " +
@@ -510,7 +510,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *config.Confi
 
 // names reports whether a configuration names a table, as far as that can be told
 // without asking it. What is at an endpoint of one's own may be in any region.
-func names(cfg *config.Config, table copier.Info) bool {
+func names(cfg *vaultconfig.Config, table copier.Info) bool {
 	id, err := arn.Parse(table.ID)
 	customEndpoint := cfg.Source.Endpoint != "" || table.Endpoint != "" && !strings.Contains(table.Endpoint, ".amazonaws.com")
 	return cfg.Source.Table == table.Name && (err != nil || customEndpoint || cfg.Source.Region == id.Region)
@@ -611,14 +611,14 @@ func memoryBudget(cmd *cli.Command) (int64, error) {
 
 // workers is the flag's number, else the one the environment gives to Vault's
 // own storage, else the library's default.
-func workers(cmd *cli.Command, cfg *config.Config) int {
+func workers(cmd *cli.Command, cfg *vaultconfig.Config) int {
 	if cmd.IsSet("max-parallel") {
 		return cmd.Int("max-parallel")
 	}
 	return cfg.Source.MaxParallel
 }
 
-func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, error) {
+func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Config, error) {
 	if err := noArguments(cmd); err != nil {
 		return nil, err
 	}
@@ -633,7 +633,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 	if d := cmd.Duration("retry-for"); cmd.IsSet("retry-for") && d <= 0 {
 		return nil, &usageError{fmt.Sprintf("-retry-for is %s", d), "it takes a duration such as 10m"}
 	}
-	cfg, err := config.Load(cmd.String("config"), std.Env)
+	cfg, err := vaultconfig.Load(cmd.String("config"), std.Env)
 	if err != nil {
 		return nil, err
 	}
@@ -658,7 +658,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*config.Config, er
 // openAs makes the source of a configuration, and, where root runs this for the owner
 // of the data directory, has the process become one of his: then the root side, which
 // the caller closes, is not nil. Where root stays root, where has to say that it may.
-func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, manifest string, become bool, where func() error) (*dynamodb.Source, *rootSide, error) {
+func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, manifest string, become bool, where func() error) (*dynamodb.Source, *rootSide, error) {
 	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
 	if err != nil {
 		return nil, nil, err
@@ -694,7 +694,7 @@ func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Conf
 
 // newSource makes the source of a configuration. root, where it is not nil, finds the
 // credentials.
-func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *config.Config, out *printer, root *rootSide) (*dynamodb.Source, error) {
+func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, root *rootSide) (*dynamodb.Source, error) {
 	var chain func(context.Context) (aws.CredentialsProvider, error)
 	if root != nil {
 		chain = root.credentials

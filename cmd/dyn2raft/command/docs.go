@@ -15,9 +15,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // docsCommand prints what is made of the tree of commands: docs/commands.md
@@ -146,7 +146,7 @@ func newReference() reference {
 	}
 	var keys []string
 	names := map[string][]string{}
-	for _, v := range config.Environment() {
+	for _, v := range vaultconfig.Environment() {
 		if names[v.Key] == nil {
 			keys = append(keys, v.Key)
 		}
@@ -159,7 +159,7 @@ func newReference() reference {
 	return r
 }
 
-// otherVariables are those that are not read by package config.
+// otherVariables are those that are not read by package vaultconfig.
 var otherVariables = []variable{
 	{"VAULT_CLUSTER_ADDR", "must not differ from the configuration's cluster_addr: a Vault server would take the variable"},
 	{"AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, HTTPS_PROXY, AWS_PROFILE, …", "what the AWS SDK reads: see \"AWS configuration\""},

@@ -14,8 +14,8 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // This file has the words for what a person can do about an error, as far as they
@@ -116,10 +116,10 @@ func pathHint(err error) string {
 	path, ok := errors.AsType[*fs.PathError](err)
 	switch {
 	case ok && errors.Is(path, fs.ErrPermission):
-		return config.OwnMode(path.Path)
+		return vaultconfig.OwnMode(path.Path)
 	case ok && errors.Is(path, fs.ErrNotExist):
-		if what := config.Unexpanded(path.Path); what != "" {
-			return config.NoShell(what)
+		if what := vaultconfig.Unexpanded(path.Path); what != "" {
+			return vaultconfig.NoShell(what)
 		}
 	}
 	return ""

@@ -10,11 +10,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dyn2raft/dyn2raft/bench/vaultbenchmark"
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )
@@ -100,7 +100,7 @@ func TestHostileText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := &manifestWriter{cfg: hostile[config.Config](), file: hostileText, dst: dst}
+	rec := &manifestWriter{cfg: hostile[vaultconfig.Config](), file: hostileText, dst: dst}
 	planned := hostile[plan.Report]()
 	planned.Checks[0].Check, planned.Checks[0].Status = "table", copier.Failed // ours
 	for name, output := range map[string]func(p *printer) error{

@@ -11,10 +11,10 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -27,7 +27,7 @@ type manifestWriter struct {
 	file     string    // an absolute path
 	root     *rootSide // does what is done with the file, where only root can
 	settings map[string]any
-	cfg      *config.Config
+	cfg      *vaultconfig.Config
 	dst      *sink.Sink
 	readBack string
 	src      *dynamodb.Source

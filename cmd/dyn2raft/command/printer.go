@@ -21,9 +21,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -93,7 +93,7 @@ func printError(w io.Writer, err error) {
 			continue // the result said so
 		}
 		text, hint := err.Error(), cmp.Or(pathHint(err), copier.Hint(err))
-		if e, ok := errors.AsType[*config.Error](err); ok {
+		if e, ok := errors.AsType[*vaultconfig.Error](err); ok {
 			bare := *e // its text has the hint in it
 			bare.Hint = ""
 			text, hint = bare.Error(), e.Hint

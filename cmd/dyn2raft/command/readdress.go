@@ -15,10 +15,10 @@ import (
 	"al.essio.dev/pkg/shellescape"
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -73,7 +73,7 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 	}
 	address := ""
 	if url := cmd.String("cluster-addr"); url != "" {
-		if address, err = config.HostPort(url); err != nil {
+		if address, err = vaultconfig.HostPort(url); err != nil {
 			return err
 		}
 	}
@@ -85,7 +85,7 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 	if err != nil {
 		return err
 	}
-	rec := &manifestWriter{file: file, cfg: &config.Config{Destination: config.Destination{Path: path}}}
+	rec := &manifestWriter{file: file, cfg: &vaultconfig.Config{Destination: vaultconfig.Destination{Path: path}}}
 	var root *rootSide
 	if as == nil {
 		if err := rootMayWork(path, false, ofVault(path)); err != nil {
@@ -177,7 +177,7 @@ type recoveryPeer struct {
 // staleNode warns of a configuration, a file, that still has the node_id or the
 // cluster_addr that the copy had before it was corrected, and has neither other. It
 // reports whether it is so.
-func (p *printer) staleNode(m *verify.Manifest, cfg *config.Config, file string) bool {
+func (p *printer) staleNode(m *verify.Manifest, cfg *vaultconfig.Config, file string) bool {
 	is := m.Destination
 	id, addr := cmp.Or(cfg.Destination.NodeID, is.NodeID), cfg.Destination.Address
 	oldID := id != is.NodeID && slices.ContainsFunc(m.Readdressed, func(r verify.Readdressed) bool { return r.NodeID == id })

@@ -17,11 +17,11 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -180,7 +180,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 // it has read. That is what the manifest beside the data directory says, where
 // there is the one of a copy of this table to there, and else what is known
 // without it. file is the name of the configuration.
-func (p *printer) expected(cfg *config.Config, file string) (want verify.Expected, segments int) {
+func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Expected, segments int) {
 	want = verify.Expected{NodeID: cfg.Destination.NodeID, Address: cfg.Destination.Address}
 	m, err := verify.ReadManifest(verify.ManifestPath(cfg.Destination.Path))
 	switch {
@@ -203,7 +203,7 @@ func (p *printer) expected(cfg *config.Config, file string) (want verify.Expecte
 
 // needNodeID adds a difference where nothing tells a Vault which node it is: it
 // makes an id of its own then, is no member of its cluster, and never unseals.
-func needNodeID(rep *verify.Report, cfg *config.Config) error {
+func needNodeID(rep *verify.Report, cfg *vaultconfig.Config) error {
 	if cfg.Destination.NodeID != "" || rep.Started || len(rep.Raft.Servers) == 0 {
 		return nil
 	}

@@ -20,11 +20,11 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -516,7 +516,7 @@ func (p *planner) nodeID() {
 			"use letters, digits, \".\", \"-\" and \"_\", without spaces and line ends, and the same in the server's storage stanza; Vaults before 1.16 take it as it is")
 		return
 	}
-	if what := config.Invisible(id); what != "" {
+	if what := vaultconfig.Invisible(id); what != "" {
 		p.warn("node-id", fmt.Sprintf("%q, from %s, has %s, which can't be seen", id, from, what), "Vault takes it for a part of the id: write the id anew, without it")
 		return
 	}

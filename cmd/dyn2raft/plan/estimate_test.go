@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // TestPredict: what a model of given figures says, by hand. How good its figures
@@ -68,7 +68,7 @@ func grown(bytes, perWorker, from, to float64) (seconds float64) {
 // gigabyte is a planner of a table with 1 GiB in a million items.
 func gigabyte(readUnits int64) *planner {
 	return &planner{
-		Options: Options{Config: &config.Config{}, NoSample: true},
+		Options: Options{Config: &vaultconfig.Config{}, NoSample: true},
 		report:  &Report{},
 		table: &dynamodb.Inspection{Survey: &dynamodb.Survey{Info: copier.Info{Name: "vault", Items: 1_000_000, Bytes: 1 << 30},
 			OnDemand: readUnits == 0, ReadUnits: readUnits}, Locks: &dynamodb.Locks{}},

@@ -10,19 +10,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // localPlanner is a planner of a copy into an empty directory.
 func localPlanner(t *testing.T) *planner {
-	cfg := &config.Config{}
+	cfg := &vaultconfig.Config{}
 	cfg.Source.Table = dynamotest.VaultTable
-	cfg.Destination = config.Destination{Path: filepath.Join(t.TempDir(), "data"), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+	cfg.Destination = vaultconfig.Destination{Path: filepath.Join(t.TempDir(), "data"), NodeID: "vault-1", Address: "127.0.0.1:8201"}
 	if err := os.Mkdir(cfg.Destination.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}

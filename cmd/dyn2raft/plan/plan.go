@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // Result is that of package check.
@@ -49,7 +49,7 @@ func (r *Report) Ready() bool { return r.Count(copier.Failed) == 0 }
 type Options struct {
 	// Config is the configuration of the copy, and Source its source; that is
 	// not prepared yet, and reads strongly consistent.
-	Config *config.Config
+	Config *vaultconfig.Config
 	Source *dynamodb.Source
 	// Command is the command of the copy, for a person to run.
 	Command string

@@ -17,11 +17,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sys/unix"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // An env is a server with a table, and a destination.
@@ -40,9 +40,9 @@ func (e *env) ok(err error) {
 // options are those of a plan for the table, into an empty directory.
 func (e *env) options() Options {
 	e.Helper()
-	cfg := &config.Config{ClusterAddr: "https://127.0.0.1:8201"}
+	cfg := &vaultconfig.Config{ClusterAddr: "https://127.0.0.1:8201"}
 	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
-	cfg.Destination = config.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+	cfg.Destination = vaultconfig.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
 	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), TempDir: e.TempDir(), SampleTime: time.Minute}
 }
 

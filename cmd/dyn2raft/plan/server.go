@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/mod/semver"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/config"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // server asks whether Vault starts from the server's configuration, and whether
@@ -29,7 +29,7 @@ func (p *planner) server() {
 	}
 	var env func(string) (string, bool)
 	if p.VaultEnv != "" {
-		variables, notes, err := config.LoadEnvironment(p.VaultEnv)
+		variables, notes, err := vaultconfig.LoadEnvironment(p.VaultEnv)
 		if err != nil {
 			p.fail("server-environment", err.Error(), "name the EnvironmentFile of the server's unit: systemctl cat vault")
 			return
@@ -41,7 +41,7 @@ func (p *planner) server() {
 	} else {
 		p.note("server-environment", "not looked at: VAULT_RAFT_NODE_ID, VAULT_RAFT_PATH, VAULT_CLUSTER_ADDR and VAULT_SEAL_TYPE beat the server's file, where its unit has them (-vault-env)")
 	}
-	c, err := config.LoadServer(p.VaultConfig, env)
+	c, err := vaultconfig.LoadServer(p.VaultConfig, env)
 	if err != nil {
 		p.fail("server-configuration", err.Error(), "name the file, or the directory, that the server is started with: vault server -config=…")
 		return
@@ -61,7 +61,7 @@ func (p *planner) server() {
 	p.serverLicense(c)
 }
 
-func (p *planner) serverStorage(c *config.Server) {
+func (p *planner) serverStorage(c *vaultconfig.Server) {
 	found := "it has no storage stanza"
 	switch {
 	case c.Storage == "" && c.Migrate:
@@ -77,7 +77,7 @@ func (p *planner) serverStorage(c *config.Server) {
 
 // serverStarts makes the checks of what ends a Vault at its start, whatever the
 // copy says.
-func (p *planner) serverStarts(c *config.Server) {
+func (p *planner) serverStarts(c *vaultconfig.Server) {
 	for _, err := range c.Problems {
 		p.fail("server-settings", err.Error(), "Vault does not start, or can't be unsealed, with this: correct it")
 	}
@@ -177,7 +177,7 @@ func (p *planner) atLeast(version string) bool {
 	return !semver.IsValid(have) || semver.Major(have) == "v1" && semver.Compare(semver.MajorMinor(have), version) >= 0
 }
 
-func (p *planner) serverPath(c *config.Server) {
+func (p *planner) serverPath(c *vaultconfig.Server) {
 	path, want := c.Path, p.Config.Destination.Path
 	switch {
 	case absolute(path) != absolute(want):
@@ -191,7 +191,7 @@ func (p *planner) serverPath(c *config.Server) {
 }
 
 // from names the variable that a value is from.
-func from(c *config.Server, key string) string {
+func from(c *vaultconfig.Server, key string) string {
 	if v := c.From[key]; v != "" {
 		return " (from " + v + ")"
 	}
@@ -208,7 +208,7 @@ func absolute(path string) string {
 	return path
 }
 
-func (p *planner) serverNode(c *config.Server) {
+func (p *planner) serverNode(c *vaultconfig.Server) {
 	_, kept, _ := p.nodeIDFile() // an error of that is another check's
 	id, want := cmp.Or(c.NodeID, kept), cmp.Or(p.Config.Destination.NodeID, kept)
 	const hint = "make node_id the same in both: under another id Vault finds no leader, and unsealing never returns"
@@ -219,8 +219,8 @@ func (p *planner) serverNode(c *config.Server) {
 	switch {
 	case id != want:
 		p.fail("server-node-id", fmt.Sprintf("the server's node_id is %q%s, the copy's %q", id, from(c, "node_id"), want), hint)
-	case config.Invisible(id) != "":
-		p.warn("server-node-id", fmt.Sprintf("%q in both%s has %s, which can't be seen", id, from(c, "node_id"), config.Invisible(id)), "write the id anew in both, without it")
+	case vaultconfig.Invisible(id) != "":
+		p.warn("server-node-id", fmt.Sprintf("%q in both%s has %s, which can't be seen", id, from(c, "node_id"), vaultconfig.Invisible(id)), "write the id anew in both, without it")
 	case id == "":
 		p.pass("server-node-id", "neither has one: the copy makes the file node-id, and Vault takes the id that is in it")
 	default:
@@ -228,7 +228,7 @@ func (p *planner) serverNode(c *config.Server) {
 	}
 }
 
-func (p *planner) serverAddress(c *config.Server) {
+func (p *planner) serverAddress(c *vaultconfig.Server) {
 	want := p.Config.Destination.Address
 	switch u, err := url.ParseRequestURI(c.ClusterAddr); {
 	case c.ClusterAddr == "": // another check says so
@@ -253,7 +253,7 @@ func (p *planner) serverAddress(c *config.Server) {
 	}
 }
 
-func (p *planner) serverJoin(c *config.Server) {
+func (p *planner) serverJoin(c *vaultconfig.Server) {
 	if c.RetryJoins == 0 {
 		p.note("server-retry-join", "no retry_join: the first node needs none; the others join by it, or by `vault operator raft join`")
 	}
@@ -262,7 +262,7 @@ func (p *planner) serverJoin(c *config.Server) {
 	}
 }
 
-func (p *planner) serverLog(c *config.Server) {
+func (p *planner) serverLog(c *vaultconfig.Server) {
 	switch have := p.Config.Destination.WAL; {
 	case c.WAL == have:
 		p.pass("server-raft-wal", "%v in both", have)
@@ -273,7 +273,7 @@ func (p *planner) serverLog(c *config.Server) {
 	}
 }
 
-func (p *planner) serverSeal(c *config.Server) {
+func (p *planner) serverSeal(c *vaultconfig.Server) {
 	if p.table.Seal == "" {
 		return // not known, which another check says
 	}
@@ -295,7 +295,7 @@ func (p *planner) serverSeal(c *config.Server) {
 // serverLicense looks at what ends the way back from Vault Enterprise: where a
 // seal can wrap them, Enterprise wraps entries as it writes them, and no other
 // Vault reads those.
-func (p *planner) serverLicense(c *config.Server) {
+func (p *planner) serverLicense(c *vaultconfig.Server) {
 	auto := slices.ContainsFunc(c.Seals, func(kind string) bool { return kind != "shamir" })
 	if c.LicensePath != "" && auto && !c.DisableSealwrap {
 		p.warn("server-sealwrap", "the server has a license_path and an auto-unseal: Vault Enterprise wraps entries with that seal, which no Community Vault reads",

@@ -1,4 +1,4 @@
-// Package config reads the file that `vault operator migrate -config` takes,
+// Package vaultconfig reads the file that `vault operator migrate -config` takes,
 // together with the environment variables that Vault gives precedence over it.
 //
 // A value is taken as Vault takes it: from the environment where a variable is
@@ -9,7 +9,7 @@
 //
 // No value of access_key, secret_key or session_token appears in an error, a
 // warning or the printed form of a [Config].
-package config
+package vaultconfig
 
 import (
 	"bytes"
