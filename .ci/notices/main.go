@@ -114,12 +114,7 @@ func linked(target string, dirs map[module]map[string]bool) error {
 	}
 }
 
-var (
-	named = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patents|ofl|ftl|unlicense)([._-].*)?$`)
-	// A directory may hold what a LICENSE beside it names, such as the FreeType
-	// License. (The GPL that it can be exchanged for is not taken.)
-	folder = regexp.MustCompile(`(?i)^licen[cs]es$`)
-)
+var named = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patents|unlicense)([._-].*)?$`)
 
 // notices returns the texts of a module: those beside its packages, and in the
 // directories above these.
@@ -128,15 +123,6 @@ func notices(m module, packages map[string]bool) ([]*text, error) {
 	for dir := range packages {
 		for ; len(dir) >= len(m.Dir); dir = filepath.Dir(dir) {
 			all[dir] = true
-			entries, err := os.ReadDir(dir)
-			if err != nil {
-				return nil, err
-			}
-			for _, e := range entries {
-				if e.IsDir() && folder.MatchString(e.Name()) {
-					all[filepath.Join(dir, e.Name())] = true
-				}
-			}
 		}
 	}
 	var out []*text

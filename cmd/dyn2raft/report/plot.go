@@ -2,203 +2,126 @@ package report
 
 import (
 	"fmt"
-	"html/template"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
-	"gonum.org/v1/plot/plotter"
 )
 
 // A figure is a plot in two sizes, of which the page shows the one that fits:
-// texts in a plot that is scaled down can't be read.
+// texts in a plot that is scaled down can't be read. The page has the template.
 type figure struct {
-	Title   string
-	Wide    template.HTML
-	Narrow  template.HTML
-	Caption string
+	ID, Title, Desc, Caption string
+	Sizes                    []drawing
 }
 
-// The sizes of figures, in CSS pixels: what fits on A4 paper and on a phone.
+// A drawing is a plot at one size, in CSS pixels: paths and texts.
+type drawing struct {
+	Class, ID     string
+	Width, Height int
+	Grid, Frame   string
+	Bars          string
+	Lines         []string
+	Marks         []mark
+}
+
+type mark struct {
+	X, Y         float64
+	Anchor, Text string
+}
+
+// An axis shows the values between two, and marks some.
+type axis struct {
+	from, to float64
+	ticks    []tick
+	grid     bool
+}
+
+type tick struct {
+	at    float64
+	label string
+}
+
+type point struct{ x, y float64 }
+
+// A plot is what a figure shows, in values. Its axes depend on the size.
+type plot struct {
+	figure
+	height int
+	x, y   func(narrow bool) axis
+	bars   [][2]point // each from one corner to the other
+	lines  [][]point
+}
+
+// The sizes of figures, in CSS pixels: what fits on A4 paper and on a phone; and the
+// room for texts of 11 pixels, for each of their columns, and around a plot.
 const (
 	wideWidth   = 680
 	narrowWidth = 330
-	// measured is the size of texts that plots leave room for. They are shown
-	// smaller, at 11 pixels: the reader's machine may have a wider font than
-	// the one that is measured.
-	measured = 14
+	column      = 6.8
+	border      = 8
+	textHeight  = 16
 )
 
-// A frame is what a plot has beside its data.
-type frame struct {
-	id, title, desc, caption string
-	height                   int
-	// fill adds the data. narrow says for which of the two sizes.
-	fill func(d *drawing, narrow bool) error
+func (p plot) draw() *figure {
+	p.Sizes = []drawing{p.at(false), p.at(true)}
+	return &p.figure
 }
 
-func (f frame) draw() (*figure, error) {
-	out := &figure{Title: f.title, Caption: f.caption}
-	for _, narrow := range []bool{false, true} {
-		d := newDrawing()
-		if err := f.fill(d, narrow); err != nil {
-			return nil, fmt.Errorf("plot %s: %w", f.id, err)
-		}
-		class, id, width := "wide", f.id, wideWidth
-		if narrow {
-			class, id, width = "narrow", f.id+"-n", narrowWidth
-		}
-		svg, err := d.svg(class, id, f.title, f.desc, width, f.height)
-		if err != nil {
-			return nil, err
-		}
-		if narrow {
-			out.Narrow = svg
-		} else {
-			out.Wide = svg
-		}
-	}
-	return out, nil
-}
-
-func newDrawing() *drawing {
-	p := plot.New()
-	p.BackgroundColor = nil
-	sans := font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, measured)
-	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Tick.Label.Font = sans
-		axis.Tick.Label.Color = ink
-		axis.Tick.LineStyle = plotter.DefaultGridLineStyle
-		axis.Tick.Color = ink
-		axis.Tick.Length = 4
-		axis.LineStyle.Color = ink
-		axis.Padding = 0
-	}
-	return &drawing{plot: p, font: p.X.Tick.Label, right: map[string]bool{}}
-}
-
-func (d *drawing) grid(vertical, horizontal bool) {
-	g := plotter.NewGrid()
-	g.Vertical.Color, g.Horizontal.Color = grid, grid
-	g.Vertical.Width, g.Horizontal.Width = 1, 1
-	if !vertical {
-		g.Vertical.Color = nil
-	}
-	if !horizontal {
-		g.Horizontal.Color = nil
-	}
-	d.plot.Add(g)
-}
-
-// lines plots values over time, which is in seconds: a line for each process.
-func (d *drawing) lines(each []plotter.XYs, t timeline, narrow bool) error {
-	d.grid(true, true)
-	top := 0.0
-	for _, points := range each {
-		l, err := plotter.NewLine(points)
-		if err != nil {
-			return err
-		}
-		l.Color, l.Width = data, 1.5
-		d.plot.Add(l)
-		for _, p := range points {
-			top = max(top, p.Y)
-		}
-	}
-	d.timeAxis(t, narrow)
-	d.valueAxis(&d.plot.Y, top, 5)
-	for _, t := range d.plot.Y.Tick.Marker.Ticks(0, 0) {
-		d.right[t.Label] = true
-	}
-	return nil
-}
-
-// A bar is one of the bars of a plot.
-type bar struct {
-	label string
-	// parts are where it begins and ends, as often as it does.
-	parts [][2]float64
-}
-
-// upTo is a bar from 0 on.
-func upTo(label string, n int64) bar { return bar{label, [][2]float64{{0, float64(n)}}} }
-
-// across draws bars from left to right, the first at the top.
-func (d *drawing) across(bars []bar, narrow bool) error {
-	d.grid(true, false)
-	var ticks []plot.Tick
-	columns := 30
+func (p plot) at(narrow bool) drawing {
+	x, y := p.x(narrow), p.y(narrow)
+	d := drawing{Class: "wide", ID: p.ID, Width: wideWidth, Height: p.height}
 	if narrow {
-		columns = 14
+		d.Class, d.ID, d.Width = "narrow", p.ID+"-n", narrowWidth
 	}
-	for i, b := range bars {
-		at := float64(len(bars) - 1 - i)
-		label := shorten(b.label, columns)
-		d.right[label] = true
-		ticks = append(ticks, plot.Tick{Value: at, Label: label})
-		for _, p := range b.parts {
-			if err := d.rectangle(p[0], p[1], at-0.32, at+0.32); err != nil {
-				return err
-			}
+	left, bottom := y.room()+border, float64(p.height-textHeight-border)
+	right := float64(d.Width) - x.room()/2 - 2
+	toX := func(v float64) float64 { return tenth(left + (right-left)*(v-x.from)/(x.to-x.from)) }
+	toY := func(v float64) float64 { return tenth(bottom - (bottom-border)*(v-y.from)/(y.to-y.from)) }
+
+	d.Frame = fmt.Sprintf("M%v %vV%vH%v", left, border, bottom, tenth(right))
+	for _, t := range x.ticks {
+		if x.grid {
+			d.Grid += fmt.Sprintf("M%v %vV%v", toX(t.at), border, bottom)
+		}
+		d.Marks = append(d.Marks, mark{toX(t.at), bottom + textHeight, "middle", t.label})
+	}
+	for _, t := range y.ticks {
+		if y.grid {
+			d.Grid += fmt.Sprintf("M%v %vH%v", left, toY(t.at), tenth(right))
+		}
+		d.Marks = append(d.Marks, mark{left - border, toY(t.at) + 4, "end", t.label})
+	}
+	for _, b := range p.bars {
+		if b[0].x < b[1].x && b[0].y < b[1].y { // else there is nothing to see
+			d.Bars += fmt.Sprintf("M%v %vH%vV%vH%vZ", toX(b[0].x), toY(b[0].y), toX(b[1].x), toY(b[1].y), toX(b[0].x))
 		}
 	}
-	p := d.plot
-	p.Y.Tick.Marker, p.Y.Tick.Length = plot.ConstantTicks(ticks), 0
-	p.Y.Min, p.Y.Max = -0.5, float64(len(bars))-0.5
-	return nil
-}
-
-// up draws bars from the bottom to the top, with a label for as many as there
-// is room.
-func (d *drawing) up(bars []bar, narrow bool) error {
-	d.grid(false, true)
-	room := 10
-	if narrow {
-		room = 5
-	}
-	each := (len(bars) + room - 1) / room
-	top := 0.0
-	var ticks []plot.Tick
-	for i, b := range bars {
-		at := float64(i)
-		if i%each == 0 {
-			ticks = append(ticks, plot.Tick{Value: at, Label: b.label})
+	for _, line := range p.lines {
+		var path strings.Builder
+		for i, at := range line {
+			fmt.Fprintf(&path, "%s%v %v", map[bool]string{true: "M", false: "L"}[i == 0], toX(at.x), toY(at.y))
 		}
-		for _, p := range b.parts {
-			if err := d.rectangle(at-0.4, at+0.4, p[0], p[1]); err != nil {
-				return err
-			}
-			top = max(top, p[1])
-		}
+		d.Lines = append(d.Lines, path.String())
 	}
-	p := d.plot
-	p.X.Tick.Marker, p.X.Tick.Length = plot.ConstantTicks(ticks), 0
-	p.X.Min, p.X.Max = -0.6, float64(len(bars))-0.4
-	d.valueAxis(&p.Y, top, 5)
-	for _, t := range p.Y.Tick.Marker.Ticks(0, 0) {
-		d.right[t.Label] = true
-	}
-	return nil
+	return d
 }
 
-func (d *drawing) rectangle(x0, x1, y0, y1 float64) error {
-	if x0 >= x1 || y0 >= y1 {
-		return nil // there is nothing to see
+// room is how wide the widest text is.
+func (a axis) room() float64 {
+	widest := 0
+	for _, t := range a.ticks {
+		widest = max(widest, columns(t.label))
 	}
-	r, err := plotter.NewPolygon(plotter.XYs{{X: x0, Y: y0}, {X: x1, Y: y0}, {X: x1, Y: y1}, {X: x0, Y: y1}})
-	if err != nil {
-		return err
-	}
-	r.Color, r.LineStyle.Color, r.LineStyle.Width = data, data, 1 // the line shows what is too short for an area
-	d.plot.Add(r)
-	return nil
+	return tenth(column * float64(widest))
 }
 
-// valueAxis is an axis from 0 to at least top, with about n round values.
-func (d *drawing) valueAxis(axis *plot.Axis, top float64, n int) {
+func tenth(v float64) float64 { return math.Round(v*10) / 10 }
+
+// values is an axis from 0 to at least top, with about n round values.
+func values(top float64, n int) axis {
 	if !(top > 0) {
 		top = 1
 	}
@@ -209,27 +132,40 @@ func (d *drawing) valueAxis(axis *plot.Axis, top float64, n int) {
 			break
 		}
 	}
-	var ticks []plot.Tick
 	steps := int(math.Ceil(top/step - 1e-9))
+	a := axis{to: float64(steps) * step, grid: true}
 	for i := range steps + 1 {
-		ticks = append(ticks, plot.Tick{Value: float64(i) * step, Label: short(float64(i) * step)})
+		a.ticks = append(a.ticks, tick{float64(i) * step, short(float64(i) * step)})
 	}
-	axis.Tick.Marker = plot.ConstantTicks(ticks)
-	axis.Min, axis.Max = 0, float64(steps)*step
+	return a
+}
+
+// names is an axis with a text for each of some bars, the first at its end, cut to
+// as many columns as there is room for.
+func names(labels []string, narrow bool) axis {
+	a := axis{from: -0.5, to: float64(len(labels)) - 0.5}
+	for i, label := range labels {
+		a.ticks = append(a.ticks, tick{float64(len(labels) - 1 - i), shorten(label, fits(30, 14, narrow))})
+	}
+	return a
+}
+
+// fits is the number that fits a size.
+func fits(wide, narrow int, isNarrow bool) int {
+	if isNarrow {
+		return narrow
+	}
+	return wide
 }
 
 // short is a round number with as few digits as can be.
 func short(v float64) string {
 	for _, u := range []struct {
-		from float64
-		name string
-	}{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e4, "k"}} {
+		from, unit float64
+		name       string
+	}{{1e12, 1e12, "T"}, {1e9, 1e9, "G"}, {1e6, 1e6, "M"}, {1e4, 1e3, "k"}, {0, 1, ""}} {
 		if v >= u.from {
-			unit := u.from
-			if u.name == "k" {
-				unit = 1e3
-			}
-			return strconv.FormatFloat(v/unit, 'g', 4, 64) + u.name
+			return strconv.FormatFloat(v/u.unit, 'g', 4, 64) + u.name
 		}
 	}
 	return strconv.FormatFloat(v, 'g', 4, 64)
@@ -243,42 +179,29 @@ var timeSteps = []time.Duration{
 	10 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
-// timeAxis is a horizontal axis with marks at round times.
-func (d *drawing) timeAxis(t timeline, narrow bool) {
+// axis is one with marks at round times, in seconds.
+func (t timeline) axis(narrow bool) axis {
 	end := max(t.end, time.Millisecond)
-	n := time.Duration(7)
-	if narrow {
-		n = 4
-	}
+	n := time.Duration(fits(7, 4, narrow))
 	step := end/n + 1 // where it takes weeks
-	for _, s := range timeSteps {
-		if end/s <= n {
-			step = s
-			break
-		}
+	if i := slices.IndexFunc(timeSteps, func(s time.Duration) bool { return end/s <= n }); i >= 0 {
+		step = timeSteps[i]
 	}
-	var ticks []plot.Tick
-	mark := func(at, place time.Duration) {
-		ticks = append(ticks, plot.Tick{Value: place.Seconds(), Label: clock(at)})
-	}
+	parts := t.parts
 	if !t.cut {
-		for at := time.Duration(0); at <= end && at >= 0; at += step {
-			mark(at, at)
-		}
-	} else {
-		last := -step
-		for _, p := range t.parts {
-			for at := (p.from + step - 1) / step * step; at <= p.to; at += step {
-				if place := t.place(at); place-last >= step*4/5 { // room for the text
-					mark(at, place)
-					last = place
-				}
+		parts = []part{{to: end}}
+	}
+	a := axis{to: end.Seconds(), grid: true}
+	last := -step
+	for _, p := range parts {
+		for at := (p.from + step - 1) / step * step; at <= p.to && at >= 0; at += step {
+			if place := p.at + at - p.from; place-last >= step*4/5 { // room for the text
+				a.ticks = append(a.ticks, tick{place.Seconds(), clock(at)})
+				last = place
 			}
 		}
 	}
-	axis := &d.plot.X
-	axis.Tick.Marker = plot.ConstantTicks(ticks)
-	axis.Min, axis.Max = 0, end.Seconds()
+	return a
 }
 
 // clock is a time since a beginning: 0:15, 12:00 or 1:30:00, and below a second
@@ -295,23 +218,25 @@ func clock(t time.Duration) string {
 	}
 }
 
-// shorten cuts a text to so many columns. What is not ASCII counts as two.
-func shorten(s string, columns int) string {
-	used := 0
-	for i, r := range s {
-		w := 1
-		if r >= utf8.RuneSelf {
-			w = 2
-		}
-		if used += w; used > columns {
-			cut, left := i, used-w
-			for cut > 0 && left > columns-1 { // room for the sign
-				_, n := utf8.DecodeLastRuneInString(s[:cut])
-				cut -= n
-				left--
-			}
-			return s[:cut] + "…"
+// shorten cuts a text to so many columns. What is not ASCII counts as two: not every
+// font has it.
+func shorten(s string, most int) string {
+	if columns(s) <= most {
+		return s
+	}
+	for columns(s) > most-1 { // room for the sign
+		_, n := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-n]
+	}
+	return s + "…"
+}
+
+func columns(s string) (n int) {
+	for _, r := range s {
+		n++
+		if r >= utf8.RuneSelf && r != '…' {
+			n++
 		}
 	}
-	return s
+	return n
 }

@@ -51,15 +51,11 @@ func Write(w io.Writer, in Input) error {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "use verification", Err: fmt.Errorf("%w: %s, and the copy is of %s", ErrOtherSource, visible.Text(v.Source.ID), visible.Text(in.Manifest.Source.ID)),
 			Hint: "run verify with the configuration that the copy was made with"}
 	}
-	v, err := newView(in)
-	if err != nil {
-		return err
-	}
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, v); err != nil {
+	if err := pageTemplate.Execute(&b, newView(in)); err != nil {
 		return fmt.Errorf("make report: %w", err)
 	}
-	_, err = w.Write(b.Bytes())
+	_, err := w.Write(b.Bytes())
 	return err
 }
 

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"gonum.org/v1/plot/plotter"
-
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -91,23 +89,16 @@ type digest struct {
 	Hash    string
 }
 
-func newView(in Input) (*view, error) {
+func newView(in Input) *view {
 	m := in.Manifest
 	v := &view{M: m, V: in.Verification, Verdict: judge(m, in.Verification), Facts: facts(m), Throttle: throttling(m),
 		Warnings: warnings(m), Settings: settings(m), Versions: versions(m), Digests: digests(m), Compared: compared(in.Verification)}
 	v.history(m)
-	plots := []func() error{
-		func() error { return v.phases(m) },
-		func() error { return v.rates(m) },
-		func() error { return v.prefixes(m) },
-		func() error { return v.contents(m.Contents) },
-	}
-	for _, plot := range plots {
-		if err := plot(); err != nil {
-			return nil, fmt.Errorf("make report: %w", err)
-		}
-	}
-	return v, nil
+	v.phases(m)
+	v.rates(m)
+	v.prefixes(m)
+	v.contents(m.Contents)
+	return v
 }
 
 // judge says first what a reader has to know, and whether to worry. What is
@@ -240,8 +231,6 @@ func sampled(c *verify.Report) string {
 		percent(c.Sample.Share), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
-func quoted(key string) string { return "“" + visible.Text(key) + "”" }
-
 func facts(m *verify.Manifest) []fact {
 	took := took(m.Took())
 	if m.Resumed > 0 {
@@ -272,7 +261,7 @@ var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.Ph
 
 // ordered are the phases of a process in their order, those that nobody knows
 // last.
-func ordered(took map[copier.Phase]time.Duration) []copier.Phase {
+func ordered[T any](took map[copier.Phase]T) []copier.Phase {
 	var out []copier.Phase
 	for _, p := range phaseOrder {
 		if _, ok := took[p]; ok {
@@ -408,10 +397,10 @@ func (v *view) history(m *verify.Manifest) {
 }
 
 // phases lays the phases of all processes one behind the other.
-func (v *view) phases(m *verify.Manifest) error {
+func (v *view) phases(m *verify.Manifest) {
 	all := processes(m)
 	line := newTimeline(all)
-	var bars []bar
+	spans := map[copier.Phase][][2]time.Duration{} // on the axis
 	for i, p := range all {
 		from := p.from
 		rows := processRows{}
@@ -421,34 +410,35 @@ func (v *view) phases(m *verify.Manifest) error {
 		for _, phase := range ordered(p.phases) {
 			d := max(p.phases[phase], 0)
 			rows.Rows = append(rows.Rows, phaseRow{visible.Text(string(phase)), phases[phase], took(from), took(d)})
-			b := slices.IndexFunc(bars, func(b bar) bool { return b.label == visible.Text(string(phase)) })
-			if b < 0 {
-				b, bars = len(bars), append(bars, bar{label: visible.Text(string(phase))})
-			}
-			bars[b].parts = append(bars[b].parts, [2]float64{line.place(from).Seconds(), line.place(from + d).Seconds()})
+			spans[phase] = append(spans[phase], [2]time.Duration{line.place(from), line.place(from + d)})
 			from += d
 		}
 		if len(rows.Rows) > 0 {
 			v.Phases = append(v.Phases, rows)
 		}
 	}
-	slices.SortStableFunc(bars, func(a, b bar) int { // a later process may have begun with another phase
-		return cmp.Compare(uint(slices.Index(phaseOrder, copier.Phase(a.label))), uint(slices.Index(phaseOrder, copier.Phase(b.label)))) // unknown ones last
-	})
-	if line.end <= 0 || len(bars) == 0 {
-		return nil
+	if line.end <= 0 || len(spans) == 0 {
+		return
 	}
-	var err error
-	v.Timeline, err = frame{
-		id: "timeline", title: "Phases of the copy", height: 40 + 26*len(bars),
-		desc:    "One bar a phase, from its beginning to its end. The table that follows has the numbers.",
-		caption: line.caption(m),
-		fill: func(d *drawing, narrow bool) error {
-			d.timeAxis(line, narrow)
-			return d.across(bars, narrow)
-		},
+	var labels []string
+	var bars [][2]point
+	for i, phase := range ordered(spans) {
+		labels = append(labels, visible.Text(string(phase)))
+		for _, s := range spans[phase] {
+			bars = append(bars, across(len(spans)-1-i, s[0].Seconds(), s[1].Seconds()))
+		}
+	}
+	v.Timeline = plot{
+		figure: figure{ID: "timeline", Title: "Phases of the copy", Caption: line.caption(m),
+			Desc: "One bar a phase, from its beginning to its end. The table that follows has the numbers."},
+		height: 40 + 26*len(labels), bars: bars,
+		x: line.axis, y: func(narrow bool) axis { return names(labels, narrow) },
 	}.draw()
-	return err
+}
+
+// across is a bar from left to right, in row at of an axis of names.
+func across(at int, from, to float64) [2]point {
+	return [2]point{{from, float64(at) - 0.32}, {to, float64(at) + 0.32}}
 }
 
 // An interval is what happened between two samples of a process.
@@ -499,59 +489,53 @@ func between(from, to copier.Phase) []string {
 }
 
 // rates plots the samples.
-func (v *view) rates(m *verify.Manifest) error {
+func (v *view) rates(m *verify.Manifest) {
 	all := intervals(m)
 	line := newTimeline(processes(m))
 	v.RateRows = rateRows(all, line)
 	if len(all) < 3 {
-		return nil // the table has it
+		return // the table has it
 	}
-	points := func(value func(interval) float64) (out []plotter.XYs) {
-		each := make([]plotter.XYs, len(line.parts))
-		for _, i := range all {
-			if y := value(i) / (i.to - i.from).Seconds(); !math.IsInf(y, 0) {
-				each[i.process] = append(each[i.process], plotter.XY{X: (line.place(i.from) + line.place(i.to)).Seconds() / 2, Y: y})
-			}
+	add := func(to *[]*figure, id, title, desc string, value func(interval) float64) {
+		lines, top := rateLines(all, line, value)
+		if len(lines) > 0 {
+			*to = append(*to, plot{
+				figure: figure{ID: id, Title: title, Caption: line.caption(m),
+					Desc: "A line of how many " + desc + " a second, over time. The table that follows has the numbers."},
+				height: 190, lines: lines,
+				x: line.axis, y: func(bool) axis { return values(top, 5) },
+			}.draw())
 		}
-		for _, p := range each {
-			from := slices.IndexFunc(p, func(p plotter.XY) bool { return p.Y > 0 })
-			if from < 0 {
-				continue
-			}
-			to := len(p)
-			for p[to-1].Y == 0 {
-				to--
-			}
-			out = append(out, p[max(from-1, 0):min(to+1, len(p))])
-		}
-		return out
 	}
-	for _, f := range []struct {
-		id, title, desc string
-		points          []plotter.XYs
-		request         bool
-	}{
-		{"read", "Read: entries a second", "how many entries were read from the table", points(func(i interval) float64 { return float64(i.entries) }), false},
-		{"bytes", "Read: MiB a second", "how many MiB of keys and values were read from the table", points(func(i interval) float64 { return float64(i.bytes) / (1 << 20) }), false},
-		{"written", "Written: entries a second", "how many entries were written to vault.db", points(func(i interval) float64 { return float64(i.loaded) }), false},
-		{"units", "Read capacity units a second", "how many read capacity units were consumed", points(func(i interval) float64 { return i.units }), true},
-		{"throttles", "Throttled requests a second", "how many requests the table refused, because it was asked for too much,", points(func(i interval) float64 { return float64(i.throttles) }), true},
-	} {
-		if len(f.points) == 0 {
+	add(&v.Rates, "read", "Read: entries a second", "entries were read from the table", func(i interval) float64 { return float64(i.entries) })
+	add(&v.Rates, "bytes", "Read: MiB a second", "MiB of keys and values were read from the table", func(i interval) float64 { return float64(i.bytes) / (1 << 20) })
+	add(&v.Rates, "written", "Written: entries a second", "entries were written to vault.db", func(i interval) float64 { return float64(i.loaded) })
+	add(&v.Requests, "units", "Read capacity units a second", "read capacity units were consumed", func(i interval) float64 { return i.units })
+	add(&v.Requests, "throttles", "Throttled requests a second", "requests the table refused, because it was asked for too much,", func(i interval) float64 { return float64(i.throttles) })
+}
+
+// rateLines are the lines of a rate, one for each process that has any, from where it
+// leaves zero to where it is there for good, and the highest rate.
+func rateLines(all []interval, line timeline, value func(interval) float64) (lines [][]point, top float64) {
+	each := make([][]point, len(line.parts))
+	for _, i := range all {
+		if y := value(i) / (i.to - i.from).Seconds(); !math.IsInf(y, 0) {
+			each[i.process] = append(each[i.process], point{(line.place(i.from) + line.place(i.to)).Seconds() / 2, y})
+			top = max(top, y)
+		}
+	}
+	for _, p := range each {
+		from := slices.IndexFunc(p, func(p point) bool { return p.y > 0 })
+		if from < 0 {
 			continue
 		}
-		fig, err := frame{id: f.id, title: f.title, desc: "A line of " + f.desc + " a second, over time. The table that follows has the numbers.", caption: line.caption(m), height: 190,
-			fill: func(d *drawing, narrow bool) error { return d.lines(f.points, line, narrow) }}.draw()
-		if err != nil {
-			return err
+		to := len(p)
+		for p[to-1].y == 0 {
+			to--
 		}
-		if f.request {
-			v.Requests = append(v.Requests, fig)
-		} else {
-			v.Rates = append(v.Rates, fig)
-		}
+		lines = append(lines, p[max(from-1, 0):min(to+1, len(p))])
 	}
-	return nil
+	return lines, top
 }
 
 // mostRates is how many rows the tables beside the plots have at the most, and
@@ -619,106 +603,104 @@ func throttling(m *verify.Manifest) []string {
 const mostBars = 12
 
 // shares makes rows and a plot of parts, the largest first.
-func shares(id, title string, groups []verify.Group) (rows []share, fig *figure, err error) {
-	groups = slices.Clone(groups)
-	slices.SortStableFunc(groups, func(a, b verify.Group) int {
+func shares(id, title string, groups []verify.Group) (rows []share, fig *figure) {
+	groups = slices.SortedFunc(slices.Values(groups), func(a, b verify.Group) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(b.Entries, a.Entries), cmp.Compare(a.Name, b.Name))
 	})
-	var total, others int64
+	var total int64
 	for _, g := range groups {
 		total += g.Bytes
 	}
-	var bars []bar
-	top, unit, factor := int64(0), "bytes", int64(1)
+	var labels []string
+	var lengths []int64
 	for i, g := range groups {
 		rows = append(rows, share{name(g.Name), visible.Text(g.Role), count(g.Entries), size(g.Bytes), fraction(g.Bytes, total)})
-		if i < mostBars || len(groups) == mostBars+1 {
-			bars = append(bars, upTo(name(g.Name), g.Bytes))
-			top = max(top, g.Bytes)
-		} else {
-			others += g.Bytes
+		switch {
+		case i < mostBars || len(groups) == mostBars+1:
+			labels, lengths = append(labels, name(g.Name)), append(lengths, g.Bytes)
+		case i == mostBars:
+			labels, lengths = append(labels, fmt.Sprintf("%d others", len(groups)-mostBars)), append(lengths, g.Bytes)
+		default:
+			lengths[mostBars] += g.Bytes
 		}
 	}
-	if n := len(groups) - len(bars); n > 0 {
-		bars = append(bars, upTo(fmt.Sprintf("%d others", n), others))
-		top = max(top, others)
+	if total <= 0 {
+		return rows, nil
 	}
-	if top <= 0 {
-		return rows, nil, nil
-	}
+	top, unit, factor := slices.Max(lengths), "bytes", int64(1)
 	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
 		if top/factor < 1<<10 {
 			break
 		}
 		unit, factor = u, factor<<10
 	}
-	for i := range bars {
-		bars[i].parts[0][1] /= float64(factor)
+	var bars [][2]point
+	for i, n := range lengths {
+		bars = append(bars, across(len(lengths)-1-i, 0, float64(n)/float64(factor)))
 	}
-	fig, err = frame{
-		id: id, title: title, height: 40 + 22*len(bars),
-		desc:    "One bar each, as long as what it holds. The table that follows has the numbers.",
-		caption: "Size of keys and values, in " + unit + ".",
-		fill: func(d *drawing, narrow bool) error {
-			ticks := 7
-			if narrow {
-				ticks = 4
-			}
-			d.valueAxis(&d.plot.X, float64(top)/float64(factor), ticks)
-			end := d.plot.X.Max
-			err := d.across(bars, narrow)
-			d.plot.X.Max = end
-			return err
-		},
+	return rows, plot{
+		figure: figure{ID: id, Title: title, Caption: "Size of keys and values, in " + unit + ".",
+			Desc: "One bar each, as long as what it holds. The table that follows has the numbers."},
+		height: 40 + 22*len(bars), bars: bars,
+		x: func(narrow bool) axis { return values(float64(top)/float64(factor), fits(7, 4, narrow)) },
+		y: func(narrow bool) axis { return names(labels, narrow) },
 	}.draw()
-	return rows, fig, err
 }
 
-func (v *view) prefixes(m *verify.Manifest) (err error) {
+func (v *view) prefixes(m *verify.Manifest) {
 	var groups []verify.Group
 	for prefix, d := range m.Prefixes {
 		groups = append(groups, verify.Group{Name: prefix, Entries: d.Entries, Bytes: d.Bytes})
 	}
-	v.Prefixes, v.PrefixPlot, err = shares("prefixes", "Size under each first segment of the keys", groups)
-	return err
+	v.Prefixes, v.PrefixPlot = shares("prefixes", "Size under each first segment of the keys", groups)
 }
 
-func (v *view) contents(c *verify.Contents) (err error) {
+func (v *view) contents(c *verify.Contents) {
 	if c == nil {
-		return nil
+		return
 	}
-	if v.Groups, v.GroupPlot, err = shares("groups", "Size of each mount and part of Vault", c.Groups); err != nil {
-		return err
-	}
+	v.Groups, v.GroupPlot = shares("groups", "Size of each mount and part of Vault", c.Groups)
 	for _, e := range c.Largest {
 		v.Largest = append(v.Largest, fact{visible.Text(e.Key), size(e.Bytes)})
 	}
-	bins := slices.Clone(c.Sizes)
-	slices.SortFunc(bins, func(a, b verify.Bin) int { return cmp.Compare(a.From, b.From) })
-	var entries int64
+	bins := slices.SortedFunc(slices.Values(c.Sizes), func(a, b verify.Bin) int { return cmp.Compare(a.From, b.From) })
+	var entries, top int64
 	for _, b := range bins {
-		entries += b.Entries
+		entries, top = entries+b.Entries, max(top, b.Entries)
 	}
-	var bars []bar
+	var labels []string
+	var bars [][2]point
+	add := func(from, entries int64) {
+		at := float64(len(labels))
+		labels, bars = append(labels, size(from)), append(bars, [2]point{{at - 0.4, 0}, {at + 0.4, float64(entries)}})
+	}
 	for i, b := range bins {
 		v.Sizes = append(v.Sizes, share{Name: fmt.Sprintf("%s – %s", size(b.From), size(b.To)), Entries: count(b.Entries), Bytes: size(b.Bytes), OfBytes: fraction(b.Entries, entries)})
 		if i > 0 { // sizes that no entry has
 			for to := bins[i-1].To; to > 0 && to < b.From; to *= 2 {
-				bars = append(bars, upTo(size(to), 0))
+				add(to, 0)
 			}
 		}
-		bars = append(bars, upTo(size(b.From), b.Entries))
+		add(b.From, b.Entries)
 	}
 	if entries <= 0 {
-		return nil
+		return
 	}
-	v.SizePlot, err = frame{
-		id: "sizes", title: "Entries by size", height: 210,
-		desc:    "One bar for each range of sizes, as high as its number of entries. The table that follows has the numbers.",
-		caption: "Number of entries whose key and value have together at least the size under the bar, and less than twice that.",
-		fill:    func(d *drawing, narrow bool) error { return d.up(bars, narrow) },
+	v.SizePlot = plot{
+		figure: figure{ID: "sizes", Title: "Entries by size",
+			Desc:    "One bar for each range of sizes, as high as its number of entries. The table that follows has the numbers.",
+			Caption: "Number of entries whose key and value have together at least the size under the bar, and less than twice that."},
+		height: 210, bars: bars,
+		x: func(narrow bool) axis {
+			each := (len(labels)-1)/fits(10, 5, narrow) + 1 // a text for as many as there is room for
+			a := axis{from: -0.6, to: float64(len(labels)) - 0.4}
+			for i := 0; i < len(labels); i += each {
+				a.ticks = append(a.ticks, tick{float64(i), labels[i]})
+			}
+			return a
+		},
+		y: func(bool) axis { return values(float64(top), 5) },
 	}.draw()
-	return err
 }
 
 // A comparison is a result of verify.
