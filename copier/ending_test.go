@@ -245,7 +245,7 @@ func TestDamagedRecord(t *testing.T) {
 	own := filepath.Join(apart, "dyn2raft-run-1")
 	hint := Hint(err)
 	reset, restart := strings.Index(hint, "-reset"), strings.Index(hint, "--restart")
-	if !errors.Is(err, errSeal) || reset < 0 || restart < reset || !strings.Contains(hint, "run run-1") || !strings.Contains(hint, own) {
+	if !errors.Is(err, durable.ErrNotSealed) || reset < 0 || restart < reset || !strings.Contains(hint, "run run-1") || !strings.Contains(hint, own) {
 		t.Fatalf("%v, hint %q", err, hint)
 	}
 	m.lock.owner = ""

@@ -1,7 +1,6 @@
 package copier
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -69,8 +68,7 @@ type history struct {
 // known, and no reason not to go on.
 func readHistory(dir string) []Process {
 	var all []Process
-	data, err := durable.ReadFile(filepath.Join(dir, historyName), maxState)
-	if err != nil || json.Unmarshal(data, &all) != nil || len(all) == 0 {
+	if durable.ReadSealed(filepath.Join(dir, historyName), maxState, kindProcesses, sealFormat, &all) != nil || len(all) == 0 {
 		return nil
 	}
 	if last := &all[len(all)-1]; last.Reason == "" {
@@ -158,23 +156,23 @@ func (h *history) now() (earlier []Process, samples []Sample) {
 }
 
 // write writes the file as far as that is possible. The caller holds the lock.
-func (h *history) write() { writeUnsynced(h.path, h.processes) }
-
-// writeUnsynced writes v as JSON, whole, but not durably, as far as that is
-// possible: a copy does not fail for it. Whatever has the name that is written on
-// the way is not written to.
-func writeUnsynced(path string, v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return
+func (h *history) write() {
+	if data, err := durable.Seal(kindProcesses, sealFormat, h.processes); err == nil {
+		writeUnsynced(h.path, data)
 	}
+}
+
+// writeUnsynced writes a file whole, but not durably, as far as that is possible: a
+// copy does not fail for it. Whatever has the name that is written on the way is
+// not written to.
+func writeUnsynced(path string, data []byte) {
 	tmp := path + ".tmp"
 	_ = os.Remove(tmp)
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return
 	}
-	_, err = f.Write(append(data, '\n'))
+	_, err = f.Write(data)
 	if errors.Join(err, f.Close()) == nil {
 		_ = os.Rename(tmp, path)
 	}

@@ -34,7 +34,7 @@ func TestHistory(t *testing.T) {
 	h.sample(p.Status())
 	s := p.Status()
 	s.Updated = s.Updated.Add(time.Minute) // the last that it told of itself
-	writeUnsynced(filepath.Join(dir, StatusName), s)
+	(&statusFile{path: filepath.Join(dir, StatusName)}).write(s)
 
 	h, p = process()
 	p.Event(PhaseStarted{Phase: PhaseLoad})

@@ -1,13 +1,11 @@
 package copier
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"maps"
@@ -44,7 +42,7 @@ import (
 // with the runs, and a run that is lost gives its pages, and nothing else,
 // back to be read.
 //
-// Setup and checkpoints end with a line that has their CRC-32C.
+// All but the runs are sealed, see [durable.Seal].
 type journal struct {
 	disk *durable.Disk
 	dir  string // of setup and checkpoints
@@ -60,7 +58,11 @@ type journal struct {
 }
 
 const (
-	journalFormat    = 5
+	kindCopy       = "dyn2raft copy"
+	kindCheckpoint = "dyn2raft checkpoint"
+	kindProcesses  = "dyn2raft processes"
+	// sealFormat is the version of the form of all of them.
+	sealFormat       = 6
 	setupName        = "copy.json"
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"
@@ -70,7 +72,6 @@ const (
 // A Setup says what an unfinished copy copies. It is compared when the copy is
 // resumed.
 type Setup struct {
-	Format int `json:"format"`
 	// RunID is the copy's id, in the source's locks too.
 	RunID string    `json:"run_id"`
 	Start time.Time `json:"start"`
@@ -191,7 +192,8 @@ func readSetup(dir string) (*Setup, error) {
 	if fi, err := os.Lstat(dir); err == nil && !fi.IsDir() {
 		return nil, workError("read "+dir, syscall.ENOTDIR) // a link is not followed
 	}
-	err := readSealed(filepath.Join(dir, setupName), maxSetup, &s)
+	file := filepath.Join(dir, setupName)
+	err := durable.ReadSealed(file, maxSetup, kindCopy, sealFormat, &s)
 	if err == nil && s.RunID != "" && !setupID.MatchString(s.RunID) {
 		err = fmt.Errorf("it is of a run %q, and no run has such an id", s.RunID) // which is a part of paths
 	}
@@ -199,14 +201,14 @@ func readSetup(dir string) (*Setup, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case errors.Is(err, fs.ErrPermission):
-		return nil, workError("read "+filepath.Join(dir, setupName), err)
+		return nil, workError("read "+file, err)
 	case err != nil:
-		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName), Err: err,
-			Hint: "it says what an unfinished copy copies, and can't be read: free the table with -reset, then start over with --restart" + leftBy(dir)}
-	case s.Format != journalFormat:
-		return nil, &Error{Kind: ErrDestination, Op: "read " + filepath.Join(dir, setupName),
-			Err:  fmt.Errorf("an unfinished copy has format %d, this dyn2raft knows %d", s.Format, journalFormat),
-			Hint: "go on with the dyn2raft that began it; or free the table with -reset, then start over with --restart" + leftBy(dir)}
+		hint := "it says what an unfinished copy copies, and can't be read: "
+		if _, ok := errors.AsType[*durable.FormatError](err); ok {
+			hint = "go on with the dyn2raft that began it; or "
+		}
+		return nil, &Error{Kind: ErrDestination, Op: "read " + file, Err: err,
+			Hint: hint + "free the table with -reset, then start over with --restart" + leftBy(dir)}
 	}
 	return &s, nil
 }
@@ -235,8 +237,7 @@ var (
 )
 
 func (j *journal) writeSetup() error {
-	j.setup.Format = journalFormat
-	if err := j.writeSealed(setupName, j.setup); err != nil {
+	if err := j.writeSealed(setupName, kindCopy, j.setup); err != nil {
 		return workError("write "+filepath.Join(j.dir, setupName), err)
 	}
 	return nil
@@ -266,7 +267,7 @@ func (j *journal) write(c checkpoint) error {
 		}
 	}
 	c.Time, c.Workers = time.Now().UTC(), int(j.workers.Load())
-	if err := j.writeSealed(fmt.Sprintf("%s%06d%s", checkpointPrefix, j.next, checkpointSuffix), c); err != nil {
+	if err := j.writeSealed(fmt.Sprintf("%s%06d%s", checkpointPrefix, j.next, checkpointSuffix), kindCheckpoint, c); err != nil {
 		return workError("write checkpoint", err)
 	}
 	j.next++
@@ -287,37 +288,20 @@ func (j *journal) createRun() (runFile, error) {
 	return f, nil
 }
 
-// writeSealed writes v as JSON with its checksum, durably and whole.
-func (j *journal) writeSealed(name string, v any) error {
-	data, err := json.Marshal(v)
+// writeSealed writes a sealed record, durably and whole.
+func (j *journal) writeSealed(name, kind string, v any) error {
+	data, err := durable.Seal(kind, sealFormat, v)
 	if err != nil {
 		return err
 	}
-	data = append(data, '\n')
-	data = fmt.Appendf(data, "%08x\n", crc32.Checksum(data, castagnoli))
 	return j.disk.Replace(filepath.Join(j.dir, name), data)
 }
-
-// errSeal is returned when a file of the journal is not as it was written.
-var errSeal = errors.New("the file is damaged: its checksum does not match")
 
 // maxState bounds what is read of a state file, in bytes: far more than any has.
 const maxState = 256 << 20
 
 // maxSetup is that of a setup and of a status, which name no pages.
 const maxSetup = 16 << 20
-
-func readSealed(path string, limit int64, v any) error {
-	data, err := durable.ReadFile(path, limit)
-	if err != nil {
-		return err
-	}
-	body, sum, ok := bytes.Cut(data, []byte("\n"))
-	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(data[:len(body)+1], castagnoli)) {
-		return errSeal
-	}
-	return json.Unmarshal(body, v)
-}
 
 // A restored is what a journal says about a scan.
 type restored struct {
@@ -399,7 +383,7 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 		}
 		j.next = max(j.next, n+1)
 		var c checkpoint
-		if err := readSealed(filepath.Join(j.dir, f.Name()), maxState, &c); err != nil {
+		if err := durable.ReadSealed(filepath.Join(j.dir, f.Name()), maxState, kindCheckpoint, sealFormat, &c); err != nil {
 			warn(fmt.Sprintf("checkpoint %s can't be used (%v): what it accounts for is read again", f.Name(), err))
 			continue
 		}

@@ -236,7 +236,7 @@ func (f *statusFile) start() {
 	f.done.Go(func() {
 		t := time.NewTicker(statusInterval)
 		defer t.Stop()
-		writeUnsynced(f.path, f.progress.Status())
+		f.write(f.progress.Status())
 		for {
 			select {
 			case <-f.stop:
@@ -244,10 +244,16 @@ func (f *statusFile) start() {
 			case <-t.C:
 			}
 			s := f.progress.Status()
-			writeUnsynced(f.path, s)
+			f.write(s)
 			f.history.sample(s)
 		}
 	})
+}
+
+func (f *statusFile) write(s Status) {
+	if data, err := json.Marshal(s); err == nil {
+		writeUnsynced(f.path, append(data, '\n'))
+	}
 }
 
 // end writes a last status, with the error that the copy ended with. It does
@@ -261,7 +267,7 @@ func (f *statusFile) end(err error) {
 	if err != nil {
 		s := f.progress.Status()
 		s.Ended, s.Error = s.Updated, err.Error()
-		writeUnsynced(f.path, s)
+		f.write(s)
 		f.history.end(err)
 	}
 }

@@ -640,7 +640,7 @@ func TestReadStatus(t *testing.T) {
 	// safe is what the next process goes on with.
 	old := *s
 	old.Saved, old.Checkpoint = 7, s.Checkpoint.Add(-time.Second)
-	writeUnsynced(filepath.Join(m.work(), StatusName), old)
+	(&statusFile{path: filepath.Join(m.work(), StatusName)}).write(old)
 	if s, _, err := ReadStatus(m.work()); err != nil || s == nil || s.Saved != 100 || !s.Checkpoint.After(old.Checkpoint) {
 		t.Errorf("of one that was killed: %+v, %v", s, err)
 	}

@@ -215,7 +215,7 @@ func TestManifestDamage(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "manifest.json")
 	check(t, m.Write(file))
 	got, err := ReadManifest(file)
-	if err != nil || !reflect.DeepEqual(got.Expected(), m.Expected()) || got.SHA256 != m.SHA256 || len(m.SHA256) != 64 {
+	if err != nil || !reflect.DeepEqual(got.Expected(), m.Expected()) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	good, err := os.ReadFile(file)
@@ -235,7 +235,6 @@ func TestManifestDamage(t *testing.T) {
 		}
 		refused(good[:i])
 	}
-	refused(bytes.Replace(good, []byte(m.SHA256), nil, 1))
 	refused(append(good, '\n'))
 	m.Total.Entries++
 	check(t, m.Write(file))

@@ -1,8 +1,6 @@
 package verify
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,19 +17,18 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
 
-// manifestFormat is the version of the manifest's form. Fields may be added
-// without a new one; none is ever removed or given another meaning.
-const manifestFormat = 4
+const (
+	manifestKind = "dyn2raft manifest"
+	// manifestFormat is the version of the manifest's form. Fields may be added
+	// without a new one; none is ever removed or given another meaning.
+	manifestFormat = 6
+)
 
 // A Manifest is the record of a complete copy: what was read, what was
 // skipped, what was written, and how. It holds no value of an entry and no
 // credential. docs/manifest.md describes its fields.
 type Manifest struct {
-	Format int `json:"format"`
-	// SHA256 is that of the manifest's file with 64 zeros in its own place, in
-	// hexadecimal: a record in which one bit has changed is none. Write sets it.
-	SHA256 string `json:"sha256"`
-	Tool   Tool   `json:"tool"`
+	Tool Tool `json:"tool"`
 	// State is [copier.Confirmed], or [copier.Unconfirmed] as long as the source
 	// has not confirmed the result: then it is not the record of a complete copy.
 	State copier.CommitState `json:"state"`
@@ -172,25 +169,14 @@ func (m *Manifest) Took() time.Duration {
 	return took + max(start.Sub(last), 0) + max(m.End.Sub(start), 0)
 }
 
-// noSum stands for a manifest's own checksum where that is computed.
-var noSum = strings.Repeat("0", 2*sha256.Size)
-
-// intact reports whether the checksum in a manifest is that of its file.
-func (m *Manifest) intact(data []byte) bool {
-	data = bytes.Replace(data, []byte(m.SHA256), []byte(noSum), 1)
-	return m.SHA256 == fmt.Sprintf("%x", sha256.Sum256(data))
-}
-
-// Encode makes the content of the manifest's file, and sets Format and SHA256.
+// Encode makes the content of the manifest's file, which is sealed: see
+// [durable.Seal].
 func (m *Manifest) Encode() ([]byte, error) {
-	m.Format, m.SHA256 = manifestFormat, noSum
-	data, err := json.MarshalIndent(m, "", "  ")
+	data, err := durable.SealIndented(manifestKind, manifestFormat, m)
 	if err != nil {
 		return nil, fmt.Errorf("write manifest: %w", err)
 	}
-	data = append(data, '\n')
-	m.SHA256 = fmt.Sprintf("%x", sha256.Sum256(data))
-	return bytes.Replace(data, []byte(noSum), []byte(m.SHA256), 1), nil // it comes before any text of another's
+	return data, nil
 }
 
 // Readdress gives the destination of a complete copy another node id and address, and
@@ -262,30 +248,34 @@ func KeptManifest(file, runID string) string {
 	return strings.TrimSuffix(file, ".json") + "." + runID + ".json"
 }
 
-var (
-	// manifestBegins is how the file of a manifest begins, of whatever format.
-	manifestBegins = regexp.MustCompile(`^\{\n  "format": \d+,\n  "sha256": "[0-9a-f]{64}",\n`)
-	manifestRunID  = regexp.MustCompile(`\n  "run_id": "([0-9A-Za-z-]{1,64})",\n`)
-)
-
 // runOf is the run id in the manifest that a file holds, and empty where there is no
-// file, or an empty one. What is no manifest is an error: it is not to be replaced.
+// file, or an empty one. A manifest may be damaged, or of another format; what is
+// none is an error: it is not to be replaced.
 func runOf(file string) (string, error) {
 	data, err := durable.ReadFile(file, maxManifest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(data) == 0:
 		return "", nil
-	case errors.Is(err, durable.ErrTooLarge), err == nil && !manifestBegins.Match(data):
+	case errors.Is(err, durable.ErrTooLarge):
 		return "", fmt.Errorf("it is there, and %w", ErrNotManifest)
 	case err != nil:
 		return "", err
 	}
-	id := manifestRunID.FindSubmatch(data)
-	if id == nil {
+	kind, _, record, err := durable.Peek(data)
+	if err != nil || kind != manifestKind {
+		return "", fmt.Errorf("it is there, and %w", ErrNotManifest)
+	}
+	var m struct {
+		RunID string `json:"run_id"`
+	}
+	if err := json.Unmarshal(record, &m); err != nil || !runID.MatchString(m.RunID) {
 		return "", errors.New("a manifest is there that does not say of which copy, and it would be replaced")
 	}
-	return string(id[1]), nil
+	return m.RunID, nil
 }
+
+// runID matches the id of a run, which becomes a part of a path.
+var runID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // TryManifest finds out whether a manifest of a copy into the data directory at
 // path can be written to a file, without changing one that is there. It can't
@@ -376,14 +366,16 @@ func ReadManifest(file string) (*Manifest, error) {
 // parseManifest reads the content of a manifest's file.
 func parseManifest(file string, data []byte) (*Manifest, error) {
 	var m Manifest
-	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), "")
+	err := durable.Unseal(data, manifestKind, manifestFormat, &m)
+	if err == nil && (m.RunID == "" || m.Prefixes == nil) {
+		err = errors.New("it names no copy, or no digests")
 	}
-	if m.Format != manifestFormat || m.RunID == "" || m.Prefixes == nil {
-		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its format is %d, and this dyn2raft knows %d", ErrNotManifest, m.Format, manifestFormat), "")
-	}
-	if !m.intact(data) {
-		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its checksum is not that of the file", ErrNotManifest), "the file was changed, or damaged: use the copy of it that you put aside")
+	if err != nil {
+		hint := ""
+		if errors.Is(err, durable.ErrDamaged) {
+			hint = "the file was changed, or damaged: use the copy of it that you put aside"
+		}
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), hint)
 	}
 	if m.Prefixes.Total() != m.Total {
 		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its prefixes do not add up to its total", ErrNotManifest), "")

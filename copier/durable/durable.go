@@ -26,14 +26,14 @@ type Disk struct {
 
 // The verbs of operations.
 const (
-	Mkdir  = "mkdir"  // make the directory Path
-	Create = "create" // make the file Path, which is empty then
-	Write  = "write"  // write to the file Path
-	Sync   = "sync"   // make Path's content, or a directory's names, durable
-	Seal   = "seal"   // give Path its mode, and sync it
-	Place  = "place"  // rename From to Path, which must be free
-	Rename = "rename" // rename From to Path, and replace that
-	Remove = "remove" // remove Path and all below it
+	Mkdir    = "mkdir"    // make the directory Path
+	Create   = "create"   // make the file Path, which is empty then
+	Write    = "write"    // write to the file Path
+	Sync     = "sync"     // make Path's content, or a directory's names, durable
+	Finalize = "finalize" // give Path its mode, and sync it
+	Place    = "place"    // rename From to Path, which must be free
+	Rename   = "rename"   // rename From to Path, and replace that
+	Remove   = "remove"   // remove Path and all below it
 )
 
 // An Op is an operation that is about to be done.
@@ -218,10 +218,10 @@ func (d *Disk) Sync(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Seal gives a file, or a directory with all that is in it, modes for its
+// Finalize gives a file, or a directory with all that is in it, modes for its
 // owner alone (0600, 0700), and makes all of it durable.
-func (d *Disk) Seal(path string) error {
-	if err := d.Step(Seal, path); err != nil {
+func (d *Disk) Finalize(path string) error {
+	if err := d.Step(Finalize, path); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
@@ -241,7 +241,7 @@ func (d *Disk) Seal(path string) error {
 			return err
 		}
 		for _, e := range names {
-			if err := d.Seal(filepath.Join(path, e.Name())); err != nil {
+			if err := d.Finalize(filepath.Join(path, e.Name())); err != nil {
 				return err
 			}
 		}

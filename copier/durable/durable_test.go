@@ -65,7 +65,7 @@ func TestBefore(t *testing.T) {
 	injected := errors.New("injected")
 	for _, op := range []string{
 		"", "mkdir d", "create f", "write f", "sync f", "create g.tmp", "write g.tmp", "sync g.tmp", "rename g", "sync 001",
-		"seal d", "seal h", "place e", "remove e", "remove f",
+		"finalize d", "finalize h", "place e", "remove e", "remove f",
 	} {
 		dir := filepath.Join(t.TempDir(), "001")
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -89,7 +89,7 @@ func TestBefore(t *testing.T) {
 		var errs []error
 		see := func(err error) { errs = append(errs, err) }
 		see(disk.Mkdir(p("d")))
-		see(os.WriteFile(p("d/h"), []byte("h"), 0o644)) //nolint:gosec // for Seal to tighten
+		see(os.WriteFile(p("d/h"), []byte("h"), 0o644)) //nolint:gosec // for Finalize to tighten
 		f, err := disk.Create(p("f"))
 		see(err)
 		if err == nil {
@@ -99,7 +99,7 @@ func TestBefore(t *testing.T) {
 			see(f.Close())
 		}
 		see(disk.Replace(p("g"), []byte("1")))
-		see(disk.Seal(p("d")))
+		see(disk.Finalize(p("d")))
 		see(disk.Place(p("d"), p("e")))
 		if op == "" {
 			for name, want := range map[string]fs.FileMode{"e": fs.ModeDir | 0o700, "e/h": 0o600, "f": 0o600, "g": 0o600} {
@@ -198,7 +198,7 @@ func TestNoSecondFile(t *testing.T) {
 	if err := os.Symlink(path, path+"3"); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.Seal(path + "3"); err == nil || !strings.Contains(err.Error(), "f3") {
+	if err := disk.Finalize(path + "3"); err == nil || !strings.Contains(err.Error(), "f3") {
 		t.Errorf("sealed a link: %v", err)
 	}
 }

@@ -185,10 +185,10 @@ func TestPowerLossNeedsEverySync(t *testing.T) {
 			return op.Verb == durable.Sync && len(ops) > 1 && ops[len(ops)-2] == "place "+nodeIDName
 		},
 		"syncs and seal of vault.db": func(_ []string, op durable.Op) bool {
-			return (op.Verb == durable.Sync || op.Verb == durable.Seal) && filepath.Base(op.Path) == vaultDBName
+			return (op.Verb == durable.Sync || op.Verb == durable.Finalize) && filepath.Base(op.Path) == vaultDBName
 		},
 		"seal of raft": func(_ []string, op durable.Op) bool {
-			return op.Verb == durable.Seal && filepath.Base(op.Path) == raftName
+			return op.Verb == durable.Finalize && filepath.Base(op.Path) == raftName
 		},
 		"record": func(_ []string, op durable.Op) bool { return op.String() == "sync "+recordName+".tmp" },
 		"data directory at the end": func(ops []string, op durable.Op) bool {

@@ -262,7 +262,7 @@ func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 		return l.stats, err
 	}
 	for _, name := range s.names() {
-		if err := s.disk.Seal(s.stage(name)); err != nil {
+		if err := s.disk.Finalize(s.stage(name)); err != nil {
 			return l.stats, s.fail("sync "+s.stage(name), err)
 		}
 	}
@@ -299,7 +299,7 @@ func (s *Sink) PrepareCommit(ctx context.Context, runID string) error {
 	if err := s.refuse(); err != nil {
 		return err
 	}
-	r := record{Format: recordFormat, RunID: runID}
+	r := record{RunID: runID}
 	if s.newNodeID {
 		r.NodeID = s.nodeID
 	}

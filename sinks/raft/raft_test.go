@@ -607,7 +607,9 @@ func TestPrepareRefuses(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(o.Path, stagingName), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			file(filepath.Join(stagingName, recordName), `{"format":1,"run_id":"run-9"}`)(t, o)
+			if err := (&Sink{opts: *o}).writeRecord(record{RunID: "run-9"}); err != nil {
+				t.Fatal(err)
+			}
 			db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0o600, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -1,7 +1,6 @@
 package raft
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,8 +12,9 @@ import (
 )
 
 const (
+	recordKind = "dyn2raft raft commit"
 	// recordFormat is the version of the record's form.
-	recordFormat = 1
+	recordFormat = 2
 	// maxRecord bounds what is read of one, in bytes.
 	maxRecord = 64 << 10
 )
@@ -23,8 +23,7 @@ const (
 // place until after the last. It makes a crash in between curable: what it
 // names and what is no longer in the staging directory was placed by its run.
 type record struct {
-	Format int    `json:"format"`
-	RunID  string `json:"run_id"`
+	RunID string `json:"run_id"`
 	// NodeID is the content of the node-id file that the run made; empty if
 	// it made none.
 	NodeID string `json:"node_id,omitempty"`
@@ -35,28 +34,22 @@ type record struct {
 
 // writeRecord writes the record durably, and whole or not at all.
 func (s *Sink) writeRecord(r record) error {
-	data, err := json.Marshal(r)
+	data, err := durable.Seal(recordKind, recordFormat, r)
 	if err != nil {
 		return err
 	}
-	return s.disk.Replace(s.stage(recordName), append(data, '\n'))
+	return s.disk.Replace(s.stage(recordName), data)
 }
 
 // readRecord returns an earlier run's record, or nil where there is none.
 func (s *Sink) readRecord() (*record, error) {
-	data, err := durable.ReadFile(s.stage(recordName), maxRecord)
+	var r record
+	err := durable.ReadSealed(s.stage(recordName), maxRecord, recordKind, recordFormat, &r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
-	}
-	var r record
-	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, err
-	}
-	if r.Format != recordFormat {
-		return nil, fmt.Errorf("format is %d, this dyn2raft knows %d", r.Format, recordFormat)
 	}
 	return &r, nil
 }

@@ -2,9 +2,9 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 )
 
@@ -31,9 +32,11 @@ func TestRecallWorkDir(t *testing.T) {
 		"told to none": {`{"segments":"7"}`, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			body := fmt.Sprintf(`{"format":5,"run_id":"run-1","work_dir":%q,"kept":%s}`+"\n", filepath.Join(apart, "dyn2raft-run-1"), c.kept)
-			body += fmt.Sprintf("%08x\n", crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli)))
-			if err := errors.Join(os.MkdirAll(sink.WorkDir(path), 0o700), os.WriteFile(filepath.Join(sink.WorkDir(path), "copy.json"), []byte(body), 0o600)); err != nil {
+			body, err := durable.Seal("dyn2raft copy", 6, map[string]any{"run_id": "run-1", "work_dir": filepath.Join(apart, "dyn2raft-run-1"), "kept": json.RawMessage(c.kept)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.MkdirAll(sink.WorkDir(path), 0o700), os.WriteFile(filepath.Join(sink.WorkDir(path), "copy.json"), body, 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			cmd := copyCommand(Streams{})
@@ -41,7 +44,7 @@ func TestRecallWorkDir(t *testing.T) {
 				_, err := recall(cmd, path)
 				return err
 			}
-			err := cmd.Run(t.Context(), append([]string{"copy", "-resume"}, c.flags...))
+			err = cmd.Run(t.Context(), append([]string{"copy", "-resume"}, c.flags...))
 			if c.refused && (!errors.Is(err, copier.ErrConfig) || !strings.Contains(copier.Hint(err), "-work-dir "+apart)) || !c.refused && err != nil {
 				t.Errorf("%v; %s", err, copier.Hint(err))
 			}

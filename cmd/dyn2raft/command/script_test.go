@@ -26,9 +26,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // A script is what the commands of one script share.
@@ -189,13 +189,16 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		path, key := dynamodb.KeyItem(args[0])
 		ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
 	},
-	// seal-manifest FILE: write a manifest that was made or changed by hand anew, with
-	// the checksum that belongs to it.
-	"seal-manifest": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 1, "seal-manifest FILE")
-		var m verify.Manifest
-		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &m))
-		data, err := m.Encode()
+	// seal FILE KIND FORMAT: seal a record that was made or changed by hand.
+	"seal": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, !neg && len(args) == 3, "seal FILE KIND FORMAT")
+		format, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		record := json.RawMessage(ts.ReadFile(args[0]))
+		if _, _, was, err := durable.Peek(record); err == nil {
+			record = was
+		}
+		data, err := durable.SealIndented(args[1], format, record)
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 	},

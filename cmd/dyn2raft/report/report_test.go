@@ -36,7 +36,7 @@ var began = time.Date(2026, 11, 24, 1, 2, 3, 0, time.UTC)
 // record is the manifest of a copy of some prefixes, with n samples a second.
 func record(n int, prefixes ...string) *verify.Manifest {
 	m := &verify.Manifest{
-		Format: 1, RunID: "3f0c9a52-6a7e-4f0e-9a53-1d9d6f0d7d11", Start: began, End: began.Add(time.Duration(n+1) * time.Second),
+		RunID: "3f0c9a52-6a7e-4f0e-9a53-1d9d6f0d7d11", Start: began, End: began.Add(time.Duration(n+1) * time.Second),
 		Tool:   verify.Tool{Name: "dyn2raft", Version: "1.2.3", Go: "go1.26", OS: "linux", Arch: "amd64"},
 		Source: copier.Info{Name: "vault-table", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table", Incarnation: "9d1c/2021-03-04"},
 		Vault:  verify.VaultVersions{Newest: "1.21.1", All: []string{"1.15.0", "1.21.1"}},

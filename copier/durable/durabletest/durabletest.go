@@ -12,7 +12,7 @@
 //   - Sync of a directory makes the names in it durable: files and directories
 //     that were made in it, renamed into it and removed from it. It does
 //     nothing for the directory's own name.
-//   - Seal is a sync of the file, or of everything below the directory and
+//   - Finalize is a sync of the file, or of everything below the directory and
 //     then of the directory.
 //   - Each change of a name that was not synced is found to be done or not,
 //     whatever the order in which they were made, but for this: a change of a
@@ -200,7 +200,7 @@ func (r *Recorder) record(op durable.Op) error {
 			return nil
 		}
 		return r.sync(op.Path)
-	case durable.Seal:
+	case durable.Finalize:
 		if !there || r.Ignore != nil && r.Ignore(op) {
 			return nil
 		}

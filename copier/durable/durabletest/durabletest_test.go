@@ -136,7 +136,7 @@ func TestStates(t *testing.T) {
 			return errors.Join(d.Place(in(dir, "d/f"), in(dir, "f")), remove(d, in(dir, "d")))
 		}, []string{"d/ d/f=1", "d/ d/f=1 f=1", "d/ f=1", "f=1"}},
 		"what was synced is there": {nothing, func(d *durable.Disk, dir string) error {
-			return errors.Join(put("f", "1")(d, dir), d.Seal(in(dir, "f")), d.Sync(dir), remove(d, in(dir, "none")))
+			return errors.Join(put("f", "1")(d, dir), d.Finalize(in(dir, "f")), d.Sync(dir), remove(d, in(dir, "none")))
 		}, []string{"", "f=", "f=\x00", "f=1"}}, // the others at the operations before, see TestSyncedStays
 		"a file made, removed and made": {nothing, func(d *durable.Disk, dir string) error {
 			return errors.Join(d.WriteFile(in(dir, "f"), nil), remove(d, in(dir, "f")), d.Mkdir(in(dir, "f")))
@@ -306,7 +306,7 @@ func TestSyncedStays(t *testing.T) {
 					try(disk.WriteFile(path, []byte(content)))
 				case 2:
 					other := filepath.Join(dir, filepath.Base(path)+content)
-					if try(disk.WriteFile(path, []byte(content))) && try(disk.Seal(path)) &&
+					if try(disk.WriteFile(path, []byte(content))) && try(disk.Finalize(path)) &&
 						try(disk.Place(path, other)) && try(disk.Sync(dir)) {
 						safe[other] = content
 					}
