@@ -76,7 +76,7 @@ var calls = []struct {
 		return (&lease{s: s, run: "r"}).takeMigration(ctx)
 	}},
 	{"UpdateItem", func(ctx context.Context, s *Source) error {
-		return (&lease{s: s, run: "r", identity: []byte("r")}).takeLeader(ctx)
+		return (&lease{s: s, run: "r", identity: []byte("r")}).takeLeader(ctx, nil)
 	}},
 	{"DeleteItem", func(ctx context.Context, s *Source) error { return s.deleteMigration(ctx, bin("x")) }},
 	{"ListBackups", func(ctx context.Context, s *Source) error { _, err := s.Backups(ctx); return err }},

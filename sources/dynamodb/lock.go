@@ -1,13 +1,13 @@
 package dynamodb
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +22,9 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
+
+// attributes are an item, or what an expression needs.
+type attributes = map[string]types.AttributeValue
 
 // timing is how long things take between Vaults on one table.
 type timing struct {
@@ -47,90 +50,9 @@ var vaultTiming = timing{
 	tell:  30 * time.Second,
 }
 
-// attrFound is our own attribute of a leader lock that we took over: what it
-// held before, so that it can be left as it was found, by Reset too.
-const attrFound = "Dyn2raftFound"
-
 // holderPrefix begins the Value of a leader lock that is ours. The run id
 // follows.
 const holderPrefix = "dyn2raft run "
-
-// migration is the JSON of the migration lock. Vault reads "start" only.
-type migration struct {
-	Start time.Time `json:"start"`
-	// Run and Host are set on ours.
-	Run  string `json:"dyn2raft_run,omitempty"`
-	Host string `json:"dyn2raft_host,omitempty"`
-}
-
-// A leaderLock is the item core/_lock as it was read, and nil where there is
-// none. Items of old Vaults have no Identity.
-type leaderLock map[string]types.AttributeValue
-
-func (l leaderLock) sameAs(o leaderLock) bool {
-	return (l == nil) == (o == nil) &&
-		reflect.DeepEqual(l[attrIdentity], o[attrIdentity]) && reflect.DeepEqual(l[attrExpires], o[attrExpires])
-}
-
-// expiry returns when the lock expires, and false if it does not say.
-func (l leaderLock) expiry() (time.Time, bool) {
-	n, ok := l[attrExpires].(*types.AttributeValueMemberN)
-	if !ok {
-		return time.Time{}, false
-	}
-	ns, err := strconv.ParseInt(n.Value, 10, 64)
-	return time.Unix(0, ns), err == nil
-}
-
-// expired reports whether nobody holds the lock any more, by our clock. One
-// whose Expires is there and can't be read does not count as expired.
-func (l leaderLock) expired() bool {
-	t, ok := l.expiry()
-	return ok && !t.After(time.Now()) || l[attrExpires] == nil
-}
-
-// staleAfter is how long a leader lock may have been expired to show that
-// Vaults still elect their leader in the table.
-const staleAfter = 24 * time.Hour
-
-// stale reports whether the lock expired long ago.
-func (l leaderLock) stale() bool {
-	t, ok := l.expiry()
-	return ok && time.Since(t) > staleAfter
-}
-
-// run is the id of the dyn2raft run that holds the lock, if one does.
-func (l leaderLock) run() (string, bool) {
-	if l[attrIdentity] == nil {
-		return "", false
-	}
-	return strings.CutPrefix(string(binaryOf(l[attrValue])), holderPrefix)
-}
-
-// held reports whether the lock has the given identity.
-func (l leaderLock) held(identity []byte) bool {
-	return l[attrIdentity] != nil && bytes.Equal(binaryOf(l[attrIdentity]), identity)
-}
-
-// found is what a lock of ours has to go back to.
-func (l leaderLock) found() leaderLock {
-	if m, ok := l[attrFound].(*types.AttributeValueMemberM); ok {
-		return m.Value
-	}
-	return nil
-}
-
-// holder names who holds the lock.
-func (l leaderLock) holder() string {
-	if id, ok := l.run(); ok {
-		return holderPrefix + shown(id)
-	}
-	name := fmt.Sprintf("the Vault with leader id %q", binaryOf(l[attrValue]))
-	if t, ok := l.expiry(); ok {
-		name += ", until " + t.UTC().Format(time.RFC3339)
-	}
-	return name
-}
 
 // Lock keeps Vaults, and other copies, off the table. It implements
 // [copier.Locker]:
@@ -176,14 +98,14 @@ func (s *Source) Lock(ctx context.Context, runID string, held bool, lost func(er
 // findMigration refuses a migration lock that is not this run's, and takes one
 // over that is.
 func (l *lease) findMigration(ctx context.Context) error {
-	item, err := l.s.getItem(ctx, request{}, migrationLockKey)
+	m, err := l.s.readMigration(ctx, request{})
 	switch {
-	case err != nil || item == nil:
+	case err != nil || m == nil:
 		return err
-	case !putBy(item, l.run):
-		return l.s.migrationLocked(item)
+	case !m.of(l.run):
+		return l.s.migrationLocked(m)
 	}
-	l.migration = binaryOf(item[attrValue])
+	l.migration, l.value = ours, m.value
 	return nil
 }
 
@@ -191,18 +113,19 @@ func (l *lease) findMigration(ctx context.Context) error {
 // may be taken.
 func (l *lease) take(ctx context.Context) error {
 	s := l.s
-	first, err := s.readLeader(ctx, request{})
+	seen, err := s.readLeader(ctx, request{})
 	if err != nil {
 		return err
 	}
-	ours := first.held(l.identity)
-	l.found = first
-	if _, dyn2raft := first.run(); dyn2raft {
-		l.found = first.found() // left by a run that was killed: go back to what that one found
+	l.found = seen
+	if _, dyn2raft := seen.run(); dyn2raft {
+		l.found = seen.found() // left by a run that was killed: go back to what that one found
 	}
-	l.leader = ours
+	if seen.held(l.identity) {
+		l.leader = ours
+	}
 	// Where the migration lock is ours this was answered before it was put.
-	if l.migration == nil {
+	if l.migration != ours {
 		doubt, err := s.doubt(ctx, request{}, l.found)
 		if err != nil {
 			return err
@@ -211,39 +134,38 @@ func (l *lease) take(ctx context.Context) error {
 			return err
 		}
 	}
-	l.seen = first
-	nobody := ours && l.found == nil // was there before this run
+	nobody := l.leader == ours && l.found == nil // was there before this run
 	if !nobody {
-		if l.seen, err = s.watchLeader(ctx, first); err != nil {
+		if seen, err = s.watchLeader(ctx, seen); err != nil {
 			if errors.Is(err, copier.ErrLocked) && !errors.Is(err, ErrVaultRunning) {
-				l.leader, l.migration = false, nil // a live run's, this one's even: not to be given back
+				l.leader, l.migration = free, free // a live run's, this one's even: not to be given back
 			}
 			return err
 		}
-		if l.seen == nil {
-			l.found, l.leader = nil, false
+		if seen == nil {
+			l.found, l.leader = nil, free
 		}
 	}
-	if l.migration == nil {
+	if l.migration != ours {
 		if err := l.takeMigration(ctx); err != nil {
 			return err
 		}
 	}
-	if err := l.takeLeader(ctx); err != nil {
+	if err := l.takeLeader(ctx, seen); err != nil {
 		return err
 	}
 	l.startRenewing(ctx)
-	if l.seen == nil || nobody {
+	if seen == nil || nobody {
 		return nil
 	}
-	defer s.wait(copier.WaitOldHolder, l.seen.holder(), s.timing.hold)()
+	defer s.wait(copier.WaitOldHolder, seen.holder(), s.timing.hold)()
 	return sleep(ctx, s.timing.hold)
 }
 
 // again takes the locks that a process of this run has left, if both are as it
 // left them. It gives nothing back.
 func (l *lease) again(ctx context.Context) (copier.Lease, error) {
-	item, err := l.s.getItem(ctx, request{}, migrationLockKey)
+	m, err := l.s.readMigration(ctx, request{})
 	if err != nil {
 		return nil, err
 	}
@@ -251,17 +173,17 @@ func (l *lease) again(ctx context.Context) (copier.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.moved(item, leader); err != nil {
+	if err := l.moved(m, leader); err != nil {
 		return nil, err
 	}
-	l.migration = binaryOf(item[attrValue])
-	l.found, l.leader = leader.found(), true
+	l.migration, l.value = ours, m.value
+	l.leader, l.found = ours, leader.found()
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
-	err = l.extend(wctx)
-	switch there, failed := conditionFailed(err); {
-	case failed:
-		return nil, l.moved(item, there)
+	_, got, err := l.renew(wctx)
+	switch {
+	case got.refused:
+		return nil, l.moved(m, got.there)
 	case err != nil:
 		return nil, interrupted(ctx, err)
 	}
@@ -270,13 +192,13 @@ func (l *lease) again(ctx context.Context) (copier.Lease, error) {
 }
 
 // moved returns an error unless both locks are this run's.
-func (l *lease) moved(item map[string]types.AttributeValue, leader leaderLock) error {
+func (l *lease) moved(m *migrationLock, leader leaderLock) error {
 	var what []string
 	switch {
-	case item == nil:
+	case m == nil:
 		what = append(what, "the entry "+migrationLockKey+" is gone")
-	case !putBy(item, l.run):
-		what = append(what, "the entry "+migrationLockKey+" was put by "+migratorOf(item))
+	case !m.of(l.run):
+		what = append(what, "the entry "+migrationLockKey+" was put by "+m.holder())
 	}
 	switch {
 	case leader == nil:
@@ -305,9 +227,6 @@ func (s *Source) locked(op string, err error, hint string) error {
 	return &copier.Error{Kind: copier.ErrLocked, Op: op, Err: err, Hint: hint}
 }
 
-// ErrMigrationLock is returned when the table has a migration lock.
-var ErrMigrationLock = errors.New("the entry " + migrationLockKey + " is in the table")
-
 // ErrVaultRunning is returned when a Vault is running on the table, or took
 // its leader lock during the copy.
 var ErrVaultRunning = errors.New("a Vault is running on the table")
@@ -315,118 +234,6 @@ var ErrVaultRunning = errors.New("a Vault is running on the table")
 // ErrNotStopped is returned when nothing reports whether a Vault is running on
 // the table.
 var ErrNotStopped = errors.New("nothing in the table tells whether a Vault is running on it")
-
-// putBy reports whether a migration lock was put by the run with the given id.
-func putBy(item map[string]types.AttributeValue, run string) bool {
-	var m migration
-	err := json.Unmarshal(binaryOf(item[attrValue]), &m)
-	return err == nil && m.Run != "" && m.Run == run
-}
-
-// migratorOf names who put a migration lock.
-func migratorOf(item map[string]types.AttributeValue) string {
-	var m migration
-	if err := json.Unmarshal(binaryOf(item[attrValue]), &m); err != nil {
-		return "somebody unknown: it can't be read"
-	}
-	by := "`vault operator migrate`"
-	if m.Run != "" {
-		by = holderPrefix + shown(m.Run) + " on " + shown(m.Host)
-	}
-	return by + " at " + m.Start.UTC().Format(time.RFC3339)
-}
-
-func (s *Source) migrationLocked(item map[string]types.AttributeValue) error {
-	var m migration
-	value := binaryOf(item[attrValue])
-	if err := json.Unmarshal(value, &m); err != nil {
-		return s.locked("take the migration lock", fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, err),
-			"if no migration is running, remove it with -reset")
-	}
-	if m.Run != "" {
-		return s.locked("take the migration lock",
-			fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.Start.UTC().Format(time.RFC3339)),
-			"if that run is still going, let it end; if it was interrupted, go on with it (--resume, with its destination), or remove its lock with -reset, which is the way too if it has left the table locked on purpose (-keep-source-locked)")
-	}
-	return s.locked("take the migration lock",
-		fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.Start.UTC().Format(time.RFC3339)),
-		"if that migration is still running, let it end; if it was interrupted, remove its lock with -reset")
-}
-
-// watchLeader returns the leader lock once nobody seems to hold it. first is
-// what was read before.
-func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock, error) {
-	if first == nil {
-		return nil, nil
-	}
-	watch, held := s.timing.watch, copier.WaitHeldLock
-	if first.expired() {
-		held = copier.WaitExpiredLock
-		// By our clock, which may be ahead: two renewals are enough to see.
-		watch = min(watch, 2*s.timing.renew+s.timing.retry)
-	}
-	until := time.Now().Add(watch)
-	defer s.wait(held, first.holder(), watch)()
-	for {
-		if err := sleep(ctx, s.timing.retry); err != nil {
-			return nil, err
-		}
-		now, err := s.readLeader(ctx, request{})
-		if err != nil {
-			return nil, err
-		}
-		// A holder that stops in order deletes its lock: then nobody may take
-		// it until the watch is over.
-		if now != nil && !now.sameAs(first) {
-			if id, ok := now.run(); ok {
-				return nil, s.locked("take the leader lock", fmt.Errorf("dyn2raft run %s holds it, and renews it", shown(id)),
-					"another copy of this table is running: let it end")
-			}
-			return nil, s.locked("take the leader lock",
-				fmt.Errorf("%w: %s, took or renewed the lock %s", ErrVaultRunning, now.holder(), leaderLockKey),
-				"stop every Vault that uses the table, wait until `vault status` is refused, then run the same command again")
-		}
-		if !time.Now().Before(until) {
-			return now, nil
-		}
-	}
-}
-
-// leaderPath is where an active Vault announces itself, under the Value of its
-// leader lock, wherever that lock is. It removes its predecessors' entries
-// when it becomes active, and its own when it stops in order.
-const leaderPath = "core/leader"
-
-// doubt returns why the leader lock does not show whether a Vault is running;
-// nothing where it does, or will once it has been watched. A lock that is there
-// shows that Vaults elect their leader in the table, also if its holder gives
-// it back while it is watched; but one that expired long ago tells nothing of
-// today's Vaults.
-func (s *Source) doubt(ctx context.Context, q request, leader leaderLock) (string, error) {
-	if leader != nil && !leader.expired() {
-		return "", nil
-	}
-	lock := "the table has no leader lock"
-	if t, ok := leader.expiry(); ok {
-		lock = "the table's leader lock expired at " + t.UTC().Format(time.RFC3339)
-	}
-	if s.opts.HAStorage != "" {
-		return lock + ", and the configuration has the HA storage " + strconv.Quote(s.opts.HAStorage) + ", where Vaults elect their leader", nil
-	}
-	out, err := ask(ctx, s, &q, s.client.Query, s.keysOf(leaderPath))
-	if err != nil {
-		return "", err
-	}
-	for _, item := range out.Items {
-		if id, ok := item[attrKey].(*types.AttributeValueMemberS); ok && id.Value != string(binaryOf(leader[attrValue])) {
-			return fmt.Sprintf("%s, but the entry %s/%s, which an active Vault has, and one that was killed leaves: it may elect its leader elsewhere", lock, leaderPath, id.Value), nil
-		}
-	}
-	if (leader == nil || leader.stale()) && !s.opts.HAEnabled {
-		return lock + ", and storage_source does not say ha_enabled = \"true\"", nil
-	}
-	return "", nil
-}
 
 // ErrReplicated is returned, together with ErrNotStopped, for a global table: a
 // lock is put by condition in one region, and a Vault in another one does not
@@ -460,17 +267,31 @@ type lease struct {
 	s        *Source
 	run      string
 	identity []byte
-	seen     leaderLock // the leader lock before this run took it
-	found    leaderLock // what it goes back to
 	lost     func(error)
 
-	migration []byte       // the value of our migration lock, once taken
-	leader    bool         // the leader lock was taken
-	unsure    bool         // the answer to a request that takes a lock was lost
+	migration hold
+	value     types.AttributeValue // of our migration lock
+	leader    hold
+	found     leaderLock   // what the leader lock goes back to
 	ahead     atomic.Int64 // by how much the service's clock is ahead of ours, at least, in ns
 	stop      context.CancelFunc
 	renewing  sync.WaitGroup
 }
+
+// A hold is what a lease knows of one of its locks:
+//
+//	free ──▶ unsure ──▶ ours
+//	  ▲        │
+//	  └────────┘ somebody else has it
+//
+// What is not free is given back, on the condition that it is ours.
+type hold int
+
+const (
+	free   hold = iota
+	unsure      // a request that takes it is under way, or its answer was lost
+	ours
+)
 
 var _ copier.Lease = (*lease)(nil)
 
@@ -484,81 +305,68 @@ func (l *lease) takeMigration(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write migration lock: %w", err)
 	}
-	path, key := KeyItem(migrationLockKey)
-	item := itemKey(path, key)
-	item[attrValue] = &types.AttributeValueMemberB{Value: value}
-	l.migration = value // also where the answer is lost
+	l.migration, l.value = unsure, &types.AttributeValueMemberB{Value: value}
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
-	_, err = ask(wctx, l.s, &request{}, l.s.client.PutItem, &dynamodb.PutItemInput{
-		TableName:                           &l.s.opts.Table,
-		Item:                                item,
-		ConditionExpression:                 aws.String("attribute_not_exists(#path)"),
-		ExpressionAttributeNames:            map[string]string{"#path": attrPath},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	})
-	there, failed := conditionFailed(err)
+	got, err := l.s.write(wctx, change{key: migrationLockKey, put: attributes{attrValue: l.value}, cond: "attribute_not_exists(#Path)"})
+	there := migrationOf(got.there)
 	switch {
-	case err == nil:
-		return nil
-	case !failed:
-		l.unsure = true
+	case err != nil:
 		return interrupted(ctx, err)
-	case putBy(there, l.run):
+	case got.refused && !there.of(l.run):
+		l.migration = free
+		return l.s.migrationLocked(there)
+	case got.refused:
 		// Put by a try whose answer was lost, or, late, by a process of this
 		// run that was killed.
-		l.migration = binaryOf(there[attrValue])
-		return nil
+		l.value = there.value
 	}
-	l.migration = nil
-	return l.s.migrationLocked(there)
+	l.migration = ours
+	return nil
 }
 
-// takeLeader takes the leader lock. After an error it may be taken.
-func (l *lease) takeLeader(ctx context.Context) error {
+// takeLeader takes the leader lock, on the condition that it is as it was seen.
+// After an error it may be taken.
+func (l *lease) takeLeader(ctx context.Context, seen leaderLock) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	names := map[string]string{"#value": attrValue, "#identity": attrIdentity, "#expires": attrExpires, "#found": attrFound}
-	values := map[string]types.AttributeValue{
+	c := change{key: leaderLockKey, update: "SET #Value = :value, #Identity = :identity, #Expires = :expires", values: attributes{
 		":value":    &types.AttributeValueMemberB{Value: []byte(holderPrefix + l.run)},
 		":identity": &types.AttributeValueMemberB{Value: l.identity},
 		":expires":  expiresAt(l.expiry()),
-	}
-	update := "SET #value = :value, #identity = :identity, #expires = :expires"
+	}}
+	c.cond = seen.asSeen(c.values)
 	if l.found == nil {
-		update += " REMOVE #found"
+		c.update += " REMOVE #" + attrFound
 	} else {
-		was := map[string]types.AttributeValue{}
+		was := attributes{}
 		for _, name := range takenAttrs {
 			if v := l.found[name]; v != nil {
 				was[name] = v
 			}
 		}
-		update += ", #found = :found"
-		values[":found"] = &types.AttributeValueMemberM{Value: was}
+		c.update += ", #" + attrFound + " = :found"
+		c.values[":found"] = &types.AttributeValueMemberM{Value: was}
 	}
-	l.leader = true // also where the answer is lost
+	l.leader = unsure
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
-	_, err := l.update(wctx, leaderLockKey, update, l.seen.asSeen(names, values), names, values)
-	there, failed := conditionFailed(err)
+	got, err := l.update(wctx, c)
+	there := leaderLock(got.there)
 	switch {
-	case err == nil:
-		return nil
-	case !failed:
-		l.unsure = true
+	case err != nil:
 		return interrupted(ctx, err)
-	case there.held(l.identity):
-		return nil // taken by a try whose answer was lost
+	case !got.refused, there.held(l.identity): // by a try whose answer was lost
+		l.leader = ours
+		return nil
 	}
-	l.leader = false
-	if there == nil {
-		return l.s.locked("take the leader lock", fmt.Errorf("%w: it gave the lock %s back at this moment", ErrVaultRunning, leaderLockKey),
-			"stop every Vault that uses the table, then run the same command again")
+	l.leader = free
+	what := fmt.Errorf("%w: it gave the lock %s back at this moment", ErrVaultRunning, leaderLockKey)
+	if there != nil {
+		what = fmt.Errorf("%w: %s, took the lock %s first", ErrVaultRunning, there.holder(), leaderLockKey)
 	}
-	return l.s.locked("take the leader lock", fmt.Errorf("%w: %s, took the lock %s first", ErrVaultRunning, there.holder(), leaderLockKey),
-		"stop every Vault that uses the table, then run the same command again")
+	return l.s.locked("take the leader lock", what, "stop every Vault that uses the table, then run the same command again")
 }
 
 // An interrupted run gives its locks back within 2 s: giveUpTime is until when,
@@ -597,48 +405,65 @@ func outlive(ctx context.Context, d time.Duration) (context.Context, context.Can
 	}
 }
 
-// takenAttrs are the attributes of a leader lock that we overwrite.
-var takenAttrs = []string{attrValue, attrIdentity, attrExpires}
-
-// asSeen is the condition that the item is still what was read, and adds what
-// it needs to names and values.
-func (l leaderLock) asSeen(names map[string]string, values map[string]types.AttributeValue) string {
-	if l == nil {
-		names["#path"] = attrPath
-		return "attribute_not_exists(#path)"
-	}
-	as := func(placeholder, attr string) string {
-		if l[attr] == nil {
-			return "attribute_not_exists(#" + placeholder + ")"
-		}
-		values[":seen"+placeholder] = l[attr]
-		return "#" + placeholder + " = :seen" + placeholder
-	}
-	return as("identity", attrIdentity) + " AND " + as("expires", attrExpires)
+// A change is what a request writes to a lock: it puts the item, updates it, or,
+// where neither is said, deletes it. In its expressions a # comes before the name
+// of an attribute.
+type change struct {
+	key    string // Vault's
+	put    attributes
+	update string
+	cond   string // what must hold
+	values attributes
 }
 
-// update writes to one of the two locks by condition, and learns what time the
-// service has.
-func (l *lease) update(ctx context.Context, vaultKey, update, cond string, names map[string]string, values map[string]types.AttributeValue) (at time.Time, err error) {
-	path, key := KeyItem(vaultKey)
-	out, err := ask(ctx, l.s, &request{}, l.s.client.UpdateItem, &dynamodb.UpdateItemInput{
-		TableName:                 &l.s.opts.Table,
-		Key:                       itemKey(path, key),
-		UpdateExpression:          &update,
-		ConditionExpression:       &cond,
-		ExpressionAttributeNames:  names,
-		ExpressionAttributeValues: values,
+// A written is the answer to a change.
+type written struct {
+	at       time.Time  // the service's; zero where it does not tell
+	refused  bool       // the condition did not hold
+	there    attributes // then: the item as it is, nil where there is none
+	repeated bool       // an earlier try may have had its effect, its answer was lost
+}
 
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	})
-	if err != nil {
-		return at, err
+var attributeNames = regexp.MustCompile(`#\w+`)
+
+// write sends a change. That its condition did not hold is no error.
+func (s *Source) write(ctx context.Context, c change) (got written, err error) {
+	const old = types.ReturnValuesOnConditionCheckFailureAllOld
+	item := itemKey(KeyItem(c.key))
+	names := map[string]string{}
+	for _, name := range attributeNames.FindAllString(c.update+" "+c.cond, -1) {
+		names[name] = name[1:]
 	}
-	at, _ = awsmiddleware.GetServerTime(out.ResultMetadata) // zero where it sends none
-	if !at.IsZero() {
-		l.ahead.Store(int64(max(time.Until(at), 0)))
+	var q request
+	switch {
+	case c.put != nil:
+		maps.Copy(item, c.put)
+		_, err = ask(ctx, s, &q, s.client.PutItem, &dynamodb.PutItemInput{TableName: &s.opts.Table, Item: item,
+			ConditionExpression: &c.cond, ExpressionAttributeNames: names, ExpressionAttributeValues: c.values, ReturnValuesOnConditionCheckFailure: old})
+	case c.update != "":
+		var out *dynamodb.UpdateItemOutput
+		out, err = ask(ctx, s, &q, s.client.UpdateItem, &dynamodb.UpdateItemInput{TableName: &s.opts.Table, Key: item, UpdateExpression: &c.update,
+			ConditionExpression: &c.cond, ExpressionAttributeNames: names, ExpressionAttributeValues: c.values, ReturnValuesOnConditionCheckFailure: old})
+		if err == nil {
+			got.at, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
+		}
+	default:
+		_, err = ask(ctx, s, &q, s.client.DeleteItem, &dynamodb.DeleteItemInput{TableName: &s.opts.Table, Key: item,
+			ConditionExpression: &c.cond, ExpressionAttributeNames: names, ExpressionAttributeValues: c.values, ReturnValuesOnConditionCheckFailure: old})
 	}
-	return at, nil
+	if got.there, got.refused = conditionFailed(err); got.refused {
+		got.repeated, err = q.repeated(), nil
+	}
+	return got, err
+}
+
+// update is write, and learns what time the service has.
+func (l *lease) update(ctx context.Context, c change) (written, error) {
+	got, err := l.s.write(ctx, c)
+	if !got.at.IsZero() {
+		l.ahead.Store(int64(max(time.Until(got.at), 0)))
+	}
+	return got, err
 }
 
 // expiry is when a lock expires that is renewed now, by the clock that is
@@ -665,15 +490,16 @@ func (l *lease) startRenewing(ctx context.Context) {
 				return
 			case <-tick.C:
 			}
-			err := l.renew(ctx)
-			there, failed := conditionFailed(err)
+			rctx, cancel := context.WithTimeout(ctx, l.s.timing.renew) // the later it is retried, the staler is its expiry
+			_, got, err := l.renew(rctx)
+			cancel()
 			switch {
 			case ctx.Err() != nil:
+			case got.refused:
+				l.lost(l.s.lostLeader(got.there))
+				return
 			case err == nil:
 				failing = time.Time{}
-			case failed:
-				l.lost(l.s.lostLeader(there))
-				return
 			default:
 				// The next tick tries again. If somebody takes the lock in
 				// between, the check before the commit finds it.
@@ -694,49 +520,18 @@ func (l *lease) startRenewing(ctx context.Context) {
 	})
 }
 
-// renew renews the leader lock. It does not try for longer than until the next
-// renewal is due: the later the request is retried, the staler is its expiry.
-func (l *lease) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.s.timing.renew)
-	defer cancel()
-	return l.extend(ctx)
-}
-
-// extend lets our leader lock expire later.
-func (l *lease) extend(ctx context.Context) error {
-	_, err := l.keep(ctx)
-	return err
-}
-
-// keep is extend, and reports whether the lock is good for long enough: the
-// answer came soon, by a clock that goes on while the machine sleeps, and by the
-// service's clock the lock does not expire before a renewal is due.
-func (l *lease) keep(ctx context.Context) (fresh bool, err error) {
+// renew lets our leader lock expire later, and reports whether it is then good for
+// long enough: the answer came soon, by a clock that goes on while the machine
+// sleeps, and by the service's clock the lock does not expire before a renewal is
+// due.
+func (l *lease) renew(ctx context.Context) (fresh bool, got written, err error) {
 	sent, expiry := l.s.boot(), l.expiry()
-	at, err := l.update(ctx, leaderLockKey, "SET #expires = :expires", "#identity = :identity",
-		map[string]string{"#expires": attrExpires, "#identity": attrIdentity},
-		map[string]types.AttributeValue{
-			":expires":  expiresAt(expiry),
-			":identity": &types.AttributeValueMemberB{Value: l.identity},
-		})
+	got, err = l.update(ctx, change{key: leaderLockKey, update: "SET #Expires = :expires", cond: "#Identity = :identity", values: attributes{
+		":expires":  expiresAt(expiry),
+		":identity": &types.AttributeValueMemberB{Value: l.identity},
+	}})
 	t := l.s.timing
-	return err == nil && l.s.boot()-sent < t.late && (at.IsZero() || expiry.Sub(at) >= t.lease-t.late), err
-}
-
-// lostLeader is the error of a run whose leader lock is not its own any more.
-func (s *Source) lostLeader(there leaderLock) error {
-	what := fmt.Errorf("%w: the lock %s was removed", ErrVaultRunning, leaderLockKey)
-	if there != nil {
-		what = fmt.Errorf("%w: %s, took the lock %s", ErrVaultRunning, there.holder(), leaderLockKey)
-	}
-	return s.locked("hold the leader lock", fmt.Errorf("%w from this run: %w since it was read", what, copier.ErrMoved),
-		"stop every Vault that uses the table, then run the same command again")
-}
-
-// lostMigration is the error of a run whose migration lock is not there any more.
-func (s *Source) lostMigration() error {
-	return s.locked("hold the migration lock", fmt.Errorf("somebody removed it, so that a Vault may have been started: %w since it was read", copier.ErrMoved),
-		"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
+	return err == nil && !got.refused && l.s.boot()-sent < t.late && (got.at.IsZero() || expiry.Sub(got.at) >= t.lease-t.late), got, err
 }
 
 // freshTries is how often Check asks until an answer comes soon enough.
@@ -753,24 +548,19 @@ func (l *lease) Check(ctx context.Context) error {
 	if err := l.s.Recheck(ctx); err != nil {
 		return err
 	}
-	value := &types.AttributeValueMemberB{Value: l.migration}
-	_, err := l.update(ctx, migrationLockKey, "SET #value = :value", "#value = :value",
-		map[string]string{"#value": attrValue}, map[string]types.AttributeValue{":value": value})
-	if _, failed := conditionFailed(err); failed {
+	got, err := l.update(ctx, change{key: migrationLockKey, update: "SET #Value = :value", cond: "#Value = :value", values: attributes{":value": l.value}})
+	if got.refused {
 		return l.s.lostMigration()
 	} else if err != nil {
 		return err
 	}
 	for range freshTries {
-		fresh, err := l.keep(ctx)
-		there, failed := conditionFailed(err)
+		fresh, got, err := l.renew(ctx)
 		switch {
-		case failed:
-			return l.s.lostLeader(there)
-		case err != nil:
+		case got.refused:
+			return l.s.lostLeader(got.there)
+		case err != nil || fresh:
 			return err
-		case fresh:
-			return nil
 		}
 	}
 	return &copier.Error{Kind: copier.ErrSource, Op: "hold the leader lock", Err: ErrLate,
@@ -791,22 +581,24 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 	if end == copier.EndUnfinished {
 		return nil
 	}
-	var errs []error
-	note := func(err error) {
-		// Where a lock may never have been taken, that it is not ours is no news.
-		if !l.unsure || !errors.Is(err, copier.ErrMoved) {
-			errs = append(errs, err)
-		}
+	var leader, migration error
+	if l.leader != free {
+		leader = l.leader.gaveBack(l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
 	}
-	if l.leader {
-		note(l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
+	stays := end == copier.EndComplete && (l.s.opts.KeepLocked || errors.Is(leader, copier.ErrMoved))
+	if l.migration != free && !stays && (leader == nil || ctx.Err() == nil) {
+		migration = l.migration.gaveBack(l.s.deleteMigration(ctx, l.value))
 	}
-	err := errors.Join(errs...)
-	stays := end == copier.EndComplete && (l.s.opts.KeepLocked || errors.Is(err, copier.ErrMoved))
-	if l.migration != nil && !stays && (err == nil || ctx.Err() == nil) {
-		note(l.s.deleteMigration(ctx, &types.AttributeValueMemberB{Value: l.migration}))
+	return l.s.released(leader, migration)
+}
+
+// gaveBack is what an error of giving a lock back means: where it may never have
+// been taken, that it is not ours is no news.
+func (h hold) gaveBack(err error) error {
+	if h == unsure && errors.Is(err, copier.ErrMoved) {
+		return nil
 	}
-	return l.s.released(errs...)
+	return err
 }
 
 // released wraps the errors of giving locks back, if there are any. A lock that
@@ -826,119 +618,18 @@ func (s *Source) Unlock(ctx context.Context, runID string, end copier.End) error
 	if end == copier.EndUnfinished {
 		return nil
 	}
-	errs := []error{s.unlockLeader(ctx, runID)}
-	if !(end == copier.EndComplete && s.opts.KeepLocked) {
-		errs = append(errs, s.unlockMigration(ctx, runID))
-	}
-	return s.released(errs...)
-}
-
-func (s *Source) unlockLeader(ctx context.Context, runID string) error {
 	leader, err := s.readLeader(ctx, request{})
-	if err != nil || !leader.held([]byte(runID)) {
-		return err
+	if err == nil && leader.held([]byte(runID)) {
+		err = s.restoreLeader(ctx, leader[attrIdentity], leader.found())
 	}
-	return s.restoreLeader(ctx, leader[attrIdentity], leader.found())
-}
-
-func (s *Source) unlockMigration(ctx context.Context, runID string) error {
-	item, err := s.getItem(ctx, request{}, migrationLockKey)
-	if err != nil || !putBy(item, runID) {
-		return err
+	if end == copier.EndComplete && s.opts.KeepLocked {
+		return s.released(err)
 	}
-	return s.deleteMigration(ctx, item[attrValue])
-}
-
-// restoreLeader leaves the leader lock as it was found, on the condition that it
-// has the given identity. Where it has not, the error wraps [copier.ErrMoved].
-func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValue, found leaderLock) error {
-	path, key := KeyItem(leaderLockKey)
-	names := map[string]string{"#identity": attrIdentity}
-	values := map[string]types.AttributeValue{":ours": identity}
-	const ours = "#identity = :ours"
-	var q request
-	if found == nil {
-		_, err := ask(ctx, s, &q, s.client.DeleteItem, &dynamodb.DeleteItemInput{
-			TableName:                 &s.opts.Table,
-			Key:                       itemKey(path, key),
-			ConditionExpression:       aws.String(ours),
-			ExpressionAttributeNames:  names,
-			ExpressionAttributeValues: values,
-
-			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		})
-		return s.gaveBackLeader(&q, err, found)
+	m, merr := s.readMigration(ctx, request{})
+	if merr == nil && m.of(runID) {
+		merr = s.deleteMigration(ctx, m.value)
 	}
-	names["#found"] = attrFound
-	set, remove := []string{}, []string{"#found"}
-	for _, attr := range takenAttrs {
-		name := strings.ToLower(attr)
-		names["#"+name] = attr
-		if v := found[attr]; v != nil {
-			values[":"+name] = v
-			set = append(set, "#"+name+" = :"+name)
-		} else {
-			remove = append(remove, "#"+name)
-		}
-	}
-	update := "REMOVE " + strings.Join(remove, ", ")
-	if len(set) > 0 {
-		update = "SET " + strings.Join(set, ", ") + " " + update
-	}
-	_, err := ask(ctx, s, &q, s.client.UpdateItem, &dynamodb.UpdateItemInput{
-		TableName:                 &s.opts.Table,
-		Key:                       itemKey(path, key),
-		UpdateExpression:          &update,
-		ConditionExpression:       aws.String(ours),
-		ExpressionAttributeNames:  names,
-		ExpressionAttributeValues: values,
-
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	})
-	return s.gaveBackLeader(&q, err, found)
-}
-
-// gaveBackLeader is the error of the request that has left the leader lock as it
-// was found. A request that was tried again fails where the first try has had
-// its effect, and its answer was lost.
-func (s *Source) gaveBackLeader(q *request, err error, found leaderLock) error {
-	there, failed := conditionFailed(err)
-	switch {
-	case failed && q.repeated() && there.sameAs(found):
-		return nil
-	case failed:
-		return s.lostLeader(there)
-	}
-	return err
-}
-
-// deleteMigration deletes the migration lock on the condition that it has the
-// given value, or none where that is nil. Where it has not, the error wraps
-// [copier.ErrMoved].
-func (s *Source) deleteMigration(ctx context.Context, value types.AttributeValue) error {
-	path, key := KeyItem(migrationLockKey)
-	in := &dynamodb.DeleteItemInput{
-		TableName:                &s.opts.Table,
-		Key:                      itemKey(path, key),
-		ConditionExpression:      aws.String("attribute_not_exists(#value)"),
-		ExpressionAttributeNames: map[string]string{"#value": attrValue},
-
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	}
-	if value != nil {
-		in.ConditionExpression = aws.String("#value = :value")
-		in.ExpressionAttributeValues = map[string]types.AttributeValue{":value": value}
-	}
-	var q request
-	_, err := ask(ctx, s, &q, s.client.DeleteItem, in)
-	there, failed := conditionFailed(err)
-	switch {
-	case failed && q.repeated() && there == nil:
-		return nil // as in gaveBackLeader
-	case failed:
-		return s.lostMigration()
-	}
-	return err
+	return s.released(err, merr)
 }
 
 // Reset removes the migration lock, whoever left it, as `vault operator
@@ -966,29 +657,21 @@ func (s *Source) Reset(ctx context.Context) ([]string, error) {
 	if _, ours := leader.run(); leader != nil && !ours && !leader.expired() {
 		s.opts.Events(copier.Warning{Message: "the lock " + leaderLockKey + " stays: " + leader.holder() + ", has it"})
 	}
-	item, err := s.getItem(ctx, request{}, migrationLockKey)
-	if err != nil {
+	m, err := s.readMigration(ctx, request{})
+	if err != nil || m == nil {
 		return freed, err
 	}
-	if item != nil {
-		if err := s.deleteMigration(ctx, item[attrValue]); err != nil {
-			return freed, err
-		}
-		freed = append(freed, migrationLockKey)
+	if err := s.deleteMigration(ctx, m.value); err != nil {
+		return freed, err
 	}
-	return freed, nil
-}
-
-func (s *Source) readLeader(ctx context.Context, q request) (leaderLock, error) {
-	return s.getItem(ctx, q, leaderLockKey)
+	return append(freed, migrationLockKey), nil
 }
 
 // getItem returns an item as it is now, or nil.
-func (s *Source) getItem(ctx context.Context, q request, vaultKey string) (map[string]types.AttributeValue, error) {
-	path, key := KeyItem(vaultKey)
+func (s *Source) getItem(ctx context.Context, q request, vaultKey string) (attributes, error) {
 	out, err := ask(ctx, s, &q, s.client.GetItem, &dynamodb.GetItemInput{
 		TableName:      &s.opts.Table,
-		Key:            itemKey(path, key),
+		Key:            itemKey(KeyItem(vaultKey)),
 		ConsistentRead: aws.Bool(true),
 	})
 	if err != nil {
@@ -1014,7 +697,7 @@ func binaryOf(v types.AttributeValue) []byte {
 // conditionFailed reports whether a write was refused because its condition did
 // not hold, and returns the item as it is, where the write asked for it and
 // there is one.
-func conditionFailed(err error) (leaderLock, bool) {
+func conditionFailed(err error) (attributes, bool) {
 	failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
 	if !ok || len(failed.Item) == 0 {
 		return nil, ok

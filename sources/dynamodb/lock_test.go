@@ -435,9 +435,9 @@ var lockCases = map[string]func(*env){
 					next = vaultLock("v2", time.Now().Add(time.Hour), nil)
 					e.put(next)
 				}
-				l := &lease{s: s, run: "run-1", identity: []byte("run-1"), seen: seen, found: seen, lost: func(error) {}}
+				l := &lease{s: s, run: "run-1", identity: []byte("run-1"), found: seen, lost: func(error) {}}
 				e.ok(l.takeMigration(e.Context()))
-				err = l.giveUp(e.Context(), l.takeLeader(e.Context()))
+				err = l.giveUp(e.Context(), l.takeLeader(e.Context(), seen))
 				if !errors.Is(err, ErrVaultRunning) || !errors.Is(err, copier.ErrLocked) || !gone && !strings.Contains(err.Error(), "leader-v2") {
 					e.Errorf("error is %v", err)
 				}

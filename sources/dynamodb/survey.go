@@ -2,7 +2,6 @@ package dynamodb
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -200,12 +199,12 @@ func (s *Source) Locks(ctx context.Context) (out Locks, err error) {
 		}
 		out.Leader.Expires, _ = leader.expiry()
 	}
-	item, err := s.getItem(ctx, briefly, migrationLockKey)
+	m, err := s.readMigration(ctx, briefly)
 	if err != nil {
 		return out, err
 	}
-	if item != nil {
-		out.Migration = &LockHolder{Name: migratorOf(item), Run: migrationRun(item)}
+	if m != nil {
+		out.Migration = &LockHolder{Name: m.holder(), Run: m.Run}
 	}
 	if _, ours := leader.run(); ours {
 		leader = leader.found()
@@ -239,14 +238,4 @@ func (s *Source) Sampler(ctx context.Context, readCapacity float64, events func(
 		return nil, fmt.Errorf("prepare the sample: %w", err)
 	}
 	return out, nil
-}
-
-// migrationRun is the id of the dyn2raft run that put a migration lock, if one
-// did.
-func migrationRun(item map[string]types.AttributeValue) string {
-	var m migration
-	if json.Unmarshal(binaryOf(item[attrValue]), &m) != nil {
-		return ""
-	}
-	return m.Run
 }

@@ -1,0 +1,101 @@
+package dynamodb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// ErrMigrationLock is returned when the table has a migration lock.
+var ErrMigrationLock = errors.New("the entry " + migrationLockKey + " is in the table")
+
+// migration is the JSON of the migration lock. Vault reads "start" only.
+type migration struct {
+	Start time.Time `json:"start"`
+	// Run and Host are set on ours.
+	Run  string `json:"dyn2raft_run,omitempty"`
+	Host string `json:"dyn2raft_host,omitempty"`
+}
+
+// A migrationLock is the entry core/migration as it was read.
+type migrationLock struct {
+	migration
+	value types.AttributeValue
+	err   error // it can't be read
+}
+
+// migrationOf reads an item; it returns nil where there is none.
+func migrationOf(item attributes) *migrationLock {
+	if item == nil {
+		return nil
+	}
+	m := &migrationLock{value: item[attrValue]}
+	if m.err = json.Unmarshal(binaryOf(m.value), &m.migration); m.err != nil {
+		m.migration = migration{}
+	}
+	return m
+}
+
+func (s *Source) readMigration(ctx context.Context, q request) (*migrationLock, error) {
+	item, err := s.getItem(ctx, q, migrationLockKey)
+	return migrationOf(item), err
+}
+
+// of reports whether the lock was put by the run with the given id.
+func (m *migrationLock) of(run string) bool {
+	return m != nil && m.err == nil && m.Run != "" && m.Run == run
+}
+
+// holder names who put the lock, as far as it tells.
+func (m *migrationLock) holder() string {
+	switch {
+	case m.err != nil:
+		return "somebody unknown: it can't be read"
+	case m.Run != "":
+		return holderPrefix + shown(m.Run) + " on " + shown(m.Host) + " at " + m.since()
+	}
+	return "`vault operator migrate` at " + m.since()
+}
+
+func (m *migrationLock) since() string { return m.Start.UTC().Format(time.RFC3339) }
+
+func (s *Source) migrationLocked(m *migrationLock) error {
+	const op = "take the migration lock"
+	switch {
+	case m.err != nil:
+		return s.locked(op, fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, m.err),
+			"if no migration is running, remove it with -reset")
+	case m.Run != "":
+		return s.locked(op, fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.since()),
+			"if that run is still going, let it end; if it was interrupted, go on with it (--resume, with its destination), or remove its lock with -reset, which is the way too if it has left the table locked on purpose (-keep-source-locked)")
+	}
+	return s.locked(op, fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.since()),
+		"if that migration is still running, let it end; if it was interrupted, remove its lock with -reset")
+}
+
+// lostMigration is the error of a run whose migration lock is not there any more.
+func (s *Source) lostMigration() error {
+	return s.locked("hold the migration lock", fmt.Errorf("somebody removed it, so that a Vault may have been started: %w since it was read", copier.ErrMoved),
+		"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
+}
+
+// deleteMigration deletes the migration lock on the condition that it has the
+// given value, or none where that is nil. Where it has not, the error wraps
+// [copier.ErrMoved].
+func (s *Source) deleteMigration(ctx context.Context, value types.AttributeValue) error {
+	c := change{key: migrationLockKey, cond: "attribute_not_exists(#Value)"}
+	if value != nil {
+		c.cond, c.values = "#Value = :value", attributes{":value": value}
+	}
+	got, err := s.write(ctx, c)
+	if got.refused && !(got.repeated && got.there == nil) { // as in restoreLeader
+		return s.lostMigration()
+	}
+	return err
+}
