@@ -17,7 +17,7 @@ func (c *copying) commit(ctx context.Context, lease Lease) error {
 	if err := c.journal.writeSetup(); err != nil {
 		return err
 	}
-	if err := c.dst.PrepareCommit(ctx, c.result.RunID); err != nil {
+	if err := c.stage.Prepare(ctx); err != nil {
 		return cause(ctx, err)
 	}
 	c.tell(ctx, c.opts.Draft)
@@ -30,12 +30,12 @@ func (c *copying) commit(ctx context.Context, lease Lease) error {
 	}
 	if err != nil {
 		err = cause(ctx, err)
-		if back := c.dst.Rollback(); back != nil {
+		if back := c.stage.Rollback(); back != nil {
 			err = errors.Join(err, back)
 		}
 		return err
 	}
-	if err := c.dst.Commit(ctx); err != nil {
+	if err := c.stage.Commit(ctx); err != nil {
 		if errors.Is(err, ErrUnconfirmed) {
 			c.result.Commit = Unconfirmed // it can't be taken back
 		}
@@ -81,7 +81,7 @@ func (c *copying) unconfirm(ctx context.Context, why error) error {
 		c.mark(Unconfirmed)
 		c.tell(ctx, c.opts.Draft)
 	}
-	if back := c.dst.Rollback(); back != nil {
+	if back := c.stage.Rollback(); back != nil {
 		return errors.Join(err, back)
 	}
 	c.result.Commit = ""
@@ -92,7 +92,7 @@ func (c *copying) unconfirm(ctx context.Context, why error) error {
 // process asks once more than it has to.
 func (c *copying) mark(state CommitState) {
 	c.result.Commit = state
-	if err := c.dst.Mark(state); err != nil {
+	if err := c.stage.Amend(state); err != nil {
 		c.opts.Events(Warning{Message: fmt.Sprintf("it is not on record that the copy is %s: %v", state, err)})
 	}
 }
@@ -121,20 +121,22 @@ func (c *copying) tell(ctx context.Context, call func(context.Context, Result) e
 }
 
 // inPlace is what a copy does that finds the result of an earlier process.
-func (c *copying) inPlace(ctx context.Context, complete *CompleteError) error {
-	c.result.RunID, c.result.InPlace, c.result.Commit = complete.RunID, true, complete.State
+func (c *copying) inPlace(ctx context.Context, found State) (err error) {
+	c.result.RunID, c.result.InPlace, c.result.Commit = found.RunID, true, found.Commit
 	switch {
-	case !complete.InUse && c.opts.Resume:
-		err := c.finish(ctx, complete.State == Released)
-		if err != nil && c.result.Commit == Unconfirmed && !errors.Is(err, ErrUnconfirmed) {
-			err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
-		}
-		return err
-	case complete.State == Unconfirmed:
-		return fmt.Errorf("%w: %w", ErrUnconfirmed, complete)
+	case found.InUse:
+		err = &Error{Kind: ErrLocked, Op: "check " + c.home, Err: fmt.Errorf("%w: that of run %s, and %w", ErrInPlace, found.RunID, ErrInUse),
+			Hint: "it has not cleaned up behind itself: stop that Vault for a moment, then resume that copy"}
+	case !c.opts.Resume:
+		err = &Error{Kind: ErrDestination, Op: "check " + c.home, Err: fmt.Errorf("%w: that of run %s", ErrInPlace, found.RunID),
+			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy"}
 	default:
-		return complete
+		err = c.finish(ctx, found.Commit == Released)
 	}
+	if err != nil && c.result.Commit == Unconfirmed && !errors.Is(err, ErrUnconfirmed) {
+		err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+	}
+	return err
 }
 
 // finish does what a process that was killed with its result in place has left
@@ -143,7 +145,10 @@ func (c *copying) finish(ctx context.Context, released bool) (err error) {
 	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return err
 	}
-	dir := c.dst.WorkDir()
+	if c.stage, err = c.dst.Stage(ctx, c.result.RunID); err != nil {
+		return err
+	}
+	dir := c.home
 	c.journal = &journal{disk: c.opts.Disk, dir: dir, work: dir}
 	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == c.result.RunID {
 		// Its locks are in the source that it has copied.

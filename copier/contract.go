@@ -16,26 +16,28 @@ import (
 //	Sink.Open            the destination is held from here to Close
 //	Source.Open          [Getter.Value] of what every Vault has
 //	[Locker.Lock]           the source is held from here on, too
+//	Sink.Stage           what an earlier process has staged goes
 //	Source.Split         then Read, from many goroutines
-//	Sink.Load               [Directory.Loaded] is read back
-//	Sink.PrepareCommit
+//	Stage.Load              [Directory.Loaded] is read back
+//	Stage.Prepare
 //	[Lease.Check]           if it fails: Rollback
-//	Sink.Commit
+//	Stage.Commit
 //	[Lease.Check]           if it fails: Rollback
-//	Sink.Mark(Confirmed)
-//	[Lease.Release]         if it wraps [ErrMoved]: Mark(Unconfirmed), Rollback
-//	Sink.Mark(Released)
-//	Sink.Close
+//	Stage.Amend(Confirmed)
+//	[Lease.Release]         if it wraps [ErrMoved]: Amend(Unconfirmed), Rollback
+//	Stage.Amend(Released)
+//	Stage.Close, Sink.Close
 //
-// After an error nothing but [Lease.Release], where Lock succeeded, and Sink.Close
-// follows, unless the table says so. A process that finds a [CompleteError] begins
-// behind Commit: it prepares the source, locks it, and confirms the result or
-// takes it back.
+// After an error nothing but [Lease.Release], where Lock succeeded, Stage.Close,
+// where there is one, and Sink.Close follows, unless the table says so. A process
+// that finds a result in place, see [State], begins behind Commit: it opens the
+// source, reopens the stage, locks the source, and confirms the result or takes
+// it back.
 //
 // What the engine guarantees:
 //
 //   - Retries are the adapter's. The engine repeats no call that has failed: an
-//     error ends the copy. Those of Mark and Close, and of Release but for
+//     error ends the copy. Those of Amend and Close, and of Release but for
 //     [ErrMoved], are warnings once the result is confirmed.
 //   - The destination is held before the source is locked, and what an unfinished
 //     copy has read is thrown away only when both are.
@@ -44,7 +46,7 @@ import (
 //   - Each segment that it is given is read once by a copy, but for pages that are
 //     on no checkpoint when a process ends, or in a work file that is damaged
 //     later. They are read again by a later process; see Span.Until.
-//   - A Sink is loaded once, in one goroutine, with each key once.
+//   - A Stage is loaded once, in one goroutine, with each key once.
 //   - Nothing happens between a Lease.Check that succeeds and Commit.
 //
 // What it demands:
@@ -52,8 +54,8 @@ import (
 //   - Segments and resume tokens mean the same to a later process, with the same
 //     source and options, as long as nobody writes to the source.
 //   - All segments together hold each entry once.
-//   - What has returned is true after a loss of power: what Load, PrepareCommit,
-//     Commit, Mark and Rollback have written is synced.
+//   - What has returned is true after a loss of power: what Load, Prepare,
+//     Commit, Amend and Rollback have written is synced.
 //   - A method ends soon after its context does, and its error is then that of the
 //     context, or wraps it.
 //   - An error wraps a sentinel of this package, as each method says; with an
@@ -336,66 +338,93 @@ type Identity map[string]string
 
 // A Sink is what entries are copied to.
 //
-// An error wraps [ErrDestination], [ErrLocked] or [ErrConfig], or a context's
-// error; an error of the stream is passed on. Methods are called from one
-// goroutine. But for Identity and WorkDir, which may be called at any time, they
-// are called in the order in which they stand here, each at most once, except for
-// Mark.
+// An error of a Sink or a [Stage] wraps [ErrDestination], [ErrLocked] or
+// [ErrConfig], or a context's error; an error of the stream is passed on. Methods
+// are called from one goroutine, but for Identity, which may be called at any time.
 type Sink interface {
 	// Identity tells this destination from others: a copy into it is resumed
-	// only with the same one. It must hold "path".
+	// only with the same one.
 	Identity() Identity
 
-	// Open takes the destination and refuses one that is not fit: missing,
-	// not writable, in use, or holding data already. Where that data is a
-	// complete copy whose run was killed before Close, the error is a
-	// [CompleteError]. What an unfinished copy left in WorkDir stays. What a
-	// process that was killed before its Commit had placed is taken back.
-	Open(ctx context.Context) error
+	// Open takes the destination, which is held from here to Close, and reports
+	// what it holds. It removes nothing. It refuses a destination that is not fit:
+	// missing, not writable, held by another process, or holding data that no copy
+	// has put there.
+	Open(ctx context.Context) (State, error)
 
-	// WorkDir is a directory on the destination's file system for the
-	// engine's own files. It is there after Open, or a CompleteError.
-	WorkDir() string
+	// Stage makes the place where a run's result is written aside. It reopens what
+	// that run has committed, as the State said, and throws away what any run has
+	// staged and not committed, with what it had put in place of it. It is called
+	// once, behind Open, for a fresh copy not before the source is locked.
+	Stage(ctx context.Context, runID string) (Stage, error)
 
+	// Close gives the destination back. It may be called at any time after Open
+	// returned, whatever Open returned, and once only; behind Stage.Close, where
+	// there is a Stage.
+	Close() error
+}
+
+// A State is what [Sink.Open] has found.
+type State struct {
+	// RunID is the run whose result is in place, and has not cleaned up behind
+	// itself. It is empty where there is none: what is staged does not count.
+	RunID string
+	// Commit is how far that result came; empty where there is none.
+	Commit CommitState
+	// InUse is set where a Vault runs on the result: nothing can be done with
+	// it until that is stopped, and Stage is not called.
+	InUse bool
+}
+
+// A Stage is what one run writes to a [Sink]. Methods are called in the order in
+// which they stand here, each at most once, except for Amend.
+type Stage interface {
 	// Load reads the stream to its end and writes all its entries aside,
 	// durably, where nothing would open them. It keeps no entry beyond the next
 	// call of Next. What it returns is compared with what was read.
 	Load(ctx context.Context, entries Stream) (LoadStats, error)
 
-	// PrepareCommit does all of a commit that can be done before its last step,
-	// durably, in the name of a run. On an error it has undone that.
-	PrepareCommit(ctx context.Context, runID string) error
+	// Prepare does all of a commit that can be done before its last step,
+	// durably. On an error it has undone that.
+	Prepare(ctx context.Context) error
 
 	// Commit is the last step, which puts what was loaded in place, and what
 	// makes it durable. It does nothing else: the time from its call to that
 	// step is the time in which the source's lease may be lost unnoticed. From
-	// then on a CompleteError names the run, with the state Unconfirmed. When
+	// then on [Sink.Open] finds the run, and the state Unconfirmed. When
 	// Commit returns an error the destination holds nothing that Vault would
 	// open, or the error wraps ErrUnconfirmed.
 	Commit(ctx context.Context) error
 
-	// Mark notes durably which state a committed result is in, one that a
-	// CompleteError has told of too. It may be repeated, in any order.
-	Mark(state CommitState) error
+	// Amend notes durably which state a result is in that is in place. It may be
+	// repeated, in any order.
+	Amend(state CommitState) error
 
-	// Rollback takes back what PrepareCommit, or Commit, or the run that a
-	// CompleteError names, has put in place, and does nothing where there is
-	// none. An error wraps [ErrInUse] where a Vault runs on it already: then
-	// all of it stays.
+	// Rollback takes back what Prepare or Commit has put in place, in this process
+	// or an earlier one, and does nothing where there is none. An error wraps
+	// [ErrInUse] where a Vault runs on it already: then all of it stays.
 	Rollback() error
 
-	// Close gives the destination back and, unless keep is set, removes
-	// everything that this run and unfinished ones have written and not
-	// committed, WorkDir included. It may be called at any time after Open
-	// returned, whatever Open returned, and once only.
+	// Close removes, unless keep is set, all that the run has written and that is
+	// not in place, and the note of its state last. It may be called at any time,
+	// and once only.
 	Close(keep bool) error
 }
 
-// A Directory is a [Sink] that writes files. Without it, nothing is read back
+// A WorkDirer is a [Sink] that has a place for the engine's own files. Without it
+// Options.WorkDir is needed.
+type WorkDirer interface {
+	// WorkDir is a directory on the destination's file system, always the same.
+	// The engine makes and removes it, between Open and Close; the directory that
+	// it is in is there then. What is in it is not the sink's to touch.
+	WorkDir() string
+}
+
+// A Directory is a [Stage] that writes files. Without it, nothing is read back
 // before it is put in place.
 type Directory interface {
 	// Loaded returns the directory in which lies what Load has written, or,
-	// behind a Commit or a CompleteError, what is in place.
+	// behind a Commit, what is in place.
 	Loaded() string
 }
 
@@ -425,25 +454,6 @@ const (
 	// the condition that it was still held.
 	Released CommitState = "released"
 )
-
-// A CompleteError is returned by [Sink.Open] when the destination holds the
-// result of a run that did not come to clean up behind itself. The destination is
-// held then, as after an Open that succeeds.
-type CompleteError struct {
-	RunID string
-	// State is how far it came.
-	State CommitState
-	// InUse is set where a Vault runs on the result: nothing can be done with
-	// it until that is stopped.
-	InUse bool
-	Err   error
-}
-
-// Error returns the text of Err.
-func (e *CompleteError) Error() string { return e.Err.Error() }
-
-// Unwrap returns Err.
-func (e *CompleteError) Unwrap() error { return e.Err }
 
 // LoadStats says what a sink has loaded.
 type LoadStats struct {

@@ -33,7 +33,8 @@ type Options struct {
 	Resume  bool
 	Restart bool
 	// WorkDir is an existing directory for work files, as large as the data;
-	// empty means the sink's own.
+	// empty means the sink's own. It is needed where the sink is no [WorkDirer],
+	// and may then be used by no other copy.
 	WorkDir string
 	// Kept is what the caller wants to know again of the copy when it is resumed; it
 	// is kept in the setup, see [ReadStatus]. A copy that is resumed has what this
@@ -54,7 +55,7 @@ type Options struct {
 	// a backup, say. A copy that has a note is not asked for another. Its error
 	// ends the copy.
 	Begin func(ctx context.Context) (note string, err error)
-	// ReadBack, where set, and where the sink is a [Directory], reads what was
+	// ReadBack, where set, and where the sink's stage is a [Directory], reads what was
 	// loaded, in another way than it was written, checks all that can be
 	// checked of how it is stored, and returns the digests of its entries.
 	// Nothing is put in place unless they are those of what was read. An error
@@ -144,7 +145,9 @@ func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, erro
 type copying struct {
 	src     Source
 	dst     Sink
+	stage   Stage // once there is one
 	opts    Options
+	home    string // the directory of the engine's own files, but for runs that are to be elsewhere
 	result  Result
 	journal *journal
 	history *history
@@ -182,6 +185,11 @@ func (c *copying) run(ctx context.Context) (err error) {
 			return &Error{Op: "compute digests", Err: err}
 		}
 	}
+	if d, ok := c.dst.(WorkDirer); ok {
+		c.home = d.WorkDir()
+	} else if c.home, err = filepath.Abs(c.opts.WorkDir); err != nil || c.opts.WorkDir == "" {
+		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.Join(errors.New("the destination has no place for work files, and no directory is named for them"), err)}
+	}
 	c.startPhase(PhasePrepare)
 	// keep is what becomes of the work done, and of an earlier run's.
 	keep := true
@@ -208,10 +216,12 @@ func (c *copying) run(ctx context.Context) (err error) {
 			err = errors.Join(err, cerr)
 		}
 	}()
-	if err := c.dst.Open(ctx); err != nil {
-		if complete, ok := errors.AsType[*CompleteError](err); ok {
-			err = c.inPlace(ctx, complete)
-		}
+	found, err := c.dst.Open(ctx)
+	if err == nil && found.Commit != "" {
+		err = c.inPlace(ctx, found)
+		return cause(ctx, err)
+	}
+	if err != nil {
 		return cause(ctx, err)
 	}
 	earlier, err := c.unfinished(ctx)
@@ -286,6 +296,9 @@ func (c *copying) run(ctx context.Context) (err error) {
 				return err
 			}
 		}
+	}
+	if c.stage, err = c.dst.Stage(ctx, c.result.RunID); err != nil {
+		return cause(ctx, err)
 	}
 	if err := c.note(ctx); err != nil {
 		return err
@@ -407,7 +420,7 @@ func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error
 // unfinished returns the setup of an unfinished copy in the destination, if
 // there is one and it is to be resumed or thrown away.
 func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
-	c.journal = &journal{disk: c.opts.Disk, dir: c.dst.WorkDir(), next: 1, run: 1}
+	c.journal = &journal{disk: c.opts.Disk, dir: c.home, next: 1, run: 1}
 	if err := ownDir(c.journal.dir); err != nil {
 		return nil, err
 	}
@@ -423,7 +436,7 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 	}
 	c.result.RunID = earlier.RunID
 	if !c.opts.Resume && !c.opts.Restart {
-		return nil, &Error{Kind: ErrDestination, Op: "check " + c.dst.Identity()["path"],
+		return nil, &Error{Kind: ErrDestination, Op: "check " + c.home,
 			Err: fmt.Errorf("%w: run %s, begun at %s, of %s", ErrUnfinished, earlier.RunID,
 				earlier.Start.UTC().Format(time.RFC3339), earlier.Source.Name),
 			Hint: "to go on with it, add --resume; to throw it away and start over, add --restart"}
@@ -518,7 +531,9 @@ func (c *copying) begin(earlier *Setup) (err error) {
 		if err != nil {
 			return &Error{Kind: ErrConfig, Op: "find " + c.opts.WorkDir, Err: err}
 		}
-		now.WorkDir = workDirOf(dir, now.RunID)
+		if dir != c.home {
+			now.WorkDir = workDirOf(dir, now.RunID)
+		}
 	}
 	c.journal.setup, c.journal.work = now, now.WorkDir
 	return nil
@@ -599,8 +614,12 @@ func (c *copying) compare(was, now Setup) error {
 		return differs(changed("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(c.opts.Segments)))
 	}
 	if c.opts.WorkDir != "" {
-		if dir, err := filepath.Abs(c.opts.WorkDir); err != nil || dir != filepath.Dir(was.WorkDir) {
-			return differs(changed("work directory", filepath.Dir(was.WorkDir), dir))
+		below := was.WorkDir
+		if below != c.home {
+			below = filepath.Dir(below)
+		}
+		if dir, err := filepath.Abs(c.opts.WorkDir); err != nil || dir != below {
+			return differs(changed("work directory", below, dir))
 		}
 	}
 	return nil
@@ -634,7 +653,7 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	}()
 
 	c.startPhase(PhaseLoad)
-	if c.result.Load, err = c.dst.Load(ctx, entries); err != nil {
+	if c.result.Load, err = c.stage.Load(ctx, entries); err != nil {
 		return cause(ctx, err)
 	}
 	if got := c.result.Load; got.Entries != stats.Entries || got.Bytes != stats.Bytes {
@@ -654,7 +673,7 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 
 // readBack compares what was loaded with what was read.
 func (c *copying) readBack(ctx context.Context, want Digests) error {
-	sink, ok := c.dst.(Directory)
+	sink, ok := c.stage.(Directory)
 	if !ok || c.opts.ReadBack == nil || !c.journal.setup.Digest {
 		return nil
 	}
@@ -740,7 +759,7 @@ func CountWarning(info Info, stats ScanStats) string {
 // look reads a result of which nobody knows any more what it should be. What
 // is read is then all that can be told of it, and no proof.
 func (c *copying) look(ctx context.Context) error {
-	sink, ok := c.dst.(Directory)
+	sink, ok := c.stage.(Directory)
 	if !ok || c.opts.ReadBack == nil {
 		return nil
 	}
@@ -761,7 +780,13 @@ func (c *copying) cleanUp(keep bool) error {
 	if c.journal != nil && !keep && c.journal.work != "" && c.journal.work != c.journal.dir {
 		err = c.journal.clear(c.journal.work)
 	}
-	return errors.Join(err, c.dst.Close(keep))
+	if c.journal != nil && !keep && err == nil {
+		err = c.journal.clear(c.journal.dir)
+	}
+	if c.stage != nil {
+		err = errors.Join(err, c.stage.Close(keep))
+	}
+	return errors.Join(err, c.dst.Close())
 }
 
 // cause returns why ctx was cancelled, if it was, and err otherwise. What a

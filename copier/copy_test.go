@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -166,6 +164,7 @@ func (l *fakeLease) Release(ctx context.Context, end End) error {
 type fakeSink struct {
 	c         *copyCase
 	dir       string
+	found     State
 	got       []Entry
 	skip      int   // entries that it leaves out
 	shorter   int64 // bytes that its values lose
@@ -175,13 +174,25 @@ type fakeSink struct {
 
 func (s *fakeSink) Identity() Identity { return Identity{"path": s.dir, "node_id": "n1"} }
 
-func (s *fakeSink) Open(context.Context) error {
-	return s.c.call("dst.Prepare")
+func (s *fakeSink) Open(context.Context) (State, error) {
+	return s.found, s.c.call("dst.Open")
 }
 
 func (s *fakeSink) WorkDir() string { return s.dir }
 
-func (s *fakeSink) Load(ctx context.Context, in Stream) (LoadStats, error) {
+func (s *fakeSink) Stage(_ context.Context, runID string) (Stage, error) {
+	if runID == "" || s.c.opts.RunID != "" && runID != s.c.opts.RunID {
+		s.c.t.Errorf("run id %q", runID)
+	}
+	return &fakeStage{s}, s.c.call("dst.Stage")
+}
+
+func (s *fakeSink) Close() error { return s.c.call("dst.Close") }
+
+// A fakeStage is its sink's.
+type fakeStage struct{ *fakeSink }
+
+func (s *fakeStage) Load(ctx context.Context, in Stream) (LoadStats, error) {
 	if err := s.c.call("dst.Load"); err != nil {
 		return LoadStats{}, err
 	}
@@ -200,14 +211,9 @@ func (s *fakeSink) Load(ctx context.Context, in Stream) (LoadStats, error) {
 	return stats, nil
 }
 
-func (s *fakeSink) PrepareCommit(_ context.Context, runID string) error {
-	if runID == "" || s.c.opts.RunID != "" && runID != s.c.opts.RunID {
-		s.c.t.Errorf("run id %q", runID)
-	}
-	return s.c.call("dst.PrepareCommit")
-}
+func (s *fakeStage) Prepare(context.Context) error { return s.c.call("dst.Prepare") }
 
-func (s *fakeSink) Commit(context.Context) error {
+func (s *fakeStage) Commit(context.Context) error {
 	if err := s.c.call("dst.Commit"); err != nil {
 		return err
 	}
@@ -215,11 +221,11 @@ func (s *fakeSink) Commit(context.Context) error {
 	return nil
 }
 
-func (s *fakeSink) Mark(state CommitState) error {
-	return s.c.call("dst.Mark(" + string(state) + ")")
+func (s *fakeStage) Amend(state CommitState) error {
+	return s.c.call("dst.Amend(" + string(state) + ")")
 }
 
-func (s *fakeSink) Rollback() error {
+func (s *fakeStage) Rollback() error {
 	if err := s.c.call("dst.Rollback"); err != nil {
 		return err
 	}
@@ -227,16 +233,9 @@ func (s *fakeSink) Rollback() error {
 	return nil
 }
 
-func (s *fakeSink) Close(keep bool) error {
+func (s *fakeStage) Close(keep bool) error {
 	s.kept = keep
-	if !keep {
-		for _, name := range filesIn(s.c.t, s.dir) {
-			if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
-				s.c.t.Error(err)
-			}
-		}
-	}
-	return s.c.call("dst.Close")
+	return s.c.call("stage.Close")
 }
 
 func TestCopy(t *testing.T) {
@@ -248,7 +247,7 @@ func TestCopy(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	const want = "dst.Prepare src.Prepare src.Lock src.Segments src.Read dst.Load dst.PrepareCommit lease.Check dst.Commit lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(released) dst.Close"
+	const want = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Prepare lease.Check dst.Commit lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released) stage.Close dst.Close"
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
@@ -307,17 +306,17 @@ func TestCopyRefusesOptions(t *testing.T) {
 }
 
 func TestCopyEveryFailingCall(t *testing.T) {
-	const before = "dst.Prepare src.Prepare src.Lock src.Segments src.Read dst.Load dst.PrepareCommit lease.Check dst.Commit"
+	const before = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Prepare lease.Check dst.Commit"
 	for name, kind := range map[string]error{
-		"dst.Prepare":       ErrDestination,
-		"src.Prepare":       ErrSource,
-		"src.Lock":          ErrLocked,
-		"src.Segments":      ErrConfig,
-		"src.Read":          ErrSource,
-		"dst.Load":          ErrDestination,
-		"dst.PrepareCommit": ErrDestination,
-		"lease.Check":       ErrLocked,
-		"dst.Commit":        ErrDestination,
+		"dst.Open":     ErrDestination,
+		"src.Prepare":  ErrSource,
+		"src.Lock":     ErrLocked,
+		"src.Segments": ErrConfig,
+		"src.Read":     ErrSource,
+		"dst.Load":     ErrDestination,
+		"dst.Prepare":  ErrDestination,
+		"lease.Check":  ErrLocked,
+		"dst.Commit":   ErrDestination,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &copyCase{t: t, fail: map[string]error{name: &Error{Kind: kind, Op: name, Hint: "hint of " + name}}}
@@ -326,7 +325,7 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			want := before[:strings.Index(before, name)+len(name)]
-			if c.calls[0] != "dst.Prepare" || !strings.HasPrefix(c.String(), want+" ") {
+			if c.calls[0] != "dst.Open" || !strings.HasPrefix(c.String(), want+" ") {
 				t.Errorf("got %s, want %s …", c.String(), want)
 			}
 			rest := strings.TrimPrefix(c.String(), want+" ")
@@ -334,8 +333,8 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				rest = strings.TrimPrefix(rest, "dst.Rollback ")
 			}
 			// Another worker may have read a page before: then that is kept.
-			kept := name == "src.Read" && result.Resumable && rest == "lease.Release(1) dst.Close"
-			if rest != "dst.Close" && rest != "lease.Release(0) dst.Close" && !kept {
+			kept := name == "src.Read" && result.Resumable && rest == "lease.Release(1) stage.Close dst.Close"
+			if rest != "dst.Close" && rest != "lease.Release(0) stage.Close dst.Close" && !kept {
 				t.Errorf("after %s: %s", name, rest)
 			}
 		})
@@ -380,7 +379,7 @@ func TestCopyCancelledAfterCommit(t *testing.T) {
 
 func TestCopyCancelledDuringEveryCall(t *testing.T) {
 	why := errors.New("interrupted by a signal")
-	for _, name := range []string{"dst.Prepare", "src.Prepare", "src.Lock", "src.Segments", "src.Read", "dst.Load", "lease.Check"} {
+	for _, name := range []string{"dst.Open", "src.Prepare", "src.Lock", "src.Segments", "src.Read", "dst.Load", "lease.Check"} {
 		for _, tells := range []error{nil, context.Canceled, &Error{Kind: ErrSource, Err: context.Canceled}} {
 			t.Run(fmt.Sprintf("%s %v", name, tells), func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(context.Background())
@@ -439,7 +438,7 @@ func TestCopyDuplicate(t *testing.T) {
 var _ Sink = (*fakeSink)(nil)
 var _ Locker = (*lockedSource)(nil)
 
-func (s *fakeSink) Loaded() string { return s.dir }
+func (s *fakeStage) Loaded() string { return s.dir }
 
 // TestCopyReadsBack: what is read back must have the digests of what was read,
 // by prefix, or nothing is put in place.
@@ -505,15 +504,14 @@ func TestCopyCountsItems(t *testing.T) {
 // is there is told, and that it is no proof.
 func TestCopyCompleteWithoutRecord(t *testing.T) {
 	there := Digests{"a/": {Entries: 7, Bytes: 70, Hash: Sum{1}}}
-	complete := &CompleteError{RunID: "run 1", State: Unconfirmed, Err: &Error{Kind: ErrDestination, Op: "prepare", Err: errors.New("it is complete")}}
 	for name, unsound := range map[string]error{"sound": nil, "unsound": errFake, "locked": nil} {
 		t.Run(name, func(t *testing.T) {
-			c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{"dst.Prepare": complete}}
+			c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{}}
 			if name == "locked" {
 				c.fail["src.Lock"] = errFake
 			}
 			c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
-			c.dst = &fakeSink{c: c, dir: t.TempDir()}
+			c.dst = &fakeSink{c: c, dir: t.TempDir(), found: State{RunID: "run 1", Commit: Unconfirmed}}
 			var finished []Result
 			result, err := Copy(t.Context(), &lockedSource{c.src, c}, c.dst, Options{Resume: true,
 				ReadBack: func(context.Context, string) (Digests, error) { return there, unsound },
@@ -539,7 +537,7 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 				return
 			}
 			if err != nil || !result.Complete || result.ReadBack || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != 70 ||
-				len(finished) != 2 || finished[0].Commit != Confirmed || finished[1].Commit != Released || !finished[1].Digests.Equal(there) || !strings.Contains(c.String(), "src.Lock lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(released)") {
+				len(finished) != 2 || finished[0].Commit != Confirmed || finished[1].Commit != Released || !finished[1].Digests.Equal(there) || !strings.Contains(c.String(), "src.Lock lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released)") {
 				t.Errorf("%v, %+v after %s", err, result, c.String())
 			}
 			if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "not for being all that was read") {
@@ -557,11 +555,11 @@ func TestBegin(t *testing.T) {
 	if err != nil || result.Note != "the backup" {
 		t.Errorf("note %q, %v", result.Note, err)
 	}
-	if want := "dst.Prepare src.Prepare src.Lock begin src.Segments"; !strings.HasPrefix(c.String(), want) {
+	if want := "dst.Open src.Prepare src.Lock dst.Stage begin src.Segments"; !strings.HasPrefix(c.String(), want) {
 		t.Errorf("got %s, want %s …", c.String(), want)
 	}
 
-	for _, fails := range []string{"dst.Prepare", "src.Prepare", "src.Lock"} {
+	for _, fails := range []string{"dst.Open", "src.Prepare", "src.Lock"} {
 		c := &copyCase{t: t, fail: map[string]error{fails: errors.New("no")}}
 		c.opts.Begin = func(context.Context) (string, error) { return "", c.call("begin") }
 		if _, err := c.run(t.Context()); err == nil || strings.Contains(c.String(), "begin") {
@@ -573,7 +571,7 @@ func TestBegin(t *testing.T) {
 	c = &copyCase{t: t, fail: map[string]error{"begin": denied}}
 	c.opts.Begin = func(context.Context) (string, error) { return "half a backup", c.call("begin") }
 	result, err = c.run(t.Context())
-	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock begin lease.Release(0) dst.Close") {
+	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock dst.Stage begin lease.Release(0) stage.Close dst.Close") {
 		t.Errorf("%v, note %q after %s", err, result.Note, c.String())
 	}
 }
@@ -631,10 +629,10 @@ func TestCopyUnconfirmed(t *testing.T) {
 		resumable  bool
 		afterwards string
 	}{
-		"lost":           {why: lost, at: "dst.Commit", fails: "lease.Check", afterwards: "lease.Check dst.Rollback lease.Release(1) dst.Close"},
-		"no answer":      {why: errFake, at: "dst.Commit", fails: "lease.Check", resumable: true, afterwards: "lease.Check dst.Rollback lease.Release(1) dst.Close"},
-		"lost, in use":   {why: lost, at: "dst.Commit", fails: "lease.Check", inUse: true, afterwards: "lease.Check dst.Rollback lease.Release(1) dst.Close"},
-		"at the release": {why: lost, at: "dst.Commit", fails: "lease.Release", afterwards: "lease.Check dst.Mark(confirmed) lease.Release(2) dst.Mark(unconfirmed) dst.Rollback dst.Close"},
+		"lost":           {why: lost, at: "dst.Commit", fails: "lease.Check", afterwards: "lease.Check dst.Rollback lease.Release(1) stage.Close dst.Close"},
+		"no answer":      {why: errFake, at: "dst.Commit", fails: "lease.Check", resumable: true, afterwards: "lease.Check dst.Rollback lease.Release(1) stage.Close dst.Close"},
+		"lost, in use":   {why: lost, at: "dst.Commit", fails: "lease.Check", inUse: true, afterwards: "lease.Check dst.Rollback lease.Release(1) stage.Close dst.Close"},
+		"at the release": {why: lost, at: "dst.Commit", fails: "lease.Release", afterwards: "lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(unconfirmed) dst.Rollback stage.Close dst.Close"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{}}

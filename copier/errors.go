@@ -33,6 +33,10 @@ var (
 	// ErrInUse is returned when a result can't be taken back, because a Vault
 	// runs on it.
 	ErrInUse = errors.New("a running Vault has it open")
+	// ErrInPlace is returned, together with ErrDestination, or with ErrLocked where a
+	// Vault runs on it, when the destination holds the result of an earlier run, and
+	// Options.Resume does not ask for it to be confirmed.
+	ErrInPlace = errors.New("a copy was put in place already")
 	// ErrDestination is returned when the destination can't be written, or
 	// already holds data.
 	ErrDestination = errors.New("destination")

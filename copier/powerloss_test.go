@@ -48,7 +48,7 @@ func (m *machine) recover(ctx context.Context, opts Options) error {
 	if setup != nil {
 		plain := opts
 		plain.Resume, plain.Restart = false, false
-		if _, err := m.process(ctx, -1, plain, nil); err == nil || !errors.Is(err, ErrUnfinished) && !errors.As(err, new(*CompleteError)) {
+		if _, err := m.process(ctx, -1, plain, nil); err == nil || !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrInPlace) {
 			return fmt.Errorf("plain rerun: %w", err)
 		}
 	}

@@ -273,7 +273,7 @@ func (f *statusFile) end(err error) {
 }
 
 // ReadStatus returns the status and the setup of the unfinished copy whose
-// work directory, see [Sink.WorkDir], is dir. Both are nil if there is none;
+// work directory, see [WorkDirer], is dir. Both are nil if there is none;
 // the status is nil too if there was no time to write one. It changes nothing,
 // and may be called while the copy runs.
 func ReadStatus(dir string) (*Status, *Setup, error) {

@@ -175,8 +175,12 @@ func (l *lineLease) Release(ctx context.Context, end End) error {
 
 // A dirSink writes its entries as one file of JSON.
 type dirSink struct {
-	dir    string
-	disk   *durable.Disk
+	dir  string
+	disk *durable.Disk
+}
+
+type dirStage struct {
+	*dirSink
 	run    string
 	loaded []Entry
 }
@@ -198,30 +202,41 @@ func (s *dirSink) result() (r *dirResult, err error) {
 	return r, json.Unmarshal(data, &r)
 }
 
-func (s *dirSink) Open(context.Context) error {
+func (s *dirSink) Open(context.Context) (found State, err error) {
 	work, err := durable.Exists(s.WorkDir())
 	if err != nil {
-		return err
+		return found, err
 	}
 	if r, err := s.result(); err == nil {
 		// Who is told that it is complete will free the source.
 		if err := s.disk.Sync(s.dir); err != nil {
-			return err
+			return found, err
 		}
 		if work {
-			return &CompleteError{RunID: r.RunID, State: r.State, Err: errors.New("it is complete")}
+			return State{RunID: r.RunID, Commit: r.State}, nil
 		}
-		return &Error{Kind: ErrDestination, Op: "prepare", Err: os.ErrExist}
+		return found, &Error{Kind: ErrDestination, Op: "prepare", Err: os.ErrExist}
 	}
 	if !work {
 		if err := s.disk.Mkdir(s.WorkDir()); err != nil {
-			return err
+			return found, err
 		}
 	}
-	return s.disk.Sync(s.dir)
+	return found, s.disk.Sync(s.dir)
 }
 
-func (s *dirSink) Load(_ context.Context, in Stream) (LoadStats, error) {
+func (s *dirSink) Stage(_ context.Context, runID string) (Stage, error) {
+	return &dirStage{dirSink: s, run: runID}, nil
+}
+
+func (s *dirSink) Close() error {
+	if list, err := os.ReadDir(s.dir); err == nil && len(list) == 1 && list[0].IsDir() {
+		_ = os.Remove(s.WorkDir()) // if it is empty
+	}
+	return nil
+}
+
+func (s *dirStage) Load(_ context.Context, in Stream) (LoadStats, error) {
 	if err := s.disk.Step(durable.Write, filepath.Join(s.dir, "loaded")); err != nil {
 		return LoadStats{}, err
 	}
@@ -234,10 +249,7 @@ func (s *dirSink) Load(_ context.Context, in Stream) (LoadStats, error) {
 	return stats, err
 }
 
-func (s *dirSink) PrepareCommit(_ context.Context, runID string) error {
-	s.run = runID
-	return nil
-}
+func (s *dirStage) Prepare(context.Context) error { return nil }
 
 func (s *dirSink) write(r dirResult) error {
 	data, err := json.Marshal(r)
@@ -247,11 +259,11 @@ func (s *dirSink) write(r dirResult) error {
 	return s.disk.Replace(filepath.Join(s.dir, "result"), data)
 }
 
-func (s *dirSink) Commit(context.Context) error {
+func (s *dirStage) Commit(context.Context) error {
 	return s.write(dirResult{s.run, Unconfirmed, s.loaded})
 }
 
-func (s *dirSink) Mark(state CommitState) error {
+func (s *dirStage) Amend(state CommitState) error {
 	r, err := s.result()
 	if err != nil {
 		return err
@@ -260,18 +272,18 @@ func (s *dirSink) Mark(state CommitState) error {
 	return s.write(*r)
 }
 
-func (s *dirSink) Rollback() error {
+func (s *dirStage) Rollback() error {
 	if err := s.disk.RemoveFile(filepath.Join(s.dir, "result")); err != nil {
 		return err
 	}
 	return s.disk.Sync(s.dir)
 }
 
-func (s *dirSink) Close(keep bool) error {
+func (s *dirStage) Close(keep bool) error {
 	if keep {
 		return nil
 	}
-	_ = os.Remove(filepath.Join(s.dir, "result.tmp")) // of a Mark that failed
+	_ = os.Remove(filepath.Join(s.dir, "result.tmp")) // of an Amend that failed
 	root, err := os.OpenRoot(filepath.Dir(s.WorkDir()))
 	if err != nil {
 		return err
@@ -469,7 +481,7 @@ func TestCheckpointModel(t *testing.T) {
 			}
 			if setup != nil {
 				if _, err := m.process(t.Context(), -1, Options{}, nil); err == nil ||
-					!errors.Is(err, ErrUnfinished) && !errors.As(err, new(*CompleteError)) {
+					!errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrInPlace) {
 					rt.Fatalf("plain rerun: %v", err)
 				}
 				for range rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(rt, "harm") {

@@ -301,7 +301,7 @@ func TestResumeOfACompleteCopy(t *testing.T) {
 		if m.lock.owner != "run-1" {
 			t.Fatalf("locked by %q: killed too late", m.lock.owner)
 		}
-		if _, _, err := m.try(t.Context(), attempt{}); !errors.As(err, new(*CompleteError)) || m.lock.owner != "run-1" {
+		if _, _, err := m.try(t.Context(), attempt{}); !errors.Is(err, ErrInPlace) || m.lock.owner != "run-1" {
 			t.Errorf("plain rerun: %v, locked by %q", err, m.lock.owner)
 		}
 		reads := slices.Clone(m.reads)
@@ -797,7 +797,13 @@ func TestFinishOfAnotherSource(t *testing.T) {
 // A loadedSink tells where its result is.
 type loadedSink struct{ *dirSink }
 
-func (s loadedSink) Loaded() string { return s.dir }
+func (s loadedSink) Stage(_ context.Context, runID string) (Stage, error) {
+	return loadedStage{&dirStage{dirSink: s.dirSink, run: runID}}, nil
+}
+
+type loadedStage struct{ *dirStage }
+
+func (s loadedStage) Loaded() string { return s.dir }
 
 // Who finishes a copy says of it what it was: one of a source without entries has
 // digests, which are known to be none.

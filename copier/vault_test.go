@@ -104,7 +104,7 @@ func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
 func TestCheck(t *testing.T) {
 	c := &copyCase{t: t}
 	c.opts.Check = func(context.Context) error { return c.call("check") }
-	if _, err := c.run(t.Context()); err != nil || !strings.HasPrefix(c.String(), "dst.Prepare src.Prepare check src.Lock") {
+	if _, err := c.run(t.Context()); err != nil || !strings.HasPrefix(c.String(), "dst.Open src.Prepare check src.Lock") {
 		t.Errorf("%v after %s", err, c.String())
 	}
 	full := errors.New("full")

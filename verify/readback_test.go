@@ -14,6 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
@@ -24,8 +25,19 @@ type damagedSink struct {
 	damage func(dir string)
 }
 
-func (s damagedSink) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
-	stats, err := s.Sink.Load(ctx, in)
+func (s damagedSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	stage, err := s.Sink.Stage(ctx, runID)
+	return damagedStage{stage, stage.(copier.Directory), s.damage}, err //nolint:errcheck // it is
+}
+
+type damagedStage struct {
+	copier.Stage
+	copier.Directory
+	damage func(dir string)
+}
+
+func (s damagedStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
+	stats, err := s.Stage.Load(ctx, in)
 	if err == nil {
 		s.damage(s.Loaded())
 	}
@@ -213,24 +225,27 @@ func TestReadBackOfTheWAL(t *testing.T) {
 	}
 }
 
-// A keptSink is one whose process was killed behind its commit.
-type keptSink struct{ *raft.Sink }
-
-func (s keptSink) Close(bool) error { return s.Sink.Close(true) }
-
 // A copy that was killed behind its commit is resumed: when a Vault has run on it
 // since, and when its vault.db was damaged since, and is put aside then.
 func TestResumeOfWhatIsInPlace(t *testing.T) {
 	e, errAgain := some(20), errors.New("read again")
-	newSink := func(dir string) *raft.Sink {
-		s, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201"})
+	newSink := func(dir string, disk *durable.Disk) *raft.Sink {
+		s, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201", Disk: disk})
 		check(t, err)
 		return s
 	}
 	killed := func(t *testing.T) string {
 		dir := filepath.Join(t.TempDir(), "data")
 		check(t, os.Mkdir(dir, 0o700))
-		res, err := copier.Copy(t.Context(), sourceOf(e), keptSink{newSink(dir)}, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("raft.db")})
+		released := false // from then on nothing is removed any more
+		disk := &durable.Disk{Before: func(op durable.Op) error {
+			if released && op.Verb == durable.Remove {
+				return errors.New("killed")
+			}
+			return nil
+		}}
+		res, err := copier.Copy(t.Context(), sourceOf(e), newSink(dir, disk), copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("raft.db"), Disk: disk,
+			Finish: func(context.Context, copier.Result) error { released = true; return nil }})
 		if err != nil || !res.Complete {
 			t.Fatal(res, err)
 		}
@@ -239,7 +254,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 	resume := func(t *testing.T, dir string, read error) (copier.Result, []string, error) {
 		var warnings []string
 		src := sourceThat(e, func(context.Context) error { return read })
-		res, err := copier.Copy(t.Context(), src, newSink(dir), copier.Options{Memory: copier.MinMemory, Resume: true, ReadBack: readBackOf("raft.db"), Events: func(ev copier.Event) {
+		res, err := copier.Copy(t.Context(), src, newSink(dir, nil), copier.Options{Memory: copier.MinMemory, Resume: true, ReadBack: readBackOf("raft.db"), Events: func(ev copier.Event) {
 			if w, ok := ev.(copier.Warning); ok {
 				warnings = append(warnings, w.Message)
 			}

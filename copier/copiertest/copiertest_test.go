@@ -224,7 +224,7 @@ func refusedWith(t *testing.T, errs []error, want string) {
 type brokenSink struct {
 	*Sink
 	identity func() copier.Identity
-	prepare  func(error) error
+	open     func(copier.State, error) (copier.State, error)
 	load     func(copier.Stream) copier.Stream
 	stats    func(*copier.LoadStats)
 	loadErr  func(error) error
@@ -232,8 +232,14 @@ type brokenSink struct {
 	commit   func() error
 	rollback func() error
 	closing  func(keep bool) bool
-	closed   func()
-	mark     func(copier.CommitState) copier.CommitState
+	closed   func(*stage)
+	gone     func()
+	amend    func(copier.CommitState) copier.CommitState
+}
+
+type brokenStage struct {
+	*stage
+	*brokenSink
 }
 
 func (s *brokenSink) Identity() copier.Identity {
@@ -243,19 +249,31 @@ func (s *brokenSink) Identity() copier.Identity {
 	return s.Sink.Identity()
 }
 
-func (s *brokenSink) Open(ctx context.Context) error {
-	err := s.Sink.Open(ctx)
-	if s.prepare != nil {
-		err = s.prepare(err)
+func (s *brokenSink) Open(ctx context.Context) (copier.State, error) {
+	found, err := s.Sink.Open(ctx)
+	if s.open != nil {
+		found, err = s.open(found, err)
 	}
-	return err
+	return found, err
 }
 
-func (s *brokenSink) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
+func (s *brokenSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	good, err := s.Sink.Stage(ctx, runID)
+	return brokenStage{good.(*stage), s}, err //nolint:errcheck // it is
+}
+
+func (s *brokenSink) Close() error {
+	if s.gone != nil {
+		s.gone()
+	}
+	return s.Sink.Close()
+}
+
+func (s brokenStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
 	if s.load != nil {
 		in = s.load(in)
 	}
-	stats, err := s.Sink.Load(ctx, in)
+	stats, err := s.stage.Load(ctx, in)
 	if s.stats != nil {
 		s.stats(&stats)
 	}
@@ -265,42 +283,42 @@ func (s *brokenSink) Load(ctx context.Context, in copier.Stream) (copier.LoadSta
 	return stats, err
 }
 
-func (s *brokenSink) PrepareCommit(ctx context.Context, runID string) error {
-	err := s.Sink.PrepareCommit(ctx, runID)
+func (s brokenStage) Prepare(ctx context.Context) error {
+	err := s.stage.Prepare(ctx)
 	if s.early {
 		err = s.Commit(ctx)
 	}
 	return err
 }
 
-func (s *brokenSink) Commit(ctx context.Context) error {
+func (s brokenStage) Commit(ctx context.Context) error {
 	if s.commit != nil {
 		return s.commit()
 	}
-	return s.Sink.Commit(ctx)
+	return s.stage.Commit(ctx)
 }
 
-func (s *brokenSink) Mark(state copier.CommitState) error {
-	if s.mark != nil {
-		state = s.mark(state)
+func (s brokenStage) Amend(state copier.CommitState) error {
+	if s.amend != nil {
+		state = s.amend(state)
 	}
-	return s.Sink.Mark(state)
+	return s.stage.Amend(state)
 }
 
-func (s *brokenSink) Rollback() error {
+func (s brokenStage) Rollback() error {
 	if s.rollback != nil {
 		return s.rollback()
 	}
-	return s.Sink.Rollback()
+	return s.stage.Rollback()
 }
 
-func (s *brokenSink) Close(keep bool) error {
+func (s brokenStage) Close(keep bool) error {
 	if s.closing != nil {
 		keep = s.closing(keep)
 	}
-	err := s.Sink.Close(keep)
+	err := s.stage.Close(keep)
 	if s.closed != nil {
-		s.closed()
+		s.closed(s.stage)
 	}
 	return err
 }
@@ -321,9 +339,12 @@ func (s *lossyStream) Next() (copier.Entry, error) {
 // TestSinkCanFail has sinks that break one rule each.
 func TestSinkCanFail(t *testing.T) {
 	for want, breaks := range map[string]func(*brokenSink){
-		"Identity": func(s *brokenSink) { s.identity = func() copier.Identity { return copier.Identity{"node": "1"} } },
+		"Identity": func(s *brokenSink) { s.identity = func() copier.Identity { return nil } },
 		"WorkDir: ": func(s *brokenSink) {
-			s.prepare = func(err error) error { _ = os.Remove(s.WorkDir()); return err }
+			s.open = func(found copier.State, err error) (copier.State, error) {
+				_ = os.Remove(s.WorkDir())
+				return found, err
+			}
 		},
 		"Load: it says that": func(s *brokenSink) { s.stats = func(l *copier.LoadStats) { l.Bytes++ } },
 		"behind Commit: \"logical/": func(s *brokenSink) { // it counts what it loses
@@ -331,47 +352,42 @@ func TestSinkCanFail(t *testing.T) {
 			s.stats = func(l *copier.LoadStats) { l.Entries, l.Bytes = 700, 496706 }
 		},
 		"a stream that fails: Load of a stream": func(s *brokenSink) { s.loadErr = func(error) error { return nil } },
-		"behind PrepareCommit: there is":        func(s *brokenSink) { s.early = true },
+		"behind Prepare: there is":              func(s *brokenSink) { s.early = true },
 		"behind Commit: there is":               func(s *brokenSink) { s.commit = func() error { return nil } },
 		"behind Rollback: there is":             func(s *brokenSink) { s.rollback = func() error { return nil } },
-		"Prepare of what holds data": func(s *brokenSink) {
-			s.prepare = func(err error) error {
-				if errors.As(err, new(*copier.CompleteError)) {
-					return err
+		"Open of what holds data": func(s *brokenSink) {
+			s.open = func(found copier.State, err error) (copier.State, error) {
+				if errors.Is(err, copier.ErrDestination) {
+					err = nil
 				}
-				return nil
+				return found, err
 			}
 		},
 		"what another process holds": func(s *brokenSink) {
-			s.prepare = func(err error) error {
+			s.open = func(found copier.State, err error) (copier.State, error) {
 				if errors.Is(err, copier.ErrLocked) {
-					return nil
+					err = nil
 				}
-				return err
+				return found, err
 			}
 		},
-		"must be a CompleteError": func(s *brokenSink) {
-			s.prepare = func(err error) error {
-				if errors.As(err, new(*copier.CompleteError)) {
-					return errors.New("it holds data")
-				}
-				return err
-			}
+		"and must find {RunID:run-1 Commit:unconfirmed": func(s *brokenSink) {
+			s.open = func(_ copier.State, err error) (copier.State, error) { return copier.State{}, err }
 		},
-		"which is confirmed": func(s *brokenSink) {
-			s.mark = func(copier.CommitState) copier.CommitState { return copier.Unconfirmed }
+		"and must find {RunID:run-1 Commit:confirmed": func(s *brokenSink) {
+			s.amend = func(copier.CommitState) copier.CommitState { return copier.Unconfirmed }
 		},
 		"Close(false): ":     func(s *brokenSink) { s.closing = func(bool) bool { return true } },
 		"in WorkDir is gone": func(s *brokenSink) { s.closing = func(bool) bool { return false } },
 		"behind Close of one that was refused": func(s *brokenSink) {
-			s.closed = func() {
-				if s.loaded == nil { // what it has not put there
-					s.set(false, nil, "", "")
+			s.gone = func() {
+				if s.store.held != s.Sink { // what it has not put there
+					(&stage{sink: s.Sink}).set(false, nil, "", "")
 				}
 			}
 		},
 		"has not come to it": func(s *brokenSink) { // its record stays
-			s.closed = func() { s.store.run = s.run }
+			s.closed = func(stage *stage) { s.store.run = stage.run }
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -388,7 +404,13 @@ func TestSinkCanFail(t *testing.T) {
 // A stream that keeps to its contract spoils what a sink has kept of it.
 type lazySink struct{ *Sink }
 
-func (s lazySink) Load(_ context.Context, in copier.Stream) (copier.LoadStats, error) {
+func (s lazySink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	return lazyStage{&stage{sink: s.Sink, run: runID}}, nil
+}
+
+type lazyStage struct{ *stage }
+
+func (s lazyStage) Load(_ context.Context, in copier.Stream) (copier.LoadStats, error) {
 	var stats copier.LoadStats
 	for {
 		e, err := in.Next()
@@ -403,4 +425,40 @@ func (s lazySink) Load(_ context.Context, in copier.Stream) (copier.LoadStats, e
 
 func TestSinkThatKeepsEntries(t *testing.T) {
 	refusedWith(t, checkSink(t.Context(), storeOf(t, func(s *Sink) copier.Sink { return lazySink{s} })), "behind Commit: \"")
+}
+
+// A placeless sink has no place for the engine's files.
+type placeless struct{ copier.Sink }
+
+// Where the sink has no place for them, all of the engine's files are in the directory
+// that it is given, from which a copy is resumed and in which nothing is left.
+func TestSinkWithoutWorkDir(t *testing.T) {
+	store, src := NewStore(t.TempDir()), NewSource(some(300)...)
+	opts := copier.Options{Memory: copier.MinMemory, Workers: 1, CheckpointInterval: 1}
+	if _, err := copier.Copy(t.Context(), src, placeless{store.Open()}, opts); !errors.Is(err, copier.ErrConfig) {
+		t.Fatalf("without a directory: %v", err)
+	}
+	opts.WorkDir = t.TempDir()
+	broken := errors.New("broken")
+	src.PageEntries = 10
+	src.Before = func(context.Context) error {
+		if src.Pages() == 20 {
+			return broken
+		}
+		return nil
+	}
+	res, err := copier.Copy(t.Context(), src, placeless{store.Open()}, opts)
+	if !errors.Is(err, broken) || !res.Resumable {
+		t.Fatalf("resumable %v: %v", res.Resumable, err)
+	}
+	if _, err := copier.Copy(t.Context(), src, placeless{store.Open()}, opts); !errors.Is(err, copier.ErrUnfinished) {
+		t.Errorf("without Resume: %v", err)
+	}
+	src.Before, opts.Resume = nil, true
+	if res, err = copier.Copy(t.Context(), src, placeless{store.Open()}, opts); err != nil || res.Resumed != 1 || res.Scan.Entries != 300 {
+		t.Errorf("resumed %d times, %d entries: %v", res.Resumed, res.Scan.Entries, err)
+	}
+	if list, err := os.ReadDir(opts.WorkDir); err != nil || len(list) > 0 {
+		t.Errorf("left in the work directory: %v, %v", list, err)
+	}
 }

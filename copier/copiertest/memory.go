@@ -223,47 +223,65 @@ func (s *Store) Read() ([]copier.Entry, bool, error) {
 }
 
 // A Sink copies to a [Store].
-type Sink struct {
-	store  *Store
-	loaded []copier.Entry
-	run    string
-}
+type Sink struct{ store *Store }
 
-var _ copier.Sink = (*Sink)(nil)
+var (
+	_ copier.Sink      = (*Sink)(nil)
+	_ copier.WorkDirer = (*Sink)(nil)
+)
 
 // Identity implements [copier.Sink].
-func (s *Sink) Identity() copier.Identity { return copier.Identity{"path": s.store.dir} }
+func (s *Sink) Identity() copier.Identity { return copier.Identity{"store": s.store.dir} }
 
 // Open implements [copier.Sink].
-func (s *Sink) Open(ctx context.Context) error {
+func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return found, context.Cause(ctx)
 	}
 	d := s.store
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.held != nil {
-		return &copier.Error{Kind: copier.ErrLocked, Op: "prepare", Err: errors.New("another copy holds it")}
+	switch {
+	case d.held != nil:
+		return found, &copier.Error{Kind: copier.ErrLocked, Op: "open", Err: errors.New("another copy holds it")}
+	case d.inPlace && d.run == "":
+		return found, &copier.Error{Kind: copier.ErrDestination, Op: "open", Err: errors.New("it holds data")}
 	}
 	d.held = s
-	if d.inPlace {
-		err := &copier.Error{Kind: copier.ErrDestination, Op: "prepare", Err: errors.New("it holds data")}
-		if d.run != "" {
-			return &copier.CompleteError{RunID: d.run, State: d.state, Err: err}
-		}
-		return err
-	}
 	if err := os.MkdirAll(s.WorkDir(), 0o700); err != nil {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "prepare", Err: err}
+		return found, &copier.Error{Kind: copier.ErrDestination, Op: "open", Err: err}
+	}
+	return copier.State{RunID: d.run, Commit: d.state}, nil
+}
+
+// WorkDir implements [copier.WorkDirer].
+func (s *Sink) WorkDir() string { return filepath.Join(s.store.dir, "work") }
+
+// Stage implements [copier.Sink].
+func (s *Sink) Stage(_ context.Context, runID string) (copier.Stage, error) {
+	return &stage{sink: s, run: runID}, nil
+}
+
+// Close implements [copier.Sink].
+func (s *Sink) Close() error {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if s.store.held == s {
+		s.store.held = nil
+		_ = os.Remove(s.WorkDir()) // where nothing was kept
 	}
 	return nil
 }
 
-// WorkDir implements [copier.Sink].
-func (s *Sink) WorkDir() string { return filepath.Join(s.store.dir, "work") }
+// A stage is what one run copies.
+type stage struct {
+	sink   *Sink
+	run    string
+	loaded []copier.Entry
+}
 
-// Load implements [copier.Sink].
-func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
+// Load implements [copier.Stage].
+func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
 	var stats copier.LoadStats
 	for {
 		if ctx.Err() != nil {
@@ -282,50 +300,44 @@ func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStat
 	}
 }
 
-// PrepareCommit implements [copier.Sink].
-func (s *Sink) PrepareCommit(_ context.Context, runID string) error {
-	s.run = runID
-	return nil
-}
+// Prepare implements [copier.Stage].
+func (s *stage) Prepare(context.Context) error { return nil }
 
-// Commit implements [copier.Sink].
-func (s *Sink) Commit(context.Context) error {
+// Commit implements [copier.Stage].
+func (s *stage) Commit(context.Context) error {
 	s.set(true, s.loaded, s.run, copier.Unconfirmed)
 	return nil
 }
 
-func (s *Sink) set(inPlace bool, entries []copier.Entry, run string, state copier.CommitState) {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	s.store.inPlace, s.store.entries, s.store.run, s.store.state = inPlace, entries, run, state
+func (s *stage) set(inPlace bool, entries []copier.Entry, run string, state copier.CommitState) {
+	d := s.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inPlace, d.entries, d.run, d.state = inPlace, entries, run, state
 }
 
-// Mark implements [copier.Sink].
-func (s *Sink) Mark(state copier.CommitState) error {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	s.store.state = state
+// Amend implements [copier.Stage].
+func (s *stage) Amend(state copier.CommitState) error {
+	s.sink.store.mu.Lock()
+	defer s.sink.store.mu.Unlock()
+	s.sink.store.state = state
 	return nil
 }
 
-// Rollback implements [copier.Sink].
-func (s *Sink) Rollback() error {
+// Rollback implements [copier.Stage].
+func (s *stage) Rollback() error {
 	s.set(false, nil, "", "")
 	return nil
 }
 
-// Close implements [copier.Sink].
-func (s *Sink) Close(keep bool) error {
-	d := s.store
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.held != s {
-		return nil
-	}
-	d.held = nil
+// Close implements [copier.Stage].
+func (s *stage) Close(keep bool) error {
 	if keep {
 		return nil
 	}
-	d.run = ""
-	return os.RemoveAll(s.WorkDir())
+	d := s.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.run, d.state = "", ""
+	return os.RemoveAll(s.sink.WorkDir())
 }

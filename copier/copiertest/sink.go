@@ -79,7 +79,7 @@ func checkSink(ctx context.Context, destination func() Destination) (errs []erro
 		{"two at a time", (*sinkSuite).held},
 		{"killed before Load", func(s *sinkSuite) { s.killed(0) }},
 		{"killed behind Load", func(s *sinkSuite) { s.killed(1) }},
-		{"killed behind PrepareCommit", func(s *sinkSuite) { s.killed(2) }},
+		{"killed behind Prepare", func(s *sinkSuite) { s.killed(2) }},
 		{"killed behind Commit", (*sinkSuite).complete},
 		{"taken back before Commit", func(s *sinkSuite) { s.takenBack(false) }},
 		{"taken back behind Commit", func(s *sinkSuite) { s.takenBack(true) }},
@@ -108,21 +108,42 @@ func (s *sinkSuite) reads(when string, want []copier.Entry, inPlace bool) {
 	}
 }
 
-// begin prepares the sink of a new process, in which everything must succeed.
-func (s *sinkSuite) begin() copier.Sink {
-	sink := s.d.Open()
-	if !s.ok("Prepare", sink.Open(s.ctx)) {
-		s.ok("Close", sink.Close(true))
-		return nil
-	}
-	if fi, err := os.Stat(sink.WorkDir()); !s.ok("WorkDir", err) || !fi.IsDir() {
-		s.fail("WorkDir: %q is no directory behind Prepare", sink.WorkDir())
-	}
-	return sink
+// A process has opened a sink.
+type process struct {
+	sink copier.Sink
+	copier.Stage
+	work string // the work directory, where the sink has one
 }
 
-// load does the first steps of a copy: Load, PrepareCommit and Commit.
-func (s *sinkSuite) load(sink copier.Sink, entries []copier.Entry, steps int) bool {
+// process opens the sink of a new process, and the stage of a run. It returns nil
+// where that fails, and notes a state that is another one than found.
+func (s *sinkSuite) process(run string, found copier.State) *process {
+	p := &process{sink: s.d.Open()}
+	state, err := p.sink.Open(s.ctx)
+	if s.ok("Open", err) {
+		if state != found {
+			s.fail("Open: it finds %+v, and must find %+v", state, found)
+		}
+		if d, ok := p.sink.(copier.WorkDirer); ok {
+			p.work = d.WorkDir()
+			if fi, err := os.Stat(p.work); !s.ok("WorkDir", err) || !fi.IsDir() {
+				s.fail("WorkDir: %q is no directory behind Open", p.work)
+			}
+		}
+		p.Stage, err = p.sink.Stage(s.ctx, run)
+	}
+	if p.Stage == nil || !s.ok("Stage", err) {
+		s.ok("Close", p.sink.Close())
+		return nil
+	}
+	return p
+}
+
+// begin opens the sink of a new process, which finds nothing in place.
+func (s *sinkSuite) begin() *process { return s.process(sinkRun, copier.State{}) }
+
+// load does the first steps of a copy: Load, Prepare and Commit.
+func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool {
 	if steps > 0 {
 		stats, err := sink.Load(s.ctx, &stream{entries: entries})
 		if !s.ok("Load", err) {
@@ -139,10 +160,10 @@ func (s *sinkSuite) load(sink copier.Sink, entries []copier.Entry, steps int) bo
 		s.reads("behind Load", nil, false)
 	}
 	if steps > 1 {
-		if !s.ok("PrepareCommit", sink.PrepareCommit(s.ctx, sinkRun)) {
+		if !s.ok("Prepare", sink.Prepare(s.ctx)) {
 			return false
 		}
-		s.reads("behind PrepareCommit", nil, false)
+		s.reads("behind Prepare", nil, false)
 	}
 	if steps > 2 {
 		if !s.ok("Commit", sink.Commit(s.ctx)) {
@@ -155,16 +176,17 @@ func (s *sinkSuite) load(sink copier.Sink, entries []copier.Entry, steps int) bo
 }
 
 // directory looks for what a sink that writes files has written.
-func (s *sinkSuite) directory(sink copier.Sink) {
-	if d, ok := sink.(copier.Directory); ok {
+func (s *sinkSuite) directory(sink *process) {
+	if d, ok := sink.Stage.(copier.Directory); ok {
 		if fi, err := os.Stat(d.Loaded()); !s.ok("Loaded", err) || !fi.IsDir() {
 			s.fail("Loaded: %q is no directory", d.Loaded())
 		}
 	}
 }
 
-func (s *sinkSuite) closed(sink copier.Sink, keep bool) {
-	s.ok(fmt.Sprintf("Close(%v)", keep), sink.Close(keep))
+func (s *sinkSuite) closed(sink *process, keep bool) {
+	s.ok(fmt.Sprintf("Close(%v)", keep), sink.Stage.Close(keep))
+	s.ok("Close of the sink", sink.sink.Close())
 }
 
 func (s *sinkSuite) copied(entries []copier.Entry) {
@@ -173,30 +195,30 @@ func (s *sinkSuite) copied(entries []copier.Entry) {
 		return
 	}
 	if s.load(sink, entries, 3) {
-		s.ok("Mark", sink.Mark(copier.Confirmed))
-		s.ok("Mark", sink.Mark(copier.Released))
+		s.ok("Amend", sink.Amend(copier.Confirmed))
+		s.ok("Amend", sink.Amend(copier.Released))
 	}
 	s.closed(sink, false)
-	if _, err := os.Lstat(sink.WorkDir()); !errors.Is(err, os.ErrNotExist) {
-		s.fail("Close(false): %q is still there", sink.WorkDir())
+	if _, err := os.Lstat(sink.work); sink.work != "" && !errors.Is(err, os.ErrNotExist) {
+		s.fail("Close(false): %q is still there", sink.work)
 	}
 	s.reads("behind Close", entries, true)
 }
 
 func (s *sinkSuite) whole() {
 	sink, other := s.d.Open(), s.d.Open()
-	if id := sink.Identity(); id["path"] == "" || fmt.Sprint(id) != fmt.Sprint(other.Identity()) {
+	if id := sink.Identity(); len(id) == 0 || fmt.Sprint(id) != fmt.Sprint(other.Identity()) {
 		s.fail("Identity: %v, and of another process %v", id, other.Identity())
 	}
 	s.copied(sinkEntries())
 	// What is complete is not overwritten, nor resumed.
 	sink = s.d.Open()
-	err := sink.Open(s.ctx)
-	s.refused("Prepare of what holds data", err, copier.ErrDestination)
-	if complete, ok := errors.AsType[*copier.CompleteError](err); ok {
-		s.fail("Prepare: run %s has cleaned up, and has not come to it", complete.RunID)
+	found, err := sink.Open(s.ctx)
+	s.refused("Open of what holds data", err, copier.ErrDestination)
+	if found != (copier.State{}) {
+		s.fail("Open: run %s has cleaned up, and has not come to it", found.RunID)
 	}
-	s.closed(sink, false)
+	s.ok("Close", sink.Close())
 	s.reads("behind Close of one that was refused", sinkEntries(), true)
 }
 
@@ -207,12 +229,12 @@ func (s *sinkSuite) held() {
 	if sink == nil {
 		return
 	}
-	other := s.d.Open()
-	s.refused("Prepare of what another process holds", other.Open(s.ctx), copier.ErrLocked)
-	s.closed(other, false)
-	third := s.d.Open()
-	s.refused("Prepare of what another process holds", third.Open(s.ctx), copier.ErrLocked)
-	s.closed(third, false)
+	for range 2 {
+		other := s.d.Open()
+		_, err := other.Open(s.ctx)
+		s.refused("Open of what another process holds", err, copier.ErrLocked)
+		s.ok("Close", other.Close())
+	}
 	s.load(sink, sinkEntries(), 3)
 	s.closed(sink, false)
 }
@@ -224,43 +246,34 @@ func (s *sinkSuite) killed(steps int) {
 	if sink == nil {
 		return
 	}
-	kept := filepath.Join(sink.WorkDir(), "kept")
-	s.ok("write a work file", os.WriteFile(kept, []byte("kept"), 0o600))
+	kept := filepath.Join(sink.work, "kept")
+	if sink.work != "" {
+		s.ok("write a work file", os.WriteFile(kept, []byte("kept"), 0o600))
+	}
 	s.load(sink, sinkEntries(), steps)
 	s.closed(sink, true)
 	s.reads("behind a process that was killed", nil, false)
 	if sink = s.begin(); sink == nil {
 		return
 	}
-	s.reads("behind Prepare", nil, false)
-	if _, err := os.Stat(kept); err != nil {
+	s.reads("behind Open", nil, false)
+	if _, err := os.Stat(kept); sink.work != "" && err != nil {
 		s.fail("what an unfinished copy has left in WorkDir is gone: %w", err)
 	}
 	s.closed(sink, false)
-	if _, err := os.Stat(kept); err == nil {
+	if _, err := os.Stat(kept); sink.work != "" && err == nil {
 		s.fail("Close(false): %s is still there", kept)
 	}
 	s.copied(sinkEntries())
 }
 
-// found prepares the sink of a process that finds the result of an earlier one.
-func (s *sinkSuite) found(state copier.CommitState) copier.Sink {
-	sink := s.d.Open()
-	err := sink.Open(s.ctx)
-	complete, ok := errors.AsType[*copier.CompleteError](err)
-	if !ok {
-		s.fail("Prepare: the error is %v, and must be a CompleteError", err)
-		s.closed(sink, true)
-		return nil
+// found opens the sink of a process that finds the result of an earlier one.
+func (s *sinkSuite) found(state copier.CommitState) *process {
+	sink := s.process(sinkRun, copier.State{RunID: sinkRun, Commit: state})
+	if sink != nil {
+		s.directory(sink)
+		s.reads("found in place", sinkEntries(), true)
 	}
-	if complete.RunID != sinkRun || complete.State != state || complete.InUse {
-		s.fail("Prepare: %+v, and not run %s, which is %s", *complete, sinkRun, state)
-	}
-	if fi, err := os.Stat(sink.WorkDir()); err != nil || !fi.IsDir() {
-		s.fail("WorkDir: %q is no directory behind a CompleteError", sink.WorkDir())
-	}
-	s.directory(sink)
-	s.reads("behind a CompleteError", sinkEntries(), true)
 	return sink
 }
 
@@ -279,7 +292,7 @@ func (s *sinkSuite) complete() {
 		if sink = s.found(state); sink == nil {
 			return
 		}
-		s.ok("Mark", sink.Mark(next))
+		s.ok("Amend", sink.Amend(next))
 		state = next
 	}
 	s.closed(sink, false)

@@ -164,17 +164,16 @@ func checkPrepare(o Options) (complete bool, err error) {
 	if err != nil && !complete {
 		bad("what an unfinished copy left: %w", err)
 	}
-	s, err := New(o)
-	if err != nil {
+	s, err := open(o)
+	if s == nil {
 		return false, err
 	}
-	err = s.Open(context.Background())
-	named, ok := errors.AsType[*copier.CompleteError](err)
+	ok := s.found.Commit != ""
 	switch {
 	case !complete && err != nil:
 		bad("Prepare: %w", err)
 	case !complete:
-		list, err := os.ReadDir(s.stage(""))
+		list, err := os.ReadDir(s.aside(""))
 		if err != nil || len(list) != 1 || list[0].Name() != workName {
 			bad("the staging directory holds %v after Prepare, %w", list, err)
 		}
@@ -190,8 +189,8 @@ func checkPrepare(o Options) (complete bool, err error) {
 		bad("Prepare on a complete copy: %w", err)
 	case ok != recorded:
 		bad("Prepare on a complete copy, record: %v, says: %w", recorded, err)
-	case ok && (named.RunID != "run-1" || !strings.Contains(err.Error(), "the copy that run run-1 put in place") || hint(err) == ""):
-		bad("a complete copy is called %q of run %q", err, named.RunID)
+	case ok && s.found.RunID != "run-1":
+		bad("a complete copy is found to be %+v", s.found)
 	}
 	// A second run would keep an unfinished copy, and clean up after a
 	// complete one.
@@ -231,15 +230,16 @@ func TestEveryStepFails(t *testing.T) {
 					t.Errorf("destination is blamed: %v: %v", blamed, err)
 				}
 				if !done {
-					left, err := workLeft(o)
-					if err != nil || left != (keep && name == unfinished) {
-						t.Errorf("to be kept: %v, left: %v, %v", keep, left, err)
+					left, lerr := workLeft(o)
+					stay := (keep || errors.Is(err, errNotOpened)) && name == unfinished
+					if lerr != nil || left != stay {
+						t.Errorf("to be kept: %v, left: %v, %v", stay, left, lerr)
 					}
 					if left {
 						stays.Add(1)
 					}
-					if got := names(t, o.Path); keep && op != "mkdir "+stagingName && !slices.Equal(got, []string{stagingName}) || !keep && len(got) != 0 {
-						t.Errorf("to be kept: %v, directory holds %q", keep, got)
+					if got := names(t, o.Path); stay && !slices.Equal(got, []string{stagingName}) || !stay && !keep && len(got) != 0 {
+						t.Errorf("to be kept: %v, directory holds %q", stay, got)
 					}
 				}
 				if got := checkRerun(t, o); got != done {
@@ -390,18 +390,11 @@ func TestRecoverySparesOthers(t *testing.T) {
 			}
 			return nil
 		})
-		s, err := New(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx := context.Background()
-		if err := s.Open(ctx); err != nil {
-			t.Fatal(err)
-		}
+		s, ctx := mustOpen(t, o), context.Background()
 		if _, err := s.Load(ctx, &sliceStream{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := commit(ctx, s); !errors.Is(err, stop) {
+		if err := s.commit(ctx); !errors.Is(err, stop) {
 			t.Fatalf("Commit returns %v", err)
 		}
 		if err := s.Close(true); err != nil {
@@ -441,10 +434,10 @@ func TestRecoverySparesOthers(t *testing.T) {
 		o := testOptions(t.TempDir())
 		crash(t, o, "place vault.db")
 		s := &Sink{opts: o}
-		if err := os.Link(s.stage(vaultDBName), s.dest(vaultDBName)); err != nil {
+		if err := os.Link(s.aside(vaultDBName), s.dest(vaultDBName)); err != nil {
 			t.Fatal(err)
 		}
-		if err := prepare(o); err == nil || !strings.Contains(err.Error(), "the copy that run run-1 put in place") {
+		if err := prepare(o); !errors.Is(err, copier.ErrInPlace) {
 			t.Errorf("Prepare returns %v", err)
 		}
 	})
@@ -471,7 +464,7 @@ func TestRecoverySparesOthers(t *testing.T) {
 			o := testOptions(t.TempDir())
 			crash(t, o, "place vault.db")
 			s := &Sink{opts: o}
-			if err := os.WriteFile(s.stage(recordName), []byte(content), 0o600); err != nil {
+			if err := os.WriteFile(s.aside(recordName), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := prepare(o); !errors.Is(err, copier.ErrDestination) || hint(err) == "" {

@@ -145,16 +145,13 @@ func CompletedBy(path string) string {
 	return ""
 }
 
-// refuse returns an error when the directory holds what is Vault's, and sets
-// the node id otherwise.
+// refuse returns an error when the directory holds what is Vault's, but for vault.db,
+// and sets the node id otherwise.
 func (s *Sink) refuse() error {
-	if err := s.refuseVaultDB(); err != nil {
-		return err
-	}
 	if there, err := durable.Exists(s.dest(raftName)); err != nil {
 		return s.fail("look at "+s.dest(raftName), err)
 	} else if there {
-		return s.holdsData(raftName, "")
+		return s.holdsData(raftName)
 	}
 
 	// want is the id that the copy is for, empty as long as any will do.
@@ -201,60 +198,49 @@ func (s *Sink) refuse() error {
 	return nil
 }
 
-// refuseVaultDB returns an error when there is a vault.db, and says whose.
-func (s *Sink) refuseVaultDB() error {
+// inPlace reports a vault.db that a run has put in place. One that is not a copy's is
+// refused.
+func (s *Sink) inPlace() (found copier.State, err error) {
 	path := s.dest(vaultDBName)
 	there, err := durable.Exists(path)
 	if err != nil {
-		return s.fail("look at "+path, err)
+		return found, s.fail("look at "+path, err)
 	}
 	if !there {
-		return nil
+		return found, nil
 	}
 	r, used := s.placedBy(), inUse(path)
 	switch {
-	case r == nil && !used:
-		return s.holdsData(vaultDBName, "")
-	case r == nil:
-		return &copier.Error{
+	case r != nil:
+		found = copier.State{RunID: r.RunID, Commit: r.State, InUse: used}
+	case used:
+		return found, &copier.Error{
 			Kind: copier.ErrLocked,
 			Op:   "check " + s.opts.Path,
 			Hint: "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)",
-			Err:  errVaultRuns,
+			Err:  fmt.Errorf("vault.db is in use: %w", copier.ErrInUse),
 		}
-	case used:
-		return &copier.CompleteError{RunID: r.RunID, State: r.State, InUse: true, Err: &copier.Error{
-			Kind: copier.ErrLocked,
-			Op:   "check " + s.opts.Path,
-			Hint: "run " + r.RunID + " put it there, and has not cleaned up behind itself: stop that Vault for a moment, then resume that copy",
-			Err:  errVaultRuns,
-		}}
+	default:
+		return found, s.holdsData(vaultDBName)
+	}
+	if used {
+		return found, nil
 	}
 	// A process that was killed may not have come to sync the name. Who learns
 	// that the copy is complete frees the source, and the record goes.
 	if err := s.disk.Sync(s.opts.Path); err != nil {
-		return s.fail("sync "+s.opts.Path, err)
+		return copier.State{}, s.fail("sync "+s.opts.Path, err)
 	}
-	s.staged, s.committed, s.newNodeID = true, true, r.NodeID != ""
-	return &copier.CompleteError{RunID: r.RunID, State: r.State, Err: s.holdsData(vaultDBName, r.RunID)}
+	s.placed, s.newNodeID = true, r.NodeID != ""
+	return found, nil
 }
 
-var errVaultRuns = fmt.Errorf("vault.db is in use: %w", copier.ErrInUse)
-
-// ErrHoldsData is returned, together with [copier.ErrDestination], by Prepare where
+// ErrHoldsData is returned, together with [copier.ErrDestination], by Open where
 // the directory has Vault's files in it, and nothing tells whose they are.
 var ErrHoldsData = errors.New("the directory already holds Vault's data")
 
 // holdsData is the error for a directory that has Vault's files in it.
-func (s *Sink) holdsData(name, runID string) error {
-	if runID != "" {
-		return &copier.Error{
-			Kind: copier.ErrDestination,
-			Op:   "check " + s.opts.Path,
-			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy",
-			Err:  fmt.Errorf("the directory holds the copy that run %s put in place", runID),
-		}
-	}
+func (s *Sink) holdsData(name string) error {
 	// Aside, but in the same directory: it may be a mount point.
 	old := shellescape.Quote(s.dest("old"))
 	move := "mv"
@@ -287,7 +273,7 @@ func inUse(path string) bool {
 // started on it: then the error is [copier.ErrInUse]. bbolt opens a file and waits for its lock
 // then, and gets that also when the file has lost its name meanwhile. So what is taken
 // back is no bbolt file any more when the lock is given up.
-func (s *Sink) takeBackVaultDB() error {
+func (s *stage) takeBackVaultDB() error {
 	f, err := os.OpenFile(s.dest(vaultDBName), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -311,7 +297,7 @@ func (s *Sink) takeBackVaultDB() error {
 // two users have written, neither can finish.
 func (s *Sink) stagingLeft() (bool, error) {
 	there := false
-	for _, path := range []string{s.stage(""), s.WorkDir()} {
+	for _, path := range []string{s.aside(""), s.WorkDir()} {
 		fi, err := os.Lstat(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
@@ -337,13 +323,13 @@ func (s *Sink) stagingLeft() (bool, error) {
 // everything but the work directory. The lock makes sure that nobody is using
 // it.
 func (s *Sink) makeStaging(left bool) error {
-	s.staged = true
+	s.staging = true
 	if left {
 		if err := s.removeStaged(); err != nil {
-			return s.fail("remove what an earlier run left in "+s.stage(""), err)
+			return s.fail("remove what an earlier run left in "+s.aside(""), err)
 		}
 	}
-	for _, dir := range []string{s.stage(""), s.WorkDir()} {
+	for _, dir := range []string{s.aside(""), s.WorkDir()} {
 		there, err := durable.Exists(dir)
 		if err == nil && !there {
 			err = s.disk.Mkdir(dir)
@@ -352,8 +338,8 @@ func (s *Sink) makeStaging(left bool) error {
 			return s.fail("write to "+s.opts.Path, err)
 		}
 	}
-	if err := s.disk.Sync(s.stage("")); err != nil {
-		return s.fail("sync "+s.stage(""), err)
+	if err := s.disk.Sync(s.aside("")); err != nil {
+		return s.fail("sync "+s.aside(""), err)
 	}
 	if err := s.disk.Sync(s.opts.Path); err != nil {
 		return s.fail("sync "+s.opts.Path, err)
@@ -368,7 +354,7 @@ func (s *Sink) removeStaged() error {
 	if err := s.disk.Remove(s.root, filepath.Join(stagingName, recordName)); err != nil {
 		return err
 	}
-	if err := s.disk.Sync(s.stage("")); err != nil {
+	if err := s.disk.Sync(s.aside("")); err != nil {
 		return err
 	}
 	return s.removeFromStaging(workName)
@@ -393,7 +379,7 @@ func (s *Sink) removeFromStaging(but string) error {
 
 // removeStaging removes the staging directory. Of a complete copy the record,
 // which says whose it is, goes last, and after the rest is gone for good.
-func (s *Sink) removeStaging() error {
+func (s *stage) removeStaging() error {
 	if !s.committed {
 		if err := s.removeStaged(); err != nil {
 			return err
@@ -402,18 +388,14 @@ func (s *Sink) removeStaging() error {
 		if err := s.removeFromStaging(recordName); err != nil {
 			return err
 		}
-		if err := s.disk.Sync(s.stage("")); err != nil {
+		if err := s.disk.Sync(s.aside("")); err != nil {
 			return err
 		}
 	}
 	if err := s.disk.Remove(s.root, stagingName); err != nil {
 		return err
 	}
-	if err := s.disk.Sync(s.opts.Path); err != nil {
-		return err
-	}
-	s.staged = false
-	return nil
+	return s.disk.Sync(s.opts.Path)
 }
 
 // fail makes the error for a failed operation on the destination, with the
@@ -448,7 +430,7 @@ func (s *Sink) fail(op string, err error) error {
 // space tells how much this run has written to the directory's file system,
 // and how much is free there.
 func (s *Sink) space() string {
-	msg := "Written so far: " + humanize.IBytes(treeBytes(s.stage(""))) + "."
+	msg := "Written so far: " + humanize.IBytes(treeBytes(s.aside(""))) + "."
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.opts.Path, &st); err == nil {
 		msg += " Free: " + humanize.IBytes(st.Bavail*uint64(st.Bsize)) + "."

@@ -27,7 +27,7 @@ type stableStore interface {
 // term, and the empty snapshots/. Modes and syncing are left to seal: raft-wal
 // makes its wal-meta.db readable for everybody.
 func (s *Sink) writeRaftDir() error {
-	dir := s.stage(raftName)
+	dir := s.aside(raftName)
 	for _, d := range []string{dir, filepath.Join(dir, snapshotsName)} {
 		if err := s.disk.Mkdir(d); err != nil {
 			return err

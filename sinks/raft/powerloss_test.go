@@ -65,20 +65,18 @@ func (p *powerLoss) run(dir string) (o Options, ops []string, ended bool, err er
 		}}
 		// As the engine does: kept when it fails, cleaned up after when it is
 		// found to be complete.
-		s, err := New(with)
-		if err == nil {
-			err = s.Open(context.Background())
-			_, complete := errors.AsType[*copier.CompleteError](err)
+		s, err := open(with)
+		if s != nil {
 			if err == nil {
 				_, err = s.Load(context.Background(), &sliceStream{entries: testEntries(powerLossEntries)})
 			}
-			if data, rerr := os.ReadFile(s.stage(vaultDBName)); err == nil && rerr == nil {
+			if data, rerr := os.ReadFile(s.aside(vaultDBName)); err == nil && rerr == nil {
 				p.loaded = append(p.loaded, data)
 			}
 			if err == nil {
-				err = commit(context.Background(), s)
+				err = s.commit(context.Background())
 			}
-			_ = s.Close(err != nil && !complete) // fails without power, and is a warning at best
+			_ = s.Close(err != nil && s.found.Commit == "") // fails without power, and is a warning at best
 		}
 	}
 	if p.kill >= 0 {

@@ -118,13 +118,20 @@ type Sink struct {
 	opts Options
 	disk *durable.Disk
 
-	lock   *os.File // the data directory, locked; nil before Prepare and after Close
+	lock   *os.File // the data directory, locked; nil before Open and after Close
 	root   *os.Root // the same, for what is removed in it
 	nodeID string
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
 
-	staged      bool // the staging directory is ours to remove
+	staging bool // the staging directory is this process's
+	placed  bool // Open has found a run's result in place
+}
+
+// A stage is what one run writes into the staging directory, or has put in place.
+type stage struct {
+	*Sink
+	run         string
 	loaded      bool
 	committed   bool
 	keepStaging bool // its record is needed to clean up after us
@@ -132,7 +139,9 @@ type Sink struct {
 
 var (
 	_ copier.Sink      = (*Sink)(nil)
-	_ copier.Directory = (*Sink)(nil)
+	_ copier.WorkDirer = (*Sink)(nil)
+	_ copier.Stage     = (*stage)(nil)
+	_ copier.Directory = (*stage)(nil)
 )
 
 // New returns a sink for the directory that the options name. It does nothing
@@ -152,7 +161,7 @@ func New(o Options) (*Sink, error) {
 
 // dest and stage return the path of a name in place and aside.
 func (s *Sink) dest(name string) string  { return filepath.Join(s.opts.Path, name) }
-func (s *Sink) stage(name string) string { return filepath.Join(s.opts.Path, stagingName, name) }
+func (s *Sink) aside(name string) string { return filepath.Join(s.opts.Path, stagingName, name) }
 
 // Identity implements [copier.Sink].
 func (s *Sink) Identity() copier.Identity {
@@ -172,42 +181,47 @@ func (s *Sink) Identity() copier.Identity {
 // and makes the staging directory if there is none.
 //
 // An error wraps [copier.ErrLocked] when another run or a running Vault holds
-// the directory, is a
-// [copier.CompleteError] as that says, and otherwise wraps
-// [copier.ErrDestination].
-func (s *Sink) Open(ctx context.Context) error {
+// the directory, and otherwise [copier.ErrDestination].
+func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return found, err
 	}
-	var err error
 	if err := s.takeLock(); err != nil {
-		return err
+		return found, err
 	}
 	left, err := s.stagingLeft()
 	if err != nil {
-		return err
+		return found, err
 	}
 	if left {
 		if err := s.recoverCommit(); err != nil {
-			return err
+			return found, err
 		}
 	}
+	if found, err = s.inPlace(); err != nil || found.Commit != "" {
+		return found, err
+	}
 	if err := s.refuse(); err != nil {
-		return err
+		return found, err
 	}
 	if err := s.makeStaging(left); err != nil {
-		return err
+		return found, err
 	}
 	if s.nodeID == "" {
 		if s.nodeID, err = uuid.GenerateUUID(); err != nil {
-			return s.fail("make a node id", err)
+			return found, s.fail("make a node id", err)
 		}
 		s.newNodeID = true
 	}
-	return s.checkOwner()
+	return found, s.checkOwner()
 }
 
-// NodeID is the node's id, once Prepare returned.
+// Stage implements [copier.Sink]. What earlier runs have staged is gone since Open.
+func (s *Sink) Stage(_ context.Context, runID string) (copier.Stage, error) {
+	return &stage{Sink: s, run: runID, committed: s.placed}, nil
+}
+
+// NodeID is the node's id, once Open returned.
 func (s *Sink) NodeID() string {
 	if s.nodeID != "" || s.opts.NodeID != "" {
 		return cmp.Or(s.nodeID, s.opts.NodeID)
@@ -230,7 +244,7 @@ func WorkDir(path string) string { return filepath.Join(path, stagingName, workN
 // and syncs it. An error of the stream is returned as it is, a key that comes
 // twice wraps [copier.ErrDuplicateKey], a cancelled context its own error, and
 // everything else [copier.ErrDestination].
-func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
+func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
 	l := &loader{ctx: ctx, in: entries, maxEntry: s.opts.MaxEntrySize, notify: s.opts.Notify}
 	stats, err := s.load(ctx, l)
 	if l.err != nil {
@@ -239,8 +253,8 @@ func (s *Sink) Load(ctx context.Context, entries copier.Stream) (copier.LoadStat
 	return stats, err
 }
 
-func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
-	path := s.stage(vaultDBName)
+func (s *stage) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
+	path := s.aside(vaultDBName)
 	err := writeVaultDB(s.disk, path, configBucket(s.nodeID, s.opts.Address), l)
 	l.finish()
 	if fi, statErr := os.Lstat(path); statErr == nil {
@@ -251,23 +265,23 @@ func (s *Sink) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 	}
 
 	if err := s.writeRaftDir(); err != nil {
-		return l.stats, s.fail("write "+s.stage(raftName), err)
+		return l.stats, s.fail("write "+s.aside(raftName), err)
 	}
 	if s.newNodeID {
-		if err := s.disk.WriteFile(s.stage(nodeIDName), []byte(s.nodeID)); err != nil {
-			return l.stats, s.fail("write "+s.stage(nodeIDName), err)
+		if err := s.disk.WriteFile(s.aside(nodeIDName), []byte(s.nodeID)); err != nil {
+			return l.stats, s.fail("write "+s.aside(nodeIDName), err)
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return l.stats, err
 	}
 	for _, name := range s.names() {
-		if err := s.disk.Finalize(s.stage(name)); err != nil {
-			return l.stats, s.fail("sync "+s.stage(name), err)
+		if err := s.disk.Finalize(s.aside(name)); err != nil {
+			return l.stats, s.fail("sync "+s.aside(name), err)
 		}
 	}
-	if err := s.disk.Sync(s.stage("")); err != nil {
-		return l.stats, s.fail("sync "+s.stage(""), err)
+	if err := s.disk.Sync(s.aside("")); err != nil {
+		return l.stats, s.fail("sync "+s.aside(""), err)
 	}
 	s.loaded = true
 	return l.stats, nil
@@ -283,10 +297,10 @@ func (s *Sink) names() []string {
 	return []string{raftName, vaultDBName}
 }
 
-// PrepareCommit puts all in place but vault.db, without which there is nothing
+// Prepare puts all in place but vault.db, without which there is nothing
 // that a Vault would take for its data, and makes it durable. An error wraps
 // [copier.ErrDestination], or a context's error when nothing was done yet.
-func (s *Sink) PrepareCommit(ctx context.Context, runID string) error {
+func (s *stage) Prepare(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -296,15 +310,18 @@ func (s *Sink) PrepareCommit(ctx context.Context, runID string) error {
 	}
 	// A Vault that was started during the copy has its own vault.db by now.
 	// Looking first spares it a raft/ that comes and goes.
+	if _, err := s.inPlace(); err != nil {
+		return err
+	}
 	if err := s.refuse(); err != nil {
 		return err
 	}
-	r := record{RunID: runID}
+	r := record{RunID: s.run}
 	if s.newNodeID {
 		r.NodeID = s.nodeID
 	}
 	if err := s.writeRecord(r); err != nil {
-		return s.fail("write "+s.stage(recordName), err)
+		return s.fail("write "+s.aside(recordName), err)
 	}
 	if err := s.placeAllBut(vaultDBName); err != nil {
 		return errors.Join(err, s.Rollback())
@@ -313,12 +330,12 @@ func (s *Sink) PrepareCommit(ctx context.Context, runID string) error {
 }
 
 // placeAllBut moves the staged names into place, but for one.
-func (s *Sink) placeAllBut(last string) error {
+func (s *stage) placeAllBut(last string) error {
 	for _, name := range s.names() {
 		if name == last {
 			continue
 		}
-		if err := s.disk.Place(s.stage(name), s.dest(name)); err != nil {
+		if err := s.disk.Place(s.aside(name), s.dest(name)); err != nil {
 			return s.fail("put "+name+" in place", err)
 		}
 	}
@@ -336,8 +353,8 @@ func (s *Sink) placeAllBut(last string) error {
 // run finish the work. Where a
 // Vault runs on it by then, it stays, and that it may not outlast a loss of power
 // is a warning. An error wraps [copier.ErrDestination].
-func (s *Sink) Commit(context.Context) error {
-	if err := s.disk.Place(s.stage(vaultDBName), s.dest(vaultDBName)); err != nil {
+func (s *stage) Commit(context.Context) error {
+	if err := s.disk.Place(s.aside(vaultDBName), s.dest(vaultDBName)); err != nil {
 		return errors.Join(s.fail("put "+vaultDBName+" in place", err), s.Rollback())
 	}
 	if err := s.disk.Sync(s.opts.Path); err != nil {
@@ -355,8 +372,8 @@ func (s *Sink) Commit(context.Context) error {
 	return nil
 }
 
-// Mark implements [copier.Sink] with a line in the record.
-func (s *Sink) Mark(state copier.CommitState) error {
+// Amend implements [copier.Stage] with a line in the record.
+func (s *stage) Amend(state copier.CommitState) error {
 	r, err := s.readRecord()
 	if err == nil && r == nil {
 		err = fs.ErrNotExist
@@ -366,15 +383,15 @@ func (s *Sink) Mark(state copier.CommitState) error {
 		err = s.writeRecord(*r)
 	}
 	if err != nil {
-		return s.fail("write "+s.stage(recordName), err)
+		return s.fail("write "+s.aside(recordName), err)
 	}
 	return nil
 }
 
-// Rollback undoes Commit and PrepareCommit, in the opposite order. It takes
+// Rollback undoes Commit and Prepare, in the opposite order. It takes
 // nothing from a Vault that has started meanwhile: vault.db comes first. It is as
 // good for what a killed run has put in place.
-func (s *Sink) Rollback() error {
+func (s *stage) Rollback() error {
 	for _, name := range slices.Backward(s.names()) {
 		placed, err := s.wasMoved(name)
 		if err == nil && placed && name == vaultDBName {
@@ -394,8 +411,8 @@ func (s *Sink) Rollback() error {
 // moveBack moves a name back into the staging directory. It does not remove it: a
 // directory goes in one step only so, and what is back in the staging directory is
 // not taken for placed.
-func (s *Sink) moveBack(name string) error {
-	if err := s.disk.Rename(s.dest(name), s.stage(name)); err != nil {
+func (s *stage) moveBack(name string) error {
+	if err := s.disk.Rename(s.dest(name), s.aside(name)); err != nil {
 		return err
 	}
 	// Renaming does nothing where both names are links to one file.
@@ -410,29 +427,53 @@ func (s *Sink) moveBack(name string) error {
 }
 
 // Loaded implements [copier.Directory].
-func (s *Sink) Loaded() string {
+func (s *stage) Loaded() string {
 	if s.committed {
 		return s.opts.Path
 	}
-	return s.stage("")
+	return s.aside("")
 }
 
-// Close releases the lock. Before that, unless keep is set, it removes the
-// staging directory, unfinished copies and a record of a finished one included.
-// It never touches what another process holds. An error wraps
-// [copier.ErrDestination].
-func (s *Sink) Close(keep bool) error {
+// Close removes, unless keep is set, the staging directory with all that is in it, and
+// nothing where Rollback has failed. An error wraps [copier.ErrDestination].
+func (s *stage) Close(keep bool) error {
+	if keep || s.keepStaging {
+		return nil
+	}
+	if err := s.removeStaging(); err != nil {
+		return s.fail("remove "+s.aside(""), err)
+	}
+	return nil
+}
+
+// Close releases the lock, and removes the staging directory where it is empty. It
+// never touches what another process holds. An error wraps [copier.ErrDestination].
+func (s *Sink) Close() error {
 	if s.lock == nil {
 		return nil
 	}
 	var err error
-	if s.staged && !keep && !s.keepStaging {
-		if err = s.removeStaging(); err != nil {
-			err = s.fail("remove "+s.stage(""), err)
+	if s.staging && s.nothingStaged() {
+		if err = s.disk.Remove(s.root, stagingName); err == nil {
+			err = s.disk.Sync(s.opts.Path)
+		}
+		if err != nil {
+			err = s.fail("remove "+s.aside(""), err)
 		}
 	}
 	if closeErr := s.unlock(); err == nil && closeErr != nil {
 		err = s.fail("unlock "+s.opts.Path, closeErr)
 	}
 	return err
+}
+
+// nothingStaged reports whether the staging directory is there, and has nothing in it
+// but an empty work directory.
+func (s *Sink) nothingStaged() bool {
+	staged, err := fs.ReadDir(s.root.FS(), stagingName)
+	if err != nil || len(staged) == 0 {
+		return err == nil
+	}
+	work, err := fs.ReadDir(s.root.FS(), stagingName+"/"+workName)
+	return err == nil && len(staged) == 1 && len(work) == 0
 }

@@ -106,6 +106,10 @@ func hooked(before func(string) error) *durable.Disk {
 // up after, which the engine makes a warning of.
 var errCleanUp = errors.New("complete, but not cleaned up")
 
+// errNotOpened says that a directory was refused, or could not be made ready: then what
+// an unfinished copy has left stays.
+var errNotOpened = errors.New("not opened")
+
 // run makes a whole copy and returns its first error. Whatever a copy that
 // fails has done is removed.
 func run(o Options, entries []copier.Entry, before func(string) error) (copier.LoadStats, error) {
@@ -118,31 +122,77 @@ func runAndKeep(o Options, entries []copier.Entry, before func(string) error, ke
 	if before != nil {
 		o.Disk = hooked(before)
 	}
-	s, err := New(o)
-	if err != nil {
+	p, err := open(o)
+	if p == nil {
 		return copier.LoadStats{}, err
 	}
 	var stats copier.LoadStats
-	err = s.Open(ctx)
-	if err == nil {
-		stats, err = s.Load(ctx, &sliceStream{entries: entries, before: before})
+	if err != nil {
+		err = errors.Join(errNotOpened, err)
+	} else {
+		stats, err = p.Load(ctx, &sliceStream{entries: entries, before: before})
 	}
 	if err == nil {
-		err = commit(ctx, s)
+		err = p.commit(ctx)
 	}
-	closeErr := s.Close(keep && err != nil)
+	closeErr := p.Close(keep && err != nil)
 	if err == nil && closeErr != nil {
 		err = errors.Join(errCleanUp, closeErr)
 	}
 	return stats, err
 }
 
+// A process does with a directory what the engine does.
+type process struct {
+	*Sink
+	copier.Stage
+	found copier.State
+}
+
+// open opens a directory and the stage of a run. That a result is in place already is
+// an error, as it is without Options.Resume. The process is nil for options that are
+// refused.
+func open(o Options) (*process, error) {
+	s, err := New(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Sink: s}
+	if p.found, err = s.Open(context.Background()); err == nil && !p.found.InUse {
+		p.Stage, err = s.Stage(context.Background(), "run-1")
+	}
+	switch {
+	case err == nil && p.found.InUse:
+		err = errors.Join(copier.ErrInPlace, copier.ErrLocked)
+	case err == nil && p.found.Commit != "":
+		err = errors.Join(copier.ErrInPlace, copier.ErrDestination)
+	}
+	return p, err
+}
+
+// mustOpen opens a directory that must be fit.
+func mustOpen(t testing.TB, o Options) *process {
+	t.Helper()
+	p, err := open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // commit puts what was loaded in place.
-func commit(ctx context.Context, s *Sink) error {
-	if err := s.PrepareCommit(ctx, "run-1"); err != nil {
+func (p *process) commit(ctx context.Context) error {
+	if err := p.Prepare(ctx); err != nil {
 		return err
 	}
-	return s.Commit(ctx)
+	return p.Commit(ctx)
+}
+
+func (p *process) Close(keep bool) (err error) {
+	if p.Stage != nil {
+		err = p.Stage.Close(keep)
+	}
+	return errors.Join(err, p.Sink.Close())
 }
 
 func names(t testing.TB, dir string) []string {
@@ -563,12 +613,11 @@ func TestValidate(t *testing.T) {
 
 // prepare runs Prepare and Close only.
 func prepare(o Options) error {
-	s, err := New(o)
-	if err != nil {
+	p, err := open(o)
+	if p == nil {
 		return err
 	}
-	err = s.Open(context.Background())
-	return errors.Join(err, s.Close(false))
+	return errors.Join(err, p.Close(false))
 }
 
 func TestPrepareRefuses(t *testing.T) {
@@ -615,7 +664,7 @@ func TestPrepareRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { db.Close() })
-		}, copier.ErrLocked, "run run-9 put it there"},
+		}, copier.ErrLocked, copier.ErrInPlace.Error()},
 		"another node-id":        {file(nodeIDName, "node-2"), copier.ErrDestination, `"node-2"`},
 		"node-id with a newline": {file(nodeIDName, "node-1\n"), copier.ErrDestination, `"node-1\n"`},
 		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "rm "},
@@ -659,13 +708,7 @@ func hint(err error) string {
 
 func TestSecondRunIsRefused(t *testing.T) {
 	o := testOptions(t.TempDir())
-	first, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Open(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	first := mustOpen(t, o)
 	if err := prepare(o); !errors.Is(err, copier.ErrLocked) || !strings.Contains(err.Error(), "another dyn2raft") {
 		t.Errorf("second Prepare returns %v", err)
 	}
@@ -677,7 +720,7 @@ func TestSecondRunIsRefused(t *testing.T) {
 	if _, err := first.Load(context.Background(), &sliceStream{entries: entries}); err != nil {
 		t.Fatal(err)
 	}
-	if err := commit(context.Background(), first); err != nil {
+	if err := first.commit(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Close(false); err != nil {
@@ -792,14 +835,7 @@ func TestCommitRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s, err := New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx := context.Background()
-			if err := s.Open(ctx); err != nil {
-				t.Fatal(err)
-			}
+			s, ctx := mustOpen(t, o), context.Background()
 			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
 				t.Fatal(err)
 			}
@@ -807,7 +843,7 @@ func TestCommitRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := names(t, o.Path)
-			if err := commit(ctx, s); !errors.Is(err, copier.ErrDestination) {
+			if err := s.commit(ctx); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit returns %v", err)
 			}
 			if err := s.Close(false); err != nil {
@@ -940,31 +976,25 @@ func TestLoadErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := testOptions(t.TempDir())
-			s, err := New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Open(context.Background()); err != nil {
-				t.Fatal(err)
-			}
+			s := mustOpen(t, o)
 			ctx := c.ctx
 			if ctx == nil {
 				ctx = context.Background()
 			}
-			_, err = s.Load(ctx, &sliceStream{entries: c.entries, err: c.err})
+			_, err := s.Load(ctx, &sliceStream{entries: c.entries, err: c.err})
 			if !errors.Is(err, c.want) {
 				t.Errorf("Load returns %v, want %v", err, c.want)
 			}
 			if c.want != copier.ErrDestination && errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Load blames the destination: %v", err)
 			}
-			if err := commit(context.Background(), s); !errors.Is(err, copier.ErrDestination) {
+			if err := s.commit(context.Background()); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit after a failed Load returns %v", err)
 			}
 			if err := s.Close(false); err != nil {
 				t.Error(err)
 			}
-			if err := s.Close(false); err != nil {
+			if err := s.Sink.Close(); err != nil {
 				t.Errorf("second Close: %v", err)
 			}
 			if got := names(t, o.Path); len(got) != 0 {

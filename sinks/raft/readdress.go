@@ -117,7 +117,7 @@ func (s *Sink) refuseUnfinished() error {
 		there     bool
 		why, hint string
 	}{
-		{s.stage(""), true, "a copy into it has not come to its end", "resume the copy first"},
+		{s.aside(""), true, "a copy into it has not come to its end", "resume the copy first"},
 		{s.dest(vaultDBName), false, "it holds no complete copy", "name the data directory of the copy"},
 		{filepath.Join(s.dest(raftName), "peers.json"), true, "raft/peers.json is there, and the next Vault that starts takes its servers from it",
 			"start Vault, if these are the right ones, or remove the file"},

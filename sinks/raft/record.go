@@ -38,13 +38,13 @@ func (s *Sink) writeRecord(r record) error {
 	if err != nil {
 		return err
 	}
-	return s.disk.Replace(s.stage(recordName), data)
+	return s.disk.Replace(s.aside(recordName), data)
 }
 
 // readRecord returns an earlier run's record, or nil where there is none.
 func (s *Sink) readRecord() (*record, error) {
 	var r record
-	err := durable.ReadSealed(s.stage(recordName), maxRecord, recordKind, recordFormat, &r)
+	err := durable.ReadSealed(s.aside(recordName), maxRecord, recordKind, recordFormat, &r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -86,9 +86,9 @@ func (s *Sink) recoverCommit() error {
 	if err != nil {
 		return &copier.Error{
 			Kind: copier.ErrDestination,
-			Op:   "read " + s.stage(recordName),
+			Op:   "read " + s.aside(recordName),
 			Hint: fmt.Sprintf("an earlier run did not end well, and what it left can't be told from Vault's; if no Vault was started here: rm -r %s %s",
-				shellescape.Quote(s.stage("")), shellescape.Quote(s.dest(raftName))),
+				shellescape.Quote(s.aside("")), shellescape.Quote(s.dest(raftName))),
 			Err: err,
 		}
 	}
@@ -122,9 +122,9 @@ func (s *Sink) recoverCommit() error {
 // wasMoved reports whether a name is in place and no longer aside, or aside as a
 // second name of the same file only.
 func (s *Sink) wasMoved(name string) (bool, error) {
-	aside, err := os.Lstat(s.stage(name))
+	aside, err := os.Lstat(s.aside(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, s.fail("look at "+s.stage(name), err)
+		return false, s.fail("look at "+s.aside(name), err)
 	}
 	placed, err := os.Lstat(s.dest(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

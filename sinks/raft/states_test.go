@@ -19,41 +19,30 @@ func TestStates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := variantIn(t, variant)
 			before := slices.DeleteFunc(names(t, o.Path), func(n string) bool { return n == stagingName })
-			ctx := context.Background()
-			s, err := New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Open(ctx); err != nil {
-				t.Fatal(err)
-			}
+			s, ctx := mustOpen(t, o), context.Background()
 			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(commit(ctx, s), s.Close(true)); err != nil {
+			if err := errors.Join(s.commit(ctx), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}
-			next := func(want copier.CommitState, look State) *Sink {
+			next := func(want copier.CommitState, look State) *process {
 				t.Helper()
 				if state, err := Look(o.Path); err != nil || state != look {
 					t.Errorf("it looks %q, want %q, %v", state, look, err)
 				}
-				s, err := New(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				err = s.Open(ctx)
-				if complete, ok := errors.AsType[*copier.CompleteError](err); !ok || complete.State != want || complete.RunID != "run-1" {
-					t.Fatalf("Prepare returns %v, want the state %q", err, want)
+				s, err := open(o)
+				if !errors.Is(err, copier.ErrInPlace) || s.found != (copier.State{RunID: "run-1", Commit: want}) {
+					t.Fatalf("Open finds %+v, %v, want the state %q", s.found, err, want)
 				}
 				return s
 			}
 			s = next(copier.Unconfirmed, StateUnconfirmed)
-			if err := errors.Join(s.Mark(copier.Confirmed), s.Close(true)); err != nil {
+			if err := errors.Join(s.Amend(copier.Confirmed), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}
 			s = next(copier.Confirmed, StateConfirmed)
-			if err := errors.Join(s.Mark(copier.Released), s.Close(true)); err != nil {
+			if err := errors.Join(s.Amend(copier.Released), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}
 			s = next(copier.Released, StateComplete)

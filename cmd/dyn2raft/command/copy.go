@@ -290,7 +290,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil && res.Commit == "" {
 		rec.discard(res.RunID)
 	}
-	if _, ok := errors.AsType[*copier.CompleteError](err); ok {
+	if errors.Is(err, copier.ErrInPlace) {
 		err = &copier.Error{Err: err, Hint: copier.Hint(err) + ":\n" + strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " --resume"}
 	}
 	if errors.Is(err, copier.ErrUnconfirmed) && !errors.Is(err, copier.ErrReadBack) {
