@@ -4,114 +4,122 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// A metric is one that docs/metrics.md names. A test compares the two.
+// A metric is one that docs/metrics.md names; a test compares the two. values yields
+// what it is now, with its labels (names and values in turn), or nothing where that is
+// not known.
 type metric struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
+	name, kind, help string
+	values           func(s metricStatus, yield func(value float64, labels ...string))
 }
 
-func newMetric(kind prometheus.ValueType, name, help string, labels ...string) metric {
-	return metric{prometheus.NewDesc(name, help, labels, nil), kind}
+type metricStatus struct {
+	copier.Status
+	resumed bool
+	idle    time.Duration
 }
 
-var (
-	metricBuild       = newMetric(prometheus.GaugeValue, "dyn2raft_build_info", "1, with what dyn2raft is.", "version", "go")
-	metricSource      = newMetric(prometheus.GaugeValue, "dyn2raft_source_info", "1, with the table that is read, once it is known.", "table", "id")
-	metricStart       = newMetric(prometheus.GaugeValue, "dyn2raft_start_time_seconds", "When the command began, in seconds since 1970.")
-	metricPhase       = newMetric(prometheus.GaugeValue, "dyn2raft_phase", "1 for the phase that the command is in, 0 for the others.", "phase")
-	metricResumed     = newMetric(prometheus.GaugeValue, "dyn2raft_resumed", "1 where an unfinished copy was gone on with, else 0.")
-	metricItems       = newMetric(prometheus.GaugeValue, "dyn2raft_source_items", "Items in the table by its own count, which may be hours old; markers and locks are among them.")
-	metricSourceBytes = newMetric(prometheus.GaugeValue, "dyn2raft_source_bytes", "Size of the table by its own count, which may be hours old.")
-	metricEntries     = newMetric(prometheus.CounterValue, "dyn2raft_entries_read_total", "Entries read, by earlier processes of the copy too.")
-	metricBytes       = newMetric(prometheus.CounterValue, "dyn2raft_bytes_read_total", "Bytes of keys and values read, by earlier processes of the copy too.")
-	metricMarkers     = newMetric(prometheus.CounterValue, "dyn2raft_markers_read_total", "Directory markers read, which are no entries.")
-	metricLoaded      = newMetric(prometheus.CounterValue, "dyn2raft_entries_loaded_total", "Entries written to the destination.")
-	metricUnits       = newMetric(prometheus.CounterValue, "dyn2raft_read_capacity_units_total", "Read capacity units consumed by this process.")
-	metricThrottles   = newMetric(prometheus.CounterValue, "dyn2raft_throttles_total", "Requests that the table throttled.")
-	metricRetries     = newMetric(prometheus.CounterValue, "dyn2raft_retries_total", "Requests that failed in another way and were tried again.")
-	metricSegments    = newMetric(prometheus.GaugeValue, "dyn2raft_segments", "Segments of the scan.")
-	metricDone        = newMetric(prometheus.GaugeValue, "dyn2raft_segments_done", "Segments that are read to their end.")
-	metricWorkers     = newMetric(prometheus.GaugeValue, "dyn2raft_workers", "Pages that may be read at the same time.")
-	metricSaved       = newMetric(prometheus.GaugeValue, "dyn2raft_checkpoint_entries", "Entries that need not be read again after an interruption.")
-	metricAge         = newMetric(prometheus.GaugeValue, "dyn2raft_checkpoint_age_seconds", "Time since the last checkpoint; not there before the first.")
-	metricLeft        = newMetric(prometheus.GaugeValue, "dyn2raft_estimated_seconds_left", "Estimated time until the phase's end; not there while nothing is known.")
-	metricIdle        = newMetric(prometheus.GaugeValue, "dyn2raft_idle_seconds", "Time since anything but an error happened.")
+const (
+	gauge   = "gauge"
+	counter = "counter"
 )
 
-var allMetrics = []metric{metricBuild, metricSource, metricStart, metricPhase, metricResumed, metricItems, metricSourceBytes,
-	metricEntries, metricBytes, metricMarkers, metricLoaded, metricUnits, metricThrottles, metricRetries, metricSegments,
-	metricDone, metricWorkers, metricSaved, metricAge, metricLeft, metricIdle}
+// value is that of a metric which is always known.
+func value[T int | int64 | float64](f func(metricStatus) T) func(metricStatus, func(float64, ...string)) {
+	return func(s metricStatus, yield func(float64, ...string)) { yield(float64(f(s))) }
+}
+
+var metrics = []metric{
+	{"dyn2raft_build_info", gauge, "1, with what dyn2raft is.", func(_ metricStatus, yield func(float64, ...string)) {
+		yield(1, "go", runtime.Version(), "version", versionString())
+	}},
+	{"dyn2raft_source_info", gauge, "1, with the table that is read, once it is known.", func(s metricStatus, yield func(float64, ...string)) {
+		if s.Source.Name != "" {
+			yield(1, "id", s.Source.ID, "table", s.Source.Name)
+		}
+	}},
+	{"dyn2raft_start_time_seconds", gauge, "When the command began, in seconds since 1970.", func(s metricStatus, yield func(float64, ...string)) {
+		if !s.Start.IsZero() {
+			yield(float64(s.Start.UnixMilli()) / 1000)
+		}
+	}},
+	{"dyn2raft_phase", gauge, "1 for the phase that the command is in, 0 for the others.", func(s metricStatus, yield func(float64, ...string)) {
+		for _, phase := range allPhases {
+			is := 0.0
+			if s.Phase == phase {
+				is = 1
+			}
+			yield(is, "phase", string(phase))
+		}
+	}},
+	{"dyn2raft_resumed", gauge, "1 where an unfinished copy was resumed, else 0.", value(func(s metricStatus) float64 {
+		if s.resumed {
+			return 1
+		}
+		return 0
+	})},
+	{"dyn2raft_source_items", gauge, "Items in the table by its own count, which may be hours old; markers and locks are among them.", value(func(s metricStatus) int64 { return s.Source.Items })},
+	{"dyn2raft_source_bytes", gauge, "Size of the table by its own count, which may be hours old.", value(func(s metricStatus) int64 { return s.Source.Bytes })},
+	{"dyn2raft_entries_read_total", counter, "Entries read, by earlier processes of the copy too.", value(func(s metricStatus) int64 { return s.Entries })},
+	{"dyn2raft_bytes_read_total", counter, "Bytes of keys and values read, by earlier processes of the copy too.", value(func(s metricStatus) int64 { return s.Bytes })},
+	{"dyn2raft_markers_read_total", counter, "Directory markers read, which are no entries.", value(func(s metricStatus) int64 { return s.Markers })},
+	{"dyn2raft_entries_loaded_total", counter, "Entries written to the destination.", value(func(s metricStatus) int64 { return s.Loaded })},
+	{"dyn2raft_read_capacity_units_total", counter, "Read capacity units consumed by this process.", value(func(s metricStatus) float64 { return s.Units })},
+	{"dyn2raft_throttles_total", counter, "Requests that the table throttled.", value(func(s metricStatus) int64 { return s.Throttles })},
+	{"dyn2raft_retries_total", counter, "Requests that failed in another way and were tried again.", value(func(s metricStatus) int64 { return s.Retries })},
+	{"dyn2raft_segments", gauge, "Segments of the scan.", value(func(s metricStatus) int64 { return s.Segments })},
+	{"dyn2raft_segments_done", gauge, "Segments that are read to their end.", value(func(s metricStatus) int64 { return s.SegmentsDone })},
+	{"dyn2raft_workers", gauge, "Pages that may be read at the same time.", value(func(s metricStatus) int64 { return s.Workers })},
+	{"dyn2raft_checkpoint_entries", gauge, "Entries that need not be read again after an interruption.", value(func(s metricStatus) int64 { return s.Saved })},
+	{"dyn2raft_checkpoint_age_seconds", gauge, "Time since the last checkpoint; not there before the first.", func(s metricStatus, yield func(float64, ...string)) {
+		if !s.Checkpoint.IsZero() {
+			yield(max(s.Updated.Sub(s.Checkpoint), 0).Seconds())
+		}
+	}},
+	{"dyn2raft_estimated_seconds_left", gauge, "Estimated time until the phase's end; not there while nothing is known.", func(s metricStatus, yield func(float64, ...string)) {
+		if left := left(s.Status); left > 0 {
+			yield(left.Seconds())
+		}
+	}},
+	{"dyn2raft_idle_seconds", gauge, "Time since anything but an error happened.", value(func(s metricStatus) float64 { return s.idle.Seconds() })},
+}
 
 var allPhases = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp}
 
-// A collector makes metrics of a printer's status when they are asked for.
-type collector struct{ p *printer }
+var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// Describe tells which metrics there are.
-func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range allMetrics {
-		ch <- m.desc
+// writeMetrics writes what a printer's metrics are now, in Prometheus's text format,
+// version 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/.
+func (p *printer) writeMetrics(w io.Writer) {
+	s := metricStatus{p.tracker.Status(), p.resumed(), p.idle()}
+	for _, m := range metrics {
+		head := fmt.Sprintf("# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, m.kind)
+		m.values(s, func(value float64, labels ...string) {
+			var pairs []string
+			for l := range slices.Chunk(labels, 2) {
+				pairs = append(pairs, l[0]+`="`+labelEscapes.Replace(strings.ToValidUTF8(l[1], "?"))+`"`)
+			}
+			name := m.name
+			if pairs != nil {
+				name += "{" + strings.Join(pairs, ",") + "}"
+			}
+			_, _ = fmt.Fprintf(w, "%s%s %v\n", head, name, value) // a client that is gone takes nothing more
+			head = ""
+		})
 	}
-}
-
-// Collect tells what they are now.
-func (c collector) Collect(ch chan<- prometheus.Metric) {
-	send := func(m metric, value float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
-	}
-	s, resumed, idle := c.p.tracker.Status(), 0.0, c.p.idle()
-	if c.p.resumed() {
-		resumed = 1
-	}
-	send(metricBuild, 1, versionString(), runtime.Version())
-	if s.Source.Name != "" {
-		send(metricSource, 1, strings.ToValidUTF8(s.Source.Name, "?"), strings.ToValidUTF8(s.Source.ID, "?"))
-	}
-	if !s.Start.IsZero() {
-		send(metricStart, float64(s.Start.UnixMilli())/1000)
-	}
-	for _, phase := range allPhases {
-		is := 0.0
-		if s.Phase == phase {
-			is = 1
-		}
-		send(metricPhase, is, string(phase))
-	}
-	send(metricResumed, resumed)
-	send(metricItems, float64(s.Source.Items))
-	send(metricSourceBytes, float64(s.Source.Bytes))
-	send(metricEntries, float64(s.Entries))
-	send(metricBytes, float64(s.Bytes))
-	send(metricMarkers, float64(s.Markers))
-	send(metricLoaded, float64(s.Loaded))
-	send(metricUnits, s.Units)
-	send(metricThrottles, float64(s.Throttles))
-	send(metricRetries, float64(s.Retries))
-	send(metricSegments, float64(s.Segments))
-	send(metricDone, float64(s.SegmentsDone))
-	send(metricWorkers, float64(s.Workers))
-	send(metricSaved, float64(s.Saved))
-	if !s.Checkpoint.IsZero() {
-		send(metricAge, max(s.Updated.Sub(s.Checkpoint), 0).Seconds())
-	}
-	if left := left(s); left > 0 {
-		send(metricLeft, left.Seconds())
-	}
-	send(metricIdle, idle.Seconds())
 }
 
 // resumed reports whether an unfinished copy was gone on with.
@@ -134,13 +142,12 @@ func (p *printer) idle() time.Duration {
 // handler serves /metrics and /healthz. The command is healthy unless it reads
 // or writes entries and nothing has come of it for the time patience; the other
 // phases are silent by nature.
-func (p *printer) handler(patience time.Duration) (http.Handler, error) {
-	registry := prometheus.NewPedanticRegistry()
-	if err := registry.Register(collector{p}); err != nil {
-		return nil, err
-	}
+func (p *printer) handler(patience time.Duration) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		p.writeMetrics(w)
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		s, idle := p.tracker.Status(), p.idle()
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -152,7 +159,7 @@ func (p *printer) handler(patience time.Duration) (http.Handler, error) {
 		}
 		_, _ = fmt.Fprintf(w, "ok, in phase %s\n", s.Phase)
 	})
-	return mux, nil
+	return mux
 }
 
 // metricsAddress is where to listen for the value of -metrics-listen: without
@@ -187,15 +194,11 @@ func (p *printer) serveMetrics(cmd *cli.Command) (stop func(), err error) {
 	if err != nil {
 		return nil, &usageError{fmt.Sprintf("-metrics-listen %s: %s", value, err), "give an address of this machine with a port that nobody listens on, such as :9100; :0 takes any that is free"}
 	}
-	handler, err := p.handler(cmd.Duration("retry-for"))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("serve metrics: %w", err), l.Close())
-	}
 	if wildcard {
 		p.log.Warn("metrics are served on every network interface of this machine, to anyone, without a password")
 	}
 	p.log.Info("serving metrics", "url", "http://"+l.Addr().String()+"/metrics")
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+	srv := &http.Server{Handler: p.handler(cmd.Duration("retry-for")), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: p.log.StandardLogger(nil)}
 	var wg sync.WaitGroup
 	wg.Go(func() {
