@@ -41,19 +41,19 @@ import (
 //     [ErrMoved], are warnings once the result is confirmed.
 //   - The destination is held before the source is locked, and what an unfinished
 //     copy has read is thrown away only when both are.
-//   - A source is divided once: the number of segments is on record before any is
-//     read. Later processes ask for that number, and refuse any other.
-//   - Each segment that it is given is read once by a copy, but for pages that are
-//     on no checkpoint when a process ends, or in a work file that is damaged
-//     later. They are read again by a later process; see Span.Until.
+//   - A source is split once. What the first Split returned is on disk before any
+//     of it is read, and later processes read those spans: they never ask again.
+//   - A copy reads each span once, but for pages that are on no checkpoint when a
+//     process ends, or in a work file that is damaged later. A later process reads
+//     those again; see Span.Until.
 //   - A Stage is loaded once, in one goroutine, with each key once.
 //   - Nothing happens between a Lease.Check that succeeds and Commit.
 //
 // What it demands:
 //
-//   - Segments and resume tokens mean the same to a later process, with the same
-//     source and options, as long as nobody writes to the source.
-//   - All segments together hold each entry once.
+//   - A span's tokens mean the same to a later process, which has not called Split,
+//     with the same source and options, as long as nobody writes to the source.
+//   - All spans together hold each entry once.
 //   - What has returned is true after a loss of power: what Load, Prepare,
 //     Commit, Amend and Rollback have written is synced.
 //   - A method ends soon after its context does, and its error is then that of the
@@ -78,35 +78,35 @@ type Entry struct {
 	Value []byte
 }
 
-// A Span is a part of a source that is read page by page, each page after
-// the one before it, independently of all other segments. It is kept on disk
-// between the processes of a copy, as JSON.
+// A Span is a part of a source that is read page by page, independently of all
+// other spans. It is kept on disk between the processes of a copy, as JSON.
 type Span struct {
-	// Index and Total identify the segment: Index counts from 0 to Total-1.
+	// Index counts the spans that Split returned, from 0. What is left of a span
+	// keeps its Index.
 	Index int `json:"index"`
-	Total int `json:"total"`
-	// Resume is the source's own token for the place where the next page
-	// starts; empty at the start of the segment. It is opaque to the engine
-	// and stays valid, in a later process too, as long as Total does not change.
-	// Segments share tokens: nobody changes one.
-	Resume []byte `json:"resume,omitempty"`
-	// Until, where set, is a resume token behind Resume: what begins there is
-	// not a part of the segment. Such a segment was read before, and what was
-	// read of it is lost. It must yield the same entries once more. The engine
-	// makes it of the Resume of two segments that a source has returned; what is
-	// left of such a segment has the same Until.
+	// From is the source's own token for the place where the next page starts. It
+	// is opaque to the engine, and all that a later process needs to read the span.
+	// Spans share tokens: nobody changes one.
+	From []byte `json:"from,omitempty"`
+	// Until, where set, is the From of another span of this Index: what begins
+	// there is not a part of this one. The engine sets it where pages were read
+	// before and lost. The span must yield the entries of those pages once more.
+	// What is left of it has the same Until.
 	Until []byte `json:"until,omitempty"`
 }
+
+// MaxSpans is the most spans that a source may be split into.
+const MaxSpans = 1_000_000
 
 // A Page is what one call of [Source.Read] found, beside the entries that it
 // added to the batch. The engine owns it and what it refers to from then on, but
 // for the tokens, which nobody changes.
 type Page struct {
-	// Next holds what is left to read of the segment: nothing when the page
-	// was its last, otherwise usually one segment with a new resume token. A
-	// source may return several, which are then read in any order and at the
-	// same time; together they cover exactly the rest. The first of them
-	// begins where the page ended. All have the Index and Total of the segment.
+	// Next holds what is left to read of the span: nothing when the page was its
+	// last, otherwise usually one span with a new From. A source may return
+	// several, which are then read in any order and at the same time; together
+	// they cover exactly the rest. The first of them begins where the page ended.
+	// All have the Index and the Until of the span.
 	Next []Span
 	// Markers counts directory markers, which are no entries.
 	Markers int64
@@ -191,23 +191,25 @@ type Source interface {
 	// all else.
 	Open(ctx context.Context) (Info, error)
 
-	// Split divides the source into about n independent segments, each with
-	// an Index of its own; the source chooses their number where n is 0. Every process of a copy calls it once. An unfinished copy asks for
-	// the number that it was given first, and must get that: the same segments.
+	// Split divides the source into about n independent spans, at most [MaxSpans];
+	// the source chooses their number where n is 0. They have the Index 0, 1, 2 and
+	// so on, in this order, and no Until. It is called once a copy: a process that
+	// resumes one reads the spans that the first Split returned.
 	Split(ctx context.Context, n int) ([]Span, error)
 
-	// Read appends the entries of seg's next page, in any order, to b, which
-	// may hold others, and returns what is left. A page may be empty and have a next one. It keeps
-	// neither b nor what it appended: Append copies, and Extend hands out b's
-	// memory until b is changed. On an error b is as it was before the call.
+	// Read appends the entries of the span's next page, in any order, to b, which
+	// may hold others, and returns what is left. A page may be empty and have a
+	// next one. Read keeps neither b nor what it appended: Append copies, and
+	// Extend hands out b's memory until b is changed. On an error b is as it was
+	// before the call.
 	//
-	// Reading the same segment twice yields the same entries as long as nobody
-	// writes to the source, though maybe on other pages; where a source notices
-	// that it does not, because it does not come to the segment's Until, the
-	// error wraps [ErrMoved]. A page has at most 512 MiB.
+	// Reading the same span twice yields the same entries as long as nobody writes
+	// to the source, though maybe on other pages. Where a source notices that it
+	// does not, because it does not come to the span's Until, the error wraps
+	// [ErrMoved]. A page has at most 512 MiB.
 	//
 	// It is called from many goroutines, with a batch each.
-	Read(ctx context.Context, seg Span, b *Batch) (Page, error)
+	Read(ctx context.Context, span Span, b *Batch) (Page, error)
 }
 
 // A Locker is a [Source] that can keep writers, and other copies, away. Without it

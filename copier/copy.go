@@ -441,8 +441,10 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 				earlier.Start.UTC().Format(time.RFC3339), earlier.Source.Name),
 			Hint: "to go on with it, add --resume; to throw it away and start over, add --restart"}
 	}
-	c.restart = c.opts.Restart
-	return earlier, nil
+	if c.restart = c.opts.Restart; c.restart {
+		return earlier, nil
+	}
+	return earlier, c.journal.readSpans(earlier.Segments)
 }
 
 // ErrUnfinished is returned, together with ErrDestination, when the
@@ -610,9 +612,6 @@ func (c *copying) compare(was, now Setup) error {
 	if what := was.Differs(now); what != "" {
 		return differs(what)
 	}
-	if c.opts.Segments != 0 && was.Segments != 0 && c.opts.Segments != was.Segments {
-		return differs(changed("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(c.opts.Segments)))
-	}
 	if c.opts.WorkDir != "" {
 		below := was.WorkDir
 		if below != c.home {
@@ -634,9 +633,6 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	c.startPhase(PhaseScan)
 	opts := c.opts.scanOptions()
 	opts.source, opts.WorkDir, opts.journal = c.result.Source, c.journal.work, c.journal
-	if n := c.journal.setup.Segments; n != 0 {
-		opts.Segments = n
-	}
 	opts.digest = c.journal.setup.Digest
 	entries, stats, digests, err := runScan(ctx, c.src, opts)
 	c.result.Scan, c.digests = stats, digests

@@ -28,6 +28,8 @@ import (
 // A journal is the state of a scan on disk. It consists of
 //
 //   - copy.json, the setup: what is copied, from where to where;
+//   - spans.json, what the source was split into, written once, before any of it
+//     is read: it may be megabytes, and the setup is written often;
 //   - history.json, what the processes of a copy did, which nothing but its
 //     manifest depends on;
 //   - run-000001 and so on: sorted entries, see run.go;
@@ -49,6 +51,7 @@ type journal struct {
 	work string // of runs
 
 	setup Setup
+	spans []Span     // what the source was split into, where setup.Segments is set
 	mu    sync.Mutex // guards next and run
 	next  int        // number of the next checkpoint
 	run   int        // number of the next run
@@ -60,10 +63,12 @@ type journal struct {
 const (
 	kindCopy       = "dyn2raft copy"
 	kindCheckpoint = "dyn2raft checkpoint"
+	kindSpans      = "dyn2raft spans"
 	kindProcesses  = "dyn2raft processes"
 	// sealFormat is the version of the form of all of them.
 	sealFormat       = 6
 	setupName        = "copy.json"
+	spansName        = "spans.json"
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"
 	runPrefix        = "run-"
@@ -82,7 +87,7 @@ type Setup struct {
 	Destination Identity `json:"destination"`
 	// WorkDir is where the runs are.
 	WorkDir string `json:"work_dir"`
-	// Segments is the number of segments, 0 as long as it is not known.
+	// Segments is how many spans the source was split into, 0 before it was.
 	Segments int `json:"segments"`
 	// Digest is set when digests are computed, of all runs or of none.
 	Digest bool `json:"digest"`
@@ -175,14 +180,14 @@ type pageRead struct {
 func (p pageRead) again() Span {
 	s := p.From
 	if len(p.Next) > 0 {
-		s.Until = p.Next[0].Resume
+		s.Until = p.Next[0].From
 	}
 	return s
 }
 
 // key identifies a segment.
 func (s Span) key() string {
-	return strconv.Itoa(s.Index) + "\x00" + string(s.Resume) + "\x00" + string(s.Until)
+	return strconv.Itoa(s.Index) + "\x00" + string(s.From) + "\x00" + string(s.Until)
 }
 
 // readSetup reads the setup of an unfinished copy, and returns nil where there
@@ -239,6 +244,54 @@ var (
 func (j *journal) writeSetup() error {
 	if err := j.writeSealed(setupName, kindCopy, j.setup); err != nil {
 		return workError("write "+filepath.Join(j.dir, setupName), err)
+	}
+	return nil
+}
+
+// A splitRecord is what a source was split into: the token of each span, which has
+// its place in the list as its Index.
+type splitRecord struct {
+	From [][]byte `json:"from"`
+}
+
+// saveSpans puts on record what the source was split into. The number of spans, in
+// the setup, says that it is there.
+func (j *journal) saveSpans(spans []Span) error {
+	rec := splitRecord{From: make([][]byte, len(spans))}
+	for i, s := range spans {
+		rec.From[i] = s.From
+	}
+	if err := j.writeSealed(spansName, kindSpans, rec); err != nil {
+		return workError("write "+filepath.Join(j.dir, spansName), err)
+	}
+	j.spans, j.setup.Segments = spans, len(spans)
+	return j.writeSetup()
+}
+
+// readSpans reads the n spans that the source was split into; 0 if it was not.
+func (j *journal) readSpans(n int) error {
+	if n == 0 {
+		return nil
+	}
+	var rec splitRecord
+	path := filepath.Join(j.dir, spansName)
+	err := durable.ReadSealed(path, maxState, kindSpans, sealFormat, &rec)
+	if errors.Is(err, fs.ErrNotExist) {
+		// It was removed behind the checkpoints: none of what was read counts.
+		if saved, err := j.any(); err != nil || !saved {
+			return err
+		}
+	}
+	if err == nil && len(rec.From) != n {
+		err = fmt.Errorf("it has %d spans, and the source was split into %d", len(rec.From), n)
+	}
+	if err != nil {
+		return &Error{Kind: ErrDestination, Op: "read " + path, Err: err,
+			Hint: "without it nobody knows what is left to read of the unfinished copy: start over with --restart"}
+	}
+	j.spans = make([]Span, len(rec.From))
+	for i, from := range rec.From {
+		j.spans[i] = Span{Index: i, From: from}
 	}
 	return nil
 }
@@ -312,10 +365,10 @@ type restored struct {
 	workers int       // that read then, 0 if it is not known
 }
 
-// restore reads the journal of a scan that began with the given segments. It
-// checks every run, gives the pages of damaged ones back to be read, and
-// removes what belongs to nothing. warn is told of what was lost.
-func (j *journal) restore(ctx context.Context, initial []Span, warn func(string)) (*restored, error) {
+// restore reads the journal of a scan that has begun. It checks every run, gives
+// the pages of damaged ones back to be read, and removes what belongs to nothing.
+// warn is told of what was lost.
+func (j *journal) restore(ctx context.Context, warn func(string)) (*restored, error) {
 	all, err := j.readCheckpoints(warn)
 	if err != nil {
 		return nil, err
@@ -340,7 +393,7 @@ func (j *journal) restore(ctx context.Context, initial []Span, warn func(string)
 	slices.Sort(c.Lost)
 	out := &restored{}
 	var orphans []runRecord
-	out.pending, orphans = pending(initial, &alive, &lost)
+	out.pending, orphans = pending(j.spans, &alive, &lost)
 	for _, r := range orphans {
 		warn(fmt.Sprintf("work file %s follows on a damaged checkpoint: its %d pages are read again", r.File, len(r.Pages)))
 	}
@@ -676,11 +729,12 @@ func ownDir(dir string) error {
 
 // journalFile matches the names of a journal's files, as they are while they
 // are written too.
-var journalFile = regexp.MustCompile(`^(?:` + runPrefix + `\d{6,}|(?:` + checkpointPrefix + `\d{6,}|copy|status|history)\.json(?:\.tmp)?)$`)
+var journalFile = regexp.MustCompile(`^(?:` + runPrefix + `\d{6,}|(?:` + checkpointPrefix + `\d{6,}|copy|spans|status|history)\.json(?:\.tmp)?)$`)
 
 // clear removes the files of a journal from a directory, and nothing else. The
-// setup goes last: without it nobody would look for the rest. A directory that
-// was made for the run goes too, once it is empty.
+// setup goes last: without it nobody would look for the rest. Before it go the
+// spans, without which nobody could make anything of the rest. A directory that was
+// made for the run goes too, once it is empty.
 func (j *journal) clear(dir string) error { return j.clearBut(dir, "") }
 
 // clearBut is clear for all files but one.
@@ -695,8 +749,9 @@ func (j *journal) clearBut(dir, but string) error {
 	if err != nil {
 		return workError("read "+dir, err)
 	}
+	last := []string{spansName, setupName}
 	slices.SortStableFunc(list, func(a, b os.DirEntry) int {
-		return strings.Compare(strings.TrimPrefix(b.Name(), setupName), strings.TrimPrefix(a.Name(), setupName))
+		return cmp.Or(slices.Index(last, a.Name())-slices.Index(last, b.Name()), strings.Compare(b.Name(), a.Name()))
 	})
 	foreign := 0
 	for _, f := range list {
@@ -759,15 +814,14 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 			return nil, err
 		}
 		if was != nil {
-			what := was.Differs(setup)
-			if what == "" && setup.Segments != 0 && was.Segments != 0 && setup.Segments != was.Segments {
-				what = changed("number of segments", fmt.Sprint(was.Segments), fmt.Sprint(setup.Segments))
-			}
-			if what != "" {
+			if what := was.Differs(setup); what != "" {
 				return nil, &Error{Kind: ErrConfig, Op: "go on in " + dir, Err: fmt.Errorf("%w: %s", ErrOtherScan, what)}
 			}
 			j.setup = *was
 			j.setup.WorkDir = dir
+			if err := j.readSpans(was.Segments); err != nil {
+				return nil, err
+			}
 			if j.saved, err = j.any(); err != nil {
 				return nil, err
 			}

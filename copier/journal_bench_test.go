@@ -11,9 +11,9 @@ func BenchmarkCheckpoint(b *testing.B) {
 	for r := range 10 {
 		run := runRecord{File: fmt.Sprintf("run-%06d", r), Size: 1 << 28, Entries: 1e6, Block: 1 << 20}
 		for p := range 1000 {
-			from := Span{Index: p % 64, Total: 64, Resume: fmt.Appendf(nil, "logical/8a1d7a30-c7f0-4f2c-9d8e/%040d", p)}
+			from := Span{Index: p % 64, From: fmt.Appendf(nil, "logical/8a1d7a30-c7f0-4f2c-9d8e/%040d", p)}
 			next := from
-			next.Resume = fmt.Appendf(nil, "logical/8a1d7a30-c7f0-4f2c-9d8e/%040d", p+1)
+			next.From = fmt.Appendf(nil, "logical/8a1d7a30-c7f0-4f2c-9d8e/%040d", p+1)
 			run.Pages = append(run.Pages, pageRead{From: from, Next: []Span{next}})
 		}
 		c.Runs = append(c.Runs, run)

@@ -183,7 +183,7 @@ func (s *fakeSource) Split(context.Context, int) ([]Span, error) {
 	}
 	out := []Span{}
 	for i, id := range s.roots {
-		out = append(out, Span{Index: i, Total: len(s.roots), Resume: []byte(strconv.Itoa(id))})
+		out = append(out, Span{Index: i, From: []byte(strconv.Itoa(id))})
 	}
 	return out, nil
 }
@@ -192,7 +192,7 @@ func (s *fakeSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 	if err := ctx.Err(); err != nil {
 		return Page{}, err
 	}
-	id, err := strconv.Atoi(string(seg.Resume))
+	id, err := strconv.Atoi(string(seg.From))
 	if err != nil {
 		return Page{}, err
 	}
@@ -218,7 +218,7 @@ func (s *fakeSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 	s.mu.Unlock()
 	out := Page{Markers: p.markers, Locks: p.locks, WireBytes: 10, Units: 0.5}
 	for _, n := range p.next {
-		out.Next = append(out.Next, Span{Index: seg.Index, Total: seg.Total, Resume: []byte(strconv.Itoa(n))})
+		out.Next = append(out.Next, Span{Index: seg.Index, From: []byte(strconv.Itoa(n))})
 	}
 	return out, nil
 }

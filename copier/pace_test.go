@@ -57,7 +57,7 @@ func (s *serviceSource) Open(context.Context) (Info, error) { return Info{}, nil
 func (s *serviceSource) Split(context.Context, int) ([]Span, error) {
 	segs := make([]Span, 100)
 	for i := range segs {
-		segs[i] = Span{Index: i, Total: len(segs)}
+		segs[i] = Span{Index: i}
 	}
 	return segs, nil
 }
@@ -79,10 +79,10 @@ func (s *serviceSource) Read(_ context.Context, seg Span, b *Batch) (Page, error
 	s.mu.Lock()
 	s.active--
 	s.mu.Unlock()
-	n := len(seg.Resume)
+	n := len(seg.From)
 	b.Append(fmt.Appendf(nil, "%d/%d", seg.Index, n), nil)
 	if n+1 < s.pages {
-		page.Next = []Span{{Index: seg.Index, Total: seg.Total, Resume: make([]byte, n+1)}}
+		page.Next = []Span{{Index: seg.Index, From: make([]byte, n+1)}}
 	}
 	return page, nil
 }
@@ -119,7 +119,7 @@ func TestScanPace(t *testing.T) {
 		// Pages that take seconds, and come in bunches: one second tells
 		// nothing of them.
 		src := &serviceSource{pages: 20, takes: func(seg Span) time.Duration {
-			return 500*time.Millisecond + time.Duration((seg.Index*1379+len(seg.Resume)*811)%3000)*time.Millisecond
+			return 500*time.Millisecond + time.Duration((seg.Index*1379+len(seg.From)*811)%3000)*time.Millisecond
 		}}
 		if _, took := scan(t, src, 60); src.peak != 60 || took > 3*time.Minute {
 			t.Errorf("at most %d read at the same time, expected 60; took %s", src.peak, took)

@@ -18,11 +18,11 @@ type paper struct {
 	runs   int
 }
 
-func (p *paper) initial() []Span { return []Span{{Total: 1}} }
+func (p *paper) initial() []Span { return []Span{{}} }
 
 // span is the part of the line that a segment covers.
 func (p *paper) span(s Span) (from, to int) {
-	from, to, err := place(s.Resume, p.length)
+	from, to, err := place(s.From, p.length)
 	if err == nil && s.Until != nil {
 		to, _, err = place(s.Until, 0)
 	}
@@ -40,7 +40,7 @@ func (p *paper) page(s Span) pageRead {
 		if b != p.length {
 			t = fmt.Appendf(t, ":%d", b)
 		}
-		return Span{Total: 1, Resume: t}
+		return Span{From: t}
 	}
 	end := min(from+1+p.rnd.IntN(4), to)
 	read := pageRead{From: s}

@@ -37,6 +37,16 @@ type lineSource struct {
 	// fail, where set, is asked before a page is served.
 	fail func() error
 	dead func() bool // the process was killed
+	// work, where set, is the work directory: the source is split while that has no
+	// record of it, and read once it has.
+	work string
+}
+
+// splitOnRecord reports whether the work directory says that the source was split.
+func (s *lineSource) splitOnRecord() bool {
+	was, err := readSetup(s.work)
+	_, missing := os.Lstat(filepath.Join(s.work, spansName))
+	return err == nil && was != nil && was.Segments == len(s.lines) && missing == nil
 }
 
 type lineLock struct {
@@ -56,9 +66,12 @@ func (s *lineSource) Split(_ context.Context, n int) ([]Span, error) {
 	if n != 0 && n != len(s.lines) {
 		return nil, fmt.Errorf("asked for %d segments", n)
 	}
+	if s.work != "" && s.splitOnRecord() {
+		return nil, errors.New("it was split before")
+	}
 	var out []Span
 	for i := range s.lines {
-		out = append(out, Span{Index: i, Total: len(s.lines)})
+		out = append(out, Span{Index: i})
 	}
 	return out, nil
 }
@@ -84,8 +97,11 @@ func (s *lineSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 	if err := ctx.Err(); err != nil {
 		return Page{}, err
 	}
+	if s.work != "" && !s.splitOnRecord() {
+		return Page{}, errors.New("it is read, and its spans are not on record")
+	}
 	line := s.lines[seg.Index]
-	from, to, err := place(seg.Resume, len(line))
+	from, to, err := place(seg.From, len(line))
 	if err != nil {
 		return Page{}, err
 	}
@@ -113,7 +129,7 @@ func (s *lineSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 		if b != len(line) {
 			t = fmt.Appendf(t, ":%d", b)
 		}
-		return Span{Index: seg.Index, Total: seg.Total, Resume: t}
+		return Span{Index: seg.Index, From: t}
 	}
 	switch {
 	case end == to:
@@ -351,7 +367,7 @@ func (m *machine) process(ctx context.Context, kill int, opts Options, fail func
 		return nil
 	}}
 	src := &lineSource{lines: m.lines, split: m.split, rnd: rand.New(rand.NewPCG(m.rnd.Uint64(), 2)), lock: &m.lock,
-		read: &m.reads, fail: fail, dead: m.dead.Load}
+		read: &m.reads, fail: fail, dead: m.dead.Load, work: m.work()}
 	opts.Disk, opts.Memory, opts.Workers = disk, MinMemory, 3
 	if opts.CheckpointInterval == 0 {
 		opts.CheckpointInterval = 300 * time.Microsecond

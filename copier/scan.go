@@ -23,8 +23,9 @@ type ScanOptions struct {
 	// as many when it throttles. 0 means 64. Memory bounds it too: one for
 	// each 16 MiB.
 	Workers int
-	// Segments is the number of segments the source is asked for; 0 leaves
-	// it to the source.
+	// Segments is how many spans the source is asked for; 0 leaves it to the
+	// source, and more than [MaxSpans] are refused. A scan that is resumed has
+	// those that it was begun with.
 	Segments int
 	// Memory is what a scan may use, in bytes: half for sorting, a quarter for
 	// pages in flight, the rest for what else a Go program needs. 0 means
@@ -40,8 +41,7 @@ type ScanOptions struct {
 	Map func(e Entry, out *Batch)
 	// Journal, where set, is where what was read is saved every few seconds,
 	// and before a scan that fails or is cancelled returns. The scan reads only
-	// what is not there yet, with the segments that it was begun with; Map must
-	// be the same. Its directory takes the place of WorkDir, and its files stay until
+	// what is not there yet; Map must be the same. Its directory takes the place of WorkDir, and its files stay until
 	// Journal.Remove.
 	Journal *Journal
 	// Events, where set, is told what goes on.
@@ -92,6 +92,8 @@ func (o *ScanOptions) validate() error {
 		return &Error{Kind: ErrConfig, Err: errors.New("the number of workers is negative")}
 	case o.Segments < 0:
 		return &Error{Kind: ErrConfig, Err: errors.New("the number of segments is negative")}
+	case o.Segments > MaxSpans:
+		return &Error{Kind: ErrConfig, Err: fmt.Errorf("%d segments: a source is split into %d at the most", o.Segments, MaxSpans)}
 	case o.Memory != 0 && o.Memory < MinMemory:
 		return &Error{Kind: ErrConfig, Err: errors.New("the memory budget is below 64 MiB")}
 	}
@@ -175,9 +177,6 @@ func (s *ScanStats) add(o ScanStats) {
 func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats, error) {
 	if opts.Journal != nil {
 		opts.journal, opts.WorkDir = opts.Journal.j, opts.Journal.j.work
-		if n := opts.journal.setup.Segments; n != 0 {
-			opts.Segments = n
-		}
 		opts.source = opts.journal.setup.Source
 	}
 	sorted, stats, _, err := runScan(ctx, src, opts)
@@ -198,7 +197,7 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	if err := opts.validate(); err != nil {
 		return fail(ScanStats{}, err)
 	}
-	segs, err := src.Split(ctx, opts.Segments)
+	spans, err := split(ctx, src, opts)
 	if err != nil {
 		return fail(ScanStats{}, err)
 	}
@@ -208,16 +207,16 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	if opts.tune != nil {
 		opts.tune(s.sorter)
 	}
-	s.stats.Segments, s.stats.Locks = len(segs), []string{}
-	left := segs
+	s.stats.Segments, s.stats.Locks = len(spans), []string{}
+	left := spans
 	if opts.journal != nil {
-		if left, err = s.restore(ctx, segs); err != nil {
+		if left, err = s.restore(ctx, spans); err != nil {
 			return fail(s.stats, err)
 		}
 	}
 	s.queue = newQueue(left)
 	s.open = pieces(left)
-	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(segs), Done: len(segs) - len(s.open), Workers: opts.Workers})
+	opts.Events(PhaseStarted{Phase: PhaseScan, Source: opts.source, Segments: len(spans), Done: len(spans) - len(s.open), Workers: opts.Workers})
 
 	began, cpu := time.Now(), processors.Time()
 	err = s.run(ctx)
@@ -241,18 +240,33 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	return sorted, s.stats, s.digests, nil
 }
 
-// restore takes over what the journal holds, and returns what is left to read.
-func (s *scan) restore(ctx context.Context, segs []Span) ([]Span, error) {
+// split returns the spans that the source was split into, by an earlier process of
+// a scan that has a journal, or else now.
+func split(ctx context.Context, src Source, opts ScanOptions) ([]Span, error) {
+	if j := opts.journal; j != nil && j.spans != nil {
+		return j.spans, nil
+	}
+	spans, err := src.Split(ctx, opts.Segments)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range spans {
+		if s.Index != i || s.Until != nil || i >= MaxSpans {
+			return nil, &Error{Kind: ErrSource, Op: "split the source",
+				Err: fmt.Errorf("span %d of %d has the index %d: this is a defect of the source", i, len(spans), s.Index)}
+		}
+	}
+	return spans, nil
+}
+
+// restore takes over what the journal holds, and returns what is left to read. A
+// new journal first takes over what the source was split into.
+func (s *scan) restore(ctx context.Context, spans []Span) ([]Span, error) {
 	j := s.opts.journal
-	if j.setup.Segments == 0 {
-		// From here on the number must stay.
-		j.setup.Segments = len(segs)
-		return segs, j.writeSetup()
+	if j.spans == nil {
+		return spans, j.saveSpans(spans)
 	}
-	if len(segs) != j.setup.Segments {
-		return nil, &Error{Kind: ErrConfig, Op: "resume", Err: fmt.Errorf("the unfinished copy has %d segments, the source makes %d of them now", j.setup.Segments, len(segs))}
-	}
-	was, err := j.restore(ctx, segs, func(what string) { s.opts.Events(Warning{Message: what}) })
+	was, err := j.restore(ctx, func(what string) { s.opts.Events(Warning{Message: what}) })
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func newSample(src copier.Source, opts Options) sampledSource {
 	return sampledSource{src, s}
 }
 
-// Split picks from the source's segments.
+// Split picks from the source's spans.
 func (s sampledSource) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	all, err := s.Source.Split(ctx, n)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s sampledSource) Split(ctx context.Context, n int) ([]copier.Span, error) 
 	picked := pick(len(all), s.sample.Share, s.sample.Seed)
 	out := make([]copier.Span, len(picked))
 	for i, k := range picked {
-		out[i] = all[k]
+		out[i] = copier.Span{Index: i, From: all[k].From}
 	}
 	s.sample.Segments, s.sample.SegmentsRead = len(all), len(out)
 	return out, nil

@@ -126,9 +126,8 @@ func (w *workDir) begin(src copier.Info, path string, index uint64, opts Options
 		}
 	}
 	w.journal, err = copier.OpenJournal(w.path, copier.Setup{
-		Start:    time.Now().UTC(),
-		Source:   src,
-		Segments: opts.Segments,
+		Start:  time.Now().UTC(),
+		Source: src,
 		Destination: copier.Identity{
 			"path": abs, "size": strconv.FormatInt(info.Size(), 10),
 			"time of modification": info.ModTime().UTC().Format(time.RFC3339Nano),

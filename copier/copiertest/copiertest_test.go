@@ -55,13 +55,14 @@ func storeOf(t *testing.T, sink func(*Sink) copier.Sink) func() Destination {
 // A brokenSource does what its functions make of a good source's answers.
 type brokenSource struct {
 	*Source
-	info     func(*copier.Info)
-	segments func([]copier.Span) []copier.Span
-	read     func(seg copier.Span, b *copier.Batch, p *copier.Page) error
-	ignores  bool // that a context has ended
-	lock     func(runID string, held bool) error
-	unlock   func(runID string) string // whom it unlocks instead
-	lease    func(copier.Lease) copier.Lease
+	info    func(*copier.Info)
+	split   func([]copier.Span) []copier.Span
+	asked   func() error // before it reads
+	read    func(seg copier.Span, b *copier.Batch, p *copier.Page) error
+	ignores bool // that a context has ended
+	lock    func(runID string, held bool) error
+	unlock  func(runID string) string // whom it unlocks instead
+	lease   func(copier.Lease) copier.Lease
 }
 
 func (s *brokenSource) Open(ctx context.Context) (copier.Info, error) {
@@ -74,8 +75,8 @@ func (s *brokenSource) Open(ctx context.Context) (copier.Info, error) {
 
 func (s *brokenSource) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	segs, err := s.Source.Split(ctx, n)
-	if s.segments != nil {
-		segs = s.segments(segs)
+	if s.split != nil {
+		segs = s.split(segs)
 	}
 	return segs, err
 }
@@ -83,6 +84,11 @@ func (s *brokenSource) Split(ctx context.Context, n int) ([]copier.Span, error) 
 func (s *brokenSource) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	if s.ignores {
 		ctx = context.WithoutCancel(ctx)
+	}
+	if s.asked != nil {
+		if err := s.asked(); err != nil {
+			return copier.Page{}, err
+		}
 	}
 	p, err := s.Source.Read(ctx, seg, b)
 	if err == nil && s.read != nil {
@@ -125,18 +131,24 @@ func (l openLease) Release(ctx context.Context, _ copier.End) error {
 
 // TestSourceCanFail has sources that break one rule each.
 func TestSourceCanFail(t *testing.T) {
-	calls := 0
+	calls, opened, divided := 0, 0, 0
 	var kept []byte
 	for want, s := range map[string]*brokenSource{
 		"without a name or an id": {info: func(i *copier.Info) { i.ID = "" }},
 		"is another one":          {info: func(i *copier.Info) { calls++; i.Incarnation = fmt.Sprint(calls) }},
-		"there are none":          {segments: func([]copier.Span) []copier.Span { return nil }},
-		"segment 0 of ":           {segments: func(s []copier.Span) []copier.Span { return append(s, s[0]) }},
-		"another process that asks for ": {segments: func(s []copier.Span) []copier.Span {
-			calls++
-			s[0].Resume = fmt.Appendf(nil, "%d:9", calls)
-			return s
-		}},
+		"there are no spans":      {split: func([]copier.Span) []copier.Span { return nil }},
+		"the span at 4 of 5 is ":  {split: func(s []copier.Span) []copier.Span { return append(s, s[0]) }},
+		" to \"9:9:9\"":           {split: func(s []copier.Span) []copier.Span { s[0].Until = []byte("9:9:9"); return s }},
+		"only who has split it knows": {
+			info:  func(*copier.Info) { opened++ },
+			split: func(s []copier.Span) []copier.Span { divided = opened; return s },
+			asked: func() error {
+				if divided != opened {
+					return errors.New("only who has split it knows")
+				}
+				return nil
+			},
+		},
 		"is missing, or has another value": {read: func(_ copier.Span, b *copier.Batch, p *copier.Page) error {
 			if p.Next == nil {
 				b.Truncate(b.Len() - 1)
@@ -155,7 +167,7 @@ func TestSourceCanFail(t *testing.T) {
 		}},
 		"is not what is left of it": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
 			for i := range p.Next {
-				p.Next[i].Total++
+				p.Next[i].Index++
 			}
 			return nil
 		}},
@@ -165,21 +177,21 @@ func TestSourceCanFail(t *testing.T) {
 			}
 			return nil
 		}},
-		"segments do not end": {read: func(seg copier.Span, _ *copier.Batch, p *copier.Page) error {
-			if p.Next != nil && len(seg.Resume) > 0 {
+		"spans do not end": {read: func(seg copier.Span, _ *copier.Batch, p *copier.Page) error {
+			if p.Next != nil {
 				p.Next[0] = seg
 			}
 			return nil
 		}},
 		"what was in the batch before": {read: func(_ copier.Span, b *copier.Batch, _ *copier.Page) error { b.Reset(); return nil }},
-		"resume tokens have changed since": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
+		"tokens have changed since": {read: func(_ copier.Span, _ *copier.Batch, p *copier.Page) error {
 			if p.Next != nil { // one piece of memory for all tokens
-				kept = append(kept[:0], p.Next[0].Resume...)
-				p.Next[0].Resume = kept
+				kept = append(kept[:0], p.Next[0].From...)
+				p.Next[0].From = kept
 			}
 			return nil
 		}},
-		"a later process, segment ": {read: func(seg copier.Span, b *copier.Batch, _ *copier.Page) error {
+		"a later process, span ": {read: func(seg copier.Span, b *copier.Batch, _ *copier.Page) error {
 			if seg.Until != nil { // it reads a page again, and makes less of it
 				b.Truncate(1)
 			}

@@ -23,14 +23,14 @@ func (t tree) Open(context.Context) (copier.Info, error) {
 }
 
 func (t tree) Split(context.Context, int) ([]copier.Span, error) {
-	return []copier.Span{{Total: 1}}, nil // pages split it
+	return []copier.Span{{}}, nil // pages split it
 }
 
 func (t tree) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return copier.Page{}, err
 	}
-	dir, below := string(seg.Resume), map[string]bool{}
+	dir, below := string(seg.From), map[string]bool{}
 	for key, value := range t {
 		rest, in := strings.CutPrefix(key, dir)
 		if !in {
@@ -45,7 +45,7 @@ func (t tree) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copie
 	var page copier.Page
 	for _, child := range slices.Sorted(maps.Keys(below)) {
 		if len(seg.Until) == 0 || child < string(seg.Until) {
-			page.Next = append(page.Next, copier.Span{Index: seg.Index, Total: seg.Total, Resume: []byte(child), Until: seg.Until})
+			page.Next = append(page.Next, copier.Span{Index: seg.Index, From: []byte(child), Until: seg.Until})
 		}
 	}
 	return page, nil

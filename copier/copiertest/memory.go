@@ -22,8 +22,8 @@ type Source struct {
 	// are added where there are none.
 	Info  copier.Info
 	Unfit error
-	// Len is the number of entries, and At returns one. Entry i is in segment
-	// i % n of n.
+	// Len is the number of entries, and At returns one. Entry i is in span i % n
+	// of n.
 	Len int
 	At  func(i int) copier.Entry
 	// PageEntries is how many a page has; 0 means 100.
@@ -61,36 +61,40 @@ func (s *Source) Open(context.Context) (copier.Info, error) {
 	return info, s.Unfit
 }
 
-// Split returns n segments, or four.
+// Split returns n spans, or four.
 func (s *Source) Split(_ context.Context, n int) ([]copier.Span, error) {
 	if n == 0 {
 		n = 4
 	}
 	out := make([]copier.Span, n)
 	for i := range out {
-		out[i] = copier.Span{Index: i, Total: n}
+		out[i] = copier.Span{Index: i, From: part{i, s.Len, n}.token()}
 	}
 	return out, nil
 }
 
-// A span is what a resume token says: places in a segment, from one up to another.
-type span struct{ from, to int }
+// A part is what a token says: the entries from one up to another, in steps.
+type part struct{ from, to, step int }
 
-func (p span) token() []byte { return fmt.Appendf(nil, "%d:%d", p.from, p.to) }
+func (p part) token() []byte { return fmt.Appendf(nil, "%d:%d:%d", p.from, p.to, p.step) }
 
-// parse reads a token into p, where there is one.
-func (p *span) parse(token []byte) error {
-	if len(token) == 0 {
-		return nil // the start of a segment
+// len is the number of entries.
+func (p part) len() int { return max(p.to-p.from+p.step-1, 0) / p.step }
+
+// parse reads a token.
+func parse(token []byte) (p part, err error) {
+	_, err = fmt.Sscanf(string(token), "%d:%d:%d", &p.from, &p.to, &p.step)
+	if err == nil && p.step < 1 {
+		err = errors.New("it has no step")
 	}
-	if _, err := fmt.Sscanf(string(token), "%d:%d", &p.from, &p.to); err != nil {
-		return &copier.Error{Kind: copier.ErrSource, Op: fmt.Sprintf("read resume token %q", token), Err: err}
+	if err != nil {
+		err = &copier.Error{Kind: copier.ErrSource, Op: fmt.Sprintf("read token %q", token), Err: err}
 	}
-	return nil
+	return p, err
 }
 
 // Read implements [copier.Source].
-func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
+func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
 	if ctx.Err() != nil {
 		return copier.Page{}, context.Cause(ctx)
 	}
@@ -99,13 +103,13 @@ func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (co
 			return copier.Page{}, err
 		}
 	}
-	left := span{to: (s.Len - seg.Index + seg.Total - 1) / seg.Total}
-	if err := left.parse(seg.Resume); err != nil {
+	left, err := parse(span.From)
+	if err != nil {
 		return copier.Page{}, err
 	}
-	if len(seg.Until) > 0 {
-		var until span
-		if err := until.parse(seg.Until); err != nil {
+	if len(span.Until) > 0 {
+		until, err := parse(span.Until)
+		if err != nil {
 			return copier.Page{}, err
 		}
 		left.to = until.from
@@ -116,20 +120,21 @@ func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (co
 	}
 	s.pages.Add(1)
 	var page copier.Page
-	for ; size > 0 && left.from < left.to; size-- {
-		e := s.At(left.from*seg.Total + seg.Index)
+	for ; size > 0 && left.len() > 0; size-- {
+		e := s.At(left.from)
 		b.Append(e.Key, e.Value)
 		page.WireBytes += int64(len(e.Key) + len(e.Value))
-		left.from++
+		left.from += left.step
 	}
-	next := func(p span) {
-		page.Next = append(page.Next, copier.Span{Index: seg.Index, Total: seg.Total, Resume: p.token(), Until: seg.Until})
+	next := func(p part) {
+		page.Next = append(page.Next, copier.Span{Index: span.Index, From: p.token(), Until: span.Until})
 	}
-	switch n := left.to - left.from; {
+	switch n := left.len(); {
 	case n == 0:
-	case s.Halve && n > 1 && seg.Until == nil:
-		next(span{left.from, left.from + n/2})
-		next(span{left.from + n/2, left.to})
+	case s.Halve && n > 1 && span.Until == nil:
+		middle := left.from + n/2*left.step
+		next(part{left.from, middle, left.step})
+		next(part{middle, left.to, left.step})
 	default:
 		next(left)
 	}

@@ -78,18 +78,18 @@ func checkSource(ctx context.Context, dir string, open func() copier.Source, wan
 	if _, again := s.prepared(); again.Name != info.Name || again.ID != info.ID || again.Incarnation != info.Incarnation {
 		s.fail("Prepare: the source of another process is another one: %+v, and was %+v", again, info)
 	}
-	for _, n := range []int{0, 1, 5} {
-		s.segments(src, n)
+	var spans []copier.Span
+	for _, n := range []int{0, 1, 5, 3} {
+		spans = s.split(src, n)
 	}
-	segs := s.segments(src, 3)
 	if len(s.errs) > 0 {
 		return s.errs
 	}
-	pages := s.walk(src, segs)
+	pages := s.walk(src, spans)
 	if len(s.errs) > 0 {
 		return s.errs
 	}
-	s.same("all segments", entriesOf(pages), want)
+	s.same("all spans", entriesOf(pages), want)
 	for _, p := range pages {
 		for _, e := range p.entries {
 			if len(e.Key) == 0 || bytes.HasSuffix(e.Key, []byte("/")) {
@@ -100,11 +100,11 @@ func checkSource(ctx context.Context, dir string, open func() copier.Source, wan
 			s.fail("Read: what it has put into a batch has changed since")
 		}
 		if kept, err := json.Marshal(p.next); err != nil || !bytes.Equal(kept, p.kept) {
-			s.fail("Read: resume tokens have changed since they were returned: %s, and were %s", kept, p.kept)
+			s.fail("Read: tokens have changed since they were returned: %s, and were %s", kept, p.kept)
 		}
 	}
 	s.again(pages)
-	s.cancelled(src, segs)
+	s.cancelled(src, spans)
 	if len(s.errs) > 0 {
 		return s.errs // a Scan of such a source may not end
 	}
@@ -123,40 +123,27 @@ func (s *sourceSuite) prepared() (copier.Source, copier.Info) {
 	return src, info
 }
 
-// segments divides a source, and does so again as another process.
-func (s *sourceSuite) segments(src copier.Source, n int) []copier.Span {
-	call := fmt.Sprintf("Segments(%d)", n)
-	segs, err := src.Split(s.ctx, n)
+// split splits a source.
+func (s *sourceSuite) split(src copier.Source, n int) []copier.Span {
+	call := fmt.Sprintf("Split(%d)", n)
+	spans, err := src.Split(s.ctx, n)
 	if !s.ok(call, err) {
 		return nil
 	}
-	if len(segs) == 0 {
-		s.fail("%s: there are none", call)
-		return nil
+	if len(spans) == 0 {
+		s.fail("%s: there are no spans", call)
 	}
-	seen := map[int]bool{}
-	for _, seg := range segs {
-		if seg.Index < 0 || seg.Index >= seg.Total || seg.Total != segs[0].Total || seen[seg.Index] || seg.Until != nil {
-			s.fail("%s: %s, one of %d", call, key(seg), len(segs))
-		}
-		seen[seg.Index] = true
-	}
-	if other, _ := s.prepared(); other != nil {
-		again, err := other.Split(s.ctx, len(segs))
-		if s.ok(call, err) && !slices.EqualFunc(again, segs, same) {
-			s.fail("%s: another process that asks for %d segments gets others", call, len(segs))
+	for i, span := range spans {
+		if span.Index != i || span.Until != nil {
+			s.fail("%s: the span at %d of %d is %s", call, i, len(spans), key(span))
 		}
 	}
-	return segs
+	return spans
 }
 
-func same(a, b copier.Span) bool {
-	return a.Index == b.Index && a.Total == b.Total && bytes.Equal(a.Resume, b.Resume) && bytes.Equal(a.Until, b.Until)
-}
-
-// key identifies a segment.
-func key(seg copier.Span) string {
-	return fmt.Sprintf("segment %d of %d from %q to %q", seg.Index, seg.Total, seg.Resume, seg.Until)
+// key identifies a span.
+func key(span copier.Span) string {
+	return fmt.Sprintf("span %d from %q to %q", span.Index, span.From, span.Until)
 }
 
 // A page is one that was read.
@@ -187,16 +174,16 @@ func entriesIn(b *copier.Batch) []copier.Entry {
 	return out
 }
 
-// walk reads segments to their ends.
-func (s *sourceSuite) walk(src copier.Source, segs []copier.Span) (out []page) {
-	most := 1000 + 10*(len(segs)+len(s.want))
+// walk reads spans to their ends.
+func (s *sourceSuite) walk(src copier.Source, spans []copier.Span) (out []page) {
+	most := 1000 + 10*(len(spans)+len(s.want))
 	seen := map[string]bool{}
-	for left := slices.Clone(segs); len(left) > 0; {
+	for left := slices.Clone(spans); len(left) > 0; {
 		p := page{from: left[len(left)-1], batch: new(copier.Batch)}
 		left = left[:len(left)-1]
 		call := "Read of " + key(p.from)
 		if seen[key(p.from)] || len(seen) > most {
-			s.fail("%s: a source whose segments do not end", call)
+			s.fail("%s: a source whose spans do not end", call)
 			return out
 		}
 		seen[key(p.from)] = true
@@ -213,7 +200,7 @@ func (s *sourceSuite) walk(src copier.Source, segs []copier.Span) (out []page) {
 			return out
 		}
 		for i, n := range read.Next {
-			if n.Index != p.from.Index || n.Total != p.from.Total || !bytes.Equal(n.Until, p.from.Until) || i == 0 && len(n.Resume) == 0 {
+			if n.Index != p.from.Index || !bytes.Equal(n.Until, p.from.Until) || i == 0 && len(n.From) == 0 {
 				s.fail("%s: %s is not what is left of it", call, key(n))
 				return out
 			}
@@ -228,7 +215,7 @@ func (s *sourceSuite) walk(src copier.Source, segs []copier.Span) (out []page) {
 }
 
 // again reads what is left behind some pages, and those pages alone, with what a
-// later process has of their segments.
+// later process has of their spans: that has not split the source.
 func (s *sourceSuite) again(pages []page) {
 	src, _ := s.prepared()
 	if src == nil {
@@ -252,9 +239,9 @@ func (s *sourceSuite) again(pages []page) {
 		s.same("a later process, what is left in "+key(p.from), entriesOf(s.walk(src, []copier.Span{s.later(p.from)})), rest(p))
 		// A page, and then two, are a part that ends where the next one begins.
 		for part := p.entries; len(p.next) > 0; {
-			seg := pages[i].from
-			seg.Until = p.next[0].Resume
-			s.same("a later process, "+key(seg), entriesOf(s.walk(src, []copier.Span{s.later(seg)})), part)
+			span := pages[i].from
+			span.Until = p.next[0].From
+			s.same("a later process, "+key(span), entriesOf(s.walk(src, []copier.Span{s.later(span)})), part)
 			if key(p.from) != key(pages[i].from) {
 				break
 			}
@@ -272,12 +259,12 @@ func (s *sourceSuite) later(seg copier.Span) (out copier.Span) {
 }
 
 // cancelled reads a page with a context that has ended.
-func (s *sourceSuite) cancelled(src copier.Source, segs []copier.Span) {
+func (s *sourceSuite) cancelled(src copier.Source, spans []copier.Span) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	var b copier.Batch
 	b.Append(before.Key, before.Value)
-	_, err := src.Read(ctx, segs[0], &b)
+	_, err := src.Read(ctx, spans[0], &b)
 	s.refused("Read with a context that has ended", err, context.Canceled)
 	if b.Len() != 1 || !equal(b.Entry(0), before) {
 		s.fail("Read: it has failed, and the batch has %d entries, of 1", b.Len())

@@ -3,7 +3,6 @@ package dynamodb
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -241,7 +240,7 @@ func TestReadCapacity(t *testing.T) {
 			var wg sync.WaitGroup
 			var got found
 			got.times, got.values = map[string]int{}, map[string]string{}
-			for _, seg := range segments6 {
+			for _, seg := range segments(6) {
 				wg.Go(func() {
 					for todo := []copier.Span{seg}; len(todo) > 0; {
 						var b copier.Batch
@@ -284,7 +283,7 @@ func TestReadCapacity(t *testing.T) {
 			want := e.fill(100)
 			s, _ := e.source()
 			var got found
-			e.ok(got.read(e.Context(), s, segments6))
+			e.ok(got.read(e.Context(), s, segments(6)))
 			got.exactly(e, want)
 			if s.Waited() != 0 {
 				e.Errorf("waited %v", s.Waited())
@@ -307,7 +306,7 @@ func readCapacityOfTries(t *testing.T) {
 		s, _ := e.source(func(o *Options) { o.ReadCapacity = 10 })
 		e.srv.SetFaults(&dynamotest.Fault{Kind: kind, Count: 20})
 		var b copier.Batch
-		_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
+		_, err := s.Read(t.Context(), copier.Span{}, &b)
 		e.ok(err)
 		if (s.Waited() > 10*time.Second) != costs {
 			t.Errorf("%s: waited %v", kind, s.Waited())
@@ -341,7 +340,7 @@ func readCapacitySplits(t *testing.T, rate float64, split bool) {
 	}})
 	s, _ := e.source(func(o *Options) { o.ReadCapacity = rate })
 	splits := 0
-	for todo := []copier.Span{{Total: 1}}; len(todo) > 0; {
+	for todo := []copier.Span{{}}; len(todo) > 0; {
 		var b copier.Batch
 		page, err := s.Read(t.Context(), todo[0], &b)
 		e.ok(err)
@@ -367,10 +366,8 @@ func readCapacityOfARange(t *testing.T) {
 	e := bubbleEnv(t, dynamotest.Options{})
 	e.fillHot(50)
 	s, _ := e.source(func(o *Options) { o.ReadCapacity = 5 })
-	from := position{Path: "sys/token/id", Key: "a", To: "z"}
-	token, err := json.Marshal(from)
-	e.ok(err)
-	seg, pages := copier.Span{Total: 1, Resume: token}, 0
+	from := token{Of: 1, Behind: &position{Path: "sys/token/id", Key: "a", To: "z"}}
+	seg, pages := copier.Span{From: from.encode()}, 0
 	for ; ; pages++ {
 		var b copier.Batch
 		page, err := s.Read(t.Context(), seg, &b)
@@ -382,8 +379,8 @@ func readCapacityOfARange(t *testing.T) {
 			t.Fatalf("split into %d", len(page.Next))
 		}
 		seg = page.Next[0]
-		if !strings.Contains(string(seg.Resume), `"to":"z"`) {
-			t.Fatalf("the range became %s", seg.Resume)
+		if !strings.Contains(string(seg.From), `"to":"z"`) {
+			t.Fatalf("the range became %s", seg.From)
 		}
 	}
 	if pages < 5 {

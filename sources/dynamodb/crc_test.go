@@ -59,7 +59,7 @@ func TestBadResponsesAreReadAgain(t *testing.T) {
 				e.srv.SetFaults(fault)
 				s, rec := e.source()
 				var got found
-				e.ok(got.read(t.Context(), s, []copier.Span{{Total: 3}, {Index: 1, Total: 3}, {Index: 2, Total: 3}}))
+				e.ok(got.read(t.Context(), s, segments(3)))
 				got.exactly(t, want)
 				if fault.Fired() != 2 {
 					t.Errorf("the fault fired %d times", fault.Fired())
@@ -94,7 +94,7 @@ func TestLastingFaultEndsInAnError(t *testing.T) {
 			s, _ := e.source(retries(2))
 			var b copier.Batch
 			b.Append([]byte("before"), []byte("x"))
-			page, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
+			page, err := s.Read(t.Context(), copier.Span{}, &b)
 			if !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), "Scan on table vault") {
 				t.Errorf("error is %v", err)
 			}
@@ -109,7 +109,7 @@ func TestLastingFaultEndsInAnError(t *testing.T) {
 			}
 			e.srv.SetFaults()
 			var again found
-			e.ok(again.read(t.Context(), s, []copier.Span{{Total: 1}}))
+			e.ok(again.read(t.Context(), s, []copier.Span{{}}))
 		})
 	}
 }
@@ -187,7 +187,7 @@ func TestNoChecksum(t *testing.T) {
 	t.Cleanup(front.Close)
 	s, rec := e.sourceAt(front.URL)
 	var got found
-	e.ok(got.read(t.Context(), s, []copier.Span{{Total: 1}}))
+	e.ok(got.read(t.Context(), s, []copier.Span{{}}))
 	got.exactly(t, want)
 	warnings := eventsOf[copier.Warning](rec)
 	if len(warnings) != 1 || !strings.Contains(warnings[0].Message, "X-Amz-Crc32") {
@@ -202,7 +202,7 @@ func TestNoResponse(t *testing.T) {
 	e.srv.Close()
 	s, rec := e.source(retries(1))
 	var b copier.Batch
-	if _, err := s.Read(t.Context(), copier.Span{Total: 1}, &b); !errors.Is(err, copier.ErrSource) {
+	if _, err := s.Read(t.Context(), copier.Span{}, &b); !errors.Is(err, copier.ErrSource) {
 		t.Errorf("error is %v", err)
 	}
 	if w := eventsOf[copier.Warning](rec); len(w) != 0 {
@@ -226,7 +226,7 @@ func TestCancelledInTheBody(t *testing.T) {
 	t.Cleanup(srv.Close)
 	s, rec := e.sourceAt(srv.URL)
 	var b copier.Batch
-	_, err := s.Read(ctx, copier.Span{Total: 1}, &b)
+	_, err := s.Read(ctx, copier.Span{}, &b)
 	if !errors.Is(err, context.Canceled) || b.Len() != 0 {
 		t.Errorf("error %v, %d entries", err, b.Len())
 	}

@@ -123,13 +123,6 @@ func (e *env) linked(change ...func(*Options)) (*Source, *link, *recorder) {
 
 func retryFor(d time.Duration) func(*Options) { return func(o *Options) { o.RetryFor = d } }
 
-var segments6 = func() (out []copier.Span) {
-	for i := range 6 {
-		out = append(out, copier.Span{Index: i, Total: 6})
-	}
-	return out
-}()
-
 // TestTroubleHeals lets each kind of trouble begin in the middle of a scan with
 // six workers, last for a while, and end.
 func TestTroubleHeals(t *testing.T) {
@@ -149,7 +142,7 @@ func TestTroubleHeals(t *testing.T) {
 					end()
 				})
 				var got found
-				e.ok(got.read(t.Context(), s, segments6))
+				e.ok(got.read(t.Context(), s, segments(6)))
 				wg.Wait()
 				got.exactly(t, want)
 				retried := eventsOf[copier.Retried](rec)
@@ -185,7 +178,7 @@ func TestTroubleLasts(t *testing.T) {
 					timer := time.AfterFunc(2*limit, end)
 					defer timer.Stop()
 					var got found
-					e.ok(got.read(t.Context(), s, segments6))
+					e.ok(got.read(t.Context(), s, segments(6)))
 					got.exactly(t, want)
 					if d := time.Since(start); d < 2*limit {
 						t.Errorf("read within %v", d)
@@ -193,13 +186,13 @@ func TestTroubleLasts(t *testing.T) {
 					return
 				}
 				var got found
-				err = got.read(t.Context(), s, segments6[:1])
+				err = got.read(t.Context(), s, segments(6)[:1])
 				wantError(t, err, copier.ErrSource, "nothing succeeded for ", "then GO ON")
 				if d := time.Since(start); d < limit || d > limit+time.Second {
 					t.Errorf("given up after %v", d)
 				}
 				end()
-				e.ok(got.read(t.Context(), s, segments6)) // the source is good again
+				e.ok(got.read(t.Context(), s, segments(6))) // the source is good again
 				got.exactly(t, want)
 			})
 		})
@@ -242,7 +235,7 @@ func troublesMixed(t *testing.T) {
 	})
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
 		var got found
-		e.ok(got.read(t.Context(), s, segments6))
+		e.ok(got.read(t.Context(), s, segments(6)))
 		got.exactly(t, want)
 	}
 	stop()
@@ -266,7 +259,7 @@ func othersProgress(t *testing.T) {
 	e.srv.SetFaults(fault)
 	stop := every(20*time.Millisecond, func() {
 		var b copier.Batch
-		if _, err := s.Read(t.Context(), copier.Span{Total: 5}, &b); err != nil {
+		if _, err := s.Read(t.Context(), segment(0, 5), &b); err != nil {
 			t.Error(err)
 		}
 	})
@@ -274,7 +267,7 @@ func othersProgress(t *testing.T) {
 	timer := time.AfterFunc(3*limit, func() { e.srv.SetFaults() })
 	defer timer.Stop()
 	var got found
-	e.ok(got.read(t.Context(), s, segments6))
+	e.ok(got.read(t.Context(), s, segments(6)))
 	got.exactly(t, want)
 	stop()
 
@@ -282,7 +275,7 @@ func othersProgress(t *testing.T) {
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError, Operation: "Scan"})
 	before := e.srv.Requests()["UpdateItem"]
 	start := time.Now()
-	wantError(t, new(found).read(t.Context(), s, segments6[:1]), copier.ErrSource, "nothing succeeded for ", "")
+	wantError(t, new(found).read(t.Context(), s, segments(6)[:1]), copier.ErrSource, "nothing succeeded for ", "")
 	if d := time.Since(start); d > limit+time.Second || e.srv.Requests()["UpdateItem"] < before+2 {
 		t.Errorf("given up after %v and %d renewals", d, e.srv.Requests()["UpdateItem"]-before)
 	}
@@ -299,7 +292,7 @@ func waitIsCapped(t *testing.T) {
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 	start := time.Now()
 	var b copier.Batch
-	_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
+	_, err := s.Read(t.Context(), copier.Span{}, &b)
 	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", "then GO ON")
 	if d := time.Since(start); d > 300*time.Millisecond {
 		t.Errorf("it took %v", d)
@@ -326,7 +319,7 @@ func TestGivenUpHints(t *testing.T) {
 	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "its log), then ONCE MORE")
 	var b copier.Batch
-	_, err = s.Read(t.Context(), copier.Span{Total: 1}, &b)
+	_, err = s.Read(t.Context(), copier.Span{}, &b)
 	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "TRY LONGER")
 	s, _ = e.source()
 	_, err = s.Open(t.Context())
@@ -342,11 +335,11 @@ func TestFinalErrors(t *testing.T) {
 		table string
 		says  string
 	}{
-		"denied":             {fault: &dynamotest.Fault{Kind: dynamotest.AccessDenied}, seg: copier.Span{Total: 1}, says: "AccessDeniedException"},
-		"no table":           {table: "nowhere", seg: copier.Span{Total: 1}, says: "ResourceNotFoundException"},
-		"refused parameters": {seg: copier.Span{Total: 1, Index: 2}, says: "ValidationException"},
-		"expired, static":    {fault: &dynamotest.Fault{Kind: dynamotest.ExpiredToken}, seg: copier.Span{Total: 1}, says: "ExpiredTokenException"},
-		"deleted, static":    {fault: &dynamotest.Fault{Kind: dynamotest.UnrecognizedClient}, seg: copier.Span{Total: 1}, says: "UnrecognizedClientException"},
+		"denied":             {fault: &dynamotest.Fault{Kind: dynamotest.AccessDenied}, seg: copier.Span{}, says: "AccessDeniedException"},
+		"no table":           {table: "nowhere", seg: copier.Span{}, says: "ResourceNotFoundException"},
+		"refused parameters": {seg: copier.Span{From: token{Segment: 1, Of: 3, Behind: &position{Path: "p", Key: "k"}}.encode()}, says: "ValidationException"},
+		"expired, static":    {fault: &dynamotest.Fault{Kind: dynamotest.ExpiredToken}, seg: copier.Span{}, says: "ExpiredTokenException"},
+		"deleted, static":    {fault: &dynamotest.Fault{Kind: dynamotest.UnrecognizedClient}, seg: copier.Span{}, says: "UnrecognizedClientException"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -427,7 +420,7 @@ func TestRotatedCredentials(t *testing.T) {
 					file.write(profile, "NEW")
 				})
 				var got found
-				e.ok(got.read(t.Context(), s, segments6))
+				e.ok(got.read(t.Context(), s, segments(6)))
 				wg.Wait()
 				got.exactly(t, want)
 				if _, ok := served.Load("NEW"); !ok || len(eventsOf[copier.Retried](rec)) < 8 {
@@ -470,7 +463,7 @@ func TestCredentialsThatStayExpired(t *testing.T) {
 				}
 				e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
 				var b copier.Batch
-				_, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
+				_, err := s.Read(t.Context(), copier.Span{}, &b)
 				wantError(t, err, copier.ErrSource, c.says, "renew them")
 				if n := e.srv.Requests()["Scan"]; !c.tries(n) {
 					t.Errorf("%d tries", n)
@@ -542,7 +535,7 @@ func TestAnswersWithoutItems(t *testing.T) {
 			})
 			s, _ := e.sourceAt(front.URL)
 			var got found
-			if err := got.read(t.Context(), s, []copier.Span{{Total: 3}, {Index: 1, Total: 3}, {Index: 2, Total: 3}}); err != nil {
+			if err := got.read(t.Context(), s, segments(3)); err != nil {
 				t.Fatal(err)
 			}
 			got.exactly(t, want)
@@ -563,7 +556,7 @@ func TestAnswersWithoutItemsAreErrors(t *testing.T) {
 		s, _ := e.sourceAt(front.URL, retries(0))
 		for _, resume := range []string{"", `{"path":"p","key":"k"}`, `{"path":"p","key":"k","to":"z"}`} { // Scan, Scan, Query
 			var b copier.Batch
-			if page, err := s.Read(t.Context(), copier.Span{Total: 1, Resume: []byte(resume)}, &b); !errors.Is(err, copier.ErrSource) {
+			if page, err := s.Read(t.Context(), copier.Span{From: []byte(resume)}, &b); !errors.Is(err, copier.ErrSource) {
 				t.Errorf("answer %q to a request behind %q: %+v, %v", answer, resume, page, err)
 			}
 		}

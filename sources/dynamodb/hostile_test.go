@@ -63,11 +63,11 @@ var calls = []struct {
 }{
 	{"DescribeTable", func(ctx context.Context, s *Source) error { _, err := s.Open(ctx); return err }},
 	{"Scan", func(ctx context.Context, s *Source) error {
-		_, err := s.Read(ctx, copier.Span{Total: 1}, &copier.Batch{})
+		_, err := s.Read(ctx, copier.Span{}, &copier.Batch{})
 		return err
 	}},
 	{"Query", func(ctx context.Context, s *Source) error {
-		_, err := s.Read(ctx, copier.Span{Total: 1, Resume: []byte(`{"path":"p","key":"k","to":"z"}`)}, &copier.Batch{})
+		_, err := s.Read(ctx, copier.Span{From: []byte(`{"of":1,"behind":{"path":"p","key":"k","to":"z"}}`)}, &copier.Batch{})
 		return err
 	}},
 	{"Query", func(ctx context.Context, s *Source) error { _, err := s.Versions(ctx); return err }},
@@ -148,7 +148,7 @@ func TestLargeAnswers(t *testing.T) {
 	var done atomic.Int64
 	for range 4 {
 		wg.Go(func() {
-			if _, err := s.Read(ctx, copier.Span{Total: 1}, &copier.Batch{}); err != nil {
+			if _, err := s.Read(ctx, copier.Span{}, &copier.Batch{}); err != nil {
 				t.Error(err)
 			}
 			done.Add(1)
@@ -296,7 +296,7 @@ func TestUndecodableItems(t *testing.T) {
 				})
 				s, rec := e.sourceAt(url)
 				var b copier.Batch
-				page, err := s.Read(t.Context(), copier.Span{Total: 1}, &b)
+				page, err := s.Read(t.Context(), copier.Span{}, &b)
 				e.ok(err)
 				if len(page.Refused) != 1 || !errors.Is(page.Refused[0], ErrNotVaultItem) || !errors.Is(page.Refused[0], copier.ErrSource) ||
 					!strings.Contains(page.Refused[0].Error(), c.named) || copier.Hint(page.Refused[0]) == "" {
@@ -327,7 +327,7 @@ func TestUndecodableEnd(t *testing.T) {
 		return true
 	})
 	s, _ := e.sourceAt(url)
-	page, err := s.Read(t.Context(), copier.Span{Total: 1}, &copier.Batch{})
+	page, err := s.Read(t.Context(), copier.Span{}, &copier.Batch{})
 	e.ok(err)
 	if len(page.Refused) != 2 || !strings.Contains(page.Refused[1].Error(), `nothing can be read`) || len(page.Next) != 0 {
 		t.Errorf("refused %v, next %v", page.Refused, page.Next)
@@ -342,7 +342,7 @@ func TestUndecodableWholeAnswer(t *testing.T) {
 		e := newEnv(t)
 		url := e.behind(func(w http.ResponseWriter, op string, n int) bool { sealed(w, http.StatusOK, body); return true })
 		s, rec := e.sourceAt(url)
-		_, err := s.Read(t.Context(), copier.Span{Total: 1}, &copier.Batch{})
+		_, err := s.Read(t.Context(), copier.Span{}, &copier.Batch{})
 		if !errors.Is(err, copier.ErrSource) || len(eventsOf[copier.Retried](rec)) != 0 {
 			t.Errorf("%s: %v, %d retries", body, err, len(eventsOf[copier.Retried](rec)))
 		}
@@ -414,7 +414,7 @@ func TestPagesWithoutEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
 			s, _ := e.sourceAt(e.behind(pagesAt(c.ends, c.again)))
-			seg := copier.Span{Total: 1}
+			seg := copier.Span{}
 			for n := 1; ; n++ {
 				page, err := s.Read(t.Context(), seg, &copier.Batch{})
 				if errors.Is(err, ErrEndless) && errors.Is(err, copier.ErrSource) {
@@ -514,7 +514,7 @@ func TestLoneSurrogate(t *testing.T) {
 		}
 		s, rec := e.source()
 		var b copier.Batch
-		page, err := s.Read(e.Context(), copier.Span{Total: 1}, &b)
+		page, err := s.Read(e.Context(), copier.Span{}, &b)
 		e.ok(err)
 		if len(page.Refused) != 1 || !strings.Contains(page.Refused[0].Error(), `Path "logical/1" and Key "lone`) || b.Len() != 3 || len(eventsOf[copier.Retried](rec)) != 0 {
 			e.Errorf("refused %v, %d entries, %d retries", page.Refused, b.Len(), len(eventsOf[copier.Retried](rec)))

@@ -39,8 +39,8 @@ const (
 	maxKeyBytes = 1024 // of a range key, DynamoDB's limit
 )
 
-// A position is a resume token: what comes behind an item, in the order of the
-// Scan, or, where To is set, in the order of Keys within the Path.
+// A position is what comes behind an item, in the order of the Scan, or, where To
+// is set, in the order of Keys within the Path.
 type position struct {
 	Path string `json:"path"`
 	Key  string `json:"key"`

@@ -29,7 +29,7 @@ func (e *env) readOne() (map[string]string, copier.Page, error) {
 	s, _ := e.source()
 	var b copier.Batch
 	b.Append([]byte("before"), []byte("x"))
-	page, err := s.Read(e.Context(), copier.Span{Total: 1}, &b)
+	page, err := s.Read(e.Context(), copier.Span{}, &b)
 	err = errors.Join(append(page.Refused, err)...)
 	if len(page.Refused) > 0 {
 		b.Truncate(1) // what a caller does with such a page
@@ -244,6 +244,19 @@ func (f *found) read(ctx context.Context, s *Source, segs []copier.Span) error {
 	return <-errs
 }
 
+// segment is a part of the table that nothing was read of.
+func segment(i, of int) copier.Span {
+	return copier.Span{Index: i, From: token{Segment: i, Of: of}.encode()}
+}
+
+// segments are all parts of the table.
+func segments(of int) (out []copier.Span) {
+	for i := range of {
+		out = append(out, segment(i, of))
+	}
+	return out
+}
+
 func (f *found) add(b *copier.Batch, page copier.Page) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -286,7 +299,7 @@ func TestDotMarker(t *testing.T) {
 		e.put(with("logical/1111", "./", more), with("logical/1112", "./", more), with("logical/1111", ".", attrs{"Value": bin("x")}))
 		s, rec := e.source()
 		var got found
-		e.ok(got.read(t.Context(), s, []copier.Span{{Total: 1}, {Total: 1}}))
+		e.ok(got.read(t.Context(), s, []copier.Span{{}, {}}))
 		if w := eventsOf[copier.Warning](rec); len(w) != 1 || !strings.Contains(w[0].Message, `Path "logical/111`) || got.markers != 4 {
 			t.Errorf("warnings %v, %d markers", w, got.markers)
 		}
@@ -334,7 +347,7 @@ func TestScan(t *testing.T) {
 			seen := map[string]string{}
 			var b copier.Batch
 			pages := 0
-			for todo := []copier.Span{{Total: 1}}; len(todo) > 0; pages++ {
+			for todo := []copier.Span{{}}; len(todo) > 0; pages++ {
 				// What is left from here on, by another source and a token
 				// that went through a file.
 				saved, err := json.Marshal(todo)
@@ -428,9 +441,9 @@ func TestScanRequest(t *testing.T) {
 		}})
 		s, _ := e.source(func(o *Options) { o.EventuallyConsistent = eventually })
 		var b copier.Batch
-		_, err := s.Read(t.Context(), copier.Span{Index: 2, Total: 5}, &b)
+		_, err := s.Read(t.Context(), segment(2, 5), &b)
 		e.ok(err)
-		_, err = s.Read(t.Context(), copier.Span{Total: 1, Resume: []byte(`{"path":"p","key":"k"}`)}, &b)
+		_, err = s.Read(t.Context(), copier.Span{From: []byte(`{"segment":0,"of":1,"behind":{"path":"p","key":"k"}}`)}, &b)
 		e.ok(err)
 		mu.Lock()
 		if len(bodies) != 2 {
@@ -446,7 +459,7 @@ func TestScanRequest(t *testing.T) {
 		e.ok(json.Unmarshal(bodies[1], &resumed))
 		mu.Unlock()
 		if in.TableName != "vault" || in.ConsistentRead == eventually || in.ReturnConsumedCapacity != "TOTAL" || in.Segment != 2 || in.TotalSegments != 5 ||
-			in.ExclusiveStartKey != nil || resumed.ExclusiveStartKey["Path"]["S"] != "p" || resumed.ExclusiveStartKey["Key"]["S"] != "k" {
+			in.ExclusiveStartKey != nil || resumed.Segment != 0 || resumed.TotalSegments != 1 || resumed.ExclusiveStartKey["Path"]["S"] != "p" || resumed.ExclusiveStartKey["Key"]["S"] != "k" {
 			t.Errorf("the requests were %s", bodies)
 		}
 	}
@@ -471,7 +484,7 @@ func TestSegments(t *testing.T) {
 			t.Errorf("%d bytes, %d asked for: %d segments, expected %d", c.bytes, c.n, len(segs), c.want)
 		}
 		for i, seg := range segs {
-			if seg.Index != i || seg.Total != c.want || seg.Resume != nil {
+			if at, err := parseToken(seg.From); err != nil || seg.Index != i || at != (token{Segment: i, Of: c.want}) {
 				t.Fatalf("segment %d is %+v", i, seg)
 			}
 		}
@@ -493,7 +506,7 @@ func scanCancelled(t *testing.T) {
 	time.AfterFunc(30*time.Millisecond, func() { cancel(why) })
 	var b copier.Batch
 	start := time.Now()
-	_, err := s.Read(ctx, copier.Span{Total: 1}, &b)
+	_, err := s.Read(ctx, copier.Span{}, &b)
 	if !errors.Is(err, why) || b.Len() != 0 {
 		t.Errorf("error %v, %d entries", err, b.Len())
 	}
@@ -510,8 +523,9 @@ func TestBadResumeToken(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source()
 	var b copier.Batch
-	for _, token := range []string{"{", `{"path":"","key":""}`, "null"} {
-		if _, err := s.Read(t.Context(), copier.Span{Total: 1, Resume: []byte(token)}, &b); !errors.Is(err, copier.ErrSource) {
+	for _, token := range []string{"{", `{"segment":0,"of":1,"behind":{"path":"","key":""}}`, "null", "{}", `{"segment":3,"of":3}`, `{"segment":-1,"of":3}`,
+		`{"segment":0,"of":1000001}`} {
+		if _, err := s.Read(t.Context(), copier.Span{From: []byte(token)}, &b); !errors.Is(err, copier.ErrSource) {
 			t.Errorf("token %q: %v", token, err)
 		}
 	}

@@ -385,13 +385,13 @@ const (
 
 // Split divides the table into n segments of its hash space, or, where n is
 // 0, into one for each 8 MiB of the table's reported size, at least 64 and at
-// most 4,096. More than a million are refused, as DynamoDB does.
+// most 4,096. DynamoDB takes as many as [copier.MaxSpans].
 func (s *Source) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	if n == 0 {
 		n = int(min(max(s.info.Bytes/segmentBytes, minSegments), maxSegments))
 	}
-	if n > 1_000_000 {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Err: fmt.Errorf("%d segments: DynamoDB takes at most 1,000,000", n)}
+	if n > copier.MaxSpans {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Err: fmt.Errorf("%d segments: DynamoDB takes at most %d", n, copier.MaxSpans)}
 	}
 	// Query is needed only once a Path fills several pages, maybe after an
 	// hour: better to be told now that it is not allowed.
@@ -400,22 +400,24 @@ func (s *Source) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	}
 	out := make([]copier.Span, n)
 	for i := range out {
-		out[i] = copier.Span{Index: i, Total: n}
+		out[i] = copier.Span{Index: i, From: token{Segment: i, Of: n}.encode()}
 	}
 	return out, nil
 }
 
 // Read implements [copier.Source] with one Scan request, or, in a Path that
-// fills several pages, one Query request: see hotpath.go.
-func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (page copier.Page, err error) {
-	from, err := positionOf(seg.Resume)
+// fills several pages, one Query request: see hotpath.go. A span without a From is
+// the whole table.
+func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (page copier.Page, err error) {
+	at, err := parseToken(span.From)
 	if err != nil {
 		return copier.Page{}, err
 	}
-	until, err := positionOf(seg.Until)
+	until, err := parseToken(span.Until)
 	if err != nil {
 		return copier.Page{}, err
 	}
+	from := at.Behind
 	before := b.Len()
 	defer func() {
 		if err != nil {
@@ -423,12 +425,12 @@ func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (pa
 			page = copier.Page{}
 		}
 	}()
-	target := &scanTarget{b: b, from: before, until: until}
+	target := &scanTarget{b: b, from: before, until: until.Behind}
 	target.limit, target.cost = s.capacity.plan()
 	if from != nil && from.To != "" {
 		err = s.query(ctx, from, target)
 	} else {
-		err = s.scan(ctx, seg, from, target)
+		err = s.scan(ctx, at, target)
 	}
 	if err != nil {
 		return page, err
@@ -442,7 +444,7 @@ func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (pa
 			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
 	}
 	var rest []position
-	if until != nil {
+	if target.until != nil {
 		rest, err = s.restUntil(from, target)
 	} else {
 		rest, err = s.rest(ctx, from, &target.decoded, target.limit == 0 || target.page.Units >= s.capacity.full/2)
@@ -452,11 +454,8 @@ func (s *Source) Read(ctx context.Context, seg copier.Span, b *copier.Batch) (pa
 		return page, err
 	}
 	for _, pos := range rest {
-		resume, err := json.Marshal(pos)
-		if err != nil {
-			return page, fmt.Errorf("write resume token: %w", err)
-		}
-		page.Next = append(page.Next, copier.Span{Index: seg.Index, Total: seg.Total, Resume: resume, Until: seg.Until})
+		at.Behind = &pos
+		page.Next = append(page.Next, copier.Span{Index: span.Index, From: at.encode(), Until: span.Until})
 	}
 	return page, nil
 }
@@ -472,28 +471,48 @@ func (s *Source) warnOfDots(path string) {
 	})
 }
 
-// positionOf reads a resume token, and returns nil where there is none.
-func positionOf(token []byte) (*position, error) {
-	if len(token) == 0 {
-		return nil, nil
+// A token is what a [copier.Span] has to begin a page: a segment, of so many, and
+// what was read of it.
+type token struct {
+	Segment int `json:"segment"`
+	Of      int `json:"of"`
+	// Behind is where the last page of the segment ended; nil at its start.
+	Behind *position `json:"behind,omitempty"`
+}
+
+func (t token) encode() []byte {
+	data, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // it has numbers and strings
 	}
-	pos := new(position)
-	if err := json.Unmarshal(token, pos); err != nil {
-		return nil, &copier.Error{Kind: copier.ErrSource, Op: "read resume token", Err: err}
+	return data
+}
+
+// parseToken reads a token. None is the start of a table that is not divided.
+func parseToken(data []byte) (t token, err error) {
+	if len(data) == 0 {
+		return token{Of: 1}, nil
 	}
-	return pos, nil
+	err = json.Unmarshal(data, &t)
+	if err == nil && (t.Segment < 0 || t.Segment >= t.Of || t.Of > copier.MaxSpans || t.Behind != nil && t.Behind.Path == "") {
+		err = errors.New("it is none of a table's")
+	}
+	if err != nil {
+		return t, &copier.Error{Kind: copier.ErrSource, Op: "read resume token", Err: err}
+	}
+	return t, nil
 }
 
 // scan reads the next page of a segment.
-func (s *Source) scan(ctx context.Context, seg copier.Span, from *position, t *scanTarget) error {
+func (s *Source) scan(ctx context.Context, at token, t *scanTarget) error {
 	in := &dynamodb.ScanInput{
 		TableName:      &s.opts.Table,
-		Segment:        aws.Int32(int32(seg.Index)),
-		TotalSegments:  aws.Int32(int32(seg.Total)),
+		Segment:        aws.Int32(int32(at.Segment)),
+		TotalSegments:  aws.Int32(int32(at.Of)),
 		ConsistentRead: aws.Bool(!s.opts.EventuallyConsistent),
 		Limit:          t.limited(),
 	}
-	if from != nil {
+	if from := at.Behind; from != nil {
 		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
 	}
 	_, err := ask(ctx, s, t.request(), s.client.Scan, in)

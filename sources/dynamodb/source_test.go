@@ -93,7 +93,7 @@ func TestTableMissing(t *testing.T) {
 	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "table nowhere in us-east-1 at http://", "AWS_DYNAMODB_TABLE")
 	var b copier.Batch
-	_, err = s.Read(t.Context(), copier.Span{Total: 1}, &b)
+	_, err = s.Read(t.Context(), copier.Span{}, &b)
 	wantError(t, err, copier.ErrSource, "Scan", "AWS_DYNAMODB_TABLE")
 	_, err = s.Lock(t.Context(), "run", false, func(error) {})
 	wantError(t, err, copier.ErrSource, "GetItem", "AWS_DYNAMODB_TABLE")
@@ -114,7 +114,7 @@ func TestAccessDenied(t *testing.T) {
 					return err
 				}
 				var b copier.Batch
-				if _, err := s.Read(t.Context(), copier.Span{Total: 1}, &b); err != nil {
+				if _, err := s.Read(t.Context(), copier.Span{}, &b); err != nil {
 					return err
 				}
 				lease, err := s.Lock(t.Context(), "run", false, func(error) {})
@@ -262,7 +262,7 @@ func noAnswer(t *testing.T) {
 	e.ok(err)
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute})
 	start := time.Now()
-	wantError(t, new(found).read(t.Context(), s, segments6[:1]), copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
+	wantError(t, new(found).read(t.Context(), s, segments(6)[:1]), copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
 	if d := time.Since(start); d < limit || d > limit+lastTimeout {
 		t.Errorf("given up after %v", d)
 	}
@@ -273,7 +273,7 @@ func noAnswer(t *testing.T) {
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute, Count: 1})
 	s, _ = e.source(retryFor(4 * lastTimeout))
 	var got found
-	e.ok(got.read(t.Context(), s, segments6[:1]))
+	e.ok(got.read(t.Context(), s, segments(6)[:1]))
 	if got.retries != 1 {
 		t.Errorf("%d retries", got.retries)
 	}
@@ -302,7 +302,7 @@ func TestOutage(t *testing.T) {
 	_, err := s.Open(t.Context())
 	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "the service fails: wait")
 	var b copier.Batch
-	_, err = s.Read(t.Context(), copier.Span{Total: 1}, &b)
+	_, err = s.Read(t.Context(), copier.Span{}, &b)
 	wantError(t, err, copier.ErrSource, "HTTP status 503", "its log), then GO ON")
 }
 
@@ -371,7 +371,7 @@ func TestRetries(t *testing.T) {
 			s, rec := e.source(func(o *Options) { o.MaxRetries = c.max })
 			e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 			var b copier.Batch
-			if _, err := s.Read(t.Context(), copier.Span{Total: 1}, &b); !errors.Is(err, copier.ErrSource) {
+			if _, err := s.Read(t.Context(), copier.Span{}, &b); !errors.Is(err, copier.ErrSource) {
 				t.Errorf("error is %v", err)
 			}
 			if got := e.srv.Requests()["Scan"]; got != c.tries {

@@ -1,7 +1,6 @@
 package dynamodb
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -35,15 +34,12 @@ type readPage struct {
 // once more.
 func (e *env) pages(s *Source, total int) (out []readPage, splits int) {
 	e.Helper()
-	var todo []copier.Span
-	for i := range total {
-		todo = append(todo, copier.Span{Index: i, Total: total})
-	}
+	todo := segments(total)
 	for len(todo) > 0 {
 		seg := todo[0]
 		p, page := e.readSegment(s, seg)
 		if len(page.Next) > 0 {
-			p.seg.Until = page.Next[0].Resume
+			p.seg.Until = page.Next[0].From
 		}
 		if len(page.Next) > 1 {
 			splits++
@@ -97,7 +93,7 @@ func (e *env) sameAgain(s *Source, was readPage) (pages int) {
 		was.entries = slices.Sorted(slices.Values(was.entries))
 	}
 	if !slices.Equal(again.entries, was.entries) || again.markers != was.markers || !slices.Equal(again.locks, was.locks) {
-		e.Errorf("from %s until %s: %d entries, %d markers, locks %q; before %d entries, %d markers, locks %q", was.seg.Resume, was.seg.Until,
+		e.Errorf("from %s until %s: %d entries, %d markers, locks %q; before %d entries, %d markers, locks %q", was.seg.From, was.seg.Until,
 			len(again.entries), again.markers, again.locks, len(was.entries), was.markers, was.locks)
 	}
 	return pages
@@ -169,7 +165,7 @@ func TestUntilMoved(t *testing.T) {
 				pages, _ := e.pages(src, 1)
 				query, scan := 0, 0
 				for _, p := range pages {
-					if from, _ := positionOf(p.seg.Resume); from != nil && from.To != "" {
+					if at, _ := parseToken(p.seg.From); at.Behind != nil && at.Behind.To != "" {
 						query++
 					} else {
 						scan++
@@ -177,16 +173,15 @@ func TestUntilMoved(t *testing.T) {
 					if query > 2 || scan > 4 && query == 0 {
 						continue
 					}
-					until, err := positionOf(p.seg.Until)
+					until, err := parseToken(p.seg.Until)
 					e.ok(err)
-					if until == nil {
+					if until.Behind == nil {
 						continue
 					}
-					until.Key += "x" // an item that is not there
-					p.seg.Until, err = json.Marshal(until)
-					e.ok(err)
+					until.Behind.Key += "x" // an item that is not there
+					p.seg.Until = until.encode()
 					err = e.readToEnd(src, p.seg)
-					wantError(e, err, copier.ErrMoved, fmt.Sprintf("Key %q", until.Key), "--restart")
+					wantError(e, err, copier.ErrMoved, fmt.Sprintf("Key %q", until.Behind.Key), "--restart")
 					wantError(e, err, copier.ErrSource, "table "+e.table, "")
 				}
 				if hot && query == 0 {
@@ -227,9 +222,9 @@ func TestUntilOutOfOrder(t *testing.T) {
 	shuffled.Config.Handler = reverseItems(e, shuffled.Config.Handler)
 	refused := 0
 	for _, p := range full {
-		from, err := positionOf(p.seg.Resume)
+		at, err := parseToken(p.seg.From)
 		e.ok(err)
-		if len(p.seg.Until) == 0 || from != nil && from.To != "" {
+		if len(p.seg.Until) == 0 || at.Behind != nil && at.Behind.To != "" {
 			continue
 		}
 		src, _ := e.sourceAt(shuffled.URL)
@@ -264,7 +259,7 @@ func TestBadUntil(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.source()
 	var b copier.Batch
-	if _, err := s.Read(t.Context(), copier.Span{Total: 1, Until: []byte("{")}, &b); !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), "resume token") {
+	if _, err := s.Read(t.Context(), copier.Span{Until: []byte("{")}, &b); !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), "resume token") {
 		t.Errorf("error is %v", err)
 	}
 }

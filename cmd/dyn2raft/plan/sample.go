@@ -300,7 +300,7 @@ func (s *sampler) work(ctx context.Context) error {
 		if err == nil {
 			s.busy--
 			s.begun = append(s.begun, info.Next...)
-			if s.add(&page, info, took); len(seg.Resume) == 0 {
+			if s.add(&page, info, took); len(seg.From) == 0 {
 				s.first += page.Bytes()
 				s.seen++
 			}
@@ -451,7 +451,7 @@ func (a *again) Open(context.Context) (copier.Info, error) {
 func (a *again) Split(context.Context, int) ([]copier.Span, error) {
 	out := make([]copier.Span, len(a.pages))
 	for i := range out {
-		out[i] = copier.Span{Index: i, Total: len(out)}
+		out[i] = copier.Span{Index: i}
 	}
 	return out, nil
 }

@@ -31,10 +31,10 @@ func (h hot) Open(context.Context) (copier.Info, error) { return copier.Info{}, 
 func (h hot) Split(context.Context, int) ([]copier.Span, error) { return nil, nil }
 
 func (h hot) Read(_ context.Context, seg copier.Span, b *copier.Batch) (copier.Page, error) {
-	n := len(seg.Resume)
+	n := len(seg.From)
 	b.Append(fmt.Appendf(nil, "logical/%03d/%06d", seg.Index, n), h.value)
 	if seg.Index == 0 && n+1 < h.pages {
-		seg.Resume = bytes.Repeat([]byte{'x'}, n+1)
+		seg.From = bytes.Repeat([]byte{'x'}, n+1)
 		return copier.Page{Next: []copier.Span{seg}}, nil
 	}
 	return copier.Page{}, nil
@@ -58,7 +58,7 @@ func TestSampleOfHotPath(t *testing.T) {
 	t.Parallel()
 	s := &sampler{limit: 1, src: hot{pages: 200, value: make([]byte, 1<<20)}, end: func(error) {}, events: func(copier.Event) {}}
 	for i := range 64 {
-		s.queue = append(s.queue, copier.Span{Index: i, Total: 64})
+		s.queue = append(s.queue, copier.Span{Index: i})
 	}
 	s.segments = 64
 	if err := s.run(t.Context()); err != nil && !errors.Is(err, errSampleOver) {

@@ -120,7 +120,7 @@ func (s *Source) Split(ctx context.Context, n int) ([]copier.Span, error) {
 		if i+1 < len(keys) {
 			p.until = keys[i+1]
 		}
-		spans[i] = copier.Span{Index: i, Total: len(keys), Resume: p.token()}
+		spans[i] = copier.Span{Index: i, From: p.token()}
 	}
 	return spans, nil
 }
@@ -182,7 +182,7 @@ func (p place) token() []byte {
 
 // placeOf reads the tokens of a span.
 func placeOf(span copier.Span) (p place, err error) {
-	for i, token := range [][]byte{span.Resume, span.Until} {
+	for i, token := range [][]byte{span.From, span.Until} {
 		if len(token) == 0 {
 			continue
 		}
@@ -222,7 +222,7 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 		return page, s.kind(err)
 	}
 	if next != nil {
-		page.Next = []copier.Span{{Index: span.Index, Total: span.Total, Resume: place{next, p.until}.token(), Until: span.Until}}
+		page.Next = []copier.Span{{Index: span.Index, From: place{next, p.until}.token(), Until: span.Until}}
 	}
 	return page, nil
 }
