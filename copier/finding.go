@@ -59,8 +59,10 @@ func (f *Findings) add(s Outcome, check, code, format string, a ...any) *Finding
 // Pass adds what is as it should be.
 func (f *Findings) Pass(check, format string, a ...any) { f.add(Passed, check, "", format, a...) }
 
-// Note adds what is not wrong.
-func (f *Findings) Note(check, format string, a ...any) { f.add(Noted, check, "", format, a...) }
+// Note adds what is not wrong. A code says that there is more to say about it.
+func (f *Findings) Note(check, code, format string, a ...any) {
+	f.add(Noted, check, code, format, a...)
+}
 
 // Warn adds what a person should look at.
 func (f *Findings) Warn(check, code, format string, a ...any) *Finding {

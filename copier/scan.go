@@ -1,6 +1,7 @@
 package copier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,17 @@ const (
 // it may use, since a worker mostly waits for its next page, but at least 8.
 func startWorkers() int { return max(4*processors.Count(), 8) }
 
+// MaxWorkers is the most pages that are read at the same time: Workers, or its
+// default, as far as the memory allows.
+func (o ScanOptions) MaxWorkers() int {
+	return max(min(cmp.Or(o.Workers, defaultWorkers), o.allowed()), 1)
+}
+
+// allowed is how many goroutines may have a page in the memory.
+func (o ScanOptions) allowed() int {
+	return int(min(cmp.Or(o.Memory, DefaultMemory)/pageShare/pageMemory, maxWorkers))
+}
+
 func (o *ScanOptions) validate() error {
 	switch {
 	case o.Workers < 0:
@@ -97,15 +109,8 @@ func (o *ScanOptions) validate() error {
 	case o.Memory != 0 && o.Memory < MinMemory:
 		return &Error{Kind: ErrConfig, Err: errors.New("the memory budget is below 64 MiB")}
 	}
-	if o.Memory == 0 {
-		o.Memory = DefaultMemory
-	}
-	allowed := int(min(o.Memory/pageShare/pageMemory, maxWorkers))
-	if o.Workers == 0 {
-		o.Workers = defaultWorkers
-	}
-	o.Workers = min(o.Workers, allowed)
-	o.goroutines = min(o.Workers+processors.Count(), allowed)
+	o.Workers, o.Memory = o.MaxWorkers(), cmp.Or(o.Memory, DefaultMemory)
+	o.goroutines = min(o.Workers+processors.Count(), o.allowed())
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}

@@ -11,7 +11,7 @@ import (
 // A Result is what one check has found, and what to do about it.
 type Result struct {
 	copier.Finding
-	// Hint says what to do, and is empty after a pass.
+	// Hint says what to do, and is empty after a pass and most notes.
 	Hint string `json:"hint,omitempty"`
 	// Ignored says that a failure was let pass on demand: it is a warning now.
 	Ignored bool `json:"ignored,omitempty"`
@@ -25,7 +25,7 @@ type Words map[string]string
 // knows facts that the finding has not.
 func (w Words) Result(f copier.Finding, more map[string]string) Result {
 	r := Result{Finding: f}
-	if f.Status == copier.Passed || f.Status == copier.Noted {
+	if f.Status == copier.Passed || f.Status == copier.Noted && f.Code == "" {
 		return r
 	}
 	text, known := w[strings.TrimSuffix(f.Check+"/"+f.Code, "/")]

@@ -91,7 +91,7 @@ const (
 // this machine what two cores of a server gave.
 var (
 	commonWorker = float64(pageBytes) / 0.035
-	commonLocal  = local{fixed: 300 * time.Millisecond, sort: 1 / 150e6, after: 1 / 100e6, fileFactor: fileFactor}
+	commonLocal  = local{fixed: 300 * time.Millisecond, sort: 1 / 150e6, after: 1 / 100e6, fileFactor: 1.4}
 )
 
 const commonCPU = 1 / 100e6 // processor seconds a byte, for reading
@@ -444,4 +444,9 @@ func longTime(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	}
+}
+
+// workers is how many pages the copy reads at the same time, at the most.
+func (p *planner) workers() int {
+	return copier.ScanOptions{Workers: p.Workers, Memory: p.Memory}.MaxWorkers()
 }

@@ -152,7 +152,9 @@ func (p *planner) add(r Result) {
 
 // found adds what a checker has found.
 func (p *planner) found(fs copier.Findings) {
-	facts := map[string]string{"table": p.Config.Source.Table, "command": p.Command}
+	to := p.Config.Destination
+	facts := map[string]string{"table": p.Config.Source.Table, "command": p.Command, "next": p.report.Next,
+		"path": to.Path, "address": to.Address, "cluster_addr": p.Config.ClusterAddr}
 	for _, f := range fs {
 		p.add(check.Plan.Result(f, facts))
 	}

@@ -11,11 +11,9 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/copier"
-	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
@@ -136,7 +134,7 @@ func (p *planner) run(ctx context.Context) error {
 	if err != nil && context.Cause(ctx) == nil {
 		table.Fail("table", "", "%w", err)
 	}
-	p.table, p.version = table, table.Version
+	p.table = table
 	if p.ownLock(); p.Backup { // there will be one
 		table.Findings = slices.DeleteFunc(table.Findings, func(f copier.Finding) bool { return f.Check == "recovery" || f.Check == "backup" })
 	}
@@ -150,13 +148,7 @@ func (p *planner) run(ctx context.Context) error {
 			p.estimate(ctx)
 		}
 	}
-	p.destination()
-	p.latency(ctx)
-	p.machine(ctx)
-	p.program(ctx)
-	p.server()
-	p.unit(ctx)
-	p.audit()
+	p.destination(ctx)
 	return err
 }
 
@@ -168,7 +160,7 @@ func (p *planner) ownLock() {
 	}
 	f, run := &p.table.Findings[i], p.table.Locks.Migration.Run
 	said := "core/migration is in the table, put by " + p.table.Locks.Migration.Name
-	_, setup, err := copier.ReadStatus(sink.WorkDir(p.Config.Destination.Path))
+	_, setup, err := copier.ReadStatus(raft.WorkDir(p.Config.Destination.Path))
 	switch done := p.finished(); {
 	case run == "":
 	case err == nil && setup != nil && setup.RunID == run:
@@ -187,29 +179,4 @@ type planner struct {
 	report *Report
 	when   copier.Moment
 	table  *dynamodb.Inspection
-	// version is that of the Vault that will start; empty where nothing tells.
-	version string
-	// mlock says that the server's configuration has Vault lock its memory.
-	mlock bool
-	// These look at the machine, and are other ones in tests; nil is the real
-	// thing.
-	statfs   func(path string, st *unix.Statfs_t) error
-	mayWrite func(dir string) error
-	// systemctl returns what the program prints.
-	systemctl func(ctx context.Context, args ...string) (string, error)
-}
-
-func (p *planner) lookAtSystem(path string, st *unix.Statfs_t) error {
-	if p.statfs != nil {
-		return p.statfs(path, st)
-	}
-	return unix.Statfs(path, st)
-}
-
-// writable tells why this user can't put files into a directory.
-func (p *planner) writable(dir string) error {
-	if p.mayWrite != nil {
-		return p.mayWrite(dir)
-	}
-	return unix.Access(dir, unix.W_OK|unix.X_OK)
 }

@@ -1,4 +1,4 @@
-package plan
+package node
 
 import (
 	"context"
@@ -26,14 +26,13 @@ var versionLine = regexp.MustCompile(`^(?:Vault|OpenBao) v(\d+\.\d+\.\d+[^\s,]*)
 // program asks the Vault that will start on the copy for its version, and runs
 // nothing else of it. It is the file that was named: one that was found by PATH
 // could be anybody's.
-func (p *planner) program(ctx context.Context) {
-	const check = "vault-version"
-	if p.VaultBin == "" {
+func (p *probe) program(ctx context.Context) {
+	if p.Program == "" {
 		return
 	}
-	path, err := filepath.Abs(p.VaultBin)
+	path, err := filepath.Abs(p.Program)
 	if err != nil {
-		p.fail(check, err.Error(), "name the program with its whole path")
+		p.Fail("vault-version", "path", "%w", err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -44,26 +43,25 @@ func (p *planner) program(ctx context.Context) {
 	m := versionLine.FindSubmatch(out)
 	switch {
 	case err != nil:
-		p.fail(check, fmt.Sprintf("%s version: %v", path, err), "name the program that the server's unit starts")
+		p.Fail("vault-version", "program", "%s version: %v", path, err)
 		return
 	case m == nil:
-		p.fail(check, path+" version does not say that it is a Vault", "name the program that the server's unit starts")
+		p.Fail("vault-version", "program", "%s version does not say that it is a Vault", path)
 		return
 	}
-	have, table := string(m[1]), p.version
-	p.version = have // it is the one that starts
-	const hint = "the same version as cluster A's: upgrade before or after the migration, not at once"
+	have, table := string(m[1]), p.Version
+	p.Version = have // it is the one that starts
 	switch order := semver.Compare("v"+have, "v"+table); {
 	case table == "":
-		p.note(check, "%s is %s; the table does not tell which Vault has run on it", path, have)
+		p.Note("vault-version", "", "%s is %s; the table does not tell which Vault has run on it", path, have)
 	case order < 0:
-		p.fail(check, fmt.Sprintf("%s is %s, older than the %s that has run on the table", path, have, table), "no Vault is made to read what a newer one has written; "+hint)
+		p.Fail("vault-version", "older", "%s is %s, older than the %s that has run on the table", path, have, table)
 	case order > 0:
-		p.warn(check, fmt.Sprintf("%s is %s, newer than the %s that has run on the table", path, have, table), hint)
+		p.Warn("vault-version", "", "%s is %s, newer than the %s that has run on the table", path, have, table)
 	case enterprise(have) != enterprise(table):
-		p.warn(check, fmt.Sprintf("%s is %s, another edition than the %s that has run on the table", path, have, table), "the same edition as cluster A's; Community can't read what Enterprise has wrapped by a seal")
+		p.Warn("vault-version", "edition", "%s is %s, another edition than the %s that has run on the table", path, have, table)
 	default:
-		p.pass(check, "%s is %s, as on the table", path, have)
+		p.Pass("vault-version", "%s is %s, as on the table", path, have)
 	}
 }
 
@@ -73,18 +71,13 @@ func enterprise(version string) bool { return strings.HasPrefix(semver.Build("v"
 const enoughOpen = 65536
 
 // unit looks at the limits of the server's unit, where systemd is.
-func (p *planner) unit(ctx context.Context) {
-	const check = "vault-unit"
-	if p.VaultUnit == "" {
+func (p *probe) unit(ctx context.Context) {
+	if p.Unit == "" {
 		return
 	}
-	show := p.systemctl
-	if show == nil {
-		show = systemctl
-	}
-	text, err := show(ctx, "show", "-p", "LoadState", "-p", "User", "-p", "LimitNOFILE", "-p", "LimitMEMLOCK", "--", p.VaultUnit)
+	text, err := p.systemctl(ctx, "show", "-p", "LoadState", "-p", "User", "-p", "LimitNOFILE", "-p", "LimitMEMLOCK", "--", p.Unit)
 	if err != nil {
-		p.warn(check, "the unit could not be looked at: "+err.Error(), "see for yourself: systemctl show vault -p LimitNOFILE -p LimitMEMLOCK")
+		p.Warn("vault-unit", "unknown", "the unit could not be looked at: %w", err)
 		return
 	}
 	is := map[string]string{}
@@ -94,28 +87,27 @@ func (p *planner) unit(ctx context.Context) {
 		}
 	}
 	if is["LoadState"] != "loaded" {
-		p.fail(check, fmt.Sprintf("systemd has no unit %s (%s)", p.VaultUnit, is["LoadState"]), "name the server's unit, as systemctl list-unit-files shows it")
+		p.Fail("vault-unit", "missing", "systemd has no unit %s (%s)", p.Unit, is["LoadState"])
 		return
 	}
 	most, err := strconv.ParseUint(is["LimitNOFILE"], 10, 64)
 	wrong := false
 	if err == nil && most < enoughOpen { // infinity is no number
 		wrong = true
-		p.warn(check, fmt.Sprintf("%s: LimitNOFILE is %d: each client and each lease may want a file", p.VaultUnit, most), "LimitNOFILE=65536 in the unit, then systemctl daemon-reload")
+		p.Warn("vault-unit", "files", "%s: LimitNOFILE is %d: each client and each lease may want a file", p.Unit, most)
 	}
 	if _, err := strconv.ParseUint(is["LimitMEMLOCK"], 10, 64); err == nil && p.mlock {
 		wrong = true
-		p.warn(check, fmt.Sprintf("%s: LimitMEMLOCK is %s bytes, and disable_mlock is false: Vault ends at its start where it can't lock its memory, the mapped vault.db included", p.VaultUnit, is["LimitMEMLOCK"]),
-			"LimitMEMLOCK=infinity in the unit, or disable_mlock = true with swap encrypted or off")
+		p.Warn("vault-unit", "memlock", "%s: LimitMEMLOCK is %s bytes, and disable_mlock is false: Vault ends at its start where it can't lock its memory, the mapped vault.db included", p.Unit, is["LimitMEMLOCK"])
 	}
-	if st, err := owner(p.Config.Destination.Path); err == nil && p.Owner == "" {
-		if runs, has := is["User"], userName(int(st.Uid)); runs != has && !(runs == "" && st.Uid == 0) && runs != strconv.Itoa(int(st.Uid)) {
+	if st, err := owner(p.Path); err == nil && p.Owner == "" {
+		if runs, has := is["User"], UserName(int(st.Uid)); runs != has && !(runs == "" && st.Uid == 0) && runs != strconv.Itoa(int(st.Uid)) {
 			wrong = true
-			p.warn(check, fmt.Sprintf("%s runs as %q, and the data directory belongs to %s", p.VaultUnit, runs, has), "Vault can't open files that are not its own: chown the directory, or name the unit of this Vault")
+			p.Warn("vault-unit", "user", "%s runs as %q, and the data directory belongs to %s", p.Unit, runs, has)
 		}
 	}
 	if !wrong {
-		p.pass(check, "%s: LimitNOFILE %s, LimitMEMLOCK %s", p.VaultUnit, is["LimitNOFILE"], is["LimitMEMLOCK"])
+		p.Pass("vault-unit", "%s: LimitNOFILE %s, LimitMEMLOCK %s", p.Unit, is["LimitNOFILE"], is["LimitMEMLOCK"])
 	}
 }
 
@@ -138,14 +130,13 @@ func systemctl(ctx context.Context, args ...string) (string, error) {
 
 // audit looks at the files of the audit devices, as the user that Vault will run
 // as. Vault does not unseal where all of its audit devices fail.
-func (p *planner) audit() {
-	const check = "audit"
+func (p *probe) audit() {
 	if len(p.AuditPaths) == 0 {
 		return
 	}
 	who, err := p.vaultUser()
 	if err != nil {
-		p.warn(check, "could not be looked at: "+err.Error(), "see that the user that Vault runs as can write each audit device's file")
+		p.Warn("audit", "unknown", "could not be looked at: %w", err)
 		return
 	}
 	failed := map[string]error{}
@@ -155,14 +146,13 @@ func (p *planner) audit() {
 		}
 	}
 	for _, path := range p.AuditPaths {
-		err, hint := failed[path], "make its directory on this node, for the user that Vault runs as (install -d -o vault -m 0750 …)"
-		switch {
+		switch err := failed[path]; {
 		case err == nil:
-			p.pass(check, "%s can write %s", who.name, path)
+			p.Pass("audit", "%s can write %s", who.name, path)
 		case len(failed) == len(p.AuditPaths):
-			p.fail(check, err.Error()+": no audit device works, and Vault does not unseal", hint)
+			p.Fail("audit", "", "%w: no audit device works, and Vault does not unseal", err)
 		default:
-			p.warn(check, err.Error()+": Vault unseals by the other devices, and this one does not work", hint)
+			p.Warn("audit", "", "%w: Vault unseals by the other devices, and this one does not work", err)
 		}
 	}
 }
@@ -176,8 +166,8 @@ type account struct {
 
 // vaultUser is whom the copy will belong to: -owner, else the owner of the data
 // directory. It needs no account here, as in a container.
-func (p *planner) vaultUser() (account, error) {
-	st, err := owner(p.Config.Destination.Path)
+func (p *probe) vaultUser() (account, error) {
+	st, err := owner(p.Path)
 	if err != nil {
 		return account{}, err
 	}

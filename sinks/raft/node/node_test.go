@@ -1,4 +1,4 @@
-package plan
+package node
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -41,10 +42,10 @@ func TestVaultVersion(t *testing.T) {
 		if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		p := localPlanner(t)
-		p.VaultBin, p.version = program, c.table
+		p := localProbe(t)
+		p.Program, p.Version = program, c.table
 		p.program(t.Context())
-		got := find(t, p.report, "vault-version")
+		got := find(t, p, "vault-version")
 		if got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
 			t.Errorf("%s: %+v, expected a %s with %q", name, got, c.status, c.want)
 		}
@@ -58,8 +59,8 @@ func TestVaultVersion(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "vault"), []byte("#!/bin/sh\necho Vault v1.21.1\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	p := localPlanner(t)
-	p.VaultBin = "vault"
+	p := localProbe(t)
+	p.Program = "vault"
 	p.program(t.Context())
 	expect(t, p, "vault-version", copier.Failed, "no such file")
 }
@@ -81,16 +82,16 @@ func TestUnit(t *testing.T) {
 		"no unit":         {says: "LoadState=not-found\n", status: copier.Failed, want: "no unit"},
 		"no systemd here": {err: errors.New("systemd does not run here"), status: copier.Warned, want: "does not run here"},
 	} {
-		p := localPlanner(t)
-		p.VaultUnit, p.mlock = "vault", c.mlock
+		p := localProbe(t)
+		p.Unit, p.mlock = "vault", c.mlock
 		p.systemctl = func(_ context.Context, args ...string) (string, error) {
 			if args[0] != "show" || !slices.Equal(args[len(args)-2:], []string{"--", "vault"}) {
 				t.Errorf("systemctl %q", args)
 			}
-			return strings.ReplaceAll(c.says, "USER", userName(os.Geteuid())), c.err
+			return strings.ReplaceAll(c.says, "USER", UserName(os.Geteuid())), c.err
 		}
 		p.unit(t.Context())
-		got := find(t, p.report, "vault-unit")
+		got := find(t, p, "vault-unit")
 		if got.Status != c.status || !strings.Contains(got.Message+got.Hint, c.want) {
 			t.Errorf("%s: %+v, expected a %s with %q", name, got, c.status, c.want)
 		}
@@ -132,19 +133,19 @@ func TestAuditPaths(t *testing.T) {
 		"empty":                {paths: []string{""}, status: []copier.Outcome{copier.Failed}, want: "is empty"},
 		"relative":             {paths: []string{"audit.log"}, status: []copier.Outcome{copier.Failed}, want: "write it whole"},
 	} {
-		p := localPlanner(t)
+		p := localProbe(t)
 		if p.AuditPaths = c.paths; slices.Contains(c.paths, closed) {
 			p.Owner = "54321:54321" // not us, whoever runs this
 		}
 		p.audit()
 		var got []copier.Outcome
 		text := ""
-		for _, r := range p.report.Checks {
+		for _, r := range check.Plan.Results(p.Findings) {
 			got = append(got, r.Status)
 			text += r.Message + r.Hint
 		}
 		if !slices.Equal(got, c.status) || !strings.Contains(text, c.want) {
-			t.Errorf("%s: %+v, expected %q with %q", name, p.report.Checks, c.status, c.want)
+			t.Errorf("%s: %+v, expected %q with %q", name, p.Findings, c.status, c.want)
 		}
 	}
 }

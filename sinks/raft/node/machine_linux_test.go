@@ -1,4 +1,4 @@
-package plan
+package node
 
 import (
 	"testing"
@@ -19,16 +19,16 @@ func TestUnfitFileSystem(t *testing.T) {
 		"nfs": {unix.NFS_SUPER_MAGIC, copier.Warned}, "tmpfs": {unix.TMPFS_MAGIC, copier.Warned}, "overlay": {unix.OVERLAYFS_SUPER_MAGIC, copier.Warned},
 		"fuse": {unix.FUSE_SUPER_MAGIC, copier.Warned}, "cifs": {unix.SMB2_SUPER_MAGIC, copier.Warned},
 	} {
-		p := localPlanner(t)
+		p := localProbe(t)
 		p.statfs = func(_ string, st *unix.Statfs_t) error {
 			st.Type = int64(c.magic)
 			return nil
 		}
-		p.space(p.Config.Destination.Path)
+		p.space()
 		expect(t, p, "file-system", c.status, kind)
 	}
-	p := localPlanner(t)
+	p := localProbe(t)
 	p.statfs = func(string, *unix.Statfs_t) error { return unix.EIO }
-	p.space(p.Config.Destination.Path)
+	p.space()
 	expect(t, p, "file-system", copier.Warned, "could not be looked at")
 }
