@@ -38,7 +38,7 @@ func verifying(tb testing.TB, loop func() bool, entries int) metrics {
 		}
 		var read atomic.Int64 // when the last page came
 		start := time.Now()
-		rep, err := verify.Compare(tb.Context(), src, dir, verify.Options{Workers: verifyWorkers, Events: func(e copier.Event) {
+		rep, err := verify.CompareDirectory(tb.Context(), src, dir, verify.Expected{}, verify.Options{Workers: verifyWorkers, Events: func(e copier.Event) {
 			if _, ok := e.(copier.PageRead); ok {
 				read.Store(int64(time.Since(start)))
 			}

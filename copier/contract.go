@@ -270,11 +270,13 @@ const (
 	EndComplete
 )
 
-// A Rechecker is a [Source] that can tell what it was prepared as from what took
-// its place. A [Scan] asks once, when all is read; a copy relies on its [Lease].
+// A Rechecker is a [Source] that can tell what it was opened as from what took its
+// place, or has checks of its own of all that was read. A [Scan] asks once, when all
+// is read; a copy relies on its [Lease].
 type Rechecker interface {
 	// Recheck returns an error that wraps [ErrMoved] where the source is not the
-	// one that Open has seen any more, and another where that can't be told.
+	// one that Open has seen any more, and another where that can't be told, or
+	// the source is found damaged.
 	Recheck(ctx context.Context) error
 }
 

@@ -59,7 +59,7 @@ func Example() {
 	}
 	fmt.Println("copied:", result.Load.Entries, "entries")
 
-	report, err := verify.Compare(ctx, source, dir, verify.Options{})
+	report, err := verify.CompareDirectory(ctx, source, dir, verify.Expected{}, verify.Options{})
 	if err != nil {
 		log.Fatal(err, "\n", copier.Hint(err))
 	}

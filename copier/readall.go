@@ -3,9 +3,54 @@ package copier
 import (
 	"context"
 	"errors"
+	"os"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
+
+// Spool reads a stream to its end, and returns what mapTo makes of it, as
+// [ScanOptions].Map does: with it, an [Ordered] source is got ready while another one
+// is scanned. It waits in a work file, which takes the place of one that a killed process
+// has left, and which goes when the result is closed.
+func Spool(ctx context.Context, file string, in Stream, mapTo func(e Entry, out *Batch)) (*Sorted, error) {
+	create := func() (runFile, error) {
+		if err := new(durable.Disk).RemoveFile(file); err != nil {
+			return nil, err
+		}
+		return os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // a link is not followed
+	}
+	run, err := writeRun(ctx, create, &mappedStream{in: in, mapTo: mapTo})
+	if err != nil {
+		return nil, err
+	}
+	out, err := merge(nil, []sortedRun{run}, false)
+	if err != nil {
+		err = errors.Join(err, os.Remove(file))
+	}
+	return out, err
+}
+
+type mappedStream struct {
+	in    Stream
+	mapTo func(e Entry, out *Batch)
+	batchStream
+	batch Batch
+}
+
+func (s *mappedStream) Next() (Entry, error) {
+	for s.i == s.batch.Len() {
+		e, err := s.in.Next()
+		if err != nil {
+			return Entry{}, err
+		}
+		s.batch.Reset()
+		s.mapTo(e, &s.batch)
+		s.batchStream = batchStream{b: &s.batch}
+	}
+	return s.batchStream.Next()
+}
 
 // ReadAll reads an open source once, with n goroutines that are numbered from 0, and
 // calls each with what they have read of it, in no order. A batch is each's until it

@@ -18,31 +18,38 @@ const keyringKey, sealConfigKey = "core/keyring", "core/seal-config"
 func VaultKeys() [2]string { return [...]string{keyringKey, sealConfigKey} }
 
 // CheckVault returns the seal configuration of the Vault that a source belongs
-// to. An error wraps [ErrNotAVault] where that, or the keyring, is missing, empty
-// or nothing that a Vault takes: see [Lack].
-func CheckVault(ctx context.Context, src Getter) (seal SealConfig, err error) {
-	var missing []string
+// to. An error wraps [ErrNotAVault] where [Lacks] says that there is something.
+func CheckVault(ctx context.Context, src Getter) (SealConfig, error) {
+	lacks, seal, err := Lacks(ctx, src)
+	if err == nil && lacks != nil {
+		err = &Error{Kind: ErrSource, Err: fmt.Errorf("%w: it has no %s", ErrNotAVault, strings.Join(lacks, " and no "))}
+	}
+	return seal, err
+}
+
+// Lacks returns what a source has none of, or nothing that a Vault takes, and every
+// initialized Vault has: see [VaultKeys] and [Lack]. Where that is nothing it returns the
+// configuration of the Vault's seal too.
+func Lacks(ctx context.Context, src Getter) (lacks []string, seal SealConfig, err error) {
 	for _, key := range VaultKeys() {
 		value, found, err := src.Value(ctx, key)
 		if err != nil {
-			return seal, err
+			return nil, seal, err
 		}
 		lack := key
 		if found {
 			lack = Lack(key, value)
 		}
 		if lack != "" {
-			missing = append(missing, lack)
+			lacks = append(lacks, lack)
 		} else if key == sealConfigKey {
-			if seal, err = ParseSealConfig(value); err != nil {
-				return seal, err
+			seal, err = ParseSealConfig(value)
+			if err != nil {
+				return nil, seal, err
 			}
 		}
 	}
-	if missing != nil {
-		return seal, &Error{Kind: ErrSource, Err: fmt.Errorf("%w: it has no %s", ErrNotAVault, strings.Join(missing, " and no "))}
-	}
-	return seal, nil
+	return lacks, seal, nil
 }
 
 // Lack returns "" where value, that of one of [VaultKeys], lets a Vault start as

@@ -15,7 +15,7 @@ type Reading struct {
 	Digests copier.Digests `json:"digests"`
 	Raft    vaultdb.State  `json:"raft"`
 	Pages   vaultdb.Stats  `json:"pages"`
-	// NotVault is that of [Report].
+	// NotVault is that of [DirectoryReport].
 	NotVault []string `json:"not_vault,omitempty"`
 }
 
@@ -45,7 +45,6 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	type worker struct {
 		copier.Digester
 		collector
-		vaultKeys
 	}
 	workers := make([]*worker, processors.Count())
 	for i := range workers {
@@ -56,7 +55,6 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 		for j := range entries.Len() {
 			e := entries.Entry(j)
 			w.Digester.Add(e)
-			w.see(e)
 			if largest >= 0 {
 				w.collector.add(e)
 			}
@@ -65,13 +63,14 @@ func read(ctx context.Context, path string, largest int) (r Reading, contents *C
 	})
 	r.Pages = src.Stats()
 	r.Digests = copier.Digests{}
-	all, vault := collector{most: max(largest, 0)}, vaultKeys{}
+	all := collector{most: max(largest, 0)}
 	for _, w := range workers {
 		r.Digests.Add(w.Take())
 		all.join(&w.collector)
-		vault.join(w.vaultKeys)
 	}
-	r.NotVault = vault.missing()
+	if err == nil {
+		r.NotVault, _, err = copier.Lacks(ctx, src)
+	}
 	return r, all.contents(), err
 }
 

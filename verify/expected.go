@@ -87,7 +87,7 @@ type ManifestReport struct {
 	// then not be judged.
 	Started bool          `json:"started"`
 	Pages   vaultdb.Stats `json:"pages"`
-	// NotVault is that of [Report].
+	// NotVault is that of [DirectoryReport].
 	NotVault []string `json:"not_vault,omitempty"`
 	// Complete is set when the directory was read to its end, and is sound.
 	Complete bool `json:"complete"`

@@ -34,7 +34,7 @@ type Inspection struct {
 	Largest []Sized `json:"largest"`
 	Sizes   []Bin   `json:"sizes"`
 
-	// NotVault is that of [Report].
+	// NotVault is that of [DirectoryReport].
 	NotVault []string `json:"not_vault,omitempty"`
 
 	Raft vaultdb.State `json:"raft"`
@@ -138,39 +138,17 @@ func inspectError(op string, err error) error {
 }
 
 // readVaultDB reads every entry once and checks the file on the way.
-func (in *Inspection) readVaultDB(ctx context.Context, largest int) (err error) {
-	file, err := vaultdb.Open(filepath.Join(in.Path, vaultDBName))
-	if err != nil {
+func (in *Inspection) readVaultDB(ctx context.Context, largest int) error {
+	r, found, err := read(ctx, in.Path, largest)
+	if found == nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	raft, stateErr := file.State()
-	in.Raft = raft
-	defer func() { err = errors.Join(err, stateErr) }()
-	c, vault := collector{most: largest}, vaultKeys{}
-	defer func() {
-		in.NotVault = vault.missing()
-		found := c.contents()
-		in.Groups, in.Sizes, in.Largest = found.Groups, found.Sizes, found.Largest
-		for _, b := range in.Sizes {
-			in.Entries += b.Entries
-			in.Bytes += b.Bytes
-		}
-	}()
-	entries := file.Entries(ctx)
-	for {
-		e, err := entries.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		c.add(e)
-		vault.see(e)
+	in.Raft, in.NotVault, in.Pages, in.Fill = r.Raft, r.NotVault, r.Pages, r.Pages.Fill()
+	in.Groups, in.Sizes, in.Largest = found.Groups, found.Sizes, found.Largest
+	for _, b := range in.Sizes {
+		in.Entries += b.Entries
+		in.Bytes += b.Bytes
 	}
-	in.Pages, err = entries.Check()
-	in.Fill = in.Pages.Fill()
 	return err
 }
 

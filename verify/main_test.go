@@ -262,10 +262,10 @@ func leftBehind(t testing.TB, work string, rep *Report) {
 	}
 }
 
-// compare compares a source with a directory. Whatever comes out of it, the
-// directory must be as before, and no work file may be left
+// compare compares a source with a directory, and its Raft with raft. Whatever comes
+// out of it, the directory must be as before, and no work file may be left
 // that the report does not name.
-func compare(t testing.TB, src copier.Source, dir string, opts Options) (*Report, error) {
+func compare(t testing.TB, src copier.Source, dir string, opts Options, raft ...Expected) (*DirectoryReport, error) {
 	t.Helper()
 	if opts.Memory == 0 {
 		opts.Memory = copier.MinMemory // quickly allocated
@@ -274,11 +274,11 @@ func compare(t testing.TB, src copier.Source, dir string, opts Options) (*Report
 		opts.WorkDir = t.TempDir()
 	}
 	before := snapshot(t, dir)
-	rep, err := Compare(context.Background(), src, dir, opts)
+	rep, err := CompareDirectory(context.Background(), src, dir, append(raft, Expected{})[0], opts)
 	if snapshot(t, dir) != before {
 		t.Error("the directory has changed")
 	}
-	leftBehind(t, opts.WorkDir, rep)
+	leftBehind(t, opts.WorkDir, &rep.Report)
 	if err != nil && rep.Equal() {
 		t.Errorf("the report says equal beside the error %v", err)
 	}

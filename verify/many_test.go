@@ -30,7 +30,7 @@ func TestMany(t *testing.T) {
 			peak := watch(work)
 			var n int
 			left := order
-			rep, err := Compare(context.Background(), src, dir, Options{Memory: copier.MinMemory, WorkDir: work, OnDiff: func(d Diff) error {
+			rep, err := CompareDirectory(context.Background(), src, dir, Expected{}, Options{Memory: copier.MinMemory, WorkDir: work, OnDiff: func(d Diff) error {
 				for len(left) > 0 && !changed(left[0]) {
 					left = left[1:]
 				}
@@ -61,7 +61,7 @@ func TestMany(t *testing.T) {
 			if files > 2*75*manyEntries { // keys of 32 bytes, on both sides
 				t.Errorf("work files of %d bytes", files)
 			}
-			leftBehind(t, work, rep)
+			leftBehind(t, work, &rep.Report)
 		})
 	}
 }

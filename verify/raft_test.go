@@ -94,7 +94,7 @@ func TestRaftDamage(t *testing.T) {
 			}
 			return strings.Join(out, " ")
 		}
-		rep, err := compare(t, sourceOf(e), dir, Options{Raft: expect(nil)})
+		rep, err := compare(t, sourceOf(e), dir, Options{}, expect(nil))
 		if err != nil || rep.Equal() || rep.Started || names(rep.RaftDiffs) != c.names {
 			t.Errorf("%s: the comparison says equal %v, started %v, %+v, %v", name, rep.Equal(), rep.Started, rep.RaftDiffs, err)
 		}
@@ -125,12 +125,12 @@ func TestRaftOfStarted(t *testing.T) {
 	setRaft(t, dir, 57, "other", "10.0.0.1:8201")
 	writeRaftDB(t, dir, 2)
 	appendLogs(t, dir, 3, 60)
-	rep, err := compare(t, sourceOf(e), dir, Options{Raft: expect(nil)})
+	rep, err := compare(t, sourceOf(e), dir, Options{}, expect(nil))
 	if err != nil || !rep.Equal() || !rep.Started || rep.Log.Last != 60 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 	damageTerm(t, dir)
-	rep, err = compare(t, sourceOf(e), dir, Options{Raft: expect(nil)})
+	rep, err = compare(t, sourceOf(e), dir, Options{}, expect(nil))
 	if err != nil || rep.Equal() || !rep.Started || len(rep.RaftDiffs) != 1 || rep.RaftDiffs[0].Name != "log" {
 		t.Errorf("%+v, %v", rep, err)
 	}
@@ -159,7 +159,7 @@ func TestNodeIDFile(t *testing.T) {
 			if got, err := CheckManifest(t.Context(), want, dir); err != nil || got.Equal() != equal || !equal && got.RaftDiffs[0] != (RaftDiff{"file node-id", "n1", id}) {
 				t.Errorf("%s: %+v, %v", id, got.RaftDiffs, err)
 			}
-			if rep, err := compare(t, sourceOf(e), dir, Options{Raft: want}); err != nil || rep.Equal() != equal {
+			if rep, err := compare(t, sourceOf(e), dir, Options{}, want); err != nil || rep.Equal() != equal {
 				t.Errorf("%s: %+v, %v", id, rep.RaftDiffs, err)
 			}
 			if _, _, err := want.ReadBack(t.Context(), dir, 0); (err == nil) != equal {

@@ -73,7 +73,7 @@ func (m *Manifest) Redacted() *Manifest {
 }
 
 // Redacted is the report without the names of keys, as [Manifest.Redacted].
-func (r *Report) Redacted() *Report {
+func (r *DirectoryReport) Redacted() *DirectoryReport {
 	out := *r
 	out.Scan.Locks = redactedLocks(r.Scan.Locks)
 	out.Diffs = make([]Diff, len(r.Diffs))

@@ -38,7 +38,7 @@ func TestRedacted(t *testing.T) {
 	if locks := got.Skipped.Locks; locks[0] != "core/_lock" || locks[1] != "core/…" || got.Skipped.Why["core/_lock"] == "" || got.Skipped.Why["markers"] == "" {
 		t.Errorf("%+v", got.Skipped)
 	}
-	r := &Report{Diffs: []Diff{{Key: key, Kind: Extra, Known: "leases"}, {Key: "alice", KeyBytes: 5, KeySHA256: "alice"}}, Scan: copier.ScanStats{Locks: []string{"core/alice/_x"}}}
+	r := &DirectoryReport{Report: Report{Diffs: []Diff{{Key: key, Kind: Extra, Known: "leases"}, {Key: "alice", KeyBytes: 5, KeySHA256: "alice"}}, Scan: copier.ScanStats{Locks: []string{"core/alice/_x"}}}}
 	if got := r.Redacted(); secret(got) || got.Diffs[0] != (Diff{Key: "sys/expire/…", Kind: Extra, Known: "leases"}) || got.Diffs[1].Key != "…" {
 		t.Errorf("%+v", got)
 	}

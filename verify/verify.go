@@ -1,12 +1,11 @@
-// Package verify compares a source, entry by entry, with a Raft data directory
-// that was copied from it.
+// Package verify compares two sources, entry by entry.
 //
-// It reads the source again, with the engine of package copier but keeping of
-// each value only its length and its SHA-256, sorts that, and walks it side by
-// side with the data bucket of vault.db. The file is read by package vaultdb,
-// which shares no code with the sink that wrote it, and whose rules prove that
-// what is read in order is also what a Vault finds by its key. Nothing is
-// written but work files.
+// [Compare] reads both, with the engine of package copier but keeping of each value
+// only its length and its SHA-256, and walks them side by side in the order of
+// their keys. Nothing is written but work files. [CompareDirectory] does that with
+// a Raft data directory, and looks at Raft's state and log too. Its vault.db is read
+// by package vaultdb, which shares no code with the sink that wrote it, and whose
+// rules prove that what is read in order is also what a Vault finds by its key.
 //
 // [CheckManifest] compares a directory with the figures of the copy that made
 // it, without the source, and [Inspect] tells what a directory holds.
@@ -27,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -49,14 +49,12 @@ type Options struct {
 	// itself.
 	NotSegments int
 	// WorkDir is an existing directory for work files, about 170 bytes an
-	// entry of both sides together. See [WorkPath] for where they are in it, and where they are if it
-	// is empty; the work files of a sample go to the system's directory for
-	// temporary files then.
+	// entry of both sides together; see [WorkPath] for where they are in it. It is
+	// the system's directory for temporary files if it is empty.
 	WorkDir string
 	// Resume goes on with a comparison that was interrupted, killed or failed:
 	// what it has read of the source is not read again. It is refused with
-	// [copier.ErrOtherScan] where the source or the directory is another one
-	// now. Where there is nothing to go on with, a comparison begins. Restart
+	// [copier.ErrOtherScan] where one of the sources is another one now. Where there is nothing to go on with, a comparison begins. Restart
 	// removes what an earlier one has left, and begins. Without either, a
 	// comparison is refused with [ErrUnfinished] where one has left what it
 	// has read.
@@ -73,13 +71,13 @@ type Options struct {
 	// keys, instead of Report.Diffs, so that there may be any number of them.
 	// Its error ends the comparison.
 	OnDiff func(Diff) error
-	// Raft is what a copy leaves of Raft's state, with which that of the
-	// directory is compared unless Raft has gone on since; its digests are left
-	// alone. Index 0 means 2 and Term 0 means 1; an empty NodeID means the one
-	// in the directory's file node-id, if there is that file.
-	Raft Expected
+	// Known, where set, says why a key may differ though nothing is wrong, or
+	// returns nothing. It is asked of keys whose Diff has all of them.
+	Known func(kind DiffKind, key string) string
 	// Events, where set, is told what goes on.
 	Events func(copier.Event)
+
+	work string // the directory of work files; empty for the one that WorkPath names
 }
 
 // A DiffKind says how a key differs.
@@ -106,9 +104,9 @@ type Diff struct {
 	// Source and Destination describe the values; nil where there is none.
 	Source      *Value `json:"source,omitempty"`
 	Destination *Value `json:"destination,omitempty"`
-	// Known says why a Vault that was started on the directory changes this
-	// key by itself. It is empty where no Vault was started on it, and where
-	// nobody can tell whether Vault or the copy is the cause.
+	// Known is what Options.Known says of it: of a directory why a Vault that was
+	// started on it changes this key by itself. It is empty where no Vault was, and
+	// where nobody can tell whether Vault or the copy is the cause.
 	Known string `json:"known,omitempty"`
 }
 
@@ -139,25 +137,16 @@ type Prefix struct {
 	Destination Side   `json:"destination"`
 }
 
-// A Report is the result of a comparison.
+// A Report is the result of a comparison: of what must be there, the source, with
+// what is, the destination.
 type Report struct {
-	Source      copier.Info      `json:"source"`
-	Destination string           `json:"destination"`
-	Start       time.Time        `json:"start"`
-	Duration    time.Duration    `json:"duration_ns"`
-	Scan        copier.ScanStats `json:"scan"`
-
-	// Raft is where the directory's FSM stands, and Started is set when that
-	// is further than a copy leaves it: a Vault has run on the directory, and
-	// writes, or another program has made it. Equal can then not be expected, and the differences that are not
-	// Known can't be judged: they are Vault's, or they were made by the copy.
-	Raft    vaultdb.State `json:"raft"`
-	Started bool          `json:"started"`
-	// Log is Raft's log, and RaftDiffs tells what a Vault can't use of either
-	// and what is not as a copy leaves it. Where Raft has gone on since that
-	// can be nothing but a damaged log.
-	Log       Log        `json:"log"`
-	RaftDiffs []RaftDiff `json:"raft_diffs"`
+	Source      copier.Info   `json:"source"`
+	Destination copier.Info   `json:"destination"`
+	Start       time.Time     `json:"start"`
+	Duration    time.Duration `json:"duration_ns"`
+	// Scan is of the source, or of the destination where the source alone is
+	// [copier.Ordered].
+	Scan copier.ScanStats `json:"scan"`
 
 	Prefixes []Prefix `json:"prefixes"`
 	// SourceEntries and DestinationEntries count both sides.
@@ -167,17 +156,12 @@ type Report struct {
 	Missing   int64 `json:"missing"`
 	Extra     int64 `json:"extra"`
 	Different int64 `json:"different"`
-	// Known counts those of them that a started Vault changes by itself.
+	// Known counts those of them that have a Diff.Known.
 	Known int64 `json:"known"`
 	// Diffs names them, as many as Options.MaxDiffs allows, in key order, unless
 	// Options.OnDiff is told. Named is how many were named.
 	Diffs []Diff `json:"diffs"`
 	Named int64  `json:"named"`
-	// NotVault are the keys which every initialized Vault has and the directory
-	// has not, or not with a value that a Vault takes, which is said behind the
-	// key then: see [copier.Lack]. One that is equal all the same is no copy that
-	// a Vault can use.
-	NotVault []string `json:"not_vault,omitempty"`
 	// Complete is set when both sides were read to their end, of the source
 	// no more than the sample if there is one.
 	Complete bool `json:"complete"`
@@ -198,28 +182,27 @@ type Report struct {
 	Kept string `json:"kept,omitempty"`
 }
 
-// Equal reports whether both sides hold the same keys with the same values, and
-// Raft's state is one that a Vault can use. It is false as long as that is not known, and always for a sample.
+// Equal reports whether both sides hold the same keys with the same values. It is
+// false as long as that is not known, and always for a sample.
 func (r *Report) Equal() bool { return r.NoDifference() && r.Sample == nil }
 
 // NoDifference reports whether nothing differs in what was compared: in all, or
 // in the sample.
 func (r *Report) NoDifference() bool {
-	return r.Complete && len(r.RaftDiffs) == 0 && r.Missing == 0 && r.Extra == 0 && r.Different == 0
+	return r.Complete && r.Missing == 0 && r.Extra == 0 && r.Different == 0
 }
 
-// Compare compares src, which it prepares, with the Raft data directory at
-// path. Entries that differ are no error: they are in the report, which is
-// valid, as far as the comparison came, also beside an error. An error wraps
-// one of package copier's sentinels, or the context's error: that a Vault runs
-// on the directory is [ErrInUse], at once, and a file that is not sound is
-// [vaultdb.ErrDamaged]. The directory is only read, and no Vault can start on
-// it meanwhile.
+// Compare opens two sources, compares what is there, got, with what must be, want, and
+// closes them. Entries that differ are no error: they are in the report, which is
+// valid, as far as the comparison came, also beside an error. An error wraps one of
+// package copier's sentinels, or the context's error. Both sources are only read.
 //
-// What was read of the source is saved every few seconds in the work directory.
-// When the comparison has come to its end, all of that is removed, whatever the
-// result; after an error Report.Kept reports whether a later call can go on.
-func Compare(ctx context.Context, src copier.Source, path string, opts Options) (rep *Report, err error) {
+// A source is scanned, by its spans, and sorted. One that is [copier.Ordered] is read
+// in its order instead, beside the other. What was scanned is saved every few seconds
+// in the work directory. When the comparison has come to its end, all of that is
+// removed, whatever the result; after an error Report.Kept says where a later call
+// can resume.
+func Compare(ctx context.Context, want, got copier.Source, opts Options) (rep *Report, err error) {
 	if opts.MaxDiffs == 0 {
 		opts.MaxDiffs = 100
 		if opts.OnDiff != nil {
@@ -229,30 +212,25 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 	if opts.Events == nil {
 		opts.Events = func(copier.Event) {}
 	}
-	rep = &Report{Destination: path, Start: time.Now(), Diffs: []Diff{}, RaftDiffs: []RaftDiff{}, Prefixes: []Prefix{}}
+	rep = &Report{Start: time.Now(), Diffs: []Diff{}, Prefixes: []Prefix{}}
 	rep.Began = rep.Start
 	defer func() { rep.Duration = time.Since(rep.Start) }()
 	if err := opts.validate(); err != nil {
 		return rep, err
 	}
-
-	dst, err := open(filepath.Join(path, vaultDBName))
-	if err != nil {
+	if rep.Destination, err = got.Open(ctx); err != nil {
 		return rep, err
 	}
-	defer func() { err = errors.Join(err, dst.close()) }()
-	if rep.Raft, err = dst.file.State(); err != nil {
-		return rep, err
+	defer func() { err = errors.Join(err, closeSource(got)) }()
+	dir := opts.work
+	if dir == "" {
+		dir = WorkPath(cmp.Or(opts.WorkDir, os.TempDir()), rep.Destination.ID)
 	}
-	if err := rep.lookAtRaft(ctx, path, opts.Raft); err != nil {
-		return rep, err
-	}
-	scan := copier.ScanOptions{Workers: opts.Workers, Segments: opts.Segments, Memory: opts.Memory, Map: digest, Events: opts.Events}
 	if opts.Sample != 0 {
-		return rep, rep.compareSample(ctx, src, dst, scan, opts)
+		return rep, rep.compareSample(ctx, want, got, opts)
 	}
 
-	work, err := openWork(WorkPath(opts.WorkDir, path))
+	work, err := openWork(dir)
 	if err != nil {
 		return rep, err
 	}
@@ -263,40 +241,129 @@ func Compare(ctx context.Context, src copier.Source, path string, opts Options) 
 		}
 		err = errors.Join(err, work.close(keep))
 	}()
-	if rep.Source, err = src.Open(ctx); err != nil {
+	if rep.Source, err = want.Open(ctx); err != nil {
 		return rep, err
 	}
-	if err := work.begin(rep.Source, path, rep.Raft.Index, opts); err != nil {
-		return rep, err
-	}
-	setup := work.journal.Setup()
-	rep.Resumed, rep.Began = setup.Resumed, setup.Start
-	if scan.Segments == 0 {
-		scan.Segments = segments(rep.Source, minSegments, opts.NotSegments)
-	}
-	scan.Journal = work.journal
-	return rep, rep.compare(ctx, src, dst, work.path, scan, opts)
+	defer func() { err = errors.Join(err, closeSource(want)) }()
+	return rep, rep.compare(ctx, want, got, work, opts)
 }
 
-// lookAtRaft compares the state of Raft and its log with what a copy leaves.
-func (r *Report) lookAtRaft(ctx context.Context, path string, want Expected) (err error) {
-	want.Index, want.Term = cmp.Or(want.Index, fsmIndex), cmp.Or(want.Term, fsmTerm)
-	if r.Log, err = readLog(ctx, filepath.Join(path, "raft")); err != nil {
-		return err
+func closeSource(src copier.Source) error {
+	if c, ok := src.(io.Closer); ok {
+		return c.Close()
 	}
-	if r.Started = want.started(r.Raft, r.Log); !r.Started {
-		r.RaftDiffs, err = want.compare(path, r.Raft, r.Log)
-	} else if d := r.Log.damage(""); d != nil {
-		r.RaftDiffs = append(r.RaftDiffs, *d)
-	}
-	return err
+	return nil
 }
 
-// compareSample compares a part of src, and keeps nothing if that fails.
-func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *destination, scan copier.ScanOptions, opts Options) (err error) {
-	if r.Source, err = src.Open(ctx); err != nil {
+// compare reads both sources at the same time, and then walks them side by side.
+func (r *Report) compare(ctx context.Context, want, got copier.Source, work *workDir, opts Options) (err error) {
+	wantOrdered, gotOrdered := ordered(want), ordered(got)
+	if wantOrdered != nil && gotOrdered != nil {
+		w, werr := wantOrdered.Stream(ctx)
+		g, gerr := gotOrdered.Stream(ctx)
+		if err := errors.Join(werr, gerr); err != nil {
+			return err
+		}
+		return r.walk(ctx, side{Stream: w, raw: true}, side{Stream: g, raw: true}, opts)
+	}
+	sides := []*reading{{src: want, info: r.Source, dir: work.path}, {src: got, info: r.Destination, dir: work.path, quiet: wantOrdered == nil}}
+	if wantOrdered == nil && gotOrdered == nil {
+		opts.Memory = max(cmp.Or(opts.Memory, copier.DefaultMemory)/2, copier.MinMemory)
+		sides[1].dir = filepath.Join(work.path, "destination")
+	}
+	for i, x := range sides {
+		if ordered(x.src) == nil {
+			if err := work.begin(x, sides[1-i].info, opts); err != nil {
+				return err
+			}
+		}
+	}
+	r.Resumed, r.Began = work.resumed()
+
+	rctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var reading sync.WaitGroup
+	for _, x := range sides {
+		reading.Go(func() {
+			if x.err = x.read(rctx, opts); x.err != nil {
+				stop(x.err)
+			}
+		})
+	}
+	reading.Wait()
+	for _, x := range sides {
+		if x.entries != nil {
+			defer func() { err = errors.Join(err, x.entries.Close()) }()
+		}
+	}
+	if r.Scan = sides[0].stats; wantOrdered != nil {
+		r.Scan = sides[1].stats
+	}
+	// Where one has ended the other, it is said once.
+	if a, b := sides[0].err, sides[1].err; a != nil && b != nil && errors.Is(b, a) {
+		return moved(a)
+	} else if a != nil && b != nil && errors.Is(a, b) {
+		return moved(b)
+	} else if err := errors.Join(a, b); err != nil {
+		return moved(err)
+	}
+	return moved(r.walk(ctx, side{Stream: sides[0].entries}, side{Stream: sides[1].entries}, opts))
+}
+
+func ordered(src copier.Source) copier.Ordered {
+	o, _ := src.(copier.Ordered)
+	return o
+}
+
+// A reading is what is made of a source: its entries in order, with summaries for
+// values.
+type reading struct {
+	src     copier.Source
+	info    copier.Info
+	dir     string // for work files
+	journal *copier.Journal
+	quiet   bool // nobody is told of its progress
+
+	entries *copier.Sorted
+	stats   copier.ScanStats
+	err     error
+}
+
+func (x *reading) read(ctx context.Context, opts Options) error {
+	if o := ordered(x.src); o != nil {
+		in, err := o.Stream(ctx)
+		if err == nil {
+			x.entries, err = copier.Spool(ctx, filepath.Join(x.dir, spoolName), in, digest)
+		}
 		return err
 	}
+	scan := copier.ScanOptions{Workers: opts.Workers, Memory: opts.Memory, Map: digest, Events: opts.Events, WorkDir: x.dir, Journal: x.journal}
+	if x.quiet {
+		scan.Events = func(e copier.Event) {
+			if _, ok := e.(copier.Warning); ok {
+				opts.Events(e)
+			}
+		}
+	} else if scan.Segments = opts.Segments; scan.Segments == 0 {
+		scan.Segments = segments(x.info, minSegments, opts.NotSegments)
+	}
+	var err error
+	if x.entries, x.stats, err = copier.Scan(ctx, x.src, scan); err != nil {
+		return err
+	}
+	if text := copier.CountWarning(x.info, x.stats); text != "" {
+		opts.Events(copier.Warning{Message: text})
+	}
+	return nil
+}
+
+// compareSample compares a part of want, and keeps nothing if that fails.
+func (r *Report) compareSample(ctx context.Context, want, got copier.Source, opts Options) (err error) {
+	if r.Source, err = want.Open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeSource(want)) }()
+	scan := copier.ScanOptions{Workers: opts.Workers, Memory: opts.Memory, Segments: opts.Segments, Map: digest, Events: opts.Events}
 	if scan.WorkDir, err = os.MkdirTemp(opts.WorkDir, "dyn2raft-verify-"); err != nil {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Err: err}
 	}
@@ -304,7 +371,7 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 	if scan.Segments == 0 {
 		scan.Segments = segments(r.Source, sampleSegments, opts.NotSegments)
 	}
-	sampled := newSample(src, opts)
+	sampled := newSample(want, opts)
 	r.Sample = sampled.sample
 	entries, stats, err := copier.Scan(ctx, sampled, scan)
 	r.Scan = stats
@@ -312,46 +379,22 @@ func (r *Report) compareSample(ctx context.Context, src copier.Source, dst *dest
 		return moved(err)
 	}
 	defer func() { err = errors.Join(err, entries.Close()) }()
-	dst.stream(ctx)
-	err = r.walk(ctx, entries, dst, opts)
+	found := side{raw: true}
+	if o := ordered(got); o != nil {
+		if found.Stream, err = o.Stream(ctx); err != nil {
+			return err
+		}
+	} else {
+		all := &reading{src: got, info: r.Destination, dir: scan.WorkDir, quiet: true}
+		if err := all.read(ctx, opts); err != nil {
+			return moved(err)
+		}
+		defer func() { err = errors.Join(err, all.entries.Close()) }()
+		found = side{Stream: all.entries}
+	}
+	err = r.walk(ctx, side{Stream: entries}, found, opts)
 	sampled.sample.prove(r.SourceEntries, r.DestinationEntries)
 	return moved(err)
-}
-
-// compare reads the source and the destination at the same time, and then walks
-// them side by side. Work files are in dir.
-func (r *Report) compare(ctx context.Context, src copier.Source, dst *destination, dir string, scan copier.ScanOptions, opts Options) (err error) {
-	rctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	defer func() { err = errors.Join(err, dst.discard()) }()
-	summarised := make(chan error, 1)
-	go func() {
-		err := dst.summarise(rctx, dir)
-		if err != nil {
-			stop(err)
-		}
-		summarised <- err
-	}()
-	entries, stats, err := copier.Scan(rctx, src, scan)
-	r.Scan = stats
-	if err != nil {
-		stop(err)
-	}
-	derr := <-summarised
-	if err != nil {
-		if derr != nil && !errors.Is(derr, context.Cause(rctx)) {
-			err = errors.Join(err, derr) // both have failed by themselves
-		}
-		return moved(err)
-	}
-	defer func() { err = errors.Join(err, entries.Close()) }()
-	if derr != nil {
-		return derr
-	}
-	if text := copier.CountWarning(r.Source, stats); text != "" {
-		opts.Events(copier.Warning{Message: text})
-	}
-	return moved(r.walk(ctx, entries, dst, opts))
 }
 
 // moved says what to do where a source was written to, which keeps nobody from
@@ -421,25 +464,41 @@ func nameKey(key []byte, theirs bool) (text string, length int, sum string) {
 	}
 }
 
-// walk compares the sorted entries, whose values are summaries, with the
-// destination.
-func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, opts Options) error {
-	name := func(kind DiffKind, key, src, dst []byte) error {
+// A side is entries in order, with summaries for values, or with raw values of which
+// summaries are made when they are asked for.
+type side struct {
+	copier.Stream
+	raw bool
+	sum []byte
+}
+
+// summarised returns an entry with its summary.
+func (s *side) summarised(e copier.Entry) copier.Entry {
+	if s.raw {
+		s.sum = appendSummary(s.sum[:0], e.Value)
+		e.Value = s.sum
+	}
+	return e
+}
+
+// walk compares two sides.
+func (r *Report) walk(ctx context.Context, want, got side, opts Options) error {
+	name := func(kind DiffKind, key, want, got []byte) error {
 		d := Diff{Kind: kind}
 		d.Key, d.KeyBytes, d.KeySHA256 = nameKey(key, kind == Extra)
-		if r.Started && d.KeyBytes == 0 {
-			if d.Known = known(kind, d.Key); d.Known != "" {
+		if opts.Known != nil && d.KeyBytes == 0 {
+			if d.Known = opts.Known(kind, d.Key); d.Known != "" {
 				r.Known++
 			}
 		}
 		if opts.MaxDiffs >= 0 && r.Named >= int64(opts.MaxDiffs) {
 			return nil
 		}
-		if src != nil {
-			d.Source = describe(src)
+		if want != nil {
+			d.Source = describe(want)
 		}
-		if dst != nil {
-			d.Destination = describe(dst)
+		if got != nil {
+			d.Destination = describe(got)
 		}
 		r.Named++
 		if opts.OnDiff != nil {
@@ -449,8 +508,8 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		return nil
 	}
 	both := sums{}
-	s, serr := src.Next()
-	key, derr := dst.next()
+	s, serr := want.Next()
+	d, derr := got.Next()
 	for n := 0; ; n++ {
 		if n%1024 == 0 {
 			if err := context.Cause(ctx); err != nil {
@@ -467,7 +526,6 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		switch {
 		case serr == io.EOF && derr == io.EOF:
 			r.Prefixes = both.prefixes()
-			r.NotVault = dst.vault.missing()
 			r.Complete = true
 			return nil
 		case serr == io.EOF:
@@ -475,50 +533,46 @@ func (r *Report) walk(ctx context.Context, src copier.Stream, dst *destination, 
 		case derr == io.EOF:
 			order = -1
 		default:
-			order = bytes.Compare(s.Key, key)
-		}
-		d := copier.Entry{Key: key}
-		if order == 0 || order > 0 && r.Sample == nil { // else it is not in the sample
-			d.Value = dst.summary()
-		}
-		same := order == 0 && bytes.Equal(s.Value, d.Value)
-		if same {
-			both.add(s)
-		} else {
-			if order <= 0 {
-				both.apart(s.Key).src.add(s)
-			}
-			if d.Value != nil {
-				both.apart(d.Key).dst.add(d)
-			}
-		}
-		if order >= 0 {
-			r.DestinationEntries++
+			order = bytes.Compare(s.Key, d.Key)
 		}
 		if order <= 0 {
 			r.SourceEntries++
+			s = want.summarised(s)
+		}
+		if order >= 0 {
+			r.DestinationEntries++
+			if order == 0 || r.Sample == nil { // else it is not in the sample
+				d = got.summarised(d)
+			}
 		}
 		var err error
 		switch {
 		case order < 0:
 			r.Missing++
+			both.apart(s.Key).want.add(s)
 			err = name(Missing, s.Key, s.Value, nil)
-		case order > 0 && d.Value == nil: // or not in the source
+		case order > 0 && r.Sample != nil: // not in the sample, or not in the source
 		case order > 0:
 			r.Extra++
+			both.apart(d.Key).got.add(d)
 			err = name(Extra, d.Key, nil, d.Value)
-		case !same:
+		case bytes.Equal(s.Value, d.Value):
+			both.add(s)
+		default:
 			r.Different++
+			p := both.apart(s.Key)
+			p.want.add(s)
+			p.got.add(d)
 			err = name(Different, d.Key, s.Value, d.Value)
 		}
 		if err != nil {
 			return err
 		}
 		if order <= 0 {
-			s, serr = src.Next()
+			s, serr = want.Next()
 		}
 		if order >= 0 {
-			key, derr = dst.next()
+			d, derr = got.Next()
 		}
 	}
 }
@@ -529,7 +583,7 @@ type sums map[string]*pair
 // A pair is both sides' sums of what is under a prefix: the same one as long as
 // they have had the same entries, which is nearly always and saves half of the
 // time.
-type pair struct{ src, dst *sum }
+type pair struct{ want, got *sum }
 
 type sum struct {
 	side Side
@@ -567,20 +621,20 @@ func (s sums) of(key []byte) *pair {
 // add takes an entry that both sides have.
 func (s sums) add(e copier.Entry) {
 	p := s.of(e.Key)
-	if p.src.add(e); p.dst != p.src {
-		p.dst.add(e)
+	if p.want.add(e); p.got != p.want {
+		p.got.add(e)
 	}
 }
 
 // apart returns the pair for a key that is not the same on both sides.
 func (s sums) apart(key []byte) *pair {
 	p := s.of(key)
-	if p.dst == p.src {
-		twin, err := p.src.hash.Clone()
+	if p.got == p.want {
+		twin, err := p.want.hash.Clone()
 		if err != nil {
 			panic("a SHA-256 can't be cloned: " + err.Error()) // Go's own can, see hash.Cloner
 		}
-		p.dst = &sum{side: p.src.side, hash: twin}
+		p.got = &sum{side: p.want.side, hash: twin}
 	}
 	return p
 }
@@ -608,7 +662,7 @@ func (s *sum) total() Side {
 func (s sums) prefixes() []Prefix {
 	out := []Prefix{}
 	for _, p := range slices.Sorted(maps.Keys(s)) {
-		out = append(out, Prefix{Prefix: printable(p), Source: s[p].src.total(), Destination: s[p].dst.total()})
+		out = append(out, Prefix{Prefix: printable(p), Source: s[p].want.total(), Destination: s[p].got.total()})
 	}
 	return out
 }

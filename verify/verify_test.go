@@ -435,7 +435,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		t.Errorf("memory: %v", err)
 	}
 	gone := filepath.Join(t.TempDir(), "gone")
-	if _, err := Compare(context.Background(), sourceOf(e), directory(t, e), Options{WorkDir: gone}); !errors.Is(err, copier.ErrConfig) || !errors.Is(err, os.ErrNotExist) {
+	if _, err := CompareDirectory(context.Background(), sourceOf(e), directory(t, e), Expected{}, Options{WorkDir: gone}); !errors.Is(err, copier.ErrConfig) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("work directory: %v", err)
 	}
 }
@@ -457,11 +457,11 @@ func TestCancelled(t *testing.T) {
 			return ctx.Err()
 		})
 		work := t.TempDir()
-		rep, err := Compare(ctx, src, dir, Options{WorkDir: work})
+		rep, err := CompareDirectory(ctx, src, dir, Expected{}, Options{WorkDir: work})
 		if !errors.Is(err, why) || rep.Equal() {
 			t.Errorf("at page %d: %v, equal %v", moment, err, rep.Equal())
 		}
-		leftBehind(t, work, rep)
+		leftBehind(t, work, &rep.Report)
 		cancel(nil)
 	}
 }
@@ -469,18 +469,11 @@ func TestCancelled(t *testing.T) {
 // TestCancelledWhileWalking cancels after the source was read.
 func TestCancelledWhileWalking(t *testing.T) {
 	e := some(2500)
-	dst, err := open(filepath.Join(directory(t, e), "vault.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dst.close()
-	check(t, dst.summarise(t.Context(), t.TempDir()))
-	defer func() { check(t, dst.discard()) }()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("why")
 	in := &cancellingStream{keys: slices.Sorted(maps.Keys(e)), cancel: func() { cancel(why) }}
 	rep := &Report{}
-	if err := rep.walk(ctx, in, dst, Options{}); err != why || rep.SourceEntries < 1024 || rep.SourceEntries > 2048 {
+	if err := walkFile(ctx, rep, in, filepath.Join(directory(t, e), "vault.db"), t.TempDir(), nil); !errors.Is(err, why) || rep.SourceEntries < 1024 || rep.SourceEntries > 2048 {
 		t.Errorf("%v after %d entries", err, rep.SourceEntries)
 	}
 }
@@ -505,17 +498,10 @@ func (s *cancellingStream) Next() (copier.Entry, error) {
 func TestSourceStreamFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, e := range []entries{{}, {"a": "1"}, {"a": "", "b": "", "c": ""}} {
-		dst, err := open(filepath.Join(directory(t, e), "vault.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		check(t, dst.summarise(t.Context(), t.TempDir()))
 		rep := &Report{}
-		if err := rep.walk(context.Background(), &failingStream{err: broken}, dst, Options{}); err != broken || rep.Equal() {
+		err := walkFile(t.Context(), rep, &failingStream{err: broken}, filepath.Join(directory(t, e), "vault.db"), t.TempDir(), nil)
+		if !errors.Is(err, broken) || rep.Equal() {
 			t.Errorf("%v, equal %v", err, rep.Equal())
-		}
-		if err := errors.Join(dst.discard(), dst.close()); err != nil {
-			t.Error(err)
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"syscall"
 	"time"
 
@@ -37,10 +37,13 @@ func WorkPath(dir, path string) string {
 // A workDir is the directory of a comparison's work files, which this process
 // alone uses.
 type workDir struct {
-	path    string
-	lock    *os.File
-	journal *copier.Journal // nil as long as what an earlier process left is untouched
+	path     string
+	lock     *os.File
+	readings []*reading // which have journals; none as long as what an earlier process left is untouched
 }
+
+// spoolName is the work file of what is not scanned.
+const spoolName = "spool"
 
 // openWork makes a directory for work files, or takes over an earlier one.
 func openWork(path string) (*workDir, error) {
@@ -107,34 +110,39 @@ func takeWork(path string, f *os.File) (bool, error) {
 	return err == nil && os.SameFile(info, now), err
 }
 
-// begin opens the journal of a comparison of src with a data directory, whose
-// vault.db stands at the given index.
-func (w *workDir) begin(src copier.Info, path string, index uint64, opts Options) error {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return &copier.Error{Kind: copier.ErrConfig, Op: "find " + path, Err: err}
-	}
-	info, err := os.Stat(filepath.Join(path, vaultDBName))
-	if err != nil {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "look at vault.db", Err: err}
-	}
+// begin opens the journal of a reading, beside a source of which info is known.
+func (w *workDir) begin(x *reading, beside copier.Info, opts Options) (err error) {
 	if !opts.Resume && !opts.Restart {
 		// One whose record can't be read is of no use to anybody.
-		if was, err := copier.Unfinished(w.path); err == nil && was != nil {
+		if was, err := copier.Unfinished(x.dir); err == nil && was != nil {
 			return &copier.Error{Kind: copier.ErrDestination, Op: "look at " + w.path,
 				Err: fmt.Errorf("%w: begun at %s, of %s", ErrUnfinished, was.Start.UTC().Format(time.RFC3339), was.Source.Name)}
 		}
 	}
-	w.journal, err = copier.OpenJournal(w.path, copier.Setup{
-		Start:  time.Now().UTC(),
-		Source: src,
-		Destination: copier.Identity{
-			"path": abs, "size": strconv.FormatInt(info.Size(), 10),
-			"time of modification": info.ModTime().UTC().Format(time.RFC3339Nano),
-			"Raft index":           strconv.FormatUint(index, 10),
-		},
+	if err := os.Mkdir(x.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return workError("create work directory", err)
+	}
+	x.journal, err = copier.OpenJournal(x.dir, copier.Setup{
+		Start:       time.Now().UTC(),
+		Source:      x.info,
+		Destination: copier.Identity{"path": beside.ID, "incarnation": beside.Incarnation},
 	}, opts.Resume)
+	if err == nil {
+		w.readings = append(w.readings, x)
+	}
 	return err
+}
+
+// resumed is how often the comparison was resumed, and when it was begun.
+func (w *workDir) resumed() (n int, began time.Time) {
+	for i, x := range w.readings {
+		setup := x.journal.Setup()
+		n = max(n, setup.Resumed)
+		if i == 0 || setup.Start.Before(began) {
+			began = setup.Start
+		}
+	}
+	return n, began
 }
 
 // ErrUnfinished is returned, together with [copier.ErrDestination], where an
@@ -142,11 +150,10 @@ func (w *workDir) begin(src copier.Info, path string, index uint64, opts Options
 // shall become of it.
 var ErrUnfinished = errors.New("an unfinished comparison is there")
 
-// worthKeeping reports whether a comparison that ended with err can be gone on
-// with.
+// worthKeeping reports whether a comparison that ended with err can be resumed.
 func (w *workDir) worthKeeping(err error) bool {
 	switch {
-	case err == nil, w.journal == nil, !w.journal.Saved():
+	case err == nil, !slices.ContainsFunc(w.readings, func(x *reading) bool { return x.journal.Saved() }):
 		return false
 	case errors.Is(err, copier.ErrDuplicateKey), errors.Is(err, copier.ErrMoved), errors.Is(err, vaultdb.ErrDamaged):
 		return false // it would end so again
@@ -159,11 +166,17 @@ func (w *workDir) worthKeeping(err error) bool {
 // removes that, and the directory too if nothing else is in it.
 func (w *workDir) close(keep bool) error {
 	var errs []error
-	if w.journal != nil && !keep {
-		errs = append(errs, w.journal.Remove())
+	for _, x := range slices.Backward(w.readings) {
+		if keep {
+			break
+		}
+		errs = append(errs, x.journal.Remove())
 		// A killed process may have left it.
-		if err := os.Remove(filepath.Join(w.path, summariesName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(w.path, spoolName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, workError("remove work file", err))
+		}
+		if x.dir != w.path {
+			_ = os.Remove(x.dir) // unless somebody has put something else there
 		}
 	}
 	if err := unix.Rmdir(w.path); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
@@ -173,4 +186,13 @@ func (w *workDir) close(keep bool) error {
 		errs = append(errs, &copier.Error{Kind: copier.ErrDestination, Op: "unlock " + w.path, Err: err})
 	}
 	return errors.Join(errs...)
+}
+
+// workError is an error of the work files.
+func workError(op string, err error) error {
+	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		e.Hint = "the work files of a comparison need about 170 bytes an entry, and 350 more for each that differs; make room, or name another place with -work-dir"
+	}
+	return e
 }

@@ -81,7 +81,7 @@ func (s *spool) close() {
 }
 
 // encodeReport writes a report as one JSON object, with the differences in it.
-func encodeReport(to io.Writer, rep *verify.Report, found *spool) error {
+func encodeReport(to io.Writer, rep *verify.DirectoryReport, found *spool) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
@@ -116,7 +116,7 @@ func encodeReport(to io.Writer, rep *verify.Report, found *spool) error {
 }
 
 // name writes the differences, one a line, and returns the first error.
-func (p *printer) name(rep *verify.Report, found *spool) error {
+func (p *printer) name(rep *verify.DirectoryReport, found *spool) error {
 	w := bufio.NewWriterSize(p.stdout, 64<<10)
 	err := found.each(func(line []byte) error {
 		var d verify.Diff

@@ -21,7 +21,7 @@ func TestSpool(t *testing.T) {
 	for _, n := range []int{0, 1, 3, 5000} {
 		dir := t.TempDir()
 		found := &spool{dir: dir}
-		want := &verify.Report{Destination: "here\n  \"diffs\": []", Diffs: []verify.Diff{}}
+		want := &verify.DirectoryReport{Report: verify.Report{Destination: copier.Info{Name: "here\n  \"diffs\": []"}, Diffs: []verify.Diff{}}}
 		for i := range n {
 			d := verify.Diff{Kind: verify.Missing, Key: fmt.Sprintf("<key> \n%d", i), Source: &verify.Value{Bytes: int64(i), SHA256: strings.Repeat("0", 64)}}
 			if err := found.add(d); err != nil {
@@ -31,10 +31,10 @@ func TestSpool(t *testing.T) {
 		}
 		var b bytes.Buffer
 		p := &printer{stdout: &b}
-		if err := encodeReport(p.stdout, &verify.Report{Destination: want.Destination, Diffs: []verify.Diff{}}, found); err != nil {
+		if err := encodeReport(p.stdout, &verify.DirectoryReport{Report: verify.Report{Destination: want.Destination, Diffs: []verify.Diff{}}}, found); err != nil {
 			t.Fatal(err)
 		}
-		got := &verify.Report{}
+		got := &verify.DirectoryReport{}
 		if err := json.Unmarshal(b.Bytes(), got); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%d differences: %v, %.300s", n, err, b.String())
 		}

@@ -91,9 +91,9 @@ func TestPlannedNames(t *testing.T) {
 // TestHostileText feeds each output with texts of a table, a service and files
 // that do things to a terminal, or look like ours.
 func TestHostileText(t *testing.T) {
-	unequal := hostile[verify.Report]()
+	unequal := hostile[verify.DirectoryReport]()
 	unequal.RaftDiffs = []verify.RaftDiff{*hostile[verify.RaftDiff]()}
-	sampled := hostile[verify.Report]()
+	sampled := hostile[verify.DirectoryReport]()
 	sampled.Sample = hostile[verify.Part]()
 	status := hostile[statusRecord]()
 	dst, err := sink.New(sink.Options{Path: t.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"})
@@ -131,7 +131,8 @@ func TestHostileText(t *testing.T) {
 		},
 		"block": func(p *printer) error {
 			p.event(*hostile[copier.Waiting]())
-			return p.line(strings.Join(cut(p.block(), 80, 5, false), "\n"))
+			rows := p.block(80)
+			return p.line(strings.Join(rows[:], "\n"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -320,16 +320,16 @@ func (p *printer) tell(asked bool) {
 }
 
 // block returns the lines of the live block.
-func (p *printer) block() []row {
+func (p *printer) block(width int) [blockLines]string {
 	status := p.tracker.Status()
 	p.mu.Lock()
-	v := view{Status: status, since: p.since, before: p.before}
+	v := view{Status: status, since: p.since, before: p.before, color: p.screen.color}
 	v.wait, _, _ = p.wait(status.Updated)
 	p.mu.Unlock()
 	if v.now = v.Updated; v.since.IsZero() {
 		v.since = v.now
 	}
-	return v.rows()
+	return v.rows(width)
 }
 
 // Figures in log lines: for people in the text format, numbers in JSON.
@@ -541,7 +541,7 @@ func (p *printer) reset(table string, freed []string) error {
 
 // verified writes the result of a comparison. started says that Raft has gone
 // on, where it has.
-func (p *printer) verified(rep *verify.Report, found *spool, started string) error {
+func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started string) error {
 	var result error
 	switch {
 	case !rep.Equal():
@@ -578,13 +578,13 @@ func (p *printer) verified(rep *verify.Report, found *spool, started string) err
 	switch {
 	case errors.Is(result, errNotAVault):
 		errs = append(errs, p.sentence("NOT A VAULT: %s of table %s %s in %s, and nothing else, but %s.",
-			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination, notAVault(rep.NotVault)))
+			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination.Name, notAVault(rep.NotVault)))
 	case result == nil:
 		if started != "" {
 			errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
 		}
 		errs = append(errs, p.sentence("Equal: %s of table %s %s in %s, and nothing else, in %s.",
-			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination, round(rep.Duration)))
+			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination.Name, round(rep.Duration)))
 	case rep.Started:
 		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
@@ -611,13 +611,13 @@ func compared(written, result error) error {
 }
 
 // judge says what differences are worth on a directory that Raft has gone on in.
-func judge(rep *verify.Report) string {
+func judge(rep *verify.DirectoryReport) string {
 	return fmt.Sprintf("%s of these are of a kind that it changes by itself, which proves nothing of them; the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
 		"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", humanize.Comma(rep.Known))
 }
 
 // andRaft goes on in a list of what differs.
-func andRaft(rep *verify.Report) string {
+func andRaft(rep *verify.DirectoryReport) string {
 	if len(rep.RaftDiffs) == 0 {
 		return ""
 	}

@@ -20,7 +20,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -141,7 +140,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	defer found.close()
 	stop := out.progress()
-	rep, err := verify.Compare(ctx, tellingSource{src, out, sample}, cfg.Destination.Path, verify.Options{
+	rep, err := verify.CompareDirectory(ctx, sampledSource{tellingSource{src, out}, sample}, cfg.Destination.Path, raft, verify.Options{
 		Workers:     workers(cmd, cfg),
 		Segments:    cmd.Int("segments"),
 		NotSegments: notSegments,
@@ -153,7 +152,6 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		SampleSeed:  cmd.Uint64("sample-seed"),
 		MaxDiffs:    maxDiffs,
 		OnDiff:      found.add,
-		Raft:        raft,
 		Events:      out.comparing,
 	})
 	stop()
@@ -204,7 +202,7 @@ func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Ex
 
 // needNodeID adds a difference where nothing tells a Vault which node it is: it
 // makes an id of its own then, is no member of its cluster, and never unseals.
-func needNodeID(rep *verify.Report, cfg *vaultconfig.Config) error {
+func needNodeID(rep *verify.DirectoryReport, cfg *vaultconfig.Config) error {
 	if cfg.Destination.NodeID != "" || rep.Started || len(rep.Raft.Servers) == 0 {
 		return nil
 	}
@@ -257,24 +255,19 @@ func sampleShare(cmd *cli.Command) (float64, error) {
 	return share, nil
 }
 
-// A tellingSource tells of the source when it is opened, which Copy does itself, and
-// package verify does not: of the share of it that is read, so that what is left is
-// estimated rightly.
-type tellingSource struct {
-	*dynamodb.Source
-	p     *printer
+// A sampledSource tells only of the share of the source that is read, so that
+// what is left is estimated rightly.
+type sampledSource struct {
+	tellingSource
 	share float64 // 0 is all
 }
 
-// Open opens the source.
-func (s tellingSource) Open(ctx context.Context) (copier.Info, error) {
-	s.p.event(copier.PhaseStarted{Phase: copier.PhasePrepare})
-	info, err := s.Source.Open(ctx)
-	if err == nil {
+// Open prepares the source.
+func (s sampledSource) Open(ctx context.Context) (copier.Info, error) {
+	info, err := s.tellingSource.Prepare(ctx)
+	if err == nil && s.share > 0 {
 		part := info
-		if s.share > 0 {
-			part.Items, part.Bytes = int64(float64(info.Items)*s.share), int64(float64(info.Bytes)*s.share)
-		}
+		part.Items, part.Bytes = int64(float64(info.Items)*s.share), int64(float64(info.Bytes)*s.share)
 		s.p.tracker.Event(copier.PhaseStarted{Phase: copier.PhasePrepare, Source: part})
 	}
 	return info, err
@@ -295,7 +288,7 @@ func (p *printer) comparing(e copier.Event) {
 
 // howToCompareOn adds to the error of a comparison how to go on with it, where
 // that can be.
-func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
+func howToCompareOn(err error, rep *verify.DirectoryReport, cmd *cli.Command) error {
 	again := strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config")) + " --resume " + strings.Join(givenFlags(cmd, "config", "resume", "restart"), " ")
 	todo := "to go on:      " + strings.TrimSpace(again) + "\nto start over: the same with --restart in place of --resume"
 	switch {
@@ -311,7 +304,7 @@ func howToCompareOn(err error, rep *verify.Report, cmd *cli.Command) error {
 
 // sampled writes the result of a comparison of a part of the table. started
 // says that Raft has gone on, where it has.
-func (p *printer) sampled(rep *verify.Report, found *spool, started string) error {
+func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started string) error {
 	var result error
 	switch {
 	case !rep.NoDifference():

@@ -38,7 +38,7 @@ func (file resultFile) try(path string) error {
 var resultBegins = regexp.MustCompile(`^\{\n  "source": \{\n    "name": ".*",\n    "id": "`)
 
 // write writes the result, durably and whole.
-func (file resultFile) write(rep *verify.Report, found *spool) error {
+func (file resultFile) write(rep *verify.DirectoryReport, found *spool) error {
 	if file == "" {
 		return nil
 	}

@@ -25,7 +25,7 @@ type Input struct {
 	Manifest *verify.Manifest
 	// Verification is a comparison that was made after the copy; nil if none
 	// was.
-	Verification *verify.Report
+	Verification *verify.DirectoryReport
 }
 
 // ErrNotVerification is returned when a file is not what
@@ -69,7 +69,7 @@ const Begins = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta name=\"genera
 // ReadVerification reads the JSON that `dyn2raft verify -format json` prints.
 // An error wraps [copier.ErrConfig], and ErrNotVerification where the file is
 // something else.
-func ReadVerification(file string) (*verify.Report, error) {
+func ReadVerification(file string) (*verify.DirectoryReport, error) {
 	const hint = "give a file that was made with: dyn2raft verify -config migrate.hcl -o verify.json"
 	data, err := durable.ReadFile(file, maxVerification)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,7 +79,7 @@ func ReadVerification(file string) (*verify.Report, error) {
 		return nil, readError("read verification", err, "")
 	}
 	var v struct {
-		verify.Report
+		verify.DirectoryReport
 		// A comparison always has these, whatever it found.
 		Complete *bool            `json:"complete"`
 		Prefixes *[]verify.Prefix `json:"prefixes"`
@@ -90,8 +90,8 @@ func ReadVerification(file string) (*verify.Report, error) {
 	if v.Complete == nil || v.Prefixes == nil || v.Source.ID == "" {
 		return nil, readError("read verification "+file, ErrNotVerification, hint)
 	}
-	v.Report.Complete, v.Report.Prefixes = *v.Complete, *v.Prefixes
-	return &v.Report, nil
+	v.DirectoryReport.Complete, v.DirectoryReport.Prefixes = *v.Complete, *v.Prefixes
+	return &v.DirectoryReport, nil
 }
 
 func readError(op string, err error, hint string) error {

@@ -93,9 +93,9 @@ func contents() *verify.Contents {
 	return c
 }
 
-func comparisonOf(m *verify.Manifest) *verify.Report {
-	c := &verify.Report{Source: m.Source, Destination: m.Destination.Path, Start: m.End.Add(time.Minute), Duration: 5 * time.Minute,
-		SourceEntries: m.Total.Entries, DestinationEntries: m.Total.Entries, Complete: true}
+func comparisonOf(m *verify.Manifest) *verify.DirectoryReport {
+	c := &verify.DirectoryReport{Report: verify.Report{Source: m.Source, Destination: copier.Info{Name: m.Destination.Path}, Start: m.End.Add(time.Minute), Duration: 5 * time.Minute,
+		SourceEntries: m.Total.Entries, DestinationEntries: m.Total.Entries, Complete: true}}
 	for p, d := range m.Prefixes {
 		s := verify.Side{Entries: d.Entries, Bytes: d.Bytes, SHA256: strings.Repeat("ab", 32)}
 		c.Prefixes = append(c.Prefixes, verify.Prefix{Prefix: p, Source: s, Destination: s})
@@ -180,7 +180,7 @@ func resumed() *verify.Manifest {
 }
 
 // sampleOf is a comparison of a part of the table that found no difference.
-func sampleOf(m *verify.Manifest) *verify.Report {
+func sampleOf(m *verify.Manifest) *verify.DirectoryReport {
 	c := comparisonOf(m)
 	c.Sample = &verify.Part{Share: 0.05, Seed: 4711, Segments: 1000, SegmentsRead: 50, Undetected: 58}
 	for i := range c.Prefixes {
@@ -440,7 +440,7 @@ func TestVerdicts(t *testing.T) {
 		"older comparison": {func(in *Input) {
 			in.Verification.Start = in.Manifest.Start
 		}, "warn", "proves nothing of this copy"},
-		"another directory": {func(in *Input) { in.Verification.Destination = "/elsewhere" }, "good", "only if it was moved"},
+		"another directory": {func(in *Input) { in.Verification.Destination.Name = "/elsewhere" }, "good", "only if it was moved"},
 		"sample": {func(in *Input) {
 			in.Verification = sampleOf(in.Manifest)
 		}, "good", "A sample of 5% of the table, 301 entries, was compared"},

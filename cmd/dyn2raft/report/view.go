@@ -18,7 +18,7 @@ import (
 // template escapes them.
 type view struct {
 	M *verify.Manifest
-	V *verify.Report
+	V *verify.DirectoryReport
 
 	Verdict verdict
 	Facts   []fact
@@ -103,7 +103,7 @@ func newView(in Input) *view {
 
 // judge says first what a reader has to know, and whether to worry. What is
 // not proven is not called good.
-func judge(m *verify.Manifest, c *verify.Report) verdict {
+func judge(m *verify.Manifest, c *verify.DirectoryReport) verdict {
 	v := verdict{Level: "good", Word: "Complete"}
 	v.Text = fmt.Sprintf("All %s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s.",
 		count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
@@ -140,14 +140,14 @@ func judge(m *verify.Manifest, c *verify.Report) verdict {
 }
 
 // proven reports whether the comparison shows that the copy is the table.
-func proven(m *verify.Manifest, c *verify.Report) bool {
+func proven(m *verify.Manifest, c *verify.DirectoryReport) bool {
 	return c != nil && c.Equal() && !c.Start.Before(m.End) && otherTotals(m, c) == ""
 }
 
 // otherTotals says, in words, in what a comparison that found no difference
 // counted otherwise than the copy: then it is none of this copy as it was put
 // in place. It returns nothing where both agree.
-func otherTotals(m *verify.Manifest, c *verify.Report) string {
+func otherTotals(m *verify.Manifest, c *verify.DirectoryReport) string {
 	if !c.NoDifference() || c.Started {
 		return ""
 	}
@@ -172,7 +172,7 @@ func otherTotals(m *verify.Manifest, c *verify.Report) string {
 }
 
 // compare adds what a comparison with the table has found.
-func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
+func (v *verdict) compare(m *verify.Manifest, c *verify.DirectoryReport) {
 	worse := func(level, word string) {
 		v.Word += ", " + word
 		if v.Level != "bad" {
@@ -220,13 +220,13 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.Report) {
 		worse("warn", "comparison older than the copy")
 		v.Points = append(v.Points, fmt.Sprintf("That comparison began before this copy had ended (%s): it is of an earlier state of the directory, and proves nothing of this copy.", at(m.End)))
 	}
-	if c.Destination != m.Destination.Path {
-		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", visible.Text(c.Destination), visible.Text(m.Destination.Path)))
+	if c.Destination.Name != m.Destination.Path {
+		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", visible.Text(c.Destination.Name), visible.Text(m.Destination.Path)))
 	}
 }
 
 // sampled says what a sample without a difference shows, and what it does not.
-func sampled(c *verify.Report) string {
+func sampled(c *verify.DirectoryReport) string {
 	return fmt.Sprintf("A sample of %s of the table, %s entries, was compared with the data directory on %s: no difference. If damage hits entries at random, no more than %s of all are missing or different (95%% certain). What lies outside of the sample, and entries that only the directory has, it can't show.",
 		percent(c.Sample.Share), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
@@ -717,7 +717,7 @@ type compareRow struct {
 	Name, Table, Directory, Same string
 }
 
-func compared(c *verify.Report) *comparison {
+func compared(c *verify.DirectoryReport) *comparison {
 	if c == nil {
 		return nil
 	}
@@ -725,7 +725,7 @@ func compared(c *verify.Report) *comparison {
 	out.Facts = []fact{
 		{"Made", at(c.Start) + ", in " + took(c.Duration)},
 		{"Table", visible.Text(c.Source.Name) + " (" + visible.Text(c.Source.ID) + "), " + count(c.SourceEntries) + " entries"},
-		{"Directory", visible.Text(c.Destination) + ", " + count(c.DestinationEntries) + " entries"},
+		{"Directory", visible.Text(c.Destination.Name) + ", " + count(c.DestinationEntries) + " entries"},
 		{"Missing, extra, different", count(c.Missing) + ", " + count(c.Extra) + ", " + count(c.Different)},
 	}
 	if s := c.Sample; s != nil {

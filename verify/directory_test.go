@@ -48,7 +48,7 @@ func TestNoDestination(t *testing.T) {
 			if name != "a pipe" {
 				before = snapshot(t, dir)
 			}
-			rep, err := Compare(t.Context(), src, dir, Options{})
+			rep, err := CompareDirectory(t.Context(), src, dir, Expected{}, Options{})
 			if !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "vault.db") || rep.Equal() {
 				t.Errorf("got %v", err)
 			}
@@ -63,7 +63,7 @@ func TestNoDestination(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	check(t, os.WriteFile(file, nil, 0o600))
 	for _, dir := range []string{file, filepath.Join(t.TempDir(), "gone")} {
-		if _, err := Compare(t.Context(), sourceOf(nil), dir, Options{}); !errors.Is(err, copier.ErrDestination) {
+		if _, err := CompareDirectory(t.Context(), sourceOf(nil), dir, Expected{}, Options{}); !errors.Is(err, copier.ErrDestination) {
 			t.Errorf("%s: %v", dir, err)
 		}
 	}
@@ -265,14 +265,8 @@ func TestEveryFlippedBit(t *testing.T) {
 			t.Fatal(err)
 		}
 		rep := &Report{}
-		dst, err := open(file)
-		if err == nil {
-			if err = dst.summarise(t.Context(), work); err == nil {
-				src.reset()
-				err = rep.walk(t.Context(), src, dst, Options{})
-			}
-			err = errors.Join(err, dst.discard(), dst.close())
-		}
+		src.reset()
+		err := walkFile(t.Context(), rep, src, file, work, nil)
 		switch {
 		case err != nil && !errors.Is(err, copier.ErrDestination):
 			t.Errorf("byte %d: %v", i, err)
@@ -339,12 +333,15 @@ func TestInUse(t *testing.T) {
 	}
 
 	// Meanwhile a comparison keeps a Vault from starting.
-	dst, err := open(file)
-	check(t, err)
-	if _, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: 50 * time.Millisecond}); err == nil {
-		t.Error("the file could be opened for writing")
+	rep, err := compare(t, sourceThat(e, func(context.Context) error {
+		if _, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: 50 * time.Millisecond}); err == nil {
+			t.Error("the file could be opened for writing")
+		}
+		return nil
+	}), dir, Options{})
+	if err != nil || !rep.Equal() {
+		t.Errorf("%v", err)
 	}
-	check(t, dst.close())
 	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: time.Minute})
 	check(t, err)
 	check(t, db.Close())
@@ -365,29 +362,42 @@ func hold(file string) {
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until it is closed
 }
 
+// walkFile walks a stream and a file side by side, as a comparison does, after what
+// waits in the work file was changed.
+func walkFile(ctx context.Context, rep *Report, src copier.Stream, file, work string, change func(spool string) error) (err error) {
+	dst := &vaultdb.Source{Path: file, Kind: copier.ErrDestination}
+	if _, err := dst.Open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	x := &reading{src: dst, dir: work}
+	if err := x.read(ctx, Options{}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.entries.Close()) }()
+	if change != nil {
+		if err := change(filepath.Join(work, spoolName)); err != nil {
+			return err
+		}
+	}
+	return rep.walk(ctx, side{Stream: src}, side{Stream: x.entries}, Options{})
+}
+
 // TestWorkFileDamaged has what waits in the work file changed, or cut off.
 func TestWorkFileDamaged(t *testing.T) {
 	e := some(500)
 	file := filepath.Join(directory(t, e), "vault.db")
-	for name, damage := range map[string]func(f *os.File, size int64) error{
-		"nothing": func(*os.File, int64) error { return nil },
-		"a bit": func(f *os.File, size int64) error {
-			var b [1]byte
-			_, err := f.ReadAt(b[:], size/2)
-			b[0] ^= 4
-			_, werr := f.WriteAt(b[:], size/2)
-			return errors.Join(err, werr)
-		},
-		"its end": func(f *os.File, size int64) error { return f.Truncate(size - 1) },
+	for name, damage := range map[string]func(b []byte) []byte{
+		"nothing": func(b []byte) []byte { return b },
+		"a bit":   func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
+		"its end": func(b []byte) []byte { return b[:len(b)-1] },
 	} {
-		dst, err := open(file)
-		check(t, err)
-		check(t, dst.summarise(t.Context(), t.TempDir()))
-		check(t, damage(dst.work, dst.size))
-		rep := &Report{}
-		src := &sortedStream{e: e}
+		rep, src := &Report{}, &sortedStream{e: e}
 		src.reset()
-		err = rep.walk(t.Context(), src, dst, Options{})
+		err := walkFile(t.Context(), rep, src, file, t.TempDir(), func(spool string) error {
+			b, err := os.ReadFile(spool)
+			return errors.Join(err, os.WriteFile(spool, damage(b), 0o600))
+		})
 		if name == "nothing" {
 			if err != nil || !rep.Equal() {
 				t.Errorf("undamaged: %v", err)
@@ -395,7 +405,6 @@ func TestWorkFileDamaged(t *testing.T) {
 		} else if !errors.Is(err, copier.ErrDestination) || rep.Equal() {
 			t.Errorf("%s: %v", name, err)
 		}
-		check(t, errors.Join(dst.discard(), dst.close()))
 	}
 }
 
@@ -405,20 +414,18 @@ func TestWorkFileOfVault(t *testing.T) {
 	for key, value := range (dynamotest.VaultShape{Entries: 50_000, ValueSize: 16}).All() {
 		e[key] = string(value)
 	}
-	dst, err := open(filepath.Join(directory(t, e), "vault.db"))
-	check(t, err)
-	check(t, dst.summarise(t.Context(), t.TempDir()))
-	each := dst.size / int64(len(e))
-	t.Logf("%d bytes an entry", each)
-	if each > 100 {
-		t.Errorf("%d bytes an entry", each)
-	}
 	rep, src := &Report{}, &sortedStream{e: e}
 	src.reset()
-	if err := rep.walk(t.Context(), src, dst, Options{}); err != nil || !rep.Equal() || rep.SourceEntries != int64(len(e)) {
+	err := walkFile(t.Context(), rep, src, filepath.Join(directory(t, e), "vault.db"), t.TempDir(), func(spool string) error {
+		st, err := os.Stat(spool)
+		if err == nil && st.Size()/int64(len(e)) > 100 {
+			t.Errorf("%d bytes an entry", st.Size()/int64(len(e)))
+		}
+		return err
+	})
+	if err != nil || !rep.Equal() || rep.SourceEntries != int64(len(e)) {
 		t.Errorf("%d entries, equal %v, %v", rep.SourceEntries, rep.Equal(), err)
 	}
-	check(t, errors.Join(dst.discard(), dst.close()))
 }
 
 // TestBothFail has the source fail while the destination is found damaged: both
