@@ -9,9 +9,9 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // An estimated is a table whose copy is estimated and made.

@@ -24,7 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 )
 
 var update = flag.Bool("update", false, "write the help texts as they are into the scripts")

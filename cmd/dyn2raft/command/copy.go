@@ -26,9 +26,9 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 

@@ -17,7 +17,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 )
 
 // docsCommand prints what is made of the tree of commands: docs/commands.md

@@ -14,8 +14,8 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // This file has the words for what a person can do about an error, as far as they

@@ -13,8 +13,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )

@@ -19,9 +19,9 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // TestPredict: what a model of given figures says, by hand. How good its figures

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 

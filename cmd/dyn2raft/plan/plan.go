@@ -13,9 +13,9 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // Result is that of package check.

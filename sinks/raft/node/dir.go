@@ -25,8 +25,8 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // A Node is a machine with the data directory of a copy, and the Vault that will

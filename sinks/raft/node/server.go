@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/mod/semver"
 
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
-	"github.com/dyn2raft/dyn2raft/vaultconfig"
 )
 
 // server asks whether Vault starts from the server's configuration, and whether
