@@ -115,11 +115,12 @@ var answerMembers = []string{"Items", "Count", "ScannedCount", "LastEvaluatedKey
 // operation, and returns whether it says what the request has cost.
 func checkAnswer(body []byte, op string, checked bool) (told bool, err error) {
 	if op == "Scan" || op == "Query" {
-		a, err := readAnswer(body, checked)
-		for _, item := range append(a.items, readItem{err: a.lastErr}) {
-			err = cmp.Or(err, item.err)
-		}
-		return a.told, err
+		d := pageDecoder{body: body, checked: checked}
+		err := d.response(func() error {
+			_, bad, err := d.attrs()
+			return cmp.Or(err, bad)
+		})
+		return d.told, err
 	}
 	var answer map[string]json.RawMessage // names as they are; a struct takes others too
 	if json.Unmarshal(body, &answer) != nil || answer == nil {

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -26,9 +24,6 @@ type scanTarget struct {
 	cost  float64 // what it will probably cost, for the bucket
 
 	until *position // what is behind its item is cut, where it is set
-	found bool      // that item was in the response
-	// cutOff counts the items that were cut.
-	cutOff int64
 
 	undecoded int // responses without a checksum of which something could not be decoded
 	decoded
@@ -42,6 +37,8 @@ type decoded struct {
 	told  bool // it has a ConsumedCapacity
 	// dotted is the Path of a marker "./" in it, see [Source.warnOfDots].
 	dotted string
+	found  bool  // the item of until was in it
+	cutOff int64 // items behind that, which were cut
 }
 
 // An order watches whether the items of one Path come in the order of their
@@ -90,161 +87,17 @@ func (t *scanTarget) items() int64 {
 // it was sent: then what can't be decoded never will be.
 func (t *scanTarget) decode(body []byte, checked bool) error {
 	t.b.Truncate(t.from)
-	t.decoded = decoded{}
-	var err error
-	if t.until == nil {
-		t.decoded, err = decodePage(body, t.b)
-	}
-	if t.until != nil || errors.Is(err, errOtherShape) {
-		t.b.Truncate(t.from)
-		t.decoded = decoded{}
-		t.page.WireBytes = int64(len(body))
-		last := checked || t.undecoded >= mostUndecoded
-		err = t.slow(body, checked, last)
-	}
-	if err != nil {
+	d := pageDecoder{body: body, b: t.b, until: t.until, checked: checked, final: checked || t.undecoded >= mostUndecoded}
+	d.page.WireBytes = int64(len(body))
+	if err := d.response(d.item); err != nil {
 		t.b.Truncate(t.from)
 		t.decoded = decoded{}
 		t.undecoded++
-		return &badResponseError{err: err, final: checked, undecoded: true}
+		return &badResponseError{err: fmt.Errorf("response of %d bytes: %w", len(body), err), final: checked, undecoded: true}
 	}
+	d.order.path, d.order.key = nil, nil // they alias the body
+	t.decoded = d.decoded
 	return nil
-}
-
-// A readItem is an item of a response: its attributes, as far as they matter
-// here, or why it can't be decoded.
-type readItem struct {
-	attrs map[string]types.AttributeValue
-	err   error
-}
-
-// slow decodes a body item by item, whatever attributes they have. It is for
-// what [decodePage] leaves. Where last is set, an item that can't be decoded is
-// refused, and the others are taken; otherwise it is an error.
-func (t *scanTarget) slow(body []byte, checked, last bool) error {
-	a, err := readAnswer(body, checked)
-	if err != nil {
-		return fmt.Errorf("response of %d bytes: %w", len(body), err)
-	}
-	if !last {
-		for _, item := range append(a.items, readItem{err: a.lastErr}) {
-			if item.err != nil {
-				return fmt.Errorf("response of %d bytes: %w", len(body), item.err)
-			}
-		}
-	}
-	if a.count != int64(len(a.items)) {
-		return errCount
-	}
-	t.last, t.told, t.page.Units = a.last, a.told, a.units
-	if t.until != nil {
-		a.items = t.cut(a.items, t.last)
-	}
-	for _, item := range a.items {
-		err := item.err
-		if err == nil {
-			err = addItem(item.attrs, t.b, &t.decoded)
-		}
-		if err != nil {
-			t.page.Refused = append(t.page.Refused, err)
-		}
-	}
-	if a.lastErr != nil {
-		t.page.Refused = append(t.page.Refused, a.lastErr)
-	}
-	return nil
-}
-
-// An answer is what a response to a Scan or a Query holds.
-type answer struct {
-	items   []readItem
-	count   int64
-	last    *position // LastEvaluatedKey
-	lastErr error     // it can't be decoded
-	units   float64
-	told    bool // it has a ConsumedCapacity
-}
-
-// readAnswer looks for what each answer to a Scan or a Query has, also where no
-// item was found. The SDK takes a body without it, or none at all, for the end of
-// what was asked for: whatever sends such a thing would cut a segment off. So would
-// a LastEvaluatedKey with one bit of its name changed: where no checksum shows that
-// the body came as it was sent, a member that nobody knows is damage.
-func readAnswer(body []byte, checked bool) (a answer, err error) {
-	// A member that comes twice is an error where it is. So is what is no text in
-	// UTF-8, of which the SDK would make another key: see strict.
-	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
-		return a, errors.Join(errNoItems, err)
-	}
-	seen := map[string]bool{}
-	for dec.PeekKind() == '"' {
-		tok, err := dec.ReadToken()
-		if err != nil {
-			return a, err
-		}
-		name := tok.String()
-		switch {
-		case seen[name]:
-			return a, fmt.Errorf("its member %.64q comes twice", name)
-		case !checked && !slices.Contains(answerMembers, name):
-			return a, fmt.Errorf("it has a member %.64q, and no checksum shows that it was sent so", name)
-		}
-		seen[name] = true
-		if name == "Items" {
-			if a.items, err = readItems(dec); err != nil {
-				return a, err
-			}
-			continue
-		}
-		value, err := dec.ReadValue()
-		if err != nil {
-			return a, err
-		}
-		switch name {
-		case "Count":
-			if json.Unmarshal(value, &a.count) != nil || value.Kind() != '0' {
-				return a, errNoItems
-			}
-		case "LastEvaluatedKey":
-			a.last, a.lastErr = readLast(value)
-		case "ConsumedCapacity":
-			var used struct{ CapacityUnits float64 }
-			if err := json.Unmarshal(value, &used); err != nil {
-				return a, err
-			}
-			a.units, a.told = used.CapacityUnits, true
-		}
-	}
-	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '}' {
-		return a, errors.Join(errors.New("it is no JSON"), err)
-	}
-	if _, err := dec.ReadToken(); err != io.EOF {
-		return a, errors.New("something follows its end")
-	}
-	if !seen["Items"] || !seen["Count"] {
-		return a, errNoItems
-	}
-	return a, nil
-}
-
-func readItems(dec *jsontext.Decoder) (out []readItem, err error) {
-	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '[' {
-		return nil, errors.Join(errNoItems, err)
-	}
-	for dec.PeekKind() != ']' {
-		value, err := dec.ReadValue()
-		if err != nil {
-			return nil, err
-		}
-		item := readItem{}
-		if item.attrs, err = readAttrs(value); err != nil {
-			item.err = fmt.Errorf("%w: an item %s can't be decoded: %w", ErrNotVaultItem, itemName(value), err)
-		}
-		out = append(out, item)
-	}
-	_, err = dec.ReadToken()
-	return out, err
 }
 
 // readLast returns the position that a LastEvaluatedKey names, nil where it is
@@ -271,7 +124,7 @@ var decodedAttrs = []string{attrPath, attrKey, attrValue, attrIdentity}
 
 // readAttrs decodes those attributes of an item that matter. One of a type that
 // Vault never writes is a *types.UnknownUnionMember with the type's name.
-func readAttrs(value jsontext.Value) (map[string]types.AttributeValue, error) {
+func readAttrs(value jsontext.Value) (attributes, error) {
 	if !value.IsValid() {
 		return nil, errors.New("a member of it comes twice, or a text is not UTF-8")
 	}
@@ -279,7 +132,7 @@ func readAttrs(value jsontext.Value) (map[string]types.AttributeValue, error) {
 	if err := json.Unmarshal(value, &raw); err != nil {
 		return nil, errors.New("it is no JSON object")
 	}
-	out := make(map[string]types.AttributeValue, len(decodedAttrs))
+	out := make(attributes, len(decodedAttrs))
 	for _, name := range decodedAttrs {
 		if raw[name] == nil {
 			continue
@@ -340,14 +193,14 @@ func itemName(value jsontext.Value) string {
 	return "with " + text(attrPath) + " and " + text(attrKey)
 }
 
-// addItem adds an item to the batch, or counts it.
-func addItem(item map[string]types.AttributeValue, b *copier.Batch, d *decoded) error {
+// add adds an item to the batch, or counts it.
+func (d *pageDecoder) add(item attributes) error {
 	path, ok1 := item[attrPath].(*types.AttributeValueMemberS)
 	key, ok2 := item[attrKey].(*types.AttributeValueMemberS)
 	if !ok1 || !ok2 {
 		return fmt.Errorf("%w: an item without a Path and a Key of type S", ErrNotVaultItem)
 	}
-	d.order.see([]byte(path.Value), []byte(key.Value))
+	d.see([]byte(path.Value), []byte(key.Value))
 	r := record{path: path.Value, key: key.Value}
 	var value []byte
 	switch v := item[attrValue].(type) {
@@ -377,7 +230,7 @@ func addItem(item map[string]types.AttributeValue, b *copier.Batch, d *decoded) 
 	case kind == kindLock:
 		d.page.Locks = append(d.page.Locks, vaultKey)
 	default:
-		b.Append([]byte(vaultKey), value)
+		d.b.Append([]byte(vaultKey), value)
 	}
 	return nil
 }

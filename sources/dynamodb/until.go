@@ -3,8 +3,6 @@ package dynamodb
 import (
 	"fmt"
 
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -12,27 +10,7 @@ import (
 // began to where it ended, which is the segment's Until. The pages need not end
 // at the same items as they did. So the item that Until names, the last one of
 // what was read, is looked for among the items, and what comes behind it is
-// cut. Such a page is rare, and the fast decoder need not know of it.
-
-// cut cuts the items behind the one that until names. last is the response's
-// LastEvaluatedKey, which may be that item. It sets t.found where the item was
-// found.
-func (t *scanTarget) cut(items []readItem, last *position) []readItem {
-	if last != nil && last.sameItem(t.until) {
-		t.found = true
-		return items
-	}
-	for i, item := range items {
-		path, ok1 := item.attrs[attrPath].(*types.AttributeValueMemberS)
-		key, ok2 := item.attrs[attrKey].(*types.AttributeValueMemberS)
-		if ok1 && ok2 && t.until.sameItem(&position{Path: path.Value, Key: key.Value}) {
-			t.found = true
-			t.cutOff = int64(len(items) - i - 1)
-			return items[:i+1]
-		}
-	}
-	return items
-}
+// cut, see [pageDecoder.see].
 
 // restUntil returns what is left to read up to t.until after a page that began
 // at from: a part of it is never split.

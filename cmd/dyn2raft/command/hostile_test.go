@@ -131,8 +131,7 @@ func TestHostileText(t *testing.T) {
 		},
 		"block": func(p *printer) error {
 			p.event(*hostile[copier.Waiting]())
-			rows := p.block(80)
-			return p.line(strings.Join(rows[:], "\n"))
+			return p.line(strings.Join(cut(p.block(), 80, 5, false), "\n"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,7 @@
 package command
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -17,7 +17,6 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // A screen is standard error: everything that is not a result goes through it,
@@ -121,12 +120,12 @@ func jsonLog(w io.Writer) hclog.Logger {
 // refresh is how often the block is drawn.
 const refresh = 200 * time.Millisecond
 
-// blockLines is how many lines a block has.
-const blockLines = 5
+// A row is a line of the block, with its colour or none.
+type row struct{ color, text string }
 
-// show draws a block until hide is called. rows returns its lines, of at most
-// width columns each. It may be called while a block is shown, and does nothing then.
-func (s *screen) show(rows func(width int) [blockLines]string) {
+// show draws a block until hide is called. rows returns its lines. It may be called
+// while a block is shown, and does nothing then.
+func (s *screen) show(rows func() []row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil || !s.live {
@@ -176,27 +175,6 @@ func (p *printer) pause() (resume func()) {
 	return func() { p.screen.show(p.block) }
 }
 
-// A tellingSource tells of the source when it is prepared. Copy does that
-// itself, and package verify does not.
-type tellingSource struct {
-	*dynamodb.Source
-	p *printer
-}
-
-// Prepare prepares the source.
-func (s tellingSource) Prepare(ctx context.Context) (copier.Info, error) {
-	s.p.event(copier.PhaseStarted{Phase: copier.PhasePrepare})
-	info, err := s.Source.Open(ctx)
-	if err == nil {
-		s.p.tracker.Event(copier.PhaseStarted{Phase: copier.PhasePrepare, Source: info})
-	}
-	return info, err
-}
-
-// maxWidth bounds the block's width on a wide terminal: a bar is no clearer for
-// being longer, and the figures are to be close to each other.
-const maxWidth = 110
-
 const (
 	eraseRow   = "\x1b[2K"
 	downOne    = "\x1b[B" // stays on the last row
@@ -213,22 +191,33 @@ const (
 // below is the block, however many rows its lines take by now: neither these nor
 // the rows of a long line above them are counted. Only what a window that is made
 // narrow pushes off the screen can't be erased.
-func (s *screen) draw(rows func(width int) [blockLines]string) {
+func (s *screen) draw(rows func() []row) {
 	cols, high := s.size()
-	lines := rows(max(min(cols-1, maxWidth), 1))
-	n := min(blockLines, high-1)
+	lines := cut(rows(), cols-1, high-1, s.color)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text := s.erase()
 	s.frame = ""
-	if n > 0 {
-		s.frame = breakNone + strings.Join(lines[:n], "\n") + breakLong + "\r"
+	if len(lines) > 0 {
+		s.frame = breakNone + strings.Join(lines, "\n") + breakLong + "\r"
 	}
-	if n > 1 {
-		s.frame += fmt.Sprintf("\x1b[%dA", n-1)
+	if len(lines) > 1 {
+		s.frame += fmt.Sprintf("\x1b[%dA", len(lines)-1)
 	}
 	_, _ = io.WriteString(s.out, text+s.frame) // a terminal that is gone takes nothing more
+}
+
+// cut makes lines of rows: of at most so many columns each, and so many of them.
+func cut(rows []row, cols, high int, color bool) (lines []string) {
+	for _, r := range rows[:min(len(rows), max(high, 0))] {
+		line := runewidth.Truncate(r.text, max(cols, 1), "…")
+		if color && r.color != "" {
+			line = r.color + line + normal
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // erase is what removes the block from the terminal. It goes row by row: what
@@ -268,7 +257,7 @@ func (s *screen) leave() {
 	}
 	defer s.mu.Unlock()
 	if s.frame != "" {
-		_, _ = io.WriteString(s.out, strings.Repeat(downOne, blockLines-1)+"\r\n")
+		_, _ = io.WriteString(s.out, strings.Repeat(downOne, strings.Count(s.frame, "\n"))+"\r\n")
 	}
 }
 
@@ -284,12 +273,10 @@ type view struct {
 	// before are entries and bytes that an earlier process has read.
 	before copier.Resuming
 	wait   string // what is waited for, or empty
-	color  bool
 }
 
 const (
 	bold   = "\x1b[1m"
-	green  = "\x1b[32m"
 	yellow = "\x1b[33m"
 	normal = "\x1b[0m"
 )
@@ -305,98 +292,60 @@ var phases = map[copier.Phase]string{
 	copier.PhaseCleanUp: "it is in place: removing work files",
 }
 
-// rows are the lines of the block, at most width columns each.
-func (v view) rows(width int) (out [blockLines]string) {
-	phase := string(v.Phase)
-	if phase == "" {
-		phase = "start"
-	}
-	running := v.now.Sub(v.since).Truncate(time.Second)
-	out[0] = v.fit(width, bold, fmt.Sprintf("%-9s ", phase), fmt.Sprintf("%s, %s", v.doing(), running))
+// rows are the lines of the block.
+func (v view) rows() []row {
+	doing := fmt.Sprintf("%s, %s", v.doing(), v.now.Sub(v.since).Truncate(time.Second))
 	if done, ok := v.done(); ok {
-		const room = 30 // for what is behind the bar
-		end := fmt.Sprintf(" %3.0f%%  %s", 100*done, v.left())
-		out[0] = v.fit(width, bold, fmt.Sprintf("%-9s ", phase), end)
-		if bar := v.bar(width-10-room, done); bar != "" {
-			out[0] = v.fit(10, bold, fmt.Sprintf("%-9s ", phase), "") + bar + v.fit(room, "", "", end)
-		}
+		doing = fmt.Sprintf("[%-25s] %3.0f%%  %s", strings.Repeat("=", int(math.Round(25*done))), 100*done, v.left())
 	}
-
 	if v.wait != "" {
-		out[0] = v.fit(width, bold, fmt.Sprintf("%-9s ", phase), v.wait)
+		doing = v.wait
 	}
 
 	// The table counts its items, markers too: entries alone never come to that.
-	label, text := "entries   ", humanize.Comma(v.Entries)
+	label, read, of, before, rate := "entries", v.Entries, "", v.before.Entries, v.EntryRate
+	bytes := size(v.Bytes) + " read"
 	switch {
 	case v.Phase == copier.PhaseLoad, v.Phase == copier.PhaseCheck, v.Phase == copier.PhaseCommit, v.Phase == copier.PhaseCleanUp:
-		text = humanize.Comma(v.Loaded) + " of " + humanize.Comma(v.Entries)
+		read, before, of = v.Loaded, 0, " of "+humanize.Comma(v.Entries)
 	case v.Source.Items > 0:
-		label, text = "items     ", fmt.Sprintf("%s of about %s", humanize.Comma(v.seen()), humanize.Comma(v.Source.Items))
+		label, read, of, before = "items", v.seen(), " of about "+humanize.Comma(v.Source.Items), before+v.before.Markers
+		rate *= float64(read) / float64(max(v.Entries, 1))
+		bytes = fmt.Sprintf("%s in %s", size(v.Bytes), entries(v.Entries))
 	}
-	rate, average := v.rates()
-	ofItems := 1.0
-	if label != "entries   " {
-		ofItems = float64(v.seen()) / float64(max(v.Entries, 1))
-	}
-	out[1] = v.fit(width, "", label, fmt.Sprintf("%-32s%s", text, v.pace(perSecond(rate.entries*ofItems).String(), perSecond(average.entries*ofItems).String())))
-	read := size(v.Bytes) + " read"
-	if label != "entries   " {
-		read = fmt.Sprintf("%s in %s", size(v.Bytes), entries(v.Entries))
-	}
-	out[2] = v.fit(width, "", "size      ", fmt.Sprintf("%-32s%s", read, v.pace(size(int64(rate.bytes))+"/s", size(int64(average.bytes))+"/s")))
-	if v.Phase != copier.PhaseScan && v.Phase != "" {
-		out[2] = v.fit(width, "", "size      ", read) // the sink tells no bytes
+	if v.Phase == copier.PhaseScan || v.Phase == "" { // the sink tells no bytes
+		bytes += v.pace(v.ByteRate, v.Bytes-v.before.Bytes, func(r float64) string { return size(int64(r)) + "/s" })
 	}
 
-	color := ""
+	requests := row{"", fmt.Sprintf("requests  %d workers, %s read units, %s throttled, %s tried again",
+		v.Workers, humanize.CommafWithDigits(v.Units, 1), humanize.Comma(v.Throttles), humanize.Comma(v.Retries))}
 	if v.Throttles > 0 {
-		color = yellow
+		requests.color = yellow
 	}
-	out[3] = v.fit(width, color, "requests  ", fmt.Sprintf("%d workers   %s read units   %s throttled   %s tried again",
-		v.Workers, humanize.CommafWithDigits(v.Units, 1), humanize.Comma(v.Throttles), humanize.Comma(v.Retries)))
-
-	text = fmt.Sprintf("%s of %s", humanize.Comma(v.SegmentsDone), humanize.Comma(v.Segments))
+	segments := fmt.Sprintf("segments  %s of %s", humanize.Comma(v.SegmentsDone), humanize.Comma(v.Segments))
 	if !v.Checkpoint.IsZero() {
-		text += fmt.Sprintf("   checkpoint %s ago, %s %s safe", max(v.now.Sub(v.Checkpoint), 0).Truncate(time.Second), entries(v.Saved), one(v.Saved, "is", "are"))
+		segments += fmt.Sprintf("; checkpoint %s ago, %s %s safe", max(v.now.Sub(v.Checkpoint), 0).Truncate(time.Second), entries(v.Saved), one(v.Saved, "is", "are"))
 	}
 	if !v.Start.IsZero() {
-		text += "   in " + v.now.Sub(v.Start).Truncate(time.Second).String()
+		segments += "; in " + v.now.Sub(v.Start).Truncate(time.Second).String()
 	}
-	out[4] = v.fit(width, "", "segments  ", text)
-	return out
+	return []row{
+		{bold, fmt.Sprintf("%-10s%s", cmp.Or(string(v.Phase), "start"), doing)},
+		{"", fmt.Sprintf("%-10s%s%s%s", label, humanize.Comma(read), of, v.pace(rate, read-before, func(r float64) string { return perSecond(r).String() }))},
+		{"", "size      " + bytes},
+		requests,
+		{"", segments},
+	}
 }
 
-// fit puts a line together, cut to width, with the label in a colour.
-func (v view) fit(width int, color, label, text string) string {
-	line := runewidth.Truncate(label+text, width, "…")
-	if rest, ok := strings.CutPrefix(line, label); ok && v.color && color != "" {
-		return color + label + normal + rest
-	}
-	return line
-}
-
-// pace is the two rates of a line, once the phase is old enough to have one.
-func (v view) pace(now, average string) string {
-	if v.now.Sub(v.since) < time.Second {
+// pace are the rates of a line, over the last ten seconds and since the phase began,
+// once it is old enough to have one.
+func (v view) pace(now float64, n int64, words func(rate float64) string) string {
+	running := v.now.Sub(v.since)
+	if running < time.Second {
 		return ""
 	}
-	return fmt.Sprintf("%12s now%12s average", now, average)
-}
-
-type rates struct{ entries, bytes float64 }
-
-// rates are those over the last ten seconds, and since the phase began.
-func (v view) rates() (now, average rates) {
-	now = rates{v.EntryRate, v.ByteRate}
-	secs := v.now.Sub(v.since).Seconds()
-	if secs <= 0 {
-		return now, average
-	}
-	if v.Phase == copier.PhaseLoad {
-		return now, rates{entries: float64(v.Loaded) / secs}
-	}
-	return now, rates{float64(v.Entries-v.before.Entries) / secs, float64(v.Bytes-v.before.Bytes) / secs}
+	return fmt.Sprintf(", %s now, %s average", words(now), words(float64(n)/running.Seconds()))
 }
 
 // seen is how many of the items that the table reports were read.
@@ -475,21 +424,4 @@ func roughly(d time.Duration) string {
 	default:
 		return max(d.Round(time.Second), time.Second).String()
 	}
-}
-
-// bar is a bar of so many columns, and nothing where it would be too short.
-func (v view) bar(width int, done float64) string {
-	if width < 10 {
-		return ""
-	}
-	room := width - 2
-	n := int(math.Round(done * float64(room)))
-	filled := strings.Repeat("=", n)
-	if n > 0 && done < 1 {
-		filled = filled[1:] + ">"
-	}
-	if v.color && n > 0 {
-		filled = green + filled + normal
-	}
-	return "[" + filled + strings.Repeat(" ", room-n) + "]"
 }

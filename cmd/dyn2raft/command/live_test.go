@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +75,7 @@ func TestLiveColor(t *testing.T) {
 	}
 }
 
-// TestRows holds every width and every state to the width.
+// TestRows holds every width, height and state to the terminal's.
 func TestRows(t *testing.T) {
 	now := time.Now()
 	states := []view{
@@ -86,38 +85,39 @@ func TestRows(t *testing.T) {
 			Entries: 9_876_543_210, Bytes: 1 << 50, Segments: 123_456, SegmentsDone: 123_455, Units: 98_765_432_109.5, Throttles: 1e9, Retries: 1e9,
 			Workers: 64, Left: 99 * time.Hour, EntryRate: 1e7, ByteRate: 1e12, Checkpoint: now.Add(-time.Hour), Saved: 9_876_543_210}, since: now.Add(-time.Hour)},
 		{Status: copier.Status{Phase: copier.PhaseLoad, Entries: 100, Loaded: 50, Left: time.Minute, EntryRate: 1}, since: now.Add(-time.Hour)},
-		{Status: copier.Status{Phase: copier.PhaseCheck}, since: now.Add(-time.Hour)},
+		{Status: copier.Status{Phase: copier.PhaseCheck}, since: now.Add(-time.Hour), wait: "宽宽宽 for a while"},
 	}
 	for i, v := range states {
 		v.now = now
-		for width := 1; width <= 250; width++ {
-			plain := v
-			plain.color = true
-			colored := plain.rows(width)
-			for j, row := range v.rows(width) {
-				if w := runewidth.StringWidth(row); w > width || strings.ContainsAny(row, "\n\r\x1b\t") {
-					t.Fatalf("state %d at %d columns: %d in %q", i, width, w, row)
+		for width := -1; width <= 250; width++ {
+			lines, colored := cut(v.rows(), width, 5, false), cut(v.rows(), width, 5, true)
+			if len(lines) != 5 || len(colored) != 5 {
+				t.Fatalf("state %d: %d lines", i, len(lines))
+			}
+			for j, line := range lines {
+				if w := runewidth.StringWidth(line); w > max(width, 1) || strings.ContainsAny(line, "\n\r\x1b\t") {
+					t.Fatalf("state %d at %d columns: %d in %q", i, width, w, line)
 				}
-				if got := paint.ReplaceAllString(colored[j], ""); got != row {
-					t.Fatalf("state %d at %d columns: in colour %q, expected %q", i, width, got, row)
+				if got := paint.ReplaceAllString(colored[j], ""); got != line {
+					t.Fatalf("state %d at %d columns: in colour %q, expected %q", i, width, got, line)
 				}
 			}
 		}
-		if w := 79; i == 3 {
-			got := strings.Join(slices.Collect(func(yield func(string) bool) {
-				for _, r := range v.rows(w) {
-					yield(r)
-				}
-			}), "\n")
-			const want = "load      [==================>                  ]  50%  about 1m0s left\n" +
-				"entries   50 of 100                                1/s now         0/s average\n" +
-				"size      0 B read\n" +
-				"requests  0 workers   0.0 read units   0 throttled   0 tried again\n" +
-				"segments  0 of 0"
-			if got != want {
-				t.Errorf("the block is\n%s\nexpected\n%s", got, want)
+		for high := -1; high < 8; high++ {
+			if n := len(cut(v.rows(), 80, high, true)); n != min(max(high, 0), 5) {
+				t.Errorf("state %d: %d lines of at most %d", i, n, high)
 			}
 		}
+	}
+	const want = "load      [=============            ]  50%  about 1m0s left\n" +
+		"entries   50 of 100, 1/s now, 0/s average\n" +
+		"size      0 B read\n" +
+		"requests  0 workers, 0.0 read units, 0 throttled, 0 tried again\n" +
+		"segments  0 of 0"
+	load := states[3]
+	load.now = now
+	if got := strings.Join(cut(load.rows(), 79, 5, false), "\n"); got != want {
+		t.Errorf("the block is\n%s\nexpected\n%s", got, want)
 	}
 }
 
@@ -127,19 +127,25 @@ func TestItems(t *testing.T) {
 	now := time.Now()
 	v := view{Status: copier.Status{Phase: copier.PhaseScan, Source: copier.Info{Items: 72_706}, Entries: 58_520, Markers: 14_186, Bytes: 48 << 20,
 		EntryRate: 2926, ByteRate: 1 << 20, Segments: 64, SegmentsDone: 64}, now: now, since: now.Add(-20 * time.Second)}
-	rows := v.rows(79)
+	rows := v.rows()
 	for i, want := range []string{
-		"scan      [====================================] 100%  all is read, finishing",
-		"items     72,706 of about 72,706               3,635/s now     3,635/s average",
-		"size      48 MiB in 58,520 entries           1.0 MiB/s now   2.4 MiB/s average",
+		"scan      [=========================] 100%  all is read, finishing",
+		"items     72,706 of about 72,706, 3,635/s now, 3,635/s average",
+		"size      48 MiB in 58,520 entries, 1.0 MiB/s now, 2.4 MiB/s average",
 	} {
-		if got := strings.TrimRight(rows[i], " "); i != 0 && got != want || i == 0 && !strings.HasSuffix(got, "] 100%  all is read, finishing") {
-			t.Errorf("line %q, expected %q", got, want)
+		if rows[i].text != want {
+			t.Errorf("line %q, expected %q", rows[i].text, want)
+		}
+	}
+	v.before = copier.Resuming{Entries: 50_000, Markers: 12_706, Bytes: 28 << 20} // these were read before
+	for i, want := range map[int]string{1: " now, 500/s average", 2: " now, 1.0 MiB/s average"} {
+		if got := v.rows()[i].text; !strings.HasSuffix(got, want) {
+			t.Errorf("line %q, expected …%q", got, want)
 		}
 	}
 	v.Phase, v.Loaded = copier.PhaseLoad, 1000
-	if rows := v.rows(79); !strings.HasPrefix(rows[1], "entries   1,000 of 58,520 ") {
-		t.Errorf("line %q", rows[1])
+	if got := v.rows()[1].text; got != "entries   1,000 of 58,520, 2,926/s now, 50/s average" {
+		t.Errorf("line %q", got)
 	}
 }
 

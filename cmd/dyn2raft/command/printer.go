@@ -320,16 +320,16 @@ func (p *printer) tell(asked bool) {
 }
 
 // block returns the lines of the live block.
-func (p *printer) block(width int) [blockLines]string {
+func (p *printer) block() []row {
 	status := p.tracker.Status()
 	p.mu.Lock()
-	v := view{Status: status, since: p.since, before: p.before, color: p.screen.color}
+	v := view{Status: status, since: p.since, before: p.before}
 	v.wait, _, _ = p.wait(status.Updated)
 	p.mu.Unlock()
 	if v.now = v.Updated; v.since.IsZero() {
 		v.since = v.now
 	}
-	return v.rows(width)
+	return v.rows()
 }
 
 // Figures in log lines: for people in the text format, numbers in JSON.

@@ -134,9 +134,9 @@ func draw() {
 	scan := copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 8}
 	p.tracker.Event(scan)
 	p.note(scan)
-	rows := func(width int) [blockLines]string {
+	rows := func() []row {
 		p.tracker.Event(copier.PageRead{Entries: 1, Bytes: 1})
-		return p.block(width)
+		return p.block()
 	}
 	s.show(rows)
 	cols, err := strconv.Atoi(os.Args[2])
@@ -221,7 +221,7 @@ func TestTmuxLongLines(t *testing.T) {
 			t.Parallel()
 			want := said(cols)
 			check := func(lines []string) error {
-				above, err := cutBlock(lines, cols, blockLines)
+				above, err := cutBlock(lines, cols, len(blockLabels))
 				return errors.Join(err, differ(above, want))
 			}
 			p := newPane(t, cols, 24, fmt.Sprint(drawing, " show ", cols))
@@ -249,7 +249,7 @@ func TestTmuxResize(t *testing.T) {
 			p := newPane(t, cols, 24, drawing+" quiet 80")
 			check := func(when string, cols, rows int) {
 				t.Helper()
-				high := min(blockLines, rows-1)
+				high := min(len(blockLabels), rows-1)
 				history := ""
 				for range 2 { // frames that are all of the new size
 					var first string

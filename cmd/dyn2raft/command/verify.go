@@ -21,6 +21,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -140,7 +141,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	defer found.close()
 	stop := out.progress()
-	rep, err := verify.CompareDirectory(ctx, sampledSource{tellingSource{src, out}, sample}, cfg.Destination.Path, raft, verify.Options{
+	rep, err := verify.CompareDirectory(ctx, tellingSource{src, out, sample}, cfg.Destination.Path, raft, verify.Options{
 		Workers:     workers(cmd, cfg),
 		Segments:    cmd.Int("segments"),
 		NotSegments: notSegments,
@@ -255,19 +256,24 @@ func sampleShare(cmd *cli.Command) (float64, error) {
 	return share, nil
 }
 
-// A sampledSource tells only of the share of the source that is read, so that
-// what is left is estimated rightly.
-type sampledSource struct {
-	tellingSource
+// A tellingSource tells of the source when it is opened, which Copy does itself, and
+// package verify does not: of the share of it that is read, so that what is left is
+// estimated rightly.
+type tellingSource struct {
+	*dynamodb.Source
+	p     *printer
 	share float64 // 0 is all
 }
 
-// Open prepares the source.
-func (s sampledSource) Open(ctx context.Context) (copier.Info, error) {
-	info, err := s.tellingSource.Prepare(ctx)
-	if err == nil && s.share > 0 {
+// Open opens the source.
+func (s tellingSource) Open(ctx context.Context) (copier.Info, error) {
+	s.p.event(copier.PhaseStarted{Phase: copier.PhasePrepare})
+	info, err := s.Source.Open(ctx)
+	if err == nil {
 		part := info
-		part.Items, part.Bytes = int64(float64(info.Items)*s.share), int64(float64(info.Bytes)*s.share)
+		if s.share > 0 {
+			part.Items, part.Bytes = int64(float64(info.Items)*s.share), int64(float64(info.Bytes)*s.share)
+		}
 		s.p.tracker.Event(copier.PhaseStarted{Phase: copier.PhasePrepare, Source: part})
 	}
 	return info, err

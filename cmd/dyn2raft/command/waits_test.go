@@ -101,8 +101,8 @@ func TestWaits(t *testing.T) {
 						p.event(s.event())
 						continue
 					}
-					if rows := p.block(100); !strings.Contains(rows[0], s.block) {
-						t.Errorf("the block says %q, expected %q", rows[0], s.block)
+					if rows := p.block(); !strings.Contains(rows[0].text, s.block) {
+						t.Errorf("the block says %q, expected %q", rows[0].text, s.block)
 					}
 				}
 				synctest.Wait()
