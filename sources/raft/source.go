@@ -1,0 +1,429 @@
+// Package raft reads the data directory of a stopped Vault with integrated storage, as a
+// source.
+//
+// Vault.db is not the data: what the log holds behind it is replayed, see package replay.
+// And one node is not the cluster: a write is acknowledged once it is in the logs of a
+// majority, so only the newest of a majority's logs is certain to have all of them. It is
+// the choice that Raft makes when it elects a leader. What that log holds of writes that
+// nobody was told are done is taken too, as the leader would.
+package raft
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/raft/replay"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
+)
+
+var (
+	// ErrMinority is returned when there are directories of fewer than a majority of the
+	// cluster's voters: acknowledged writes may be missing in all of them.
+	ErrMinority = errors.New("not a majority of the cluster's voters")
+	// ErrBehind is returned when no directory reaches Options.AtLeastIndex.
+	ErrBehind = errors.New("acknowledged entries are missing")
+	// ErrPeer is returned when a member of the cluster answers: it may be writing.
+	ErrPeer = errors.New("a member of the cluster answers")
+	// ErrOtherCluster is returned when two directories have no server in common.
+	ErrOtherCluster = errors.New("the directories are not of one cluster")
+	// ErrPeersFile is returned when a directory holds a peers.json, by which its Vault
+	// would make itself another cluster at its next start.
+	ErrPeersFile = errors.New("it holds a peers.json")
+	// ErrTorn is returned when a log ends in something that is no entry, see
+	// replay.Tail.Torn, and there is no majority without it.
+	ErrTorn = errors.New("its log ends in something that is no entry")
+)
+
+// Options say what a [Source] reads.
+type Options struct {
+	// Paths are the data directories of stopped nodes of one cluster, copied to this
+	// machine or mounted: one or more, of a majority of its voters.
+	Paths []string
+	// AtLeastIndex is what the last entry must have reached, such as the "Raft Committed
+	// Index" that a Vault told last. It is a lower bound, and no proof.
+	AtLeastIndex uint64
+	// Fewer accepts fewer directories than a majority's, and Torn a log that a loss of
+	// power, or damage, has torn.
+	Fewer, Torn bool
+	// IgnorePeers are the ids of members that may answer.
+	IgnorePeers []string
+	// Dial finds out whether somebody listens at an address, host:port; nil has a TCP
+	// connection tried for 3 s.
+	Dial func(ctx context.Context, address string) error
+}
+
+// A Source reads the newest of some nodes' directories. It is safe for concurrent use, and
+// holds vault.db of each from Open to Close: no Vault starts on it. It changes nothing.
+type Source struct {
+	opts  Options
+	nodes []*node
+	*node // the newest, once it is open
+	keys  []string
+}
+
+// A node is one directory.
+type node struct {
+	path  string
+	db    *vaultdb.Source
+	state vaultdb.State
+	tail  *replay.Tail
+}
+
+var (
+	_ copier.Source    = (*Source)(nil)
+	_ copier.Getter    = (*Source)(nil)
+	_ copier.Rechecker = (*Source)(nil)
+	_ copier.Ordered   = (*Source)(nil)
+)
+
+// New returns a source. It does nothing yet.
+func New(o Options) (*Source, error) {
+	if len(o.Paths) == 0 {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read integrated storage", Err: errors.New("no directory is named")}
+	}
+	if o.Dial == nil {
+		o.Dial = func(ctx context.Context, address string) error {
+			c, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", address)
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		}
+	}
+	return &Source{opts: o}, nil
+}
+
+// Open implements [copier.Source]. An error wraps [copier.ErrSource], and those of this
+// package and of package replay; or [copier.ErrLocked] where a Vault runs on a directory.
+func (s *Source) Open(ctx context.Context) (info copier.Info, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	var newest copier.Info
+	for _, path := range s.opts.Paths {
+		n := &node{path: path, db: &vaultdb.Source{Path: filepath.Join(path, "vault.db")}}
+		if info, err = n.db.Open(ctx); err != nil {
+			return info, err
+		}
+		s.nodes = append(s.nodes, n)
+		if err = n.read(ctx); err != nil {
+			return info, err
+		}
+		if s.node == nil || s.node.tail.Torn && !n.tail.Torn || s.node.tail.Torn == n.tail.Torn && s.node.before(n) {
+			s.node, newest = n, info
+		}
+	}
+	servers := s.node.servers()
+	if err = s.judge(servers); err != nil {
+		return info, &copier.Error{Kind: copier.ErrSource, Op: "read integrated storage in " + strings.Join(s.opts.Paths, ", "), Err: err}
+	}
+	if err = s.silent(ctx, servers); err != nil {
+		return info, err
+	}
+	s.keys = make([]string, 0, len(s.tail.Changes))
+	for key := range s.tail.Changes {
+		s.keys = append(s.keys, key)
+	}
+	sort.Strings(s.keys)
+	abs, err := filepath.Abs(s.path)
+	if err != nil {
+		return info, err
+	}
+	term, index := s.end()
+	fact, err := copier.NewFact(1, Fact{Path: abs, Nodes: s.opts.Paths, FSMIndex: s.state.Index, Index: index, Term: term, Puts: s.tail.Puts, Deletes: s.tail.Deletes})
+	return copier.Info{Name: s.path, ID: abs, Incarnation: fmt.Sprintf("%s, log up to %d of term %d", newest.Incarnation, index, term), Bytes: newest.Bytes,
+		Facts: copier.Facts{"raft_source": fact}}, err
+}
+
+// A Fact is what a source tells of itself, as "raft_source" in [copier.Info].
+type Fact struct {
+	// Path is the directory that was read, of those of the Nodes.
+	Path  string   `json:"path"`
+	Nodes []string `json:"nodes"`
+	// FSMIndex is where vault.db stands, Index and Term what the log ends with, and Puts
+	// and Deletes count the operations between.
+	FSMIndex uint64 `json:"fsm_index"`
+	Index    uint64 `json:"index"`
+	Term     uint64 `json:"term"`
+	Puts     int64  `json:"puts"`
+	Deletes  int64  `json:"deletes"`
+}
+
+// read reads a node's state and log.
+func (n *node) read(ctx context.Context) (err error) {
+	_, err = os.Lstat(filepath.Join(n.path, "raft", "peers.json"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return &copier.Error{Kind: copier.ErrSource, Op: "look at " + n.path, Err: cmp.Or(err, ErrPeersFile)}
+	}
+	if n.state, err = n.db.State(); err != nil {
+		return err
+	}
+	n.tail, err = replay.Read(ctx, n.path, n.state.Index)
+	return err
+}
+
+// end is the term and the index of the last entry that a node has.
+func (n *node) end() (term, index uint64) {
+	if n.tail.Last > n.state.Index {
+		return n.tail.LastTerm, n.tail.Last
+	}
+	return n.state.Term, n.state.Index
+}
+
+// before reports whether a node's log is older than another's, as an election has it.
+func (n *node) before(o *node) bool {
+	term, index := n.end()
+	oTerm, oIndex := o.end()
+	return cmp.Or(cmp.Compare(term, oTerm), cmp.Compare(index, oIndex)) < 0
+}
+
+// servers is the newest configuration of the cluster that a node knows.
+func (n *node) servers() []vaultdb.Server {
+	if n.tail.ConfigIndex <= n.state.ConfigIndex {
+		return n.state.Servers
+	}
+	out := make([]vaultdb.Server, len(n.tail.Servers))
+	for i, s := range n.tail.Servers {
+		out[i] = vaultdb.Server{ID: string(s.ID), Address: string(s.Address), Suffrage: strings.ToLower(s.Suffrage.String())}
+	}
+	return out
+}
+
+// judge refuses directories that may lack an acknowledged write.
+func (s *Source) judge(servers []vaultdb.Server) error {
+	voters := 0
+	for _, server := range servers {
+		if server.Suffrage == "voter" {
+			voters++
+		}
+	}
+	seen, whole := map[string]bool{}, 0
+	for _, n := range s.nodes {
+		if !slices.ContainsFunc(n.servers(), func(a vaultdb.Server) bool {
+			return slices.ContainsFunc(servers, func(b vaultdb.Server) bool { return a.ID == b.ID })
+		}) {
+			return fmt.Errorf("%w: %s and %s", ErrOtherCluster, s.path, n.path)
+		}
+		path, err := filepath.EvalSymlinks(n.path)
+		if err != nil {
+			return err
+		}
+		if !seen[path] && n.state.DesiredSuffrage != "non-voter" && !n.tail.Torn {
+			whole++
+		}
+		seen[path] = true
+	}
+	switch _, index := s.end(); {
+	case index < s.opts.AtLeastIndex:
+		return fmt.Errorf("%w: the newest entry is %d, and %d was acknowledged", ErrBehind, index, s.opts.AtLeastIndex)
+	case s.tail.Torn && !s.opts.Torn:
+		return fmt.Errorf("%w: behind entry %d in %s", ErrTorn, s.tail.Last, s.path)
+	case whole <= voters/2 && !s.opts.Fewer && !(s.opts.Torn && len(seen) > voters/2):
+		return fmt.Errorf("%w: directories of %d of %d", ErrMinority, whole, voters)
+	}
+	return nil
+}
+
+// silent refuses a cluster of which a member answers. That one does not is no proof that
+// it is stopped.
+func (s *Source) silent(ctx context.Context, servers []vaultdb.Server) error {
+	var g errgroup.Group
+	for _, server := range servers {
+		if slices.Contains(s.opts.IgnorePeers, server.ID) {
+			continue
+		}
+		g.Go(func() error {
+			if s.opts.Dial(ctx, server.Address) == nil {
+				return &copier.Error{Kind: copier.ErrLocked, Op: "ask " + server.Address, Err: fmt.Errorf("%w: %s", ErrPeer, server.ID)}
+			}
+			return context.Cause(ctx)
+		})
+	}
+	return g.Wait()
+}
+
+// The tokens of spans begin with what they are of.
+const ofDB, ofTail = 'v', 't'
+
+// Split implements [copier.Source]: the last span is the log's.
+func (s *Source) Split(ctx context.Context, n int) ([]copier.Span, error) {
+	spans, err := s.db.Split(ctx, max(n-1, 0))
+	if err != nil {
+		return nil, err
+	}
+	for i := range spans {
+		spans[i].From = append([]byte{ofDB}, spans[i].From...)
+	}
+	return append(spans, copier.Span{Index: len(spans), From: tailToken(0)}), nil
+}
+
+func tailToken(i int) []byte { return strconv.AppendInt([]byte{ofTail}, int64(i), 10) }
+
+// Read implements [copier.Source].
+func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (page copier.Page, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return page, err
+	}
+	kind, inner := byte(0), span
+	if len(span.From) > 0 {
+		kind, inner.From = span.From[0], span.From[1:]
+	}
+	if len(span.Until) > 0 {
+		inner.Until = span.Until[1:]
+	}
+	switch kind {
+	case ofDB:
+		var read copier.Batch
+		if page, err = s.db.Read(ctx, inner, &read); err != nil {
+			return page, err
+		}
+		for i := range read.Len() {
+			e := read.Entry(i)
+			if _, changed := s.tail.Changes[string(e.Key)]; !changed {
+				take(e, b, &page)
+			}
+		}
+		for i := range page.Next {
+			page.Next[i].From = append([]byte{ofDB}, page.Next[i].From...)
+			page.Next[i].Until = span.Until
+		}
+		return page, nil
+	case ofTail:
+		return s.readTail(inner, span, b)
+	}
+	return page, &copier.Error{Kind: copier.ErrSource, Op: "read a span", Err: fmt.Errorf("the token %.64q is none of this source", span.From)}
+}
+
+// pageKeys is how many keys of the log a page has.
+const pageKeys = 1000
+
+func (s *Source) readTail(inner, span copier.Span, b *copier.Batch) (page copier.Page, err error) {
+	from, err := strconv.Atoi(string(inner.From))
+	until := len(s.keys)
+	if err == nil && len(inner.Until) > 0 {
+		until, err = strconv.Atoi(string(inner.Until))
+	}
+	if err != nil || from < 0 || from > until || until > len(s.keys) {
+		return page, &copier.Error{Kind: copier.ErrSource, Op: "read a span of the log", Err: fmt.Errorf("%w: keys %q to %q of %d", copier.ErrMoved, inner.From, inner.Until, len(s.keys))}
+	}
+	to := min(from+pageKeys, until)
+	for _, key := range s.keys[from:to] {
+		if c := s.tail.Changes[key]; !c.Deleted {
+			take(copier.Entry{Key: []byte(key), Value: c.Value}, b, &page)
+		}
+	}
+	if to < until {
+		page.Next = []copier.Span{{Index: span.Index, From: tailToken(to), Until: span.Until}}
+	}
+	return page, nil
+}
+
+// chunking is where Vault keeps the pieces of operations that are not complete. Those that
+// matter were found in the log.
+const chunking = "raftchunking/"
+
+// take takes an entry over, unless it is none.
+func take(e copier.Entry, b *copier.Batch, page *copier.Page) {
+	switch key := string(e.Key); {
+	case strings.HasPrefix(key, chunking):
+		page.Markers++
+	case key == "core/lock" || key == "core/migration":
+		page.Locks = append(page.Locks, key)
+	default:
+		b.Append(e.Key, e.Value)
+	}
+}
+
+// Value implements [copier.Getter].
+func (s *Source) Value(ctx context.Context, key string) ([]byte, bool, error) {
+	if c, ok := s.tail.Changes[key]; ok {
+		return slices.Clone(c.Value), !c.Deleted, nil
+	}
+	return s.db.Value(ctx, key)
+}
+
+// Recheck implements [copier.Rechecker].
+func (s *Source) Recheck(ctx context.Context) error { return s.db.Recheck(ctx) }
+
+// Stream implements [copier.Ordered].
+func (s *Source) Stream(ctx context.Context) (copier.Stream, error) {
+	db, err := s.db.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{s: s, db: db}, nil
+}
+
+// A stream merges vault.db and the changes behind it.
+type stream struct {
+	s      *Source
+	db     copier.Stream
+	ahead  copier.Entry // of db, where filled is set
+	filled bool
+	ended  bool
+	next   int // of the changed keys
+	buf    copier.Batch
+}
+
+// Next implements [copier.Stream].
+func (m *stream) Next() (copier.Entry, error) {
+	for {
+		if !m.filled && !m.ended {
+			var err error
+			if m.ahead, err = m.db.Next(); err == io.EOF {
+				m.ended = true
+			} else if err != nil {
+				return copier.Entry{}, err
+			}
+			m.filled = !m.ended
+		}
+		var e copier.Entry
+		switch {
+		case m.ended && m.next == len(m.s.keys):
+			return copier.Entry{}, io.EOF
+		case m.next == len(m.s.keys) || m.filled && string(m.ahead.Key) < m.s.keys[m.next]:
+			e, m.filled = m.ahead, false
+		default:
+			key := m.s.keys[m.next]
+			m.next++
+			if m.filled && string(m.ahead.Key) == key {
+				m.filled = false
+			}
+			c := m.s.tail.Changes[key]
+			if c.Deleted {
+				continue
+			}
+			e = copier.Entry{Key: []byte(key), Value: c.Value}
+		}
+		m.buf.Reset()
+		if take(e, &m.buf, new(copier.Page)); m.buf.Len() > 0 {
+			return m.buf.Entry(0), nil
+		}
+	}
+}
+
+// Close implements [copier.Source]: it gives all directories back.
+func (s *Source) Close() (err error) {
+	for _, n := range s.nodes {
+		err = errors.Join(err, n.db.Close())
+	}
+	s.nodes = nil
+	return err
+}
