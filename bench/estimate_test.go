@@ -112,7 +112,7 @@ func estimates(tb testing.TB, loop func() bool, tries int, e estimated) metrics 
 			res, d := copied()
 			says, took = append(says, time.Duration(rep.Estimate.Seconds*float64(time.Second))), append(took, d)
 			ratios = append(ratios, rep.Estimate.Seconds/d.Seconds())
-			units = append(units, rep.Estimate.Units/res.Scan.Units)
+			units = append(units, rep.Estimate.Units/res.Scan.Counts[dynamodb.ReadCapacityUnits])
 			if rep.Estimate.Limit == e.limit {
 				named++
 			}

@@ -120,12 +120,26 @@ type Page struct {
 	Refused []error
 	// WireBytes is the size of the response in bytes.
 	WireBytes int64
-	// Units is what the page cost, in read capacity units.
-	Units float64
+	// Counts are the source's own counters, of this page alone.
+	Counts Counts
 	// Retries counts the tries that failed before the page was read, and
 	// Throttles those among them in which the source asked for fewer requests:
 	// the engine then reads with fewer workers.
 	Retries, Throttles int64
+}
+
+// Counts are what only a source counts, by name, such as "read_capacity_units". The
+// engine adds them up. Those of an event or a page are shared: nobody changes them.
+type Counts map[string]float64
+
+// add adds others, which it does not keep.
+func (c *Counts) add(o Counts) {
+	if *c == nil && len(o) > 0 {
+		*c = make(Counts, len(o))
+	}
+	for name, n := range o {
+		(*c)[name] += n
+	}
 }
 
 // Info describes a source that was found fit to be copied. A copy is

@@ -25,8 +25,8 @@ type PageRead struct {
 	Markers        int64
 	// WireBytes is the size of the response, in bytes.
 	WireBytes int64
-	// Units is what the page cost, in read capacity units.
-	Units float64
+	// Counts are the page's.
+	Counts Counts
 	// SegmentDone is set on the last page of a segment, whatever it was split into.
 	SegmentDone bool
 }

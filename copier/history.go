@@ -18,11 +18,11 @@ type Sample struct {
 	Entries int64         `json:"entries"`
 	Bytes   int64         `json:"bytes"`
 	Loaded  int64         `json:"loaded"`
-	// Units is the read capacity units consumed, Throttles the requests
-	// throttled, and Workers the pages read at the same time.
-	Units     float64 `json:"read_capacity_units"`
-	Throttles int64   `json:"throttles"`
-	Workers   int64   `json:"workers"`
+	// Counts are the source's own counters, Throttles the requests throttled, and
+	// Workers the pages read at the same time.
+	Counts    Counts `json:"counts,omitempty"`
+	Throttles int64  `json:"throttles"`
+	Workers   int64  `json:"workers"`
 }
 
 // A Process is what one process did for a copy before it ended without being
@@ -131,7 +131,7 @@ func (h *history) take(s Status) *Process {
 	at := s.Updated.Sub(h.start) // however the clock is set meanwhile
 	p.End, p.Phases = p.Start.Add(at), h.progress.phases(s.Updated)
 	p.Samples = append(p.Samples, Sample{At: at, Phase: s.Phase, Entries: s.Entries, Bytes: s.Bytes, Loaded: s.Loaded,
-		Units: s.Units, Throttles: s.Throttles, Workers: s.Workers})
+		Counts: s.Counts, Throttles: s.Throttles, Workers: s.Workers})
 	return p
 }
 

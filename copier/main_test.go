@@ -216,7 +216,7 @@ func (s *fakeSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 	}
 	s.reads[id]++
 	s.mu.Unlock()
-	out := Page{Markers: p.markers, Locks: p.locks, WireBytes: 10, Units: 0.5}
+	out := Page{Markers: p.markers, Locks: p.locks, WireBytes: 10, Counts: Counts{"units": 0.5}}
 	for _, n := range p.next {
 		out.Next = append(out.Next, Span{Index: seg.Index, From: []byte(strconv.Itoa(n))})
 	}

@@ -41,10 +41,10 @@ type Status struct {
 	// ten seconds, read or, in the load phase, loaded (entries only).
 	EntryRate float64 `json:"entry_rate"`
 	ByteRate  float64 `json:"byte_rate"`
-	// Units is the read capacity units that this process consumed.
-	Units     float64 `json:"read_capacity_units"`
-	Retries   int64   `json:"retries"`
-	Throttles int64   `json:"throttles"`
+	// Counts are the source's own counters, of this process.
+	Counts    Counts `json:"counts,omitempty"`
+	Retries   int64  `json:"retries"`
+	Throttles int64  `json:"throttles"`
 	// Workers is how many pages are read at the same time.
 	Workers int64 `json:"workers"`
 	// Left is the estimated time until the phase's end, 0 where nothing is
@@ -112,7 +112,7 @@ func (p *Progress) Event(e Event) {
 		s.Entries += e.Entries
 		s.Bytes += e.Bytes
 		s.Markers += e.Markers
-		s.Units += e.Units
+		s.Counts.add(e.Counts)
 		if e.SegmentDone {
 			s.SegmentsDone++
 		}
@@ -166,7 +166,7 @@ func (p *Progress) Status() Status {
 	now := time.Now()
 	p.sample(now)
 	s := p.status
-	s.Updated = now
+	s.Updated, s.Counts = now, maps.Clone(s.Counts)
 	first := p.rate[p.next%rateWindow] // the oldest, once the window is full
 	if first.at.IsZero() {
 		first = p.rate[0]

@@ -123,7 +123,7 @@ func (s *lineSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 		b.Append(e.Key, e.Value)
 		(*s.read)[seg.Index*1000+from+i]++
 	}
-	p := Page{Units: 1, WireBytes: int64(end - from)}
+	p := Page{Counts: Counts{"units": 1}, WireBytes: int64(end - from)}
 	token := func(a, b int) Span {
 		t := fmt.Appendf(nil, "%d", a)
 		if b != len(line) {

@@ -130,8 +130,8 @@ type ScanStats struct {
 	// Pages and WireBytes count the responses and their size in bytes.
 	Pages     int64 `json:"pages"`
 	WireBytes int64 `json:"wire_bytes"`
-	// Units is the capacity consumed, in read capacity units.
-	Units float64 `json:"read_capacity_units"`
+	// Counts are the source's own counters.
+	Counts Counts `json:"counts,omitempty"`
 	// Retries counts requests that failed and were tried again, Throttles
 	// those among them in which the source asked for fewer requests.
 	Retries   int64 `json:"retries"`
@@ -170,7 +170,7 @@ func (s *ScanStats) add(o ScanStats) {
 	s.Locks = append(s.Locks, o.Locks...)
 	s.Pages += o.Pages
 	s.WireBytes += o.WireBytes
-	s.Units += o.Units
+	s.Counts.add(o.Counts)
 	s.Retries += o.Retries
 	s.Throttles += o.Throttles
 }
@@ -654,7 +654,7 @@ func statsOf(read *Batch, p Page) ScanStats {
 		Locks:     p.Locks,
 		Pages:     1,
 		WireBytes: p.WireBytes,
-		Units:     p.Units,
+		Counts:    p.Counts,
 		Retries:   p.Retries,
 		Throttles: p.Throttles,
 	}
@@ -682,7 +682,7 @@ func (s *scan) count(segment int, read coverage, p Page) {
 		Bytes:       read.Stats.Bytes,
 		Markers:     p.Markers,
 		WireBytes:   p.WireBytes,
-		Units:       p.Units,
+		Counts:      p.Counts,
 		SegmentDone: done,
 	})
 }

@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -51,7 +52,7 @@ func TestScanStatistics(t *testing.T) {
 			case PageRead:
 				told.Entries += e.Entries
 				told.Bytes += e.Bytes
-				told.Units += e.Units
+				told.Counts.add(e.Counts)
 				if e.SegmentDone {
 					ended++
 				}
@@ -69,12 +70,12 @@ func TestScanStatistics(t *testing.T) {
 			}
 		}
 		if got.Entries != want.Entries || got.Bytes != want.Bytes || got.Markers != want.Markers ||
-			got.Pages != want.Pages || got.WireBytes != 10*want.Pages || got.Units != 0.5*float64(want.Pages) ||
+			got.Pages != want.Pages || got.WireBytes != 10*want.Pages || got.Counts["units"] != 0.5*float64(want.Pages) ||
 			!slices.Equal(got.Locks, want.Locks) || got.Segments != len(src.roots) ||
 			got.Workers > max(workers, 1) || got.Runs != 0 || got.RunBytes != 0 {
 			rt.Fatalf("got %+v, want %+v", got, want)
 		}
-		if told.Entries != got.Entries || told.Bytes != got.Bytes || told.Units != got.Units || ended != len(src.roots) {
+		if told.Entries != got.Entries || told.Bytes != got.Bytes || !maps.Equal(told.Counts, got.Counts) || ended != len(src.roots) {
 			rt.Fatalf("events %+v and %d ends, statistics %+v", told, ended, got)
 		}
 		if len(started) != 1 || started[0].Phase != PhaseScan || started[0].Segments != got.Segments || started[0].Workers != workers {

@@ -250,7 +250,7 @@ func TestReadCapacity(t *testing.T) {
 							return
 						}
 						mu.Lock()
-						uses = append(uses, use{time.Since(start), page.Units})
+						uses = append(uses, use{time.Since(start), page.Counts[ReadCapacityUnits]})
 						mu.Unlock()
 						got.add(&b, page)
 						todo = append(todo[1:], page.Next...)

@@ -142,7 +142,7 @@ func (d *pageDecoder) response(item func() error) error {
 			if err := json.Unmarshal(value, &used); err != nil {
 				return err
 			}
-			d.page.Units, d.told = used.CapacityUnits, true
+			d.units, d.told = used.CapacityUnits, true
 		}
 	}
 	d.space()

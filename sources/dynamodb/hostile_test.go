@@ -155,7 +155,7 @@ func TestLargeAnswers(t *testing.T) {
 		})
 	}
 	e.eventually("all to be answered", func() bool { return asked.Load() == 4 })
-	if _, err := s.lastKey(t.Context(), "core", &copier.Page{}); err != nil { // others go on
+	if _, err := s.lastKey(t.Context(), "core", new(decoded)); err != nil { // others go on
 		t.Error(err)
 	}
 	if done.Load() != 0 {

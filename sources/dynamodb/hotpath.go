@@ -13,8 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-
-	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // All items of one Path lie in one segment, and a segment's pages come one
@@ -133,7 +131,7 @@ func (s *Source) rest(ctx context.Context, from *position, d *decoded, full bool
 		// Ranges of Keys are the rest only where the Scan goes by Keys.
 		return []position{*last}, nil
 	}
-	end, err := s.lastKey(ctx, last.Path, &d.page)
+	end, err := s.lastKey(ctx, last.Path, d)
 	if isUndecoded(err) {
 		return []position{*last}, nil // the page with that item will name it
 	}
@@ -184,17 +182,17 @@ func (s *Source) keysOf(path string) *dynamodb.QueryInput {
 }
 
 // lastKey returns the greatest Key of a Path.
-func (s *Source) lastKey(ctx context.Context, path string, page *copier.Page) (string, error) {
+func (s *Source) lastKey(ctx context.Context, path string, d *decoded) (string, error) {
 	const cost = 1.0 // of one item that is small, or else a little more
 	in := s.keysOf(path)
 	in.ScanIndexForward, in.Limit = aws.Bool(false), aws.Int32(1)
-	out, err := ask(ctx, s, &request{units: cost, counts: page}, s.client.Query, in)
+	out, err := ask(ctx, s, &request{units: cost, counts: &d.page}, s.client.Query, in)
 	if err != nil {
 		return "", err
 	}
 	if out.ConsumedCapacity != nil {
 		units := aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
-		page.Units += units
+		d.units += units
 		s.capacity.give(cost - units)
 	}
 	if len(out.Items) == 0 {

@@ -34,7 +34,8 @@ type decoded struct {
 	page  copier.Page
 	last  *position // LastEvaluatedKey
 	order order
-	told  bool // it has a ConsumedCapacity
+	units float64 // what it cost, in read capacity units
+	told  bool    // it has a ConsumedCapacity
 	// dotted is the Path of a marker "./" in it, see [Source.warnOfDots].
 	dotted string
 	found  bool  // the item of until was in it

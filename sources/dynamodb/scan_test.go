@@ -268,7 +268,7 @@ func (f *found) add(b *copier.Batch, page copier.Page) {
 	f.markers += page.Markers
 	f.locks = append(f.locks, page.Locks...)
 	f.pages++
-	f.units += page.Units
+	f.units += page.Counts[ReadCapacityUnits]
 	f.wire += page.WireBytes
 	f.retries += page.Retries
 	f.throttles += page.Throttles

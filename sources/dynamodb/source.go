@@ -98,6 +98,10 @@ type Options struct {
 	Events func(copier.Event)
 }
 
+// ReadCapacityUnits is the name under which [copier.Counts] have what a source's
+// pages cost.
+const ReadCapacityUnits = "read_capacity_units"
+
 // dialTimeout bounds one try to connect: an endpoint that a firewall swallows
 // shall be told within a minute.
 const dialTimeout = 10 * time.Second
@@ -395,7 +399,7 @@ func (s *Source) Split(ctx context.Context, n int) ([]copier.Span, error) {
 	}
 	// Query is needed only once a Path fills several pages, maybe after an
 	// hour: better to be told now that it is not allowed.
-	if _, err := s.lastKey(ctx, corePath, &copier.Page{}); err != nil && !isUndecoded(err) {
+	if _, err := s.lastKey(ctx, corePath, new(decoded)); err != nil && !isUndecoded(err) {
 		return nil, err
 	}
 	out := make([]copier.Span, n)
@@ -435,7 +439,7 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 	if err != nil {
 		return page, err
 	}
-	s.capacity.learn(target.cost, target.page.Units, target.items(), target.page.WireBytes)
+	s.capacity.learn(target.cost, target.units, target.items(), target.page.WireBytes)
 	if target.dotted != "" {
 		s.warnOfDots(target.dotted)
 	}
@@ -447,9 +451,10 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 	if target.until != nil {
 		rest, err = s.restUntil(from, target)
 	} else {
-		rest, err = s.rest(ctx, from, &target.decoded, target.limit == 0 || target.page.Units >= s.capacity.full/2)
+		rest, err = s.rest(ctx, from, &target.decoded, target.limit == 0 || target.units >= s.capacity.full/2)
 	}
 	page = target.page
+	page.Counts = copier.Counts{ReadCapacityUnits: target.units}
 	if err != nil {
 		return page, err
 	}

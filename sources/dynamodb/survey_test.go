@@ -189,8 +189,8 @@ func TestSampler(t *testing.T) {
 	var b copier.Batch
 	page, err := sampler.Read(t.Context(), copier.Span{}, &b)
 	e.ok(err)
-	if page.Units != 0.5 || b.Len() != 1 {
-		t.Errorf("%v units for %d entries", page.Units, b.Len())
+	if page.Counts[ReadCapacityUnits] != 0.5 || b.Len() != 1 {
+		t.Errorf("%v units for %d entries", page.Counts[ReadCapacityUnits], b.Len())
 	}
 	if got := eventsOf[copier.Retried](&told); len(got) != 1 || !got[0].Throttled {
 		t.Errorf("told %v", got)

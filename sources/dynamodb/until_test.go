@@ -80,8 +80,8 @@ func (e *env) sameAgain(s *Source, was readPage) (pages int) {
 			e.Fatalf("Until became %s", page.Next[0].Until)
 		}
 		// For a page without items DynamoDB Local counts nothing.
-		if page.Units == 0 && (e.srv != nil || len(p.entries)+int(page.Markers)+len(page.Locks) > 0) || page.WireBytes == 0 {
-			e.Errorf("the page cost %v units, %d bytes", page.Units, page.WireBytes)
+		if page.Counts[ReadCapacityUnits] == 0 && (e.srv != nil || len(p.entries)+int(page.Markers)+len(page.Locks) > 0) || page.WireBytes == 0 {
+			e.Errorf("the page cost %v units, %d bytes", page.Counts[ReadCapacityUnits], page.WireBytes)
 		}
 		todo = append(todo[1:], page.Next...)
 		again.entries = append(again.entries, p.entries...)

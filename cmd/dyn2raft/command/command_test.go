@@ -25,6 +25,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 var update = flag.Bool("update", false, "write the help texts as they are into the scripts")
@@ -287,7 +288,7 @@ func TestProgress(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		p.event(copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 2, Workers: 1, Source: copier.Info{Name: "t", Items: 250_000}})
 		p.event(copier.WorkersChanged{Workers: 1})
-		p.event(copier.PageRead{Entries: 50_000, Bytes: 3 << 20, SegmentDone: true, Units: 1234.5})
+		p.event(copier.PageRead{Entries: 50_000, Bytes: 3 << 20, SegmentDone: true, Counts: copier.Counts{dynamodb.ReadCapacityUnits: 1234.5}})
 		p.event(copier.PageRead{})
 		time.Sleep(every - 5*time.Second)
 		said("[INFO]  reading the source: segments=2 max_parallel=1\n" +

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // A screen is standard error: everything that is not a result goes through it,
@@ -318,7 +319,7 @@ func (v view) rows() []row {
 	}
 
 	requests := row{"", fmt.Sprintf("requests  %d workers, %s read units, %s throttled, %s tried again",
-		v.Workers, humanize.CommafWithDigits(v.Units, 1), humanize.Comma(v.Throttles), humanize.Comma(v.Retries))}
+		v.Workers, humanize.CommafWithDigits(v.Counts[dynamodb.ReadCapacityUnits], 1), humanize.Comma(v.Throttles), humanize.Comma(v.Retries))}
 	if v.Throttles > 0 {
 		requests.color = yellow
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/mattn/go-runewidth"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 func env(pairs ...string) func(string) (string, bool) {
@@ -82,7 +83,7 @@ func TestRows(t *testing.T) {
 		{},
 		{Status: copier.Status{Phase: copier.PhasePrepare}, since: now.Add(-time.Second)},
 		{Status: copier.Status{Phase: copier.PhaseScan, Start: now.Add(-100 * time.Hour), Source: copier.Info{Items: 12_345_678_901},
-			Entries: 9_876_543_210, Bytes: 1 << 50, Segments: 123_456, SegmentsDone: 123_455, Units: 98_765_432_109.5, Throttles: 1e9, Retries: 1e9,
+			Entries: 9_876_543_210, Bytes: 1 << 50, Segments: 123_456, SegmentsDone: 123_455, Counts: copier.Counts{dynamodb.ReadCapacityUnits: 98_765_432_109.5}, Throttles: 1e9, Retries: 1e9,
 			Workers: 64, Left: 99 * time.Hour, EntryRate: 1e7, ByteRate: 1e12, Checkpoint: now.Add(-time.Hour), Saved: 9_876_543_210}, since: now.Add(-time.Hour)},
 		{Status: copier.Status{Phase: copier.PhaseLoad, Entries: 100, Loaded: 50, Left: time.Minute, EntryRate: 1}, since: now.Add(-time.Hour)},
 		{Status: copier.Status{Phase: copier.PhaseCheck}, since: now.Add(-time.Hour), wait: "宽宽宽 for a while"},

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // A metric is one that docs/metrics.md names; a test compares the two. values yields
@@ -77,7 +78,7 @@ var metrics = []metric{
 	{"dyn2raft_bytes_read_total", counter, "Bytes of keys and values read, by earlier processes of the copy too.", value(func(s metricStatus) int64 { return s.Bytes })},
 	{"dyn2raft_markers_read_total", counter, "Directory markers read, which are no entries.", value(func(s metricStatus) int64 { return s.Markers })},
 	{"dyn2raft_entries_loaded_total", counter, "Entries written to the destination.", value(func(s metricStatus) int64 { return s.Loaded })},
-	{"dyn2raft_read_capacity_units_total", counter, "Read capacity units consumed by this process.", value(func(s metricStatus) float64 { return s.Units })},
+	{"dyn2raft_read_capacity_units_total", counter, "Read capacity units consumed by this process.", value(func(s metricStatus) float64 { return s.Counts[dynamodb.ReadCapacityUnits] })},
 	{"dyn2raft_throttles_total", counter, "Requests that the table throttled.", value(func(s metricStatus) int64 { return s.Throttles })},
 	{"dyn2raft_retries_total", counter, "Requests that failed in another way and were tried again.", value(func(s metricStatus) int64 { return s.Retries })},
 	{"dyn2raft_segments", gauge, "Segments of the scan.", value(func(s metricStatus) int64 { return s.Segments })},

@@ -27,6 +27,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // busy is a printer of a copy that has been through everything that there are
@@ -38,7 +39,7 @@ func busy() *printer {
 		copier.PhaseStarted{Phase: copier.PhaseScan, Segments: 4},
 		copier.Resuming{Entries: 1000, Bytes: 5000, Markers: 3, Saved: time.Now().Add(-time.Minute)},
 		copier.WorkersChanged{Workers: 7},
-		copier.PageRead{Entries: 10, Bytes: 50, Markers: 2, Units: 12.5, SegmentDone: true},
+		copier.PageRead{Entries: 10, Bytes: 50, Markers: 2, Counts: copier.Counts{dynamodb.ReadCapacityUnits: 12.5}, SegmentDone: true},
 		copier.Retried{Err: errors.New("reset by peer")},
 		copier.Retried{Err: errors.New("slow down"), Throttled: true},
 		copier.Retried{Err: errors.New("slow down"), Throttled: true},

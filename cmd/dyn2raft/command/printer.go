@@ -24,6 +24,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -308,7 +309,7 @@ func (p *printer) tell(asked bool) {
 	case copier.PhaseScan:
 		p.log.Info("reading", "entries", count(s.Entries), "size", byteCount(s.Bytes),
 			"segments", parts{s.SegmentsDone, s.Segments}, "rate", perSecond(s.EntryRate),
-			"left", estimate(left(s)), "throttled", s.Throttles, "workers", s.Workers, "units", units(s.Units))
+			"left", estimate(left(s)), "throttled", s.Throttles, "workers", s.Workers, "units", units(s.Counts[dynamodb.ReadCapacityUnits]))
 	case copier.PhaseLoad:
 		p.log.Info("writing", "entries", count(s.Loaded), "entries_read", count(s.Entries),
 			"rate", perSecond(s.EntryRate), "left", estimate(left(s)))
@@ -431,7 +432,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) 
 		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
 	}
 	t.row("Read", "%s, %s, %s read capacity units, %s of which %d throttled",
-		english.Plural(int(res.Scan.Pages), "page", ""), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Units, 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
+		english.Plural(int(res.Scan.Pages), "page", ""), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Counts[dynamodb.ReadCapacityUnits], 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
 	t.row("Limit", "%s", limits[res.Scan.Limit])
 	if res.Resumed > 0 {
 		t.row("Resumed", "%s; the time is that of the last process, the rest is of all", howOften(res.Resumed))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -286,7 +287,7 @@ func (p *printer) status(r statusRecord) error {
 		if r.State == sink.StateRunning && s.Left > 0 {
 			t.row("Left", "about %s of this phase, by what the table says of its size", round(s.Left))
 		}
-		t.row("Requests", "%s read capacity units, %d throttled, %d tried again", humanize.CommafWithDigits(s.Units, 1), s.Throttles, s.Retries)
+		t.row("Requests", "%s read capacity units, %d throttled, %d tried again", humanize.CommafWithDigits(s.Counts[dynamodb.ReadCapacityUnits], 1), s.Throttles, s.Retries)
 		switch {
 		case s.Checkpoint.IsZero():
 			t.row("Checkpoint", "none yet")

@@ -16,6 +16,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/processors"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // What bounds a sample.
@@ -312,7 +313,7 @@ func (s *sampler) work(ctx context.Context) error {
 				s.events(copier.ItemRefused{Err: r})
 			}
 			s.events(copier.PageRead{Entries: int64(page.Len()), Bytes: page.Bytes(), Markers: info.Markers, WireBytes: info.WireBytes,
-				Units: info.Units, SegmentDone: len(info.Next) == 0})
+				Counts: info.Counts, SegmentDone: len(info.Next) == 0})
 		}
 		switch {
 		case err != nil:
@@ -327,7 +328,7 @@ func (s *sampler) work(ctx context.Context) error {
 
 func (s *sampler) add(page *copier.Batch, info copier.Page, took time.Duration) {
 	s.pages++
-	s.units += info.Units
+	s.units += info.Counts[dynamodb.ReadCapacityUnits]
 	s.wire += info.WireBytes
 	s.entries += int64(page.Len())
 	s.bytes += page.Bytes()

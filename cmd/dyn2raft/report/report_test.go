@@ -19,6 +19,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -55,14 +56,14 @@ func record(n int, prefixes ...string) *verify.Manifest {
 	}
 	m.Total = m.Prefixes.Total()
 	m.Load = copier.LoadStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, FileBytes: 3 << 30, LargestKey: "sys/policy/largest", LargestBytes: 300_000}
-	m.Scan = copier.ScanStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, Pages: 321, WireBytes: 2 << 30, Units: 54321.5, Segments: 16, Workers: 10, Limit: copier.LimitNetwork}
+	m.Scan = copier.ScanStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, Pages: 321, WireBytes: 2 << 30, Counts: copier.Counts{dynamodb.ReadCapacityUnits: 54321.5}, Segments: 16, Workers: 10, Limit: copier.LimitNetwork}
 	scan := max(n*7/10, 1)
 	for i := range n {
 		s := verify.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan, Workers: int64(4 + i%7)}
 		read := min(float64(i+1)/float64(scan), 1)
 		read += 0.03 * math.Sin(float64(i)/3) * read * (1 - read)
 		s.Entries, s.Bytes = int64(read*float64(m.Total.Entries)), int64(read*float64(m.Total.Bytes))
-		s.Units = read * m.Scan.Units
+		s.Counts = copier.Counts{dynamodb.ReadCapacityUnits: read * m.Scan.Counts[dynamodb.ReadCapacityUnits]}
 		s.Throttles = int64(i / 20)
 		if i >= scan {
 			s.Phase = copier.PhaseLoad
@@ -165,7 +166,9 @@ func resumed() *verify.Manifest {
 		for i, s := range m.Samples[from:to] {
 			s.At = time.Duration(i+1) * time.Second
 			if from > 0 { // these a process counts by itself
-				s.Units, s.Throttles = s.Units-m.Samples[from-1].Units, s.Throttles-m.Samples[from-1].Throttles
+				last := m.Samples[from-1]
+				s.Counts = copier.Counts{dynamodb.ReadCapacityUnits: s.Counts[dynamodb.ReadCapacityUnits] - last.Counts[dynamodb.ReadCapacityUnits]}
+				s.Throttles -= last.Throttles
 			}
 			p.Samples = append(p.Samples, s)
 		}

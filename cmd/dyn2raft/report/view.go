@@ -11,6 +11,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -244,7 +245,7 @@ func facts(m *verify.Manifest) []fact {
 		{"Begun", at(m.Start)},
 		{"In place", at(m.End)},
 		{"Took", took},
-		{"Read capacity", perSecond(m.Scan.Units) + " units"},
+		{"Read capacity", perSecond(m.Scan.Counts[dynamodb.ReadCapacityUnits]) + " units"},
 	}
 	if key := m.Load.LargestKey; key != "" {
 		f = append(f, fact{"Largest value", size(m.Load.LargestBytes) + ", of " + visible.Text(key)})
@@ -464,7 +465,7 @@ func intervals(m *verify.Manifest) []interval {
 			}
 			i := interval{process: n, from: p.from + last.At, to: p.from + s.At, phases: between(last.Phase, s.Phase),
 				entries: max(s.Entries-last.Entries, 0), bytes: max(s.Bytes-last.Bytes, 0),
-				loaded: max(s.Loaded-last.Loaded, 0), units: max(s.Units-last.Units, 0), throttles: max(s.Throttles-last.Throttles, 0)}
+				loaded: max(s.Loaded-last.Loaded, 0), units: max(s.Counts[dynamodb.ReadCapacityUnits]-last.Counts[dynamodb.ReadCapacityUnits], 0), throttles: max(s.Throttles-last.Throttles, 0)}
 			if !found && s.Entries > 0 {
 				found, i.entries, i.bytes = true, 0, 0
 			}
@@ -596,7 +597,7 @@ func throttling(m *verify.Manifest) []string {
 		out = append(out, l)
 	}
 	return append(out, fmt.Sprintf("%s pages, %s over the network, %s read capacity units, %s segments at first, at most %s pages at the same time, %s checkpoints.",
-		count(s.Pages), size(s.WireBytes), perSecond(s.Units), count(int64(s.Segments)), count(int64(s.Workers)), count(int64(s.Checkpoints))))
+		count(s.Pages), size(s.WireBytes), perSecond(s.Counts[dynamodb.ReadCapacityUnits]), count(int64(s.Segments)), count(int64(s.Workers)), count(int64(s.Checkpoints))))
 }
 
 // mostBars bounds the bars of a plot; the table has all.
