@@ -76,6 +76,9 @@ func newEnv(t *testing.T) *env {
 	return e
 }
 
+// onEach is eachServer for one case.
+func onEach(t *testing.T, test func(*env)) { eachServer(t, map[string]func(*env){"it": test}) }
+
 // eachServer runs a case against dynamotest and, where DYNAMODB_LOCAL names
 // the directory of DynamoDBLocal.jar, against DynamoDB Local.
 func eachServer(t *testing.T, cases map[string]func(*env)) {
