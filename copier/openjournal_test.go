@@ -106,7 +106,7 @@ func TestJournalWorkers(t *testing.T) {
 		}
 		return first
 	}
-	if n := begun(19, 0); n != min(startWorkers(), DefaultMemory/pageShare/pageMemory) {
+	if n := begun(19, 0); n != min(FirstWorkers(), DefaultMemory/pageShare/pageMemory) {
 		t.Errorf("at first %d", n)
 	}
 	if n := begun(0, 0); n != 19 {

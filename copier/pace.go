@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// paceInterval is how often the number of workers that read is thought over.
-	paceInterval = time.Second
+	// PaceInterval is how often the number of workers that read is thought over.
+	PaceInterval = time.Second
 	// paceStep is how often it is while more are let in and that pays, once
 	// paceSample pages for each worker have come: a copy of a minute should not
 	// spend seconds of it on finding out that the source bears more. That it
 	// does not is only believed of a whole interval.
-	paceStep   = paceInterval / 4
+	paceStep   = PaceInterval / 4
 	paceSample = 4
 )
 
@@ -166,7 +166,7 @@ func (p *pace) ripe() bool {
 	if c.growing && p.throttles == 0 && p.pages >= paceSample*c.limit && c.pays(p.rate()) {
 		return true
 	}
-	return time.Since(p.since) > paceInterval-paceStep/2 && (p.throttles > 0 || c.throttled || p.pages >= c.limit)
+	return time.Since(p.since) > PaceInterval-paceStep/2 && (p.throttles > 0 || c.throttled || p.pages >= c.limit)
 }
 
 // A control decides, at each tick, how many may read.
@@ -213,7 +213,11 @@ func (c *control) pays(bytes int64) bool {
 	return c.before == 0 || bytes*100 >= c.last*(100+worthwhile)
 }
 
+// MoreWorkers is how many workers a scan tries after so many, where these have brought
+// more than those before.
+func MoreWorkers(n int) int { return n + (n+1)/2 }
+
 func (c *control) grow() {
-	c.before, c.limit = c.limit, min(c.limit+(c.limit+1)/2, c.most)
+	c.before, c.limit = c.limit, min(MoreWorkers(c.limit), c.most)
 	c.growing = c.limit > c.before
 }

@@ -198,13 +198,13 @@ func TestScanWaitsForTheDisk(t *testing.T) {
 		}
 		done <- err
 	}()
-	least := int64(sortBuffers + startWorkers() + processors.Count())
+	least := int64(sortBuffers + FirstWorkers() + processors.Count())
 	for end := time.Now().Add(2 * time.Minute); read.Load() < least && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(100 * time.Millisecond) // for those that should not: if they come later, only less is shown
 	// More may have been let in once, since the first pages came quickly.
-	if got, most := read.Load(), least+int64(startWorkers()/2+1); got < least || got > most {
+	if got, most := read.Load(), least+int64(FirstWorkers()/2+1); got < least || got > most {
 		t.Errorf("%d pages were read while %d wait to be written, expected %d to %d", got, sortBuffers, least, most)
 	}
 	close(write)

@@ -83,9 +83,9 @@ const (
 	pageShare  = 4
 )
 
-// startWorkers is how many workers read at first: four for each processor that
+// FirstWorkers is how many workers a scan begins with: four for each processor that
 // it may use, since a worker mostly waits for its next page, but at least 8.
-func startWorkers() int { return max(4*processors.Count(), 8) }
+func FirstWorkers() int { return max(4*processors.Count(), 8) }
 
 // MaxWorkers is the most pages that are read at the same time: Workers, or its
 // default, as far as the memory allows.
@@ -207,7 +207,7 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 		return fail(ScanStats{}, err)
 	}
 	s := &scan{src: src, opts: opts, digests: Digests{}}
-	s.pace = newPace(startWorkers(), opts.Workers, s.paced)
+	s.pace = newPace(FirstWorkers(), opts.Workers, s.paced)
 	s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.journal, s.event)
 	if opts.tune != nil {
 		opts.tune(s.sorter)

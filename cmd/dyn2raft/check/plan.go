@@ -124,4 +124,12 @@ var Plan = Words{
 	"server-seal/several":           "keep the one of cluster A, unless it is an Enterprise cluster",
 	"server-seal":                   "take the seal stanza of the old servers over (VAULT_SEAL_TYPE may stand for it); change the seal before or after the migration, not at once",
 	"server-sealwrap":               "if the old Vaults are of the Community edition, write disable_sealwrap = true before the first start, which keeps the way back",
+
+	"items":            "find out who wrote that, and delete what is not Vault's, or name the right table",
+	"items/sample":     "find out who wrote that, and delete what is not Vault's, or name the right table; -full reads the whole table, and names all",
+	"estimate":         "the table's own count is renewed every 6 hours: read a sample (without -no-sample), or plan again later",
+	"sample/throttled": "a Vault may be at work on it; whatever the copy reads in the window is taken from the same capacity",
+	"size":             "plan again in some hours",
+	"duration":         "before the window raise the capacity to ${units} read units, for about ${minutes} min of reading, or switch to on demand: aws dynamodb update-table --table-name ${table} --billing-mode PAY_PER_REQUEST",
+	"duration/cap":     "leave -read-capacity out in the window, when no Vault needs the units",
 }

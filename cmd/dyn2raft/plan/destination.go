@@ -26,7 +26,7 @@ func (p *planner) destination(ctx context.Context) {
 		n.Data = p.table.Survey.Bytes
 	}
 	if e := p.report.Estimate; e != nil {
-		n.Data, n.FileBytes, n.Proven = max(n.Data, e.Bytes), e.FileBytes, e.atLeast
+		n.Data, n.FileBytes, n.Proven = max(n.Data, e.Bytes), e.FileBytes, e.AtLeast
 	}
 	found, _ := n.Check(ctx, p.when) // the error is always nil
 	for i := range found {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
@@ -159,16 +158,3 @@ func (p *planner) found(fs copier.Findings) {
 		p.add(check.Plan.Result(f, facts))
 	}
 }
-
-func (p *planner) say(s copier.Outcome, check, message, hint string) {
-	p.add(Result{Finding: copier.Finding{Check: check, Status: s, Message: message}, Hint: hint})
-}
-
-func (p *planner) pass(name, format string, a ...any) {
-	p.say(copier.Passed, name, fmt.Sprintf(format, a...), "")
-}
-func (p *planner) note(name, format string, a ...any) {
-	p.say(copier.Noted, name, fmt.Sprintf(format, a...), "")
-}
-func (p *planner) warn(check, message, hint string) { p.say(copier.Warned, check, message, hint) }
-func (p *planner) fail(check, message, hint string) { p.say(copier.Failed, check, message, hint) }

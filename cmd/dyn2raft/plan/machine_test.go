@@ -57,7 +57,7 @@ func TestSeverity(t *testing.T) {
 			if p.Ignore = []string{c.Name}; atCopy {
 				p.when = copier.AtCopy
 			}
-			p.fail(c.Name, "it is wrong", "put it right")
+			p.found(copier.Findings{{Check: c.Name, Status: copier.Failed, Message: "it is wrong"}})
 			most := c.Before
 			if atCopy {
 				most = c.AtCopy

@@ -8,14 +8,18 @@ package plan
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/estimate"
 )
 
 // Result is that of package check.
@@ -83,7 +87,7 @@ type Options struct {
 	// NoSample leaves the sample scan out: the estimate is then made from what
 	// the table says of its size and capacity.
 	NoSample bool
-	// SampleTime bounds the sample scan; 0 means 4 s.
+	// SampleTime bounds the sample scan; 0 is a default.
 	SampleTime time.Duration
 	// Full reads the whole table in place of a sample, however long that takes,
 	// and names every item that a copy refuses. A table on demand wants a
@@ -117,9 +121,6 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 }
 
 func newPlanner(opts Options) *planner {
-	if opts.SampleTime == 0 {
-		opts.SampleTime = defaultSample
-	}
 	p := &planner{Options: opts, table: &dynamodb.Inspection{}, report: &Report{
 		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path, Next: opts.Command,
 	}}
@@ -150,6 +151,55 @@ func (p *planner) run(ctx context.Context) error {
 	}
 	p.destination(ctx)
 	return err
+}
+
+// estimate predicts the copy.
+func (p *planner) estimate(ctx context.Context) {
+	opts := estimate.Options{
+		Source: p.Source, Survey: p.table.Survey, Workers: p.Workers, Memory: p.Memory, ReadCapacity: p.ReadCapacity,
+		NoSample: p.NoSample || p.table.Denied["Scan"] || p.table.Denied["Query"], SampleTime: p.SampleTime, Full: p.Full, Events: p.Events, TempDir: p.TempDir,
+		Sink: func(dir string) (copier.Sink, error) {
+			return raft.New(raft.Options{Path: dir, NodeID: "plan", Address: "127.0.0.1:8201"})
+		},
+	}
+	if l := p.table.Locks; l != nil && l.Leader != nil && l.Leader.Expired {
+		opts.Waits = 41 * time.Second // a copy watches the lock for 11 s, and holds it for 30 s
+	}
+	e, found := estimate.Make(ctx, opts)
+	if p.Full && opts.NoSample {
+		found.Fail("items", "denied", "the table could not be read: see access")
+	}
+	p.found(found)
+	if e == nil {
+		return
+	}
+	p.report.Estimate = &Estimate{Estimate: e, Others: []Other{}}
+	for _, o := range e.Others {
+		p.report.Estimate.Others = append(p.report.Estimate.Others, Other{settingText(o), o.Seconds})
+	}
+}
+
+// An Estimate has words for the other settings.
+type Estimate struct {
+	*estimate.Estimate
+	Others []Other `json:"others"`
+}
+
+// An Other is another setting, and how long a copy would probably take with it.
+type Other struct {
+	Setting string  `json:"setting"`
+	Seconds float64 `json:"seconds"`
+}
+
+func settingText(o estimate.Other) string {
+	n := humanize.Comma(o.Value)
+	return map[estimate.Setting]string{
+		estimate.Uncapped:        "without -read-capacity",
+		estimate.ReadUnits:       n + " read units",
+		estimate.OnDemand:        "on demand (" + n + " units/s at first)",
+		estimate.Workers:         fmt.Sprintf("-max-parallel %d", o.Value),
+		estimate.TwiceProcessors: "twice the processors",
+	}[o.Setting]
 }
 
 // ownLock tells the lock of a copy that the destination holds from others.

@@ -1,11 +1,13 @@
-package plan
+// Package estimate says how long a copy of a table will take. It reads a sample with
+// the scan of a copy, and copies that to measure this machine.
+package estimate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,9 +29,9 @@ type Estimate struct {
 	Entries   int64 `json:"entries"`
 	Bytes     int64 `json:"bytes"`
 	FileBytes int64 `json:"file_bytes"`
-	// atLeast is what a sample has shown the table to hold, in bytes of keys and
+	// AtLeast is what a sample has shown the table to hold, in bytes of keys and
 	// values.
-	atLeast int64
+	AtLeast int64 `json:"-"`
 	// Sizes is the mix of the entries' sizes, empty without a sample, and
 	// Largest the largest of the sample, in bytes.
 	Sizes   []SizeClass `json:"sizes,omitempty"`
@@ -45,7 +47,7 @@ type Estimate struct {
 	Limit   copier.Limit `json:"limit"`
 	Reading float64      `json:"reading_seconds"`
 	// Others is what other settings would give.
-	Others []Other `json:"others"`
+	Others []Other `json:"-"`
 }
 
 // A Sample is what a short scan has read. Its units are those that were
@@ -69,9 +71,23 @@ type SizeClass struct {
 
 // An Other is another setting, and how long a copy would probably take with it.
 type Other struct {
-	Setting string  `json:"setting"`
-	Seconds float64 `json:"seconds"`
+	Setting Setting
+	// Value is how many workers or read units a second it is.
+	Value   int64
+	Seconds float64
 }
+
+// A Setting is what a copy could be made with.
+type Setting int
+
+// The settings.
+const (
+	Uncapped        Setting = iota // without the cap on read units
+	ReadUnits                      // with a provisioned capacity of so many
+	OnDemand                       // with a table on demand, which serves so many at first
+	Workers                        // with so many at most
+	TwiceProcessors                // twice as many
+)
 
 // Figures of DynamoDB, from its Developer Guide: what an on-demand table serves
 // at once, in read units a second, and for how long unused provisioned capacity
@@ -126,15 +142,6 @@ func (m *model) units(s settings) float64 {
 	return exact + (exact/page+float64(m.segments))/2
 }
 
-// growSeconds is how often a copy lets more workers read, by growth times as
-// many, beginning with startWorkers.
-const (
-	growSeconds = 1.0
-	growth      = 1.5
-)
-
-func startWorkers() float64 { return float64(max(4*processors.Count(), 8)) }
-
 // predict returns how long a copy takes with the settings, in seconds, how much
 // of that is reading, and what bounds it.
 func (m *model) predict(s settings) (total, reading float64, limit copier.Limit) {
@@ -154,7 +161,8 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 			bound, limit = byTable, copier.LimitTable
 		}
 	}
-	workers, left := min(startWorkers(), float64(s.workers)), m.bytes
+	growSeconds := copier.PaceInterval.Seconds()
+	workers, left := float64(min(copier.FirstWorkers(), s.workers)), m.bytes
 	for left > 0 {
 		rate := min(workers*m.perWorker, bound)
 		if workers >= float64(s.workers) || rate >= bound || rate*growSeconds >= left {
@@ -166,7 +174,7 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 		}
 		reading += growSeconds
 		left -= rate * growSeconds
-		workers = min(math.Ceil(workers*growth), float64(s.workers))
+		workers = min(float64(copier.MoreWorkers(int(workers))), float64(s.workers))
 	}
 	// The last pages leave workers idle, and of a Path that fills many the
 	// first two come one after the other.
@@ -177,31 +185,64 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 	return total, reading, limit
 }
 
-// estimate reads a sample, unless it is not wanted, and predicts the copy.
-// Where the context ends there is no estimate.
-func (p *planner) estimate(ctx context.Context) {
-	e := &Estimate{Others: []Other{}}
-	m := model{perWorker: commonWorker, cpu: commonCPU / float64(processors.Count()), local: commonLocal,
-		bytes: float64(p.table.Survey.Bytes), items: float64(p.table.Survey.Bytes), segments: 64}
-	e.Entries = p.table.Survey.Items
-	if l := p.table.Locks; l != nil && l.Leader != nil && l.Leader.Expired {
-		m.waits = 41 // a copy watches the lock for 11 s, and holds it for 30 s
+// Options say what is estimated. Source and Survey are of one table.
+type Options struct {
+	Source *dynamodb.Source
+	Survey *dynamodb.Survey
+	// Workers, Memory and ReadCapacity are those of the copy: see
+	// [copier.ScanOptions] and [dynamodb.Options].
+	Workers      int
+	Memory       int64
+	ReadCapacity float64
+	// Waits is how long the copy will wait for locks that somebody left.
+	Waits time.Duration
+	// NoSample leaves the sample out: the estimate is then made of what the table
+	// says of itself. SampleTime bounds it; 0 means 4 s.
+	NoSample   bool
+	SampleTime time.Duration
+	// Full reads the whole table in place of a sample, however long that takes, and
+	// names every item that a copy refuses. Events, where set, is told how it gets on.
+	Full   bool
+	Events func(copier.Event)
+	// Sink makes the destination of a trial in a directory, which is removed again.
+	Sink func(dir string) (copier.Sink, error)
+	// TempDir is where that directory is made; empty means the system's own.
+	TempDir string
+}
+
+type estimator struct {
+	Options
+	copier.Findings
+	result *Estimate
+}
+
+// Make reads a sample, unless it is not wanted, and predicts the copy. The estimate is
+// nil where there is nothing to make it of, and where the context ends. What a person
+// should know of it is in the findings.
+func Make(ctx context.Context, opts Options) (*Estimate, copier.Findings) {
+	p := &estimator{Options: opts}
+	p.SampleTime = cmp.Or(p.SampleTime, defaultSample)
+	if p.Events == nil {
+		p.Events = func(copier.Event) {}
 	}
-	switch {
-	case p.table.Denied["Scan"] || p.table.Denied["Query"]:
-		if p.Full {
-			p.fail("items", "the table could not be read: see access", "")
-		}
-	case !p.NoSample:
+	p.make(ctx)
+	return p.result, p.Findings
+}
+
+func (p *estimator) make(ctx context.Context) {
+	e := &Estimate{Entries: p.Survey.Items}
+	m := model{perWorker: commonWorker, cpu: commonCPU / float64(processors.Count()), local: commonLocal,
+		bytes: float64(p.Survey.Bytes), items: float64(p.Survey.Bytes), segments: 64, waits: p.Waits.Seconds()}
+	if !p.NoSample {
 		s, err := p.take(ctx)
 		p.items(s, err)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil && p.Full:
-			p.fail("items", "the table could not be read to its end: "+err.Error(), copier.Hint(err))
+			p.Fail("items", "unread", "the table could not be read to its end: %w", err)
 		case err != nil:
-			p.warn("sample", "no sample could be read: "+err.Error(), copier.Hint(err))
+			p.Warn("sample", "unread", "no sample could be read: %w", err)
 		default:
 			p.sampled(ctx, e, &m, s)
 			if ctx.Err() != nil {
@@ -210,23 +251,22 @@ func (p *planner) estimate(ctx context.Context) {
 		}
 	}
 	if m.items == 0 && e.Sample == nil {
-		p.warn("estimate", "nothing tells how large the table is: it reports no items, and no sample was read",
-			"the table's own count is renewed every 6 hours: read a sample (without -no-sample), or plan again later")
+		p.Warn("estimate", "", "nothing tells how large the table is: it reports no items, and no sample was read")
 		return
 	}
-	p.report.Estimate = e
+	p.result = e
 	p.predict(e, &m)
 }
 
 // items tells of what a copy refuses, as far as a sample, or the whole table, was
 // read.
-func (p *planner) items(s *sample, err error) {
+func (p *estimator) items(s *sample, err error) {
 	for _, w := range s.warnings {
-		p.warn("items", w, "")
+		p.Warn("items", "warned", "%s", w)
 	}
 	if len(s.refused) == 0 {
 		if p.Full && err == nil && s.complete {
-			p.pass("items", "the whole table was read: all %s items are what Vault writes", humanize.Comma(s.items))
+			p.Pass("items", "the whole table was read: all %s items are what Vault writes", humanize.Comma(s.items))
 		}
 		return
 	}
@@ -241,11 +281,11 @@ func (p *planner) items(s *sample, err error) {
 		names = append(names, fmt.Sprintf("and %s more", humanize.Comma(s.more)))
 	}
 	n := int(s.more) + len(s.refused)
-	hint := "find out who wrote " + english.PluralWord(n, "it", "them") + ", and delete what is not Vault's, or name the right table"
+	code := ""
 	if !s.complete {
-		hint += "; -full reads the whole table, and names all"
+		code = "sample"
 	}
-	p.fail("items", fmt.Sprintf("a copy refuses %s: %s", english.Plural(n, "item that is not Vault's", "items that are not Vault's"), strings.Join(names, "; ")), hint)
+	p.Fail("items", code, "a copy refuses %s: %s", english.Plural(n, "item that is not Vault's", "items that are not Vault's"), strings.Join(names, "; "))
 }
 
 // enoughEntries is how many entries a sample needs to tell anything of the rest.
@@ -253,19 +293,19 @@ func (p *planner) items(s *sample, err error) {
 const enoughEntries = 200
 
 // sampled takes a sample over into the estimate and the model.
-func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample) {
+func (p *estimator) sampled(ctx context.Context, e *Estimate, m *model, s *sample) {
 	e.Sample = &Sample{Entries: s.entries, Bytes: s.bytes, Units: s.units, Seconds: s.took.Seconds(), Workers: s.workers, Throttled: s.throttled, Complete: s.complete}
-	m.segments = max(s.segments, m.segments)
+	m.segments = max(s.spans, m.segments)
 	if s.throttled {
-		p.warn("sample", "the table throttled the sample", "a Vault may be at work on it; whatever the copy reads in the window is taken from the same capacity")
+		p.Warn("sample", "throttled", "the table throttled the sample")
 	}
-	if !s.complete && s.entries < enoughEntries && p.table.Survey.Items > 0 {
+	if !s.complete && s.entries < enoughEntries && p.Survey.Items > 0 {
 		return // of what the table holds the table itself tells more
 	}
 	if s.items == 0 {
 		return
 	}
-	e.Largest, e.atLeast = s.largest, s.atLeast()
+	e.Largest, e.AtLeast = s.largest, s.atLeast()
 	for i, n := range s.sizes {
 		c := SizeClass{Share: float64(n) / float64(max(s.entries, 1))}
 		if i < len(sizeClasses) {
@@ -280,32 +320,32 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 	switch {
 	case s.complete:
 		e.Entries, m.bytes, m.items = s.entries, float64(s.bytes), items
-	case p.table.Survey.Items > 0 && p.table.Survey.Bytes > 0:
-		m.items = max(float64(p.table.Survey.Bytes), items)
+	case p.Survey.Items > 0 && p.Survey.Bytes > 0:
+		m.items = max(float64(p.Survey.Bytes), items)
 		m.bytes = m.items * float64(s.bytes) / items
 		// Markers lie together, so that their share in a sample tells little
 		// of that in the table.
 		if s.entries > 0 {
-			e.Entries = min(int64(m.bytes*float64(s.entries)/float64(s.bytes)), p.table.Survey.Items)
+			e.Entries = min(int64(m.bytes*float64(s.entries)/float64(s.bytes)), p.Survey.Items)
 		}
 	case s.done > 0:
-		scale := float64(s.segments) / float64(s.done)
+		scale := float64(s.spans) / float64(s.done)
 		e.Entries, m.bytes, m.items = int64(float64(s.entries)*scale), float64(s.bytes)*scale, items*scale
-		p.warn("size", "the table does not tell its size yet: it is estimated by the part that was read", "plan again in some hours")
+		p.Warn("size", "", "the table does not tell its size yet: it is estimated by the part that was read")
 	default:
 		e.Entries, m.bytes, m.items = s.entries, float64(s.bytes), items
-		p.warn("size", "the table does not tell its size yet: the estimate is of what was read, and too low", "plan again in some hours")
+		p.Warn("size", "", "the table does not tell its size yet: the estimate is of what was read, and too low")
 	}
 	trial, err := p.try(ctx, s)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.warn("sample", "this machine's speed could not be measured: "+err.Error(), copier.Hint(err))
+			p.Warn("sample", "unread", "this machine's speed could not be measured: %w", err)
 		}
 		return
 	}
 	m.local = trial
-	if s.perWorker > 0 && !s.capped {
-		m.perWorker = s.perWorker
+	if s.bytes > 0 && !s.capped {
+		m.perWorker = s.perWorker()
 		m.cpu = s.cpu/float64(processors.Count()) + trial.sort
 		if s.saturated && s.most > 0 {
 			m.cpu = max(m.cpu, 1/s.most+trial.sort)
@@ -314,21 +354,21 @@ func (p *planner) sampled(ctx context.Context, e *Estimate, m *model, s *sample)
 }
 
 // predict fills in what the model says.
-func (p *planner) predict(e *Estimate, m *model) {
-	now := settings{workers: p.workers(), cap: p.ReadCapacity, cores: 1}
-	if !p.table.Survey.OnDemand {
-		now.table = float64(p.table.Survey.ReadUnits)
+func (p *estimator) predict(e *Estimate, m *model) {
+	now := settings{workers: copier.ScanOptions{Workers: p.Workers, Memory: p.Memory}.MaxWorkers(), cap: p.ReadCapacity, cores: 1}
+	if !p.Survey.OnDemand {
+		now.table = float64(p.Survey.ReadUnits)
 	}
 	e.Bytes, e.FileBytes = int64(m.bytes), int64(m.bytes*m.local.fileFactor)
 	e.Units = math.Ceil(m.units(now))
 	e.Seconds, e.Reading, e.Limit = m.predict(now)
 	p.bounds(e, m, now)
 	p.alternatives(e, m, now)
-	p.capacity(e, m, now)
+	p.capacity(e, now)
 }
 
 // bounds fills in how long the copy may take.
-func (p *planner) bounds(e *Estimate, m *model, now settings) {
+func (p *estimator) bounds(e *Estimate, m *model, now settings) {
 	low, high := 0.5, 3.0
 	if s := e.Sample; s != nil {
 		low, high = 0.75, 1.5
@@ -345,7 +385,7 @@ func (p *planner) bounds(e *Estimate, m *model, now settings) {
 		burst := min(now.table*burstSeconds, e.Units)
 		e.Low = min(e.Seconds, max(m.waits+(e.Units-burst)/now.table, (e.Seconds-e.Reading)+m.bytes*m.cpu))
 		e.High = from(e.Seconds, 1.3)
-	case p.table.Survey.OnDemand:
+	case p.Survey.OnDemand:
 		first := now
 		first.table = onDemandUnits
 		if longer, _, _ := m.predict(first); longer > e.High {
@@ -355,68 +395,59 @@ func (p *planner) bounds(e *Estimate, m *model, now settings) {
 }
 
 // alternatives fills in what other settings would give.
-func (p *planner) alternatives(e *Estimate, m *model, now settings) {
-	add := func(setting string, s settings) {
+func (p *estimator) alternatives(e *Estimate, m *model, now settings) {
+	add := func(what Setting, value int64, change func(s *settings)) {
+		s := now
+		change(&s)
 		if total, _, _ := m.predict(s); math.Abs(total-e.Seconds) > 0.02*e.Seconds {
-			e.Others = append(e.Others, Other{setting, total})
+			e.Others = append(e.Others, Other{what, value, total})
 		}
 	}
 	if now.cap > 0 {
-		s := now
-		s.cap = 0
-		add("without -read-capacity", s)
+		add(Uncapped, 0, func(s *settings) { s.cap = 0 })
 	}
-	if !p.table.Survey.OnDemand {
+	if !p.Survey.OnDemand {
 		for _, factor := range []float64{2, 10} {
-			s := now
-			s.table, s.cap = now.table*factor, 0
-			add(humanize.Comma(int64(s.table))+" read units", s)
+			add(ReadUnits, int64(now.table*factor), func(s *settings) { s.table, s.cap = now.table*factor, 0 })
 		}
-		s := now
-		s.table, s.cap = onDemandUnits, 0
-		add("on demand ("+humanize.Comma(onDemandUnits)+" units/s at first)", s)
+		add(OnDemand, onDemandUnits, func(s *settings) { s.table, s.cap = onDemandUnits, 0 })
 	}
-	if e.Limit == copier.LimitNetwork {
-		s := now
-		s.workers *= 2
-		add("-max-parallel "+strconv.Itoa(s.workers), s)
-	}
-	if e.Limit == copier.LimitProcessor {
-		s := now
-		s.cores = 2
-		add("twice the processors", s)
+	switch e.Limit {
+	case copier.LimitNetwork:
+		add(Workers, int64(2*now.workers), func(s *settings) { s.workers *= 2 })
+	case copier.LimitProcessor:
+		add(TwiceProcessors, 0, func(s *settings) { s.cores = 2 })
 	}
 }
 
-// longCopy is how long the table's capacity may make a copy without a warning.
-const longCopy = time.Hour
+// longCopy is how long the table's capacity may make a copy without a warning, and
+// enoughTime for how long it may be read once there is enough of it.
+const (
+	longCopy   = time.Hour
+	enoughTime = 10 * time.Minute
+)
 
-// capacity warns of a table that serves too little, and says what to set.
-func (p *planner) capacity(e *Estimate, m *model, now settings) {
-	took := longTime(seconds(e.Seconds))
+// capacity warns of a table that serves too little.
+func (p *estimator) capacity(e *Estimate, now settings) {
+	d := time.Duration(min(e.Seconds, 1e9) * float64(time.Second))
+	took := Duration(d)
 	switch {
 	case e.Limit != copier.LimitTable:
-		p.pass("duration", "about %s; the bottleneck is %s", took, bottlenecks[e.Limit])
-	case seconds(e.Seconds) <= longCopy:
-		p.pass("duration", "about %s; the bottleneck is the table's capacity, or -read-capacity", took)
+		p.Pass("duration", "about %s; the bottleneck is %s", took, bottlenecks[e.Limit])
+	case d <= longCopy:
+		p.Pass("duration", "about %s; the bottleneck is the table's capacity, or the cap on what is read of it", took)
 	case now.cap > 0 && (now.table == 0 || now.cap < now.table):
-		p.warn("duration", fmt.Sprintf("about %s: -read-capacity %g makes it long", took, now.cap), "leave -read-capacity out in the window, when no Vault needs the units")
+		p.Warn("duration", "cap", "about %s: a cap of %g read units a second makes it long", took, now.cap)
 	default:
-		enough := roundUp(e.Units / 600)
-		p.warn("duration", fmt.Sprintf("about %s: %s read units a second are little for %s of them", took, humanize.Comma(p.table.Survey.ReadUnits), humanize.Comma(int64(e.Units))),
-			fmt.Sprintf("before the window raise the capacity to %s read units, for about 10 min of reading, or switch to on demand: aws dynamodb update-table --table-name %s --billing-mode PAY_PER_REQUEST", humanize.Comma(enough), p.table.Survey.Name))
+		p.Warn("duration", "", "about %s: %s read units a second are little for %s of them", took, humanize.Comma(p.Survey.ReadUnits), humanize.Comma(int64(e.Units))).
+			With("units", humanize.Comma(roundUp(e.Units/enoughTime.Seconds())), "minutes", fmt.Sprint(enoughTime.Minutes()))
 	}
 }
 
 var bottlenecks = map[copier.Limit]string{
-	copier.LimitTable:     "the table's capacity",
 	copier.LimitNetwork:   "how fast the table answers",
 	copier.LimitProcessor: "this machine's processor",
 	copier.LimitDisk:      "the disk",
-}
-
-func seconds(s float64) time.Duration {
-	return time.Duration(min(s, 1e9) * float64(time.Second))
 }
 
 // roundUp makes a number one that people write.
@@ -428,10 +459,8 @@ func roundUp(x float64) int64 {
 	return int64(max(math.Ceil(x/max(step, 1))*max(step, 1), 1))
 }
 
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
-
-// longTime is a duration as people say it.
-func longTime(d time.Duration) string {
+// Duration is one as people say it.
+func Duration(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:
 		return fmt.Sprintf("%.0f days", d.Hours()/24)
@@ -444,9 +473,4 @@ func longTime(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	}
-}
-
-// workers is how many pages the copy reads at the same time, at the most.
-func (p *planner) workers() int {
-	return copier.ScanOptions{Workers: p.Workers, Memory: p.Memory}.MaxWorkers()
 }
