@@ -639,14 +639,14 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	if err != nil {
 		return err
 	}
-	if text := CountWarning(c.result.Source, stats); text != "" {
-		c.opts.Events(Warning{Message: text})
-	}
 	defer func() {
 		if cerr := entries.Close(); cerr != nil && !c.result.Complete {
 			err = errors.Join(err, &Error{Kind: ErrDestination, Op: "close work files", Err: cerr})
 		}
 	}()
+	if err := stats.CheckCount(c.result.Source, c.opts.Events); err != nil {
+		return err
+	}
 
 	c.startPhase(PhaseLoad)
 	if c.result.Load, err = c.stage.Load(ctx, entries); err != nil {
@@ -724,33 +724,6 @@ var ErrChanged = errors.New("a Vault has run on it since the copy")
 // is not what was read from the source. An error of Options.ReadBack that says so,
 // because what it finds is damaged, wraps it too.
 var ErrReadBack = errors.New("what was written is not what was read")
-
-// countTolerance is by how much, in percent, the number of items read may
-// differ from what the source reports without a warning.
-const countTolerance = 5
-
-// CountWarning returns what to tell a person where a source has reported
-// another number of items than were read of it, or none that can be compared: a
-// digest can't see what a scan did not return. It is empty where there is
-// nothing to tell.
-func CountWarning(info Info, stats ScanStats) string {
-	// Locks come and go, and this run has put some of them there itself: a source may
-	// have counted them or not.
-	reported, read := info.Items, stats.Entries+stats.Markers
-	read = min(max(reported, read), read+int64(len(stats.Locks)))
-	off := max(reported-read, read-reported)
-	switch {
-	case off == 0:
-		return ""
-	case reported == 0:
-		return fmt.Sprintf("%d items were read, and the source says that it holds none: that figure is made every 6 hours or so, so the number of items could not be compared with it", read)
-	case off*100 <= reported*countTolerance:
-		return ""
-	}
-	return fmt.Sprintf(
-		"%d items were read, and the source says that it holds %d; that figure may be 6 hours old, but if nobody has written or deleted many entries since, find out why they differ before you rely on the copy",
-		read, reported)
-}
 
 // look reads a result of which nobody knows any more what it should be. What
 // is read is then all that can be told of it, and no proof.

@@ -494,8 +494,14 @@ func TestCopyCountsItems(t *testing.T) {
 		if _, err := c.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if w := c.warnings(); len(w) != want || want == 1 && !strings.Contains(w[0], "items were read, and the source says that it holds") {
-			t.Errorf("%d hidden: %q", hides, w)
+		var told []Event
+		for _, e := range c.events {
+			if _, ok := e.(CountDiffers); ok {
+				told = append(told, e)
+			}
+		}
+		if len(told) != want {
+			t.Errorf("%d hidden: %v", hides, told)
 		}
 	}
 }
@@ -576,20 +582,38 @@ func TestBegin(t *testing.T) {
 	}
 }
 
-func TestCountWarning(t *testing.T) {
+func TestCheckCount(t *testing.T) {
+	differs := func(reported, read int64) []Event { return []Event{CountDiffers{Reported: reported, Read: read}} }
 	for _, c := range []struct {
 		reported, read, locks int64
-		want                  string
+		want                  []Event
 	}{
-		{0, 0, 0, ""}, {100, 100, 0, ""}, {100, 105, 0, ""}, {100, 94, 0, "find out why they differ"}, {100, 0, 0, "find out why they differ"},
-		{0, 1, 0, "could not be compared"}, {0, 1 << 40, 0, "could not be compared"},
-		{3, 3, 2, ""}, {4, 3, 2, ""}, {5, 3, 2, ""}, {0, 0, 2, ""}, // locks, the run's own among them, make no difference
-		{2, 3, 2, "3 items were read, and the source says that it holds 2;"}, {6, 3, 2, "5 items were read, and the source says that it holds 6;"},
-		{0, 3, 2, "3 items were read, and the source says that it holds none"},
+		{0, 0, 0, nil}, {100, 100, 0, nil}, {100, 105, 0, nil}, {100, 94, 0, differs(100, 94)}, {100, 0, 0, differs(100, 0)},
+		{0, 1, 0, differs(0, 1)}, {0, 1 << 40, 0, differs(0, 1<<40)},
+		{3, 3, 2, nil}, {4, 3, 2, nil}, {5, 3, 2, nil}, {0, 0, 2, nil}, // locks, the run's own among them, make no difference
+		{2, 3, 2, differs(2, 3)}, {6, 3, 2, differs(6, 5)}, {0, 3, 2, differs(0, 3)},
 	} {
-		got := CountWarning(Info{Items: c.reported}, ScanStats{Entries: c.read, Locks: make([]string, c.locks)})
-		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%d reported, %d read and %d locks: %q", c.reported, c.read, c.locks, got)
+		var got []Event
+		stats := ScanStats{Entries: c.read, Locks: make([]string, c.locks)}
+		tell := func(e Event) { got = append(got, e) }
+		if err := stats.CheckCount(Info{Items: c.reported}, tell); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%d reported, %d read and %d locks: %v, %v", c.reported, c.read, c.locks, got, err)
+		}
+		got = nil
+		err := stats.CheckCount(Info{Items: c.reported, Exact: true}, tell)
+		if exact := c.read+c.locks == c.reported; (err == nil) != exact || err != nil && !errors.Is(err, ErrSource) || got != nil {
+			t.Errorf("exactly %d reported, %d read and %d locks: %v, %v", c.reported, c.read, c.locks, got, err)
+		}
+	}
+}
+
+// A source that knows what it holds, and yields something else, is not copied.
+func TestCopyOfAnExactCount(t *testing.T) {
+	for _, hides := range []int64{0, 1} {
+		c := &copyCase{t: t}
+		c.during = map[string]func(){"src.Prepare": func() { c.src.hides, c.src.exact = hides, true }}
+		if res, err := c.run(t.Context()); res.Complete != (hides == 0) || hides > 0 && !errors.Is(err, ErrSource) {
+			t.Errorf("%d hidden: complete %v, %v", hides, res.Complete, err)
 		}
 	}
 }

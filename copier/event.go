@@ -1,6 +1,9 @@
 package copier
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // An Event tells what goes on while it goes on. The library prints and logs
 // nothing: whoever wants to know passes a function that takes events, and
@@ -120,6 +123,19 @@ type ItemRefused struct {
 	Err error
 }
 
+// CountDiffers says that many more or fewer items were read of a source than it has
+// reported, by an estimate of its own; Reported is 0 where that counts none.
+type CountDiffers struct {
+	Reported, Read int64
+}
+
+func (e CountDiffers) String() string {
+	if e.Reported == 0 {
+		return fmt.Sprintf("%d items were read, and the source says that it holds none", e.Read)
+	}
+	return fmt.Sprintf("%d items were read, and the source says that it holds %d", e.Read, e.Reported)
+}
+
 // Warning is something that a person should know and that does not stop the
 // copy.
 type Warning struct {
@@ -137,4 +153,5 @@ func (Retried) event()        {}
 func (Waiting) event()        {}
 func (WaitOver) event()       {}
 func (ItemRefused) event()    {}
+func (CountDiffers) event()   {}
 func (Warning) event()        {}

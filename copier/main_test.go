@@ -150,6 +150,7 @@ type fakeSource struct {
 	segmentsErr error
 	prepareErr  error
 	hides       int64 // items that it reports and does not have
+	exact       bool  // that count is said to be exact
 
 	mu    sync.Mutex
 	reads map[int]int
@@ -169,7 +170,7 @@ func (s *fakeSource) Open(context.Context) (Info, error) {
 	if s.prepareErr != nil {
 		return Info{}, s.prepareErr
 	}
-	info := Info{Name: "fake", ID: "fake:1", Items: s.hides, Bytes: 8}
+	info := Info{Name: "fake", ID: "fake:1", Items: s.hides, Bytes: 8, Exact: s.exact}
 	for _, p := range s.pages {
 		info.Items += int64(len(p.entries)+len(p.locks)) + p.markers
 	}

@@ -130,6 +130,8 @@ func (p *Progress) Event(e Event) {
 		}
 		s.Retries++
 		s.LastError, s.LastErrorAt = e.Err.Error(), time.Now()
+	case CountDiffers:
+		s.LastError, s.LastErrorAt = e.String(), time.Now()
 	case Warning:
 		s.LastError, s.LastErrorAt = e.Message, time.Now()
 	}

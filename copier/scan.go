@@ -175,6 +175,32 @@ func (s *ScanStats) add(o ScanStats) {
 	s.Throttles += o.Throttles
 }
 
+// countTolerance is by how much, in percent, the number of items read may differ
+// from a source's estimate before anybody is told.
+const countTolerance = 5
+
+// CheckCount compares how many items were read, of all of a source, with how many
+// that has reported: a digest can't see what a scan did not return. It tells
+// [CountDiffers] where an estimate is far off. Where the source's count is exact, its
+// error wraps [ErrSource].
+func (s *ScanStats) CheckCount(info Info, events func(Event)) error {
+	locks := int64(len(s.Locks))
+	reported, read := info.Items, s.Entries+s.Markers
+	if info.Exact {
+		if read += locks; read != reported {
+			return &Error{Kind: ErrSource, Op: "read " + info.Name, Err: fmt.Errorf("it has %d items, and %d were read: this is a defect of the source", reported, read)}
+		}
+		return nil
+	}
+	// Locks come and go, and this run has put some of them there itself: a source may
+	// have counted them or not.
+	read = min(max(reported, read), read+locks)
+	if off := max(reported-read, read-reported); off > 0 && (reported == 0 || off*100 > reported*countTolerance) {
+		events(CountDiffers{Reported: reported, Read: read})
+	}
+	return nil
+}
+
 // Scan reads all segments of a prepared source and returns their entries in
 // ascending key order. The caller closes the result, whose work files are in
 // opts.WorkDir. The statistics are valid as far as the scan came, also when it

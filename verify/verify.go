@@ -351,10 +351,7 @@ func (x *reading) read(ctx context.Context, opts Options) error {
 	if x.entries, x.stats, err = copier.Scan(ctx, x.src, scan); err != nil {
 		return err
 	}
-	if text := copier.CountWarning(x.info, x.stats); text != "" {
-		opts.Events(copier.Warning{Message: text})
-	}
-	return nil
+	return x.stats.CheckCount(x.info, opts.Events)
 }
 
 // compareSample compares a part of want, and keeps nothing if that fails.

@@ -176,6 +176,8 @@ func (p *printer) event(e copier.Event) {
 		p.sayWait()
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
+	case copier.CountDiffers:
+		p.warn(verify.Warning{Check: duringCopy, Message: countDiffers(e)}, "")
 	case copier.Warning:
 		p.warn(verify.Warning{Check: duringCopy, Message: e.Message}, "")
 	}
@@ -233,6 +235,14 @@ func (p *printer) requestFailed(e copier.Retried) {
 	p.log.Warn("request failed, trying again", args...)
 }
 
+// countDiffers says what to think of a table's own count of its items.
+func countDiffers(e copier.CountDiffers) string {
+	if e.Reported == 0 {
+		return e.String() + ": that figure is made every 6 hours or so, so the number of items could not be compared with it"
+	}
+	return e.String() + "; that figure may be 6 hours old, but if nobody has written or deleted many entries since, find out why they differ before you rely on the copy"
+}
+
 // note keeps of an event what the tracker does not.
 func (p *printer) note(e copier.Event) {
 	p.mu.Lock()
@@ -241,7 +251,7 @@ func (p *printer) note(e copier.Event) {
 		return
 	}
 	switch e := e.(type) {
-	case copier.Warning, copier.ItemRefused:
+	case copier.Warning, copier.CountDiffers, copier.ItemRefused:
 		return
 	case copier.PhaseStarted:
 		p.phase, p.since = e.Phase, time.Now()
