@@ -30,7 +30,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test slow fuzz race crash browser e2e rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results lines clean
+.PHONY: help demo build test slow fuzz race crash browser e2e stopped rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -69,6 +69,10 @@ browser: ## look at the report in a headless Chromium (in PATH, or $BROWSER)
 e2e: ## the whole move with a real Vault, three nodes, failover, and vault operator migrate to compare
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
 	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 15m -v $(TESTFLAGS) $(E2E)
+
+stopped: ## stop three nodes under load 20 times (SEEDS=), and copy from the directories of two
+	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
+	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 60m -v -run '^TestStoppedNodes$$' $(E2E) -args -stopped-seeds $(or $(SEEDS),20)
 
 rehearsal: build ## the whole runbook on this machine: a real Vault from DynamoDB to three nodes and back
 	@vault=$$(testdata/vault/build) || exit 1; \
