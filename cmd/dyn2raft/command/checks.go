@@ -16,15 +16,8 @@ import (
 )
 
 func ignoreFlag(usage string) cli.Flag {
-	return repeatable{&cli.StringSliceFlag{Name: "ignore", Usage: "let this `check` pass although it fails, " + usage + "; may be given several times"}}
+	return &cli.StringSliceFlag{Name: "ignore", Usage: "let this `check` pass although it fails, " + usage + "; may be given several times"}
 }
-
-// A repeatable flag is shown in the help like any other.
-type repeatable struct{ *cli.StringSliceFlag }
-
-func (repeatable) IsMultiValueFlag() bool { return false }
-
-func (r repeatable) String() string { return cli.FlagStringer(r) }
 
 // ignored are the values of -ignore.
 func ignored(cmd *cli.Command) ([]string, error) {
@@ -39,7 +32,11 @@ func ignored(cmd *cli.Command) ([]string, error) {
 				return nil, &usageError{fmt.Sprintf("-ignore %s: this check can't be let pass: %s", name, c.What), "clear the cause; these can be: " + strings.Join(known, ", ")}
 			}
 		}
-		return nil, &usageError{fmt.Sprintf("-ignore %s: no check of that name can stop %s", name, cmd.Name), didYouMean("-ignore ", nearest(name, known)) + "these can be let pass: " + strings.Join(known, ", ")}
+		var flags []cli.Flag // what the library finds the nearest of
+		for _, k := range known {
+			flags = append(flags, &cli.BoolFlag{Name: k})
+		}
+		return nil, &usageError{fmt.Sprintf("-ignore %s: no check of that name can stop %s", name, cmd.Name), didYouMean("-ignore ", name, cli.SuggestFlag(flags, name, true)) + "these can be let pass: " + strings.Join(known, ", ")}
 	}
 	return slices.Compact(slices.Sorted(slices.Values(names))), nil
 }

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
@@ -97,6 +96,8 @@ func root(std Streams) *cli.Command {
 	for _, c := range commands {
 		c.ShellComplete = complete
 	}
+	cli.HelpPrinter = printHelp
+	cli.HelpPrinterCustom = func(w io.Writer, _ string, data any, _ map[string]any) { printHelp(w, "", data) }
 	return &cli.Command{
 		Name:      "dyn2raft",
 		Usage:     "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
@@ -140,38 +141,25 @@ func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error 
 		usage.msg = fmt.Sprintf("there is no flag -%s", name)
 		if cmd.Root() == cmd {
 			usage.hint = "flags come after the command, as in: dyn2raft copy -config migrate.hcl"
-		}
-		var names []string
-		for _, f := range cmd.Flags {
-			names = append(names, f.Names()[0])
-		}
-		meant := didYouMean("-", nearest(name, names))
-		if hint := noFlag(cmd, name); meant == "" && hint != "" && cmd.Root() != cmd {
+		} else if hint := noFlag(cmd, name); hint != "" {
 			usage.hint = hint
+		} else {
+			usage.hint = didYouMean("-", name, cli.SuggestFlag(cmd.VisibleFlags(), name, true)) + usage.hint
 		}
-		usage.hint = meant + usage.hint
 	}
 	// What strconv has to say of a bad number adds nothing.
 	usage.msg, _, _ = strings.Cut(usage.msg, ": strconv.")
 	return usage
 }
 
-func didYouMean(dash, name string) string {
-	if name == "" {
+// didYouMean offers what the library takes a word for, where that begins alike: it takes
+// every word for something.
+func didYouMean(dash, word, suggestion string) string {
+	name := strings.TrimLeft(suggestion, "-")
+	if name == "" || !strings.HasPrefix(name, word[:min(1, len(word))]) {
 		return ""
 	}
 	return fmt.Sprintf("did you mean %s%s? ", dash, name)
-}
-
-// nearest is the known name that word was probably meant to be, or "".
-func nearest(word string, known []string) string {
-	best, least := "", len(word)/3+2
-	for _, name := range known {
-		if d := levenshtein.ComputeDistance(word, name); d < least {
-			best, least = name, d
-		}
-	}
-	return best
 }
 
 // noArguments refuses arguments that are not flags, such as the value of a

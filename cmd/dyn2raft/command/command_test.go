@@ -206,15 +206,6 @@ func TestPrintError(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"config", "max-parallel", "reset"}
-	for word, want := range map[string]string{"confg": "config", "max_parallel": "max-parallel", "rest": "reset", "zzz": "", "verbose": "", "x": ""} {
-		if got := nearest(word, known); got != want {
-			t.Errorf("nearest(%q) = %q, expected %q", word, got, want)
-		}
-	}
-}
-
 func TestSkippedLocks(t *testing.T) {
 	if got := skippedLocks([]string{"1", "2", "3", "4", "5", "6"}); got != "6 locks (1, 2, 3, 4, 5, …)" {
 		t.Error(got)

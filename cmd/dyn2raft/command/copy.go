@@ -68,7 +68,7 @@ func parallelFlag() cli.Flag {
 }
 
 func segmentsFlag() cli.Flag {
-	return &cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 8 MiB of the table, from 64 to 4096)", HideDefault: true}
+	return &cli.IntFlag{Name: "segments", Hidden: true}
 }
 
 func capacityFlag() cli.Flag {

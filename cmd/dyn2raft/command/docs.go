@@ -107,7 +107,8 @@ type documentedCheck struct {
 
 type documented struct {
 	*cli.Command
-	Options []option
+	Options, Advanced []option
+	Examples          []example
 }
 
 // An option is a flag without its dash. Default is empty where there is none.
@@ -136,10 +137,14 @@ func newReference() reference {
 		if c.Hidden {
 			continue
 		}
-		d := documented{Command: c}
+		d := documented{Command: c, Examples: examples[c.Name]}
 		for _, f := range c.VisibleFlags() {
+			group := &d.Options
+			if advanced(f) {
+				group = &d.Advanced
+			}
 			if doc, ok := f.(cli.DocGenerationFlag); ok {
-				d.Options = append(d.Options, newOption(f.Names()[0], doc))
+				*group = append(*group, newOption(f.Names()[0], doc))
 			}
 		}
 		r.Documented = append(r.Documented, d)

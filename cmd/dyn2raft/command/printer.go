@@ -581,7 +581,7 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 	errs := []error{t.flush(), p.name(rep, found)}
 	n := rep.Missing + rep.Extra + rep.Different
 	if n > rep.Named {
-		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-rep.Named))))
+		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-format json names all)", humanize.Comma(n-rep.Named))))
 	}
 	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value",

@@ -56,11 +56,7 @@ func noCommand(root *cli.Command, args []string) error {
 		e.hint = fmt.Sprintf("did you mean %s? run `%s`", command, strings.Join(program(), " ")+" "+shellLine(append(strings.Fields(meant), rest...)))
 		return e
 	}
-	var names []string
-	for _, c := range root.VisibleCommands() {
-		names = append(names, c.Name)
-	}
-	e.hint = didYouMean("", nearest(strings.ToLower(name), names)) + "run `dyn2raft help` for the commands"
+	e.hint = didYouMean("", strings.ToLower(name), cli.SuggestCommand(root.VisibleCommands(), strings.ToLower(name))) + "run `dyn2raft help` for the commands"
 	return e
 }
 
@@ -122,7 +118,7 @@ func noArgument(cmd *cli.Command, arg string) string {
 		return hint
 	}
 	if hasFlag(cmd, strings.ToLower(arg)) {
-		return didYouMean("-", strings.ToLower(arg)) + fmt.Sprintf("run `%s -help` for its flags", cmd.FullName())
+		return fmt.Sprintf("did you mean -%s? run `%s -help` for its flags", strings.ToLower(arg), cmd.FullName())
 	}
 	if name, value, ok := strings.Cut(arg, "="); ok && hasFlag(cmd, name) {
 		return fmt.Sprintf("a flag begins with -: `%s`", strings.Join(program(), " ")+" "+shellLine([]string{cmd.Name, "-" + name + "=" + value}))

@@ -42,14 +42,14 @@ func verifyCommand(std Streams) *cli.Command {
 			configFlag(),
 			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
 			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
-			&cli.IntFlag{Name: "max-diffs", Value: 100, Usage: "name at most this `number` of differing keys; -1 names all, as -format json does unless this is given"},
+			&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
 			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
 			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
-			&cli.Uint64Flag{Name: "sample-seed", Usage: "with -sample: choose the segments by this `number`, as an earlier run printed it (default: another one each time)", HideDefault: true},
+			&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
 			parallelFlag(),
-			&cli.IntFlag{Name: "segments", Usage: "`number` of scan segments (default: one for 11 MiB of the table, from 85 to 3072; another number than the copy's)", HideDefault: true},
+			&cli.IntFlag{Name: "segments", Hidden: true},
 			resultFlag(),
 			memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
@@ -337,7 +337,7 @@ func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started str
 	}
 	errs := []error{t.flush(), p.name(rep, found)}
 	if n := rep.Missing + rep.Different; n > rep.Named {
-		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-max-diffs)", humanize.Comma(n-rep.Named))))
+		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-format json names all)", humanize.Comma(n-rep.Named))))
 	}
 	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
 	counts := fmt.Sprintf("%s missing, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Different))
