@@ -494,6 +494,11 @@ func (s *batchStream) Next() (Entry, error) {
 }
 
 // A Sorted is all entries of a source in ascending key order.
+//
+// A heap of streams, and not the loser tree of github.com/bboreham/go-loser (2023, no
+// release): by BenchmarkMerge, in processor time, that takes 1.16 of a heap's time with
+// 6 streams, 1.13 with 40 and 0.95 with 300. It has no errors, takes keys as strings,
+// and needs a key that is greater than any.
 type Sorted struct {
 	heads   []head // a binary heap by key, once started
 	started bool

@@ -1,7 +1,6 @@
 package raft
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,8 @@ const (
 	maxLargeWarnings = 10
 )
 
-// A loader hands a stream on, and checks and counts what passes.
+// A loader hands a stream on, and counts what passes. That its keys ascend is
+// checked by the writer of the file.
 type loader struct {
 	ctx      context.Context
 	in       copier.Stream
@@ -30,7 +30,6 @@ type loader struct {
 	stats copier.LoadStats
 	told  copier.Loaded // what the events have told so far
 	large int64         // entries larger than maxEntry
-	last  []byte        // the key before
 	// err is what ended the stream, unless it was its end. It tells the
 	// stream's errors from those of whoever writes.
 	err error
@@ -58,11 +57,6 @@ func (l *loader) next() (copier.Entry, error) {
 	if err != nil {
 		return copier.Entry{}, err
 	}
-	if err := l.checkOrder(e.Key); err != nil {
-		return copier.Entry{}, err
-	}
-	l.last = append(l.last[:0], e.Key...)
-
 	value, size := int64(len(e.Value)), int64(len(e.Key)+len(e.Value))
 	if l.stats.Entries == 0 || value > l.stats.LargestBytes {
 		l.stats.LargestKey, l.stats.LargestBytes = string(e.Key), value
@@ -81,26 +75,6 @@ func (l *loader) next() (copier.Entry, error) {
 		}
 	}
 	return e, nil
-}
-
-// checkOrder makes sure that keys ascend: out of order they would be in the
-// file, and Vault would not find them.
-func (l *loader) checkOrder(key []byte) error {
-	if len(key) == 0 {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "load entries",
-			Err: fmt.Errorf("an entry after %q has an empty key, which vault.db can't hold", l.last)}
-	}
-	if l.stats.Entries == 0 {
-		return nil
-	}
-	switch bytes.Compare(l.last, key) {
-	case 0:
-		return &copier.Error{Kind: copier.ErrDuplicateKey, Op: "load entries", Err: fmt.Errorf("key %q", key)}
-	case 1:
-		return &copier.Error{Kind: copier.ErrDestination, Op: "load entries",
-			Err: fmt.Errorf("internal error: key %q comes after %q, but the stream must be sorted", key, l.last)}
-	}
-	return nil
 }
 
 // tell sends an event about what was loaded since the last.

@@ -30,6 +30,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sinks/raft/boltfile"
 	"github.com/hashicorp/go-uuid"
 )
 
@@ -257,6 +258,9 @@ func (s *stage) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
 	path := s.aside(vaultDBName)
 	err := writeVaultDB(s.disk, path, configBucket(s.nodeID, s.opts.Address), l)
 	l.finish()
+	if errors.Is(err, boltfile.ErrTwice) {
+		return l.stats, &copier.Error{Kind: copier.ErrDuplicateKey, Op: "load entries", Err: err}
+	}
 	if fi, statErr := os.Lstat(path); statErr == nil {
 		l.stats.FileBytes = fi.Size()
 	}

@@ -26,6 +26,8 @@ var (
 	// ErrOrder is returned by Bucket and Put when a name or a key does not
 	// come strictly after the one before it, in the order of their bytes.
 	ErrOrder = errors.New("out of order")
+	// ErrTwice is the ErrOrder of a key that is the one before it.
+	ErrTwice = fmt.Errorf("%w: it comes twice", ErrOrder)
 	// ErrNoBucket is returned by Put before the first call of Bucket.
 	ErrNoBucket = errors.New("no bucket started")
 	// ErrFinished is returned by every method after Finish.
@@ -169,7 +171,11 @@ func (w *Writer) Put(key, value []byte) error {
 		return w.fail(fmt.Errorf("put %.256q…: key of %d bytes: %w", key, len(key), bolterrors.ErrKeyTooLarge))
 	case int64(len(value)) > bbolt.MaxValueSize:
 		return w.fail(fmt.Errorf("put %.256q: value of %d bytes: %w", key, len(value), bolterrors.ErrValueTooLarge))
-	case bytes.Compare(key, w.last) <= 0: // the first key comes after the empty one
+	}
+	switch bytes.Compare(key, w.last) { // the first key comes after the empty one
+	case 0:
+		return w.fail(fmt.Errorf("put %.256q: %w", key, ErrTwice))
+	case -1:
 		return w.fail(fmt.Errorf("put %.256q after %.256q: %w", key, w.last, ErrOrder))
 	}
 	w.stats.Entries++

@@ -458,7 +458,7 @@ func TestRefusals(t *testing.T) {
 		do   func(*Writer) error
 		want error
 	}{
-		{"same key", put("a", "b", "b"), ErrOrder},
+		{"same key", put("a", "b", "b"), ErrTwice},
 		{"smaller key", put("b", "ba", "b"), ErrOrder},
 		{"empty key", put("a", ""), bolterrors.ErrKeyRequired},
 		{"large key", put("a", large), bolterrors.ErrKeyTooLarge},
