@@ -12,6 +12,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/estimate"
 )
 
 // An estimated is a table whose copy is estimated and made.
@@ -101,8 +102,8 @@ func estimates(tb testing.TB, loop func() bool, tries int, e estimated) metrics 
 			cfg.Source.Table, cfg.Source.Region = dynamodb.DefaultTable, "us-east-1"
 			cfg.Destination = vaultconfig.Destination{Path: tb.TempDir(), NodeID: "n", Address: "127.0.0.1:8201"}
 			memory.settle(tb)
-			rep, err := plan.Run(tb.Context(), plan.Options{Config: cfg, Source: source(), TempDir: tb.TempDir(),
-				Workers: e.workers, ReadCapacity: e.cap, SampleTime: 1500 * time.Millisecond})
+			rep, err := plan.Run(tb.Context(), plan.Options{Config: cfg, Source: source(),
+				Estimate: estimate.Options{TempDir: tb.TempDir(), Workers: e.workers, ReadCapacity: e.cap, SampleTime: 1500 * time.Millisecond}})
 			if err != nil {
 				tb.Fatal(err)
 			}

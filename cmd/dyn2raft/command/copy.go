@@ -28,6 +28,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -261,8 +262,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		Kept:     keep,
 		Check: func(ctx context.Context) error {
 			return out.beforeCopy(ctx, plan.Options{
-				Config: cfg, Source: src, Workers: workers(cmd, cfg), ReadCapacity: cmd.Float("read-capacity"), Memory: memory,
-				WorkDir: cmd.String("work-dir"), Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
+				Config: cfg, Source: src, Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
+				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory},
 			})
 		},
 		Uninitialized: slices.Contains(ignore, "initialized"),

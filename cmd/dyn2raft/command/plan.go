@@ -15,7 +15,9 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	estimation "github.com/dyn2raft/dyn2raft/sources/dynamodb/estimate"
 )
 
 // errNotReady is returned when a check of the plan has failed and the report
@@ -134,28 +136,21 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	case !cmd.Bool("no-sample"):
 		out.log.Info("making checks, and reading a sample", "for", cmd.Duration("sample"))
 	}
+	when := copier.Ahead
+	if cmd.Bool("source-stopped") {
+		when = copier.Stopped
+	}
 	rep, err := plan.Run(ctx, plan.Options{
-		Config:        cfg,
-		Source:        src,
-		Command:       copyOf(cmd, std),
-		Workers:       workers(cmd, cfg),
-		ReadCapacity:  cmd.Float("read-capacity"),
-		Memory:        memory,
-		Owner:         cmd.String("owner"),
-		WorkDir:       cmd.String("work-dir"),
-		Manifest:      cmd.String("manifest"),
-		Ignore:        ignore,
-		NoWriteProbes: cmd.Bool("no-write-probes"),
-		Stopped:       cmd.Bool("source-stopped"),
-		VaultConfig:   cmd.String("vault-config"),
-		VaultEnv:      cmd.String("vault-env"),
-		VaultBin:      cmd.String("vault-bin"),
-		VaultUnit:     cmd.String("vault-unit"),
-		AuditPaths:    cmd.StringSlice("audit-path"),
-		NoSample:      cmd.Bool("no-sample"),
-		SampleTime:    cmd.Duration("sample"),
-		Full:          full,
-		Events:        out.event,
+		Config: cfg, Source: src, Command: copyOf(cmd, std), Manifest: cmd.String("manifest"), Ignore: ignore, When: when,
+		Estimate: estimation.Options{
+			Workers: workers(cmd, cfg), Memory: memory, ReadCapacity: cmd.Float("read-capacity"),
+			NoSample: cmd.Bool("no-sample"), SampleTime: cmd.Duration("sample"), Full: full, Events: out.event,
+		},
+		Node: node.Node{
+			Workers: workers(cmd, cfg), Memory: memory, Owner: cmd.String("owner"), WorkDir: cmd.String("work-dir"), NoProbes: cmd.Bool("no-write-probes"),
+			ServerConfig: cmd.String("vault-config"), ServerEnv: cmd.String("vault-env"),
+			Program: cmd.String("vault-bin"), Unit: cmd.String("vault-unit"), AuditPaths: cmd.StringSlice("audit-path"),
+		},
 	})
 	stop()
 	if errors.Is(err, plan.ErrFullCapacity) {
@@ -283,15 +278,15 @@ func estimateRows(e *plan.Estimate) [][2]string {
 		rows = append(rows, [2]string{"entries", strings.Join(mix, ", ") + "; largest seen " + size(e.Largest)})
 	}
 	rows = append(rows, [2]string{"cost", humanize.Comma(int64(e.Units)) + " read units, strongly consistent"},
-		[2]string{"time", fmt.Sprintf("%s, from %s to %s; reading takes %s of it", duration(e.Seconds), duration(e.Low), duration(e.High), duration(e.Reading))})
+		[2]string{"time", fmt.Sprintf("%s, from %s to %s; reading takes %s of it", estimation.Duration(e.Seconds), estimation.Duration(e.Low), estimation.Duration(e.High), estimation.Duration(e.Reading))})
 	for _, o := range e.Others {
-		rows = append(rows, [2]string{"", o.Setting + ": " + duration(o.Seconds)})
+		rows = append(rows, [2]string{"", o.Setting + ": " + estimation.Duration(o.Seconds)})
 	}
 	by := "the table's own figures and common speeds: no sample was read"
 	if s := e.Sample; s != nil && len(e.Sizes) == 0 {
-		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s, read in %s, tells too little", entries(s.Entries), duration(s.Seconds))
+		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s, read in %s, tells too little", entries(s.Entries), estimation.Duration(s.Seconds))
 	} else if s != nil {
-		by = fmt.Sprintf("a sample of %s, %s, read in %s for %s units", entries(s.Entries), size(s.Bytes), duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
+		by = fmt.Sprintf("a sample of %s, %s, read in %s for %s units", entries(s.Entries), size(s.Bytes), estimation.Duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
 		if s.Complete {
 			by += ": the whole table"
 		} else if s.Throttled {
@@ -299,20 +294,4 @@ func estimateRows(e *plan.Estimate) [][2]string {
 		}
 	}
 	return append(rows, [2]string{"made from", by})
-}
-
-// duration says seconds as a person does.
-func duration(seconds float64) string {
-	switch {
-	case seconds >= 48*3600:
-		return fmt.Sprintf("%.1f days", seconds/24/3600)
-	case seconds >= 100*60:
-		return fmt.Sprintf("%.1f h", seconds/3600)
-	case seconds >= 100:
-		return fmt.Sprintf("%.0f min", seconds/60)
-	case seconds >= 10:
-		return fmt.Sprintf("%.0f s", seconds)
-	default:
-		return fmt.Sprintf("%.1f s", seconds)
-	}
 }

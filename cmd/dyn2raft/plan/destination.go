@@ -15,20 +15,16 @@ import (
 
 // destination makes the checks of the node that gets the copy.
 func (p *planner) destination(ctx context.Context) {
-	to := p.Config.Destination
-	n := node.Node{
-		Options:     raft.Options{Path: to.Path, NodeID: to.NodeID, Address: to.Address, WAL: to.WAL},
-		ClusterAddr: p.Config.ClusterAddr, Owner: p.Owner, WorkDir: p.WorkDir, Memory: p.Memory, Workers: p.Workers, NoProbes: p.NoWriteProbes,
-		Seal: p.table.Seal, Version: p.table.Version,
-		ServerConfig: p.VaultConfig, ServerEnv: p.VaultEnv, Program: p.VaultBin, Unit: p.VaultUnit, AuditPaths: p.AuditPaths,
-	}
+	n, to := p.Node, p.Config.Destination
+	n.Options = raft.Options{Path: to.Path, NodeID: to.NodeID, Address: to.Address, WAL: to.WAL}
+	n.ClusterAddr, n.Seal, n.Version = p.Config.ClusterAddr, p.table.Seal, p.table.Version
 	if p.table.Survey != nil {
 		n.Data = p.table.Survey.Bytes
 	}
 	if e := p.report.Estimate; e != nil {
 		n.Data, n.FileBytes, n.Proven = max(n.Data, e.Bytes), e.FileBytes, e.AtLeast
 	}
-	found, _ := n.Check(ctx, p.when) // the error is always nil
+	found, _ := n.Check(ctx, p.When) // the error is always nil
 	for i := range found {
 		if found[i].Check == "destination" {
 			p.ownCopy(&found[i])
@@ -100,9 +96,7 @@ func (p *planner) manifestPlace(out *copier.Findings) {
 		return
 	}
 	dir := filepath.Dir(file)
-	if p.ManifestTried {
-		err = nil
-	} else {
+	if !p.ManifestTried {
 		err = unix.Access(dir, unix.W_OK|unix.X_OK)
 	}
 	switch user := node.UserName(os.Geteuid()); {

@@ -67,11 +67,11 @@ func TestFull(t *testing.T) {
 		return false
 	}})
 	opts := e.options()
-	opts.Full, opts.SampleTime = true, time.Nanosecond // which does not count
+	opts.Estimate.Full, opts.Estimate.SampleTime = true, time.Nanosecond // which does not count
 	var mu sync.Mutex
 	named := map[string]int{}
 	var entries int64
-	opts.Events = func(ev copier.Event) {
+	opts.Estimate.Events = func(ev copier.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch ev := ev.(type) {
@@ -103,12 +103,12 @@ func TestFullOfSoundTable(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, dynamotest.Options{})
 	opts := e.options()
-	opts.Full = true
+	opts.Estimate.Full = true
 	if _, err := Run(t.Context(), opts); !errors.Is(err, ErrFullCapacity) {
 		t.Fatalf("error is %v", err)
 	}
 	opts = e.options()
-	opts.Full, opts.ReadCapacity = true, 1000
+	opts.Estimate.Full, opts.Estimate.ReadCapacity = true, 1000
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
 	if got := find(t, rep, "items"); got.Status != copier.Passed || !strings.HasPrefix(got.Message, "the whole table was read: all ") {
@@ -117,7 +117,7 @@ func TestFullOfSoundTable(t *testing.T) {
 	// A table that can't be read to its end proves nothing.
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: "Scan", After: 3})
 	opts = e.options()
-	opts.Full, opts.ReadCapacity = true, 1000
+	opts.Estimate.Full, opts.Estimate.ReadCapacity = true, 1000
 	rep, err = Run(t.Context(), opts)
 	e.ok(err)
 	if got := find(t, rep, "items"); got.Status != copier.Failed || !strings.HasPrefix(got.Message, "the table could not be read to its end: ") {
@@ -146,7 +146,7 @@ func TestSampleIsModest(t *testing.T) {
 		return false
 	}})
 	opts := e.options()
-	opts.SampleTime = 2 * time.Second
+	opts.Estimate.SampleTime = 2 * time.Second
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
 	s := rep.Estimate.Sample
@@ -169,7 +169,7 @@ func TestTinySample(t *testing.T) {
 	}
 	e.ok(e.srv.SetCapacity(dynamotest.VaultTable, 5, 5))
 	opts := e.options()
-	opts.SampleTime = time.Second
+	opts.Estimate.SampleTime = time.Second
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
 	est := rep.Estimate
@@ -188,7 +188,7 @@ func TestSampleEndsWhenThrottled(t *testing.T) {
 	throttle := &dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "Scan", After: 12} // one is a probe
 	e.srv.SetFaults(throttle)
 	opts := e.options()
-	opts.SampleTime = time.Hour
+	opts.Estimate.SampleTime = time.Hour
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
 	if s := rep.Estimate.Sample; s == nil || !s.Throttled || s.Entries == 0 || throttle.Fired() > s.Workers {

@@ -120,7 +120,7 @@ func Ignorable(atCopy bool) (names []string) {
 // context's cause.
 func BeforeCopy(ctx context.Context, opts Options) ([]Result, error) {
 	p := newPlanner(opts)
-	p.when = copier.AtCopy
+	p.When = copier.AtCopy
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
@@ -135,11 +135,11 @@ func BeforeCopy(ctx context.Context, opts Options) ([]Result, error) {
 func (p *planner) add(r Result) {
 	c := byName(r.Check)
 	most := c.Before
-	if p.when != copier.Ahead && c.AtCopy != none {
+	if p.When != copier.Ahead && c.AtCopy != none {
 		most = c.AtCopy
 	}
 	switch {
-	case p.when == copier.AtCopy && (c.Never || c.AtCopy == none):
+	case p.When == copier.AtCopy && (c.Never || c.AtCopy == none):
 		return
 	case r.Status == failure && most == warning:
 		r.Status = warning

@@ -39,7 +39,7 @@ func TestAccessUnknown(t *testing.T) {
 	e := newEnv(t, dynamotest.Options{})
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.UnrecognizedClient, Operation: "PutItem"})
 	opts := e.options()
-	opts.NoSample = true
+	opts.Estimate.NoSample = true
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
 	if got := find(t, rep, "write-access"); got.Status != copier.Warned || strings.Contains(got.Message, "not allowed") || !strings.Contains(got.Message, "PutItem") {
@@ -55,7 +55,7 @@ func TestSeverity(t *testing.T) {
 		for _, atCopy := range []bool{false, true} {
 			p := localPlanner(t)
 			if p.Ignore = []string{c.Name}; atCopy {
-				p.when = copier.AtCopy
+				p.When = copier.AtCopy
 			}
 			p.found(copier.Findings{{Check: c.Name, Status: copier.Failed, Message: "it is wrong"}})
 			most := c.Before

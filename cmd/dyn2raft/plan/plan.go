@@ -18,6 +18,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/estimate"
 )
@@ -55,50 +56,22 @@ type Options struct {
 	Source *dynamodb.Source
 	// Command is the command of the copy, for a person to run.
 	Command string
-	// Workers, ReadCapacity, Memory, Owner, WorkDir and Manifest are those of
-	// the copy; zero values are its defaults.
-	Workers      int
-	ReadCapacity float64
-	Memory       int64
-	Owner        string
-	WorkDir      string // an existing directory for work files
-	Manifest     string // the file for the record
-	// ManifestTried says that it was found that Manifest can be written.
+	// Estimate and Node say how the copy is estimated, and what is known of the node
+	// that gets it. What the configuration and the table tell of both is added. A
+	// table on demand that is to be read in full wants a ReadCapacity, or Run returns
+	// ErrFullCapacity.
+	Estimate estimate.Options
+	Node     node.Node
+	// Manifest is the file for the copy's record; empty is its usual place.
+	// ManifestTried says that it was found that it can be written.
+	Manifest      string
 	ManifestTried bool
 	Backup        bool // the copy makes a backup first
 	// Ignore names checks of the list whose failure is let pass, as a warning.
 	Ignore []string
-	// NoWriteProbes leaves out the probe of the destination's disk.
-	NoWriteProbes bool
-	// Stopped says that every Vault on the table is stopped. Then one that
-	// runs is a failure; before the window it is what is expected.
-	Stopped bool
-	// VaultConfig is the server's configuration, a file or a directory of
-	// them; where it is empty nothing is looked at. VaultEnv is the file with its
-	// environment, that of its unit, and may be empty: not known.
-	VaultConfig string
-	VaultEnv    string
-	// VaultBin is the Vault that will start on the copy, VaultUnit its systemd
-	// unit, and AuditPaths are the files of its audit devices; none is looked at
-	// where they are empty.
-	VaultBin   string
-	VaultUnit  string
-	AuditPaths []string
-	// NoSample leaves the sample scan out: the estimate is then made from what
-	// the table says of its size and capacity.
-	NoSample bool
-	// SampleTime bounds the sample scan; 0 is a default.
-	SampleTime time.Duration
-	// Full reads the whole table in place of a sample, however long that takes,
-	// and names every item that a copy refuses. A table on demand wants a
-	// ReadCapacity then, or Run returns ErrFullCapacity.
-	Full bool
-	// Events, where set, is told how the reading of the whole table gets on. It is
-	// called from many goroutines.
-	Events func(copier.Event)
-	// TempDir is where a sample of the data is written and removed; empty
-	// means the system's directory for temporary files.
-	TempDir string
+	// When says whether every Vault on the table is stopped. Then one that runs is a
+	// failure; before the window it is what is expected.
+	When copier.Moment
 }
 
 // ErrFullCapacity is returned when a whole table on demand is to be read, which
@@ -121,17 +94,13 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 }
 
 func newPlanner(opts Options) *planner {
-	p := &planner{Options: opts, table: &dynamodb.Inspection{}, report: &Report{
+	return &planner{Options: opts, table: &dynamodb.Inspection{}, report: &Report{
 		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path, Next: opts.Command,
 	}}
-	if opts.Stopped {
-		p.when = copier.Stopped
-	}
-	return p
 }
 
 func (p *planner) run(ctx context.Context) error {
-	table, err := p.Source.Inspect(ctx, p.when)
+	table, err := p.Source.Inspect(ctx, p.When)
 	if err != nil && context.Cause(ctx) == nil {
 		table.Fail("table", "", "%w", err)
 	}
@@ -142,10 +111,10 @@ func (p *planner) run(ctx context.Context) error {
 	p.found(table.Findings)
 	if table.Survey != nil {
 		p.report.ID = table.Survey.ID
-		if p.Full && table.Survey.OnDemand && p.ReadCapacity == 0 {
+		if p.Estimate.Full && table.Survey.OnDemand && p.Estimate.ReadCapacity == 0 {
 			return ErrFullCapacity
 		}
-		if p.when != copier.AtCopy && table.Survey.Problem == nil && !table.Denied["GetItem"] {
+		if p.When != copier.AtCopy && table.Survey.Problem == nil && !table.Denied["GetItem"] {
 			p.estimate(ctx)
 		}
 	}
@@ -155,18 +124,17 @@ func (p *planner) run(ctx context.Context) error {
 
 // estimate predicts the copy.
 func (p *planner) estimate(ctx context.Context) {
-	opts := estimate.Options{
-		Source: p.Source, Survey: p.table.Survey, Workers: p.Workers, Memory: p.Memory, ReadCapacity: p.ReadCapacity,
-		NoSample: p.NoSample || p.table.Denied["Scan"] || p.table.Denied["Query"], SampleTime: p.SampleTime, Full: p.Full, Events: p.Events, TempDir: p.TempDir,
-		Sink: func(dir string) (copier.Sink, error) {
-			return raft.New(raft.Options{Path: dir, NodeID: "plan", Address: "127.0.0.1:8201"})
-		},
+	opts := p.Estimate
+	opts.Source, opts.Survey = p.Source, p.table.Survey
+	opts.NoSample = opts.NoSample || p.table.Denied["Scan"] || p.table.Denied["Query"]
+	opts.Sink = func(dir string) (copier.Sink, error) {
+		return raft.New(raft.Options{Path: dir, NodeID: "plan", Address: "127.0.0.1:8201"})
 	}
 	if l := p.table.Locks; l != nil && l.Leader != nil && l.Leader.Expired {
 		opts.Waits = 41 * time.Second // a copy watches the lock for 11 s, and holds it for 30 s
 	}
 	e, found := estimate.Make(ctx, opts)
-	if p.Full && opts.NoSample {
+	if opts.Full && opts.NoSample {
 		found.Fail("items", "denied", "the table could not be read: see access")
 	}
 	p.found(found)
@@ -227,6 +195,5 @@ func (p *planner) ownLock() {
 type planner struct {
 	Options
 	report *Report
-	when   copier.Moment
 	table  *dynamodb.Inspection
 }

@@ -22,6 +22,7 @@ import (
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/estimate"
 )
 
 // An env is a server with a table, and a destination.
@@ -43,7 +44,7 @@ func (e *env) options() Options {
 	cfg := &vaultconfig.Config{ClusterAddr: "https://127.0.0.1:8201"}
 	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
 	cfg.Destination = vaultconfig.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
-	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), TempDir: e.TempDir(), SampleTime: time.Minute}
+	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), Estimate: estimate.Options{TempDir: e.TempDir(), SampleTime: time.Minute}}
 }
 
 func (e *env) source(opts dynamodb.Options) *dynamodb.Source {
@@ -114,12 +115,12 @@ func TestNothingWrong(t *testing.T) {
 	if _, err := opts.Source.Backup(t.Context(), "just-now"); err != nil {
 		t.Fatal(err)
 	}
-	opts.Stopped = true
+	opts.When = copier.Stopped
 	e.ok(os.Chmod(opts.Config.Destination.Path, 0o700))
-	opts.VaultConfig = filepath.Join(t.TempDir(), "vault.hcl")
+	opts.Node.ServerConfig = filepath.Join(t.TempDir(), "vault.hcl")
 	server, err := os.ReadFile("../../../sinks/raft/node/testdata/server.hcl")
 	e.ok(err)
-	e.ok(os.WriteFile(opts.VaultConfig, bytes.ReplaceAll(server, []byte("PATH"), []byte(opts.Config.Destination.Path)), 0o600))
+	e.ok(os.WriteFile(opts.Node.ServerConfig, bytes.ReplaceAll(server, []byte("PATH"), []byte(opts.Config.Destination.Path)), 0o600))
 	before := e.srv.Items(dynamotest.VaultTable)
 	rep, err := Run(t.Context(), opts)
 	e.ok(err)
@@ -151,7 +152,7 @@ func TestNothingWrong(t *testing.T) {
 	if after := e.srv.Items(dynamotest.VaultTable); !reflect.DeepEqual(before, after) {
 		t.Error("the table was changed")
 	}
-	for _, dir := range []string{opts.Config.Destination.Path, opts.TempDir} {
+	for _, dir := range []string{opts.Config.Destination.Path, opts.Estimate.TempDir} {
 		if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
 			t.Errorf("%s holds %v, %v", dir, list, err)
 		}
@@ -204,7 +205,7 @@ func TestWhatIsWrong(t *testing.T) {
 		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running-vault", status: copier.Warned, want: "the-leader"},
 		"running, said to be stopped": {wrong: func(e *env, o *Options) {
 			e.leader(time.Hour)
-			o.Stopped = true
+			o.When = copier.Stopped
 		}, check: "running-vault", status: copier.Failed, want: "the-leader"},
 		"nobody knows":     {check: "running-vault", status: copier.Warned, want: "-source-stopped"},
 		"ha and no leader": {wrong: func(e *env, o *Options) { o.Source = e.source(dynamodb.Options{HAEnabled: true}) }, check: "running-vault", status: copier.Passed, want: "nobody"},
@@ -254,21 +255,21 @@ func TestWhatIsWrong(t *testing.T) {
 		"not begun":     {wrong: file(".dyn2raft/work/x", "x"), check: "destination", status: copier.Passed, want: "no Vault's data"},
 		"no record":     {wrong: file(".dyn2raft/work/copy.json", "x"), check: "destination", status: copier.Failed, want: "damaged"},
 		"mode":          {wrong: func(e *env, o *Options) { e.ok(os.Chmod(o.Config.Destination.Path, 0o755)) }, check: "owner", status: copier.Warned, want: "0755"},
-		"owner":         {wrong: func(_ *env, o *Options) { o.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
+		"owner":         {wrong: func(_ *env, o *Options) { o.Node.Owner = "nobody" }, check: "owner", want: "nobody"}, // a warning for root, else a failure
 		"no name": {wrong: func(_ *env, o *Options) { o.Config.Destination.Address = "no-such-host.invalid:8201" },
 			check: "cluster-addr", status: copier.Warned, want: "resolved"},
 		"loopback":         {check: "cluster-addr", status: copier.Warned, want: "no other machine"},
-		"no server config": {wrong: func(_ *env, o *Options) { o.VaultConfig = "/no/such.hcl" }, check: "server-configuration", status: copier.Failed, want: "no such file"},
+		"no server config": {wrong: func(_ *env, o *Options) { o.Node.ServerConfig = "/no/such.hcl" }, check: "server-configuration", status: copier.Failed, want: "no such file"},
 		"little capacity for the flag": {wrong: func(e *env, o *Options) {
 			e.ok(e.srv.SetCapacity(dynamotest.VaultTable, 50, 5))
-			o.ReadCapacity, o.Source = 100, e.source(dynamodb.Options{ReadCapacity: 100})
+			o.Estimate.ReadCapacity, o.Source = 100, e.source(dynamodb.Options{ReadCapacity: 100})
 		}, check: "capacity", status: copier.Warned, want: "50 read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t, c.server)
 			opts := e.options()
-			opts.NoSample = true
+			opts.Estimate.NoSample = true
 			if c.wrong != nil {
 				c.wrong(e, &opts)
 			}
@@ -294,7 +295,7 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, dynamotest.Options{})
 	opts := e.options()
-	opts.NoSample = true
+	opts.Estimate.NoSample = true
 	ctx, cancel := context.WithCancel(t.Context())
 	dst, err := sink.New(sink.Options{Path: opts.Config.Destination.Path, NodeID: "vault-1", Address: "127.0.0.1:8201"})
 	e.ok(err)
@@ -355,7 +356,7 @@ func TestNoWriteProbes(t *testing.T) {
 	for _, without := range []bool{false, true} {
 		e := newEnv(t, dynamotest.Options{})
 		opts := e.options()
-		opts.NoWriteProbes, opts.Source = without, e.source(dynamodb.Options{NoWriteProbes: without})
+		opts.Node.NoProbes, opts.Source = without, e.source(dynamodb.Options{NoWriteProbes: without})
 		before := e.srv.Requests()
 		rep, err := Run(t.Context(), opts)
 		e.ok(err)

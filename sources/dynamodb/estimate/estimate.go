@@ -429,12 +429,11 @@ const (
 
 // capacity warns of a table that serves too little.
 func (p *estimator) capacity(e *Estimate, now settings) {
-	d := time.Duration(min(e.Seconds, 1e9) * float64(time.Second))
-	took := Duration(d)
+	took := Duration(e.Seconds)
 	switch {
 	case e.Limit != copier.LimitTable:
 		p.Pass("duration", "about %s; the bottleneck is %s", took, bottlenecks[e.Limit])
-	case d <= longCopy:
+	case e.Seconds <= longCopy.Seconds():
 		p.Pass("duration", "about %s; the bottleneck is the table's capacity, or the cap on what is read of it", took)
 	case now.cap > 0 && (now.table == 0 || now.cap < now.table):
 		p.Warn("duration", "cap", "about %s: a cap of %g read units a second makes it long", took, now.cap)
@@ -459,18 +458,18 @@ func roundUp(x float64) int64 {
 	return int64(max(math.Ceil(x/max(step, 1))*max(step, 1), 1))
 }
 
-// Duration is one as people say it.
-func Duration(d time.Duration) string {
+// Duration is a number of seconds as people say it.
+func Duration(seconds float64) string {
 	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%.0f days", d.Hours()/24)
-	case d >= 100*time.Minute:
-		return fmt.Sprintf("%.1f h", d.Hours())
-	case d >= 100*time.Second:
-		return fmt.Sprintf("%.0f min", d.Minutes())
-	case d >= 10*time.Second:
-		return fmt.Sprintf("%.0f s", d.Seconds())
+	case seconds >= 48*3600:
+		return fmt.Sprintf("%.1f days", seconds/24/3600)
+	case seconds >= 100*60:
+		return fmt.Sprintf("%.1f h", seconds/3600)
+	case seconds >= 100:
+		return fmt.Sprintf("%.0f min", seconds/60)
+	case seconds >= 10:
+		return fmt.Sprintf("%.0f s", seconds)
 	default:
-		return fmt.Sprintf("%.1f s", d.Seconds())
+		return fmt.Sprintf("%.1f s", seconds)
 	}
 }
