@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -20,525 +19,55 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	hraft "github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protowire"
 )
-
-func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		child()
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
-
-// testEntries returns n entries in order: empty values, values larger than a
-// page, and keys with a leading underscore and of several alphabets.
-func testEntries(n int) []copier.Entry {
-	all := map[string][]byte{}
-	for i := range n {
-		key := fmt.Sprintf("sys/token/id/h%06d", i*7919%n)
-		switch i % 50 {
-		case 1:
-			key = fmt.Sprintf("logical/_hidden %d", i)
-		case 2:
-			key = fmt.Sprintf("logical/ключ-値-%d/ü", i)
-		}
-		all[key] = bytes.Repeat([]byte{byte(i)}, i%50*i%1500)
-	}
-	if n > 10 {
-		all["logical/big"] = bytes.Repeat([]byte("big!"), 100<<10)
-	}
-	var out []copier.Entry
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		out = append(out, copier.Entry{Key: []byte(key), Value: all[key]})
-	}
-	return out
-}
-
-// A sliceStream yields entries and, as its contract allows, spoils each with
-// the next call.
-type sliceStream struct {
-	entries    []copier.Entry
-	before     func(op string) error
-	err        error // in place of io.EOF
-	key, value []byte
-	n          int
-}
-
-func (s *sliceStream) Next() (copier.Entry, error) {
-	for i := range s.key {
-		s.key[i] = 'x'
-	}
-	for i := range s.value {
-		s.value[i] = 'x'
-	}
-	if s.n == len(s.entries) {
-		if s.err != nil {
-			return copier.Entry{}, s.err
-		}
-		return copier.Entry{}, io.EOF
-	}
-	if s.before != nil && s.n%300 == 299 {
-		if err := s.before(fmt.Sprintf("entry %d", s.n)); err != nil {
-			return copier.Entry{}, err
-		}
-	}
-	e := s.entries[s.n]
-	s.n++
-	s.key, s.value = append(s.key[:0], e.Key...), append(s.value[:0], e.Value...)
-	return copier.Entry{Key: s.key, Value: s.value}, nil
-}
-
-func testOptions(dir string) Options {
-	return Options{Path: dir, NodeID: "node-1", Address: "10.0.0.1:8201"}
-}
-
-// hooked is a disk that asks before ahead of each operation, by its name.
-func hooked(before func(string) error) *durable.Disk {
-	return &durable.Disk{Before: func(op durable.Op) error { return before(op.String()) }}
-}
-
-// errCleanUp wraps the error of a copy that is complete and can't be cleaned
-// up after, which the engine makes a warning of.
-var errCleanUp = errors.New("complete, but not cleaned up")
-
-// errNotOpened says that a directory was refused, or could not be made ready: then what
-// an unfinished copy has left stays.
-var errNotOpened = errors.New("not opened")
-
-// run makes a whole copy and returns its first error. Whatever a copy that
-// fails has done is removed.
-func run(o Options, entries []copier.Entry, before func(string) error) (copier.LoadStats, error) {
-	return runAndKeep(o, entries, before, false)
-}
-
-// runAndKeep is run, and keeps what a copy that fails has done if keep is set.
-func runAndKeep(o Options, entries []copier.Entry, before func(string) error, keep bool) (copier.LoadStats, error) {
-	ctx := context.Background()
-	if before != nil {
-		o.Disk = hooked(before)
-	}
-	p, err := open(o)
-	if p == nil {
-		return copier.LoadStats{}, err
-	}
-	var stats copier.LoadStats
-	if err != nil {
-		err = errors.Join(errNotOpened, err)
-	} else {
-		stats, err = p.Load(ctx, &sliceStream{entries: entries, before: before})
-	}
-	if err == nil {
-		err = p.commit(ctx)
-	}
-	closeErr := p.Close(keep && err != nil)
-	if err == nil && closeErr != nil {
-		err = errors.Join(errCleanUp, closeErr)
-	}
-	return stats, err
-}
-
-// A process does with a directory what the engine does.
-type process struct {
-	*Sink
-	copier.Stage
-	found copier.State
-}
-
-// open opens a directory and the stage of a run. That a result is in place already is
-// an error, as it is without Options.Resume. The process is nil for options that are
-// refused.
-func open(o Options) (*process, error) {
-	s, err := New(o)
-	if err != nil {
-		return nil, err
-	}
-	p := &process{Sink: s}
-	if p.found, err = s.Open(context.Background()); err == nil && !p.found.InUse {
-		p.Stage, err = s.Stage(context.Background(), "run-1")
-	}
-	switch {
-	case err == nil && p.found.InUse:
-		err = errors.Join(copier.ErrInPlace, copier.ErrLocked)
-	case err == nil && p.found.Commit != "":
-		err = errors.Join(copier.ErrInPlace, copier.ErrDestination)
-	}
-	return p, err
-}
-
-// mustOpen opens a directory that must be fit.
-func mustOpen(t testing.TB, o Options) *process {
-	t.Helper()
-	p, err := open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// commit puts what was loaded in place.
-func (p *process) commit(ctx context.Context) error {
-	if err := p.Prepare(ctx); err != nil {
-		return err
-	}
-	return p.Commit(ctx)
-}
-
-func (p *process) Close(keep bool) (err error) {
-	if p.Stage != nil {
-		err = p.Stage.Close(keep)
-	}
-	return errors.Join(err, p.Sink.Close())
-}
-
-func names(t testing.TB, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, e := range entries {
-		out = append(out, e.Name())
-	}
-	return out
-}
-
-// inspect reads a finished directory with the libraries that Vault reads it
-// with, and returns everything that is wrong with it.
-func inspect(o Options, want []copier.Entry) error {
-	return errors.Join(inspectModes(o.Path), inspectVaultDB(o, want), inspectLogStore(o))
-}
-
-func inspectModes(dir string) error {
-	var errs []error
-	for _, name := range []string{vaultDBName, raftName, nodeIDName} {
-		err := filepath.WalkDir(filepath.Join(dir, name), func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				if name == nodeIDName && errors.Is(err, fs.ErrNotExist) {
-					return nil
-				}
-				return err
-			}
-			fi, err := d.Info()
-			if err != nil {
-				return err
-			}
-			want := fs.FileMode(0o600)
-			if d.IsDir() {
-				want = 0o700
-			}
-			if fi.Mode().Perm() != want {
-				errs = append(errs, fmt.Errorf("mode of %s is %o, want %o", path, fi.Mode().Perm(), want))
-			}
-			return nil
-		})
-		errs = append(errs, err)
-	}
-	snapshots, err := os.ReadDir(filepath.Join(dir, raftName, snapshotsName))
-	if err != nil || len(snapshots) != 0 {
-		errs = append(errs, fmt.Errorf("snapshots: %d, %w", len(snapshots), err))
-	}
-	return errors.Join(errs...)
-}
-
-func inspectVaultDB(o Options, want []copier.Entry) error {
-	db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0, &bbolt.Options{ReadOnly: true})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	nodeID := o.NodeID
-	if nodeID == "" {
-		b, err := os.ReadFile(filepath.Join(o.Path, nodeIDName))
-		if err != nil {
-			return err
-		}
-		nodeID = string(b)
-	}
-	return db.View(func(tx *bbolt.Tx) error {
-		var errs []error
-		for err := range tx.Check() {
-			errs = append(errs, err)
-		}
-		var buckets []string
-		if err := tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
-			buckets = append(buckets, string(name))
-			return nil
-		}); err != nil {
-			return err
-		}
-		if !slices.Equal(buckets, []string{"config", "data"}) {
-			return fmt.Errorf("buckets %q", buckets)
-		}
-		i := 0
-		if err := tx.Bucket([]byte("data")).ForEach(func(k, v []byte) error {
-			if i >= len(want) {
-				return fmt.Errorf("entry %q is too many", k)
-			}
-			if e := want[i]; !bytes.Equal(k, e.Key) || !bytes.Equal(v, e.Value) {
-				return fmt.Errorf("entry %d is %q (%d bytes), want %q (%d bytes)", i, k, len(v), e.Key, len(e.Value))
-			}
-			i++
-			return nil
-		}); err != nil {
-			errs = append(errs, err)
-		} else if i != len(want) {
-			errs = append(errs, fmt.Errorf("%d entries, want %d", i, len(want)))
-		}
-
-		config := tx.Bucket([]byte("config"))
-		if n := config.Stats().KeyN; n != 2 {
-			errs = append(errs, fmt.Errorf("config holds %d keys, want 2", n))
-		}
-		term, index, err := decodeIndexes(config.Get([]byte("latest_indexes")))
-		if err != nil || term != 1 || index < 2 {
-			errs = append(errs, fmt.Errorf("latest_indexes: term %d, index %d, %w", term, index, err))
-		}
-		c, err := decodeConfiguration(config.Get([]byte("latest_config")))
-		if err != nil || c != (configurationValue{index: index, servers: 1, id: nodeID, address: o.Address}) {
-			errs = append(errs, fmt.Errorf("latest_config: %+v, %w; want node %q at %q", c, err, nodeID, o.Address))
-		}
-		return errors.Join(errs...)
-	})
-}
-
-// fields calls f with every field of a protobuf message.
-func fields(b []byte, f func(num protowire.Number, v uint64, s []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		var v uint64
-		var s []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			s, n = protowire.ConsumeBytes(b)
-		default:
-			return fmt.Errorf("field %d has wire type %d", num, typ)
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if err := f(num, v, s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func decodeIndexes(b []byte) (term, index uint64, err error) {
-	err = fields(b, func(num protowire.Number, v uint64, _ []byte) error {
-		switch num {
-		case 1:
-			term = v
-		case 2:
-			index = v
-		default:
-			return fmt.Errorf("field %d", num)
-		}
-		return nil
-	})
-	return term, index, err
-}
-
-type configurationValue struct {
-	index, suffrage uint64
-	servers         int
-	id, address     string
-}
-
-func decodeConfiguration(b []byte) (c configurationValue, err error) {
-	err = fields(b, func(num protowire.Number, v uint64, s []byte) error {
-		switch num {
-		case 1:
-			c.index = v
-			return nil
-		case 2:
-			c.servers++
-			return fields(s, func(num protowire.Number, v uint64, s []byte) error {
-				switch num {
-				case 1:
-					c.suffrage = v
-				case 2:
-					c.id = string(s)
-				case 3:
-					c.address = string(s)
-				default:
-					return fmt.Errorf("field %d of a server", num)
-				}
-				return nil
-			})
-		}
-		return fmt.Errorf("field %d", num)
-	})
-	return c, err
-}
-
-type logStore interface {
-	hraft.LogStore
-	hraft.StableStore
-	Close() error
-}
-
-// openLogStore opens the log store as Vault does. It may write to it.
-func openLogStore(o Options) (logStore, error) {
-	dir := filepath.Join(o.Path, raftName)
-	if o.WAL {
-		if there, err := durable.Exists(filepath.Join(dir, raftDBName)); there || err != nil {
-			return nil, fmt.Errorf("raft.db beside the WAL, %w", err)
-		}
-		return openWAL(filepath.Join(dir, walName))
-	}
-	path := filepath.Join(dir, raftDBName)
-	if _, err := os.Stat(path); err != nil {
-		return nil, err
-	}
-	return raftboltdb.New(raftboltdb.Options{Path: path, MsgpackUseNewTimeFormat: true})
-}
-
-func inspectLogStore(o Options) error {
-	store, err := openLogStore(o)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	first, err1 := store.FirstIndex()
-	last, err2 := store.LastIndex()
-	term, err3 := store.GetUint64([]byte("CurrentTerm"))
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return err
-	}
-	if first != 0 || last != 0 || term != 1 {
-		return fmt.Errorf("log store: first index %d, last index %d, term %d; want 0, 0, 1", first, last, term)
-	}
-	return nil
-}
 
 func TestCopy(t *testing.T) {
 	for _, withWAL := range []bool{false, true} {
 		for _, n := range []int{0, 1, 2000} {
 			t.Run(fmt.Sprintf("wal=%v/%d", withWAL, n), func(t *testing.T) {
-				o := testOptions(t.TempDir())
+				o, entries := testOptions(t.TempDir()), testEntries(n)
 				o.WAL = withWAL
-				if err := os.Mkdir(filepath.Join(o.Path, "lost+found"), 0o700); err != nil {
-					t.Fatal(err)
-				}
+				check(t, os.Mkdir(filepath.Join(o.Path, "lost+found"), 0o700))
 				var told copier.Loaded
 				o.Notify = func(e copier.Event) {
-					switch e := e.(type) {
-					case copier.Loaded:
-						told.Entries += e.Entries
-						told.Bytes += e.Bytes
-					default:
+					l, ok := e.(copier.Loaded)
+					if !ok {
 						t.Errorf("event %T %+v", e, e)
 					}
+					told.Entries += l.Entries
+					told.Bytes += l.Bytes
 				}
-				entries := testEntries(n)
 				stats, err := run(o, entries, nil)
-				if err != nil {
-					t.Fatal(err)
+				check(t, err)
+				if err := inspect(o, entries); err != nil {
+					t.Error(err)
 				}
 				if got, want := names(t, o.Path), []string{"lost+found", "raft", "vault.db"}; !slices.Equal(got, want) {
 					t.Errorf("directory holds %q, want %q", got, want)
 				}
-				if err := inspect(o, entries); err != nil {
-					t.Error(err)
-				}
-				var want copier.LoadStats
-				for _, e := range entries {
-					want.Entries++
-					want.Bytes += int64(len(e.Key) + len(e.Value))
-					if want.LargestKey == "" || int64(len(e.Value)) > want.LargestBytes {
-						want.LargestKey, want.LargestBytes = string(e.Key), int64(len(e.Value))
-					}
-				}
-				fi, err := os.Stat(filepath.Join(o.Path, vaultDBName))
-				if err != nil {
-					t.Fatal(err)
-				}
-				want.FileBytes = fi.Size()
-				if stats != want {
-					t.Errorf("stats %+v, want %+v", stats, want)
-				}
-				if told.Entries != want.Entries || told.Bytes != want.Bytes {
-					t.Errorf("events told of %+v, want %d and %d", told, want.Entries, want.Bytes)
+				if want := statsOf(t, o, entries); stats != want || told.Entries != want.Entries || told.Bytes != want.Bytes {
+					t.Errorf("stats %+v, events told of %+v, want %+v", stats, told, want)
 				}
 			})
 		}
 	}
 }
 
-// The oracle of these tests sees what it should see.
-func TestInspectFails(t *testing.T) {
-	entries := testEntries(100)
-	inDB := func(f func(tx *bbolt.Tx) error) func(Options) error {
-		return func(o Options) error {
-			db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0o600, nil)
-			if err != nil {
-				return err
-			}
-			return errors.Join(db.Update(f), db.Close())
+// statsOf counts what a directory must hold.
+func statsOf(t *testing.T, o Options, entries []copier.Entry) (want copier.LoadStats) {
+	for _, e := range entries {
+		want.Entries++
+		want.Bytes += int64(len(e.Key) + len(e.Value))
+		if want.LargestKey == "" || int64(len(e.Value)) > want.LargestBytes {
+			want.LargestKey, want.LargestBytes = string(e.Key), int64(len(e.Value))
 		}
 	}
-	inLog := func(f func(logStore) error) func(Options) error {
-		return func(o Options) error {
-			s, err := openLogStore(o)
-			if err != nil {
-				return err
-			}
-			return errors.Join(f(s), s.Close())
-		}
-	}
-	for name, spoil := range map[string]func(Options) error{
-		"one byte of a value": inDB(func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte("data"))
-			v := bytes.Clone(b.Get([]byte("logical/big")))
-			v[1000] ^= 1
-			return b.Put([]byte("logical/big"), v)
-		}),
-		"one entry less": inDB(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("data")).Delete(entries[50].Key) }),
-		"one entry more": inDB(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("data")).Put([]byte("zzz"), nil) }),
-		"index 1": inDB(func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte("config")).Put([]byte("latest_indexes"), indexes(1, 1))
-		}),
-		"another address": inDB(func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte("config")).Put([]byte("latest_config"), configuration(2, "node-1", "x:1"))
-		}),
-		"another node": inDB(func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte("config")).Put([]byte("latest_config"), configuration(2, "node-2", "10.0.0.1:8201"))
-		}),
-		"a log entry":    inLog(func(s logStore) error { return s.StoreLog(&hraft.Log{Index: 1, Term: 1}) }),
-		"another term":   inLog(func(s logStore) error { return s.SetUint64([]byte("CurrentTerm"), 7) }),
-		"mode of a file": func(o Options) error { return os.Chmod(filepath.Join(o.Path, vaultDBName), 0o644) },
-		"mode of a dir":  func(o Options) error { return os.Chmod(filepath.Join(o.Path, raftName, snapshotsName), 0o755) },
-		"no snapshots":   func(o Options) error { return os.Remove(filepath.Join(o.Path, raftName, snapshotsName)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := testOptions(t.TempDir())
-			if _, err := run(o, entries, nil); err != nil {
-				t.Fatal(err)
-			}
-			if err := inspect(o, entries); err != nil {
-				t.Fatal(err)
-			}
-			if err := spoil(o); err != nil {
-				t.Fatal(err)
-			}
-			if err := inspect(o, entries); err == nil {
-				t.Error("inspect finds nothing wrong")
-			}
-		})
-	}
+	fi, err := os.Stat(filepath.Join(o.Path, vaultDBName))
+	check(t, err)
+	want.FileBytes = fi.Size()
+	return want
 }
 
 // The first entry that Raft will append has an index far from the log's start.
@@ -550,13 +79,9 @@ func TestLogStoreTakesFirstEntryAfterFSM(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, err := openLogStore(o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		defer s.Close()
-		if err := s.StoreLog(&hraft.Log{Index: FSMIndex + 1, Term: FSMTerm + 1, Data: []byte("x")}); err != nil {
-			t.Fatal(err)
-		}
+		check(t, s.StoreLog(&hraft.Log{Index: FSMIndex + 1, Term: FSMTerm + 1, Data: []byte("x")}))
 		first, err := s.FirstIndex()
 		if err != nil || first != FSMIndex+1 {
 			t.Errorf("wal=%v: first index %d, %v; want %d", withWAL, first, err, FSMIndex+1)
@@ -582,9 +107,7 @@ func TestConfigBucketBytes(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	good := testOptions("/x")
-	if err := good.Validate(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, good.Validate())
 	for name, change := range map[string]func(*Options){
 		"no path":       func(o *Options) { o.Path = "" },
 		"no address":    func(o *Options) { o.Address = "" },
@@ -611,21 +134,10 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// prepare runs Prepare and Close only.
-func prepare(o Options) error {
-	p, err := open(o)
-	if p == nil {
-		return err
-	}
-	return errors.Join(err, p.Close(false))
-}
-
 func TestPrepareRefuses(t *testing.T) {
 	file := func(name, content string) func(t *testing.T, o *Options) {
 		return func(t *testing.T, o *Options) {
-			if err := os.WriteFile(filepath.Join(o.Path, name), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(o.Path, name), []byte(content), 0o600))
 		}
 	}
 	for name, c := range map[string]struct {
@@ -641,28 +153,18 @@ func TestPrepareRefuses(t *testing.T) {
 		"vault.db":     {file(vaultDBName, "x"), copier.ErrDestination, "mv "},
 		"raft, a file": {file(raftName, "x"), copier.ErrDestination, "already holds Vault's data (raft)"},
 		"raft, a broken link": {func(t *testing.T, o *Options) {
-			if err := os.Symlink("nowhere", filepath.Join(o.Path, raftName)); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.Symlink("nowhere", filepath.Join(o.Path, raftName)))
 		}, copier.ErrDestination, "already holds Vault's data (raft)"},
 		"vault.db in use": {func(t *testing.T, o *Options) {
 			db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0o600, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			t.Cleanup(func() { db.Close() })
 		}, copier.ErrLocked, "running Vault"},
 		"a complete copy in use": {func(t *testing.T, o *Options) {
-			if err := os.Mkdir(filepath.Join(o.Path, stagingName), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := (&Sink{opts: *o}).writeRecord(record{RunID: "run-9"}); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.Mkdir(filepath.Join(o.Path, stagingName), 0o700))
+			check(t, (&Sink{opts: *o}).writeRecord(record{RunID: "run-9"}))
 			db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0o600, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			t.Cleanup(func() { db.Close() })
 		}, copier.ErrLocked, copier.ErrInPlace.Error()},
 		"another node-id":        {file(nodeIDName, "node-2"), copier.ErrDestination, `"node-2"`},
@@ -698,14 +200,6 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
-// hint finds the hint also in joined errors.
-func hint(err error) string {
-	if e, ok := errors.AsType[*copier.Error](err); ok {
-		return e.Hint
-	}
-	return ""
-}
-
 func TestSecondRunIsRefused(t *testing.T) {
 	o := testOptions(t.TempDir())
 	first := mustOpen(t, o)
@@ -720,12 +214,8 @@ func TestSecondRunIsRefused(t *testing.T) {
 	if _, err := first.Load(context.Background(), &sliceStream{entries: entries}); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.commit(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Close(false); err != nil {
-		t.Fatal(err)
-	}
+	check(t, first.commit(context.Background()))
+	check(t, first.Close(false))
 	if err := inspect(o, entries); err != nil {
 		t.Error(err)
 	}
@@ -742,9 +232,7 @@ func TestNodeID(t *testing.T) {
 			t.Fatal(err)
 		}
 		id, err := os.ReadFile(filepath.Join(o.Path, nodeIDName))
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		if len(id) != 36 || strings.Count(string(id), "-") != 4 || bytes.ContainsAny(id, "\n ") {
 			t.Errorf("node-id is %q, want a UUID without a newline", id)
 		}
@@ -756,9 +244,7 @@ func TestNodeID(t *testing.T) {
 		for _, content := range []string{"from-file", "from-file\n"} {
 			o := testOptions(t.TempDir())
 			o.NodeID, o.AnyNodeID = "", strings.HasSuffix(content, "\n")
-			if err := os.WriteFile(filepath.Join(o.Path, nodeIDName), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(o.Path, nodeIDName), []byte(content), 0o600))
 			if _, err := run(o, nil, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -769,9 +255,7 @@ func TestNodeID(t *testing.T) {
 	})
 	t.Run("given and the same", func(t *testing.T) {
 		o := testOptions(t.TempDir())
-		if err := os.WriteFile(filepath.Join(o.Path, nodeIDName), []byte(o.NodeID), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(filepath.Join(o.Path, nodeIDName), []byte(o.NodeID), 0o600))
 		if _, err := run(o, nil, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -807,41 +291,30 @@ func TestCheckNodeID(t *testing.T) {
 // What appears, changes or goes in the directory during the copy stops the
 // commit, and stays as it is.
 func TestCommitRefuses(t *testing.T) {
+	put := func(name, content string) func(dir string) error {
+		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600) }
+	}
 	for name, c := range map[string]struct {
 		nodeID         string
 		before, during func(dir string) error
 	}{
-		"vault.db appeared": {"node-1", nil, func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, vaultDBName), nil, 0o600)
-		}},
-		"raft appeared": {"node-1", nil, func(dir string) error { return os.Mkdir(filepath.Join(dir, raftName), 0o700) }},
-		"node-id appeared": {"", nil, func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, nodeIDName), []byte("other"), 0o600)
-		}},
-		"node-id changed": {"", func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, nodeIDName), []byte("one"), 0o600)
-		}, func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, nodeIDName), []byte("two"), 0o600)
-		}},
-		"node-id went": {"", func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, nodeIDName), []byte("one"), 0o600)
-		}, func(dir string) error { return os.Remove(filepath.Join(dir, nodeIDName)) }},
+		"vault.db appeared": {"node-1", nil, put(vaultDBName, "")},
+		"raft appeared":     {"node-1", nil, func(dir string) error { return os.Mkdir(filepath.Join(dir, raftName), 0o700) }},
+		"node-id appeared":  {"", nil, put(nodeIDName, "other")},
+		"node-id changed":   {"", put(nodeIDName, "one"), put(nodeIDName, "two")},
+		"node-id went":      {"", put(nodeIDName, "one"), func(dir string) error { return os.Remove(filepath.Join(dir, nodeIDName)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := testOptions(t.TempDir())
 			o.NodeID = c.nodeID
 			if c.before != nil {
-				if err := c.before(o.Path); err != nil {
-					t.Fatal(err)
-				}
+				check(t, c.before(o.Path))
 			}
 			s, ctx := mustOpen(t, o), context.Background()
 			if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.during(o.Path); err != nil {
-				t.Fatal(err)
-			}
+			check(t, c.during(o.Path))
 			want := names(t, o.Path)
 			if err := s.commit(ctx); !errors.Is(err, copier.ErrDestination) {
 				t.Errorf("Commit returns %v", err)
@@ -938,12 +411,8 @@ func TestVaultStartsBeforeTheLastSync(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if err := vault.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := start(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, vault.Close())
+			check(t, start())
 			if err := vault.View(func(tx *bbolt.Tx) error {
 				if v := tx.Bucket([]byte("data")).Get([]byte("written/by/vault")); string(v) != "kept" {
 					t.Errorf("what the Vault wrote is now %q", v)
@@ -1056,9 +525,7 @@ func TestOwner(t *testing.T) {
 		{12345, 23456, 0o2775, true},
 	} {
 		warnings = nil
-		if err := errors.Join(os.Chown(o.Path, c.uid, c.gid), os.Chmod(o.Path, c.mode)); err != nil {
-			t.Fatal(err)
-		}
+		check(t, errors.Join(os.Chown(o.Path, c.uid, c.gid), os.Chmod(o.Path, c.mode)))
 		if err := prepare(o); err != nil || (len(warnings) == 1) != c.warned || len(warnings) > 1 {
 			t.Errorf("%+v: %v, warnings %q", c, err, warnings)
 		}
@@ -1083,9 +550,7 @@ func TestOwner(t *testing.T) {
 	}
 	o = testOptions(t.TempDir())
 	elsewhere := t.TempDir()
-	if err := errors.Join(os.Mkdir(filepath.Join(o.Path, stagingName), 0o700), os.Symlink(elsewhere, filepath.Join(o.Path, stagingName, workName))); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(os.Mkdir(filepath.Join(o.Path, stagingName), 0o700), os.Symlink(elsewhere, filepath.Join(o.Path, stagingName, workName))))
 	if err := prepare(o); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("a work directory that is a link: %v", err)
 	}
@@ -1102,16 +567,12 @@ func TestOddStateFiles(t *testing.T) {
 	} {
 		o := testOptions(t.TempDir())
 		o.NodeID = ""
-		if err := plant(filepath.Join(o.Path, nodeIDName)); err != nil {
-			t.Fatal(err)
-		}
+		check(t, plant(filepath.Join(o.Path, nodeIDName)))
 		if err := prepare(o); !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "node-id") {
 			t.Errorf("node-id, %s: %v", name, err)
 		}
 		o = testOptions(t.TempDir())
-		if err := errors.Join(os.Mkdir(filepath.Join(o.Path, stagingName), 0o700), plant(filepath.Join(o.Path, stagingName, recordName))); err != nil {
-			t.Fatal(err)
-		}
+		check(t, errors.Join(os.Mkdir(filepath.Join(o.Path, stagingName), 0o700), plant(filepath.Join(o.Path, stagingName, recordName))))
 		if err := prepare(o); !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), recordName) {
 			t.Errorf("record, %s: %v", name, err)
 		}
@@ -1120,9 +581,7 @@ func TestOddStateFiles(t *testing.T) {
 
 func TestHints(t *testing.T) {
 	s, err := New(testOptions(t.TempDir()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	for errno, says := range map[error]string{
 		unix.ENOSPC: "Written so far: 0 B. Free: ",
 		unix.EDQUOT: "Written so far: 0 B. Free: ",
@@ -1143,23 +602,15 @@ func TestHints(t *testing.T) {
 
 func TestTreeBytes(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "sub", "f"), make([]byte, 1<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Mkdir(filepath.Join(dir, "sub"), 0o700))
+	check(t, os.WriteFile(filepath.Join(dir, "sub", "f"), make([]byte, 1<<20), 0o600))
 	hole := filepath.Join(dir, "hole")
-	if err := os.WriteFile(hole, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(hole, nil, 0o600))
 	if err := os.Truncate(hole, 1<<30); err != nil { // takes no room
 		t.Fatal(err)
 	}
 	f, err := os.Open(filepath.Join(dir, "sub", "f"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer f.Close()
 	if err := f.Sync(); err != nil { // some file systems give room only now
 		t.Fatal(err)
