@@ -24,6 +24,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -60,7 +61,7 @@ func formatFlag() cli.Flag {
 }
 
 func memoryFlag() cli.Flag {
-	return &cli.StringFlag{Name: "memory", Value: size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"}
+	return &cli.StringFlag{Name: "memory", Value: figures.Size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"}
 }
 
 // The defaults of these are told in words: they depend on the machine and the table.
@@ -594,7 +595,7 @@ const garbage = 10
 func memoryBudget(cmd *cli.Command) (int64, error) {
 	n, err := humanize.ParseBytes(cmd.String("memory"))
 	if err != nil || n < copier.MinMemory || n > math.MaxInt64/2 {
-		return 0, &usageError{fmt.Sprintf("-memory is %q, expected a size from %s on", cmd.String("memory"), size(copier.MinMemory)),
+		return 0, &usageError{fmt.Sprintf("-memory is %q, expected a size from %s on", cmd.String("memory"), figures.Size(copier.MinMemory)),
 			"write bytes, or a number with a unit such as 512MB or 1GiB"}
 	}
 	if os.Getenv("GOMEMLIMIT") == "" || cmd.IsSet("memory") {

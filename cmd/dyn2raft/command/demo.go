@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
@@ -99,7 +100,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	say("== An embedded DynamoDB server at %s holds table %s,\n   filled in %s: %s entries, %s, of which %.0f%% are leases and tokens in three Paths,\n"+
 		"   %d have names that begin with an underscore, %d are orphans, %d have no value.",
-		srv.URL, dynamodb.DefaultTable, round(time.Since(start)), humanize.Comma(int64(content.Entries)), size(content.Bytes),
+		srv.URL, dynamodb.DefaultTable, figures.Round(time.Since(start)), humanize.Comma(int64(content.Entries)), figures.Size(content.Bytes),
 		100*float64(content.Hot)/float64(content.Entries), content.Underscored, content.Orphans, content.Empty)
 
 	dir := cmd.String("dir")
@@ -153,7 +154,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		return errDifferent
 	}
 	say("Equal: %s entries of %s, digest %x…, the %s names with an underscore and the %s orphans included,\n"+
-		"which `vault operator migrate` would have lost.", humanize.Comma(int64(got.Entries)), size(got.Bytes), got.Digest[:8],
+		"which `vault operator migrate` would have lost.", humanize.Comma(int64(got.Entries)), figures.Size(got.Bytes), got.Digest[:8],
 		humanize.Comma(int64(content.Underscored)), humanize.Comma(int64(content.Orphans)))
 	if cmd.String("dir") != "" {
 		say("%s has the layout of a real one; its values are made up, so that no Vault can start on it.", data)

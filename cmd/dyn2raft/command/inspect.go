@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize/english"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -77,14 +78,14 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	} else {
 		t.row("Sound", "NO: %s", indent(in.Damage))
 	}
-	t.row("Entries", "%s, %s of keys and values", humanize.Comma(in.Entries), size(in.Bytes))
+	t.row("Entries", "%s, %s of keys and values", humanize.Comma(in.Entries), figures.Size(in.Bytes))
 	if in.NotVault == nil {
 		t.row("Vault", "initialized: it has a keyring and a seal configuration that Vault takes")
 	} else {
 		t.row("Vault", "NOT INITIALIZED: it has no %s", strings.Join(in.NotVault, " and no "))
 	}
 	t.row("Pages", "%s of %s, %s; leaves are %.0f%% full; %s free",
-		humanize.Comma(in.Pages.HighWater), size(in.Pages.PageSize), english.Plural(in.Pages.Depth, "level", ""), 100*in.Fill, humanize.Comma(in.Pages.FreePages))
+		humanize.Comma(in.Pages.HighWater), figures.Size(in.Pages.PageSize), english.Plural(in.Pages.Depth, "level", ""), 100*in.Fill, humanize.Comma(in.Pages.FreePages))
 	t.row("Raft", "index %d, term %d", in.Raft.Index, in.Raft.Term)
 	for _, s := range in.Raft.Servers {
 		t.row("", "%s %s at %s", s.Suffrage, visible.Text(s.ID), visible.Text(s.Address))
@@ -94,7 +95,7 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		t.row("node-id", "%s", visible.Text(in.NodeID))
 	}
 	t.row("Snapshots", "%d", len(in.Snapshots))
-	t.row("File system", "%s free of %s", size(in.FileSystem.Available), size(in.FileSystem.Bytes))
+	t.row("File system", "%s free of %s", figures.Size(in.FileSystem.Available), figures.Size(in.FileSystem.Bytes))
 	err := errors.Join(t.flush(), p.line(""))
 
 	t = p.table()
@@ -130,7 +131,7 @@ func (p *printer) inspected(in *verify.Inspection) error {
 }
 
 func binName(b verify.Bin) string {
-	return fmt.Sprintf("%s up to %s", size(b.From), size(b.To))
+	return fmt.Sprintf("%s up to %s", figures.Size(b.From), figures.Size(b.To))
 }
 
 func logOf(l verify.Log) string {
@@ -142,7 +143,7 @@ func logOf(l verify.Log) string {
 	case l.Last == 0:
 		return fmt.Sprintf("%s, empty, term %d", l.Store, l.CurrentTerm)
 	default:
-		return fmt.Sprintf("%s, index %d to %d, term %d, %s", l.Store, l.First, l.Last, l.CurrentTerm, size(l.Bytes))
+		return fmt.Sprintf("%s, index %d to %d, term %d, %s", l.Store, l.First, l.Last, l.CurrentTerm, figures.Size(l.Bytes))
 	}
 }
 
@@ -178,29 +179,14 @@ const notReleasedText = "NOT GIVEN BACK: the copy was complete, and its process 
 	"Do not start a Vault on it: copy --resume has the table asked again, verify -config compares."
 
 func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
-	var result error
-	switch {
-	case !rep.Equal():
-		result = errDifferent
-	case rep.NotVault != nil:
-		result = errNotAVault
-	}
+	result := comparison(rep.Equal(), rep.NotVault)
 	if p.json {
 		return compared(p.encode(rep), result)
 	}
 	t := p.table()
 	t.row("PREFIX", "MANIFEST\tDIRECTORY\tMANIFEST BYTES\tDIRECTORY BYTES\tDIGEST")
 	for _, x := range rep.Prefixes {
-		same := "equal"
-		if !x.Equal {
-			same = "DIFFERENT"
-		}
-		name := visible.Text(x.Prefix)
-		if x.Prefix == "" {
-			name = "(no slash)"
-		}
-		t.row(name, "%s\t%s\t%s\t%s\t%s", humanize.Comma(x.Expected.Entries), humanize.Comma(x.Found.Entries),
-			humanize.Comma(x.Expected.Bytes), humanize.Comma(x.Found.Bytes), same)
+		t.prefix(x.Prefix, x.Expected.Entries, x.Found.Entries, x.Expected.Bytes, x.Found.Bytes, x.Equal)
 	}
 	t.row("total", "%s\t%s", humanize.Comma(rep.Expected.Entries), humanize.Comma(rep.Found.Entries))
 	err := errors.Join(t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
@@ -214,7 +200,7 @@ func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport
 			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))
 	case result == nil:
 		err = errors.Join(err, p.text(fmt.Sprintf("Equal: %s holds %s that run %s copied on %s from table %s (%s), and nothing else; %s digest is %s; in %s.",
-			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, round(rep.Duration))))
+			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, figures.Round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.text("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	case rep.OnlyNode():

@@ -15,6 +15,7 @@ import (
 	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -305,17 +306,17 @@ func (v view) rows() []row {
 
 	// The table counts its items, markers too: entries alone never come to that.
 	label, read, of, before, rate := "entries", v.Entries, "", v.before.Entries, v.EntryRate
-	bytes := size(v.Bytes) + " read"
+	bytes := figures.Size(v.Bytes) + " read"
 	switch {
 	case v.Phase == copier.PhaseLoad, v.Phase == copier.PhaseCheck, v.Phase == copier.PhaseCommit, v.Phase == copier.PhaseCleanUp:
 		read, before, of = v.Loaded, 0, " of "+humanize.Comma(v.Entries)
 	case v.Source.Items > 0:
 		label, read, of, before = "items", v.seen(), " of about "+humanize.Comma(v.Source.Items), before+v.before.Markers
 		rate *= float64(read) / float64(max(v.Entries, 1))
-		bytes = fmt.Sprintf("%s in %s", size(v.Bytes), entries(v.Entries))
+		bytes = fmt.Sprintf("%s in %s", figures.Size(v.Bytes), entries(v.Entries))
 	}
 	if v.Phase == copier.PhaseScan || v.Phase == "" { // the sink tells no bytes
-		bytes += v.pace(v.ByteRate, v.Bytes-v.before.Bytes, func(r float64) string { return size(int64(r)) + "/s" })
+		bytes += v.pace(v.ByteRate, v.Bytes-v.before.Bytes, func(r float64) string { return figures.Size(int64(r)) + "/s" })
 	}
 
 	requests := row{"", fmt.Sprintf("requests  %d workers, %s read units, %s throttled, %s tried again",

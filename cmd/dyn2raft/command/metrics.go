@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
@@ -155,7 +156,7 @@ func (p *printer) handler(patience time.Duration) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if (s.Phase == copier.PhaseScan || s.Phase == copier.PhaseLoad) && idle >= patience {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = fmt.Fprintf(w, "nothing was done for %s in phase %s; last error: %s\n", round(idle), s.Phase, s.LastError)
+			_, _ = fmt.Fprintf(w, "nothing was done for %s in phase %s; last error: %s\n", figures.Round(idle), s.Phase, s.LastError)
 			return
 		}
 		_, _ = fmt.Fprintf(w, "ok, in phase %s\n", s.Phase)

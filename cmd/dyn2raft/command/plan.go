@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -257,7 +258,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 // estimateRows are the lines of an estimate.
 func estimateRows(e *plan.Estimate) [][2]string {
 	rows := [][2]string{
-		{"size", fmt.Sprintf("%s, %s of keys and values; vault.db will have about %s", entries(e.Entries), size(e.Bytes), size(e.FileBytes))},
+		{"size", fmt.Sprintf("%s, %s of keys and values; vault.db will have about %s", entries(e.Entries), figures.Size(e.Bytes), figures.Size(e.FileBytes))},
 	}
 	var mix []string
 	for _, c := range e.Sizes {
@@ -271,11 +272,11 @@ func estimateRows(e *plan.Estimate) [][2]string {
 		if c.UpTo == 0 {
 			mix = append(mix, share+" above")
 		} else {
-			mix = append(mix, share+" up to "+size(c.UpTo))
+			mix = append(mix, share+" up to "+figures.Size(c.UpTo))
 		}
 	}
 	if len(mix) > 0 {
-		rows = append(rows, [2]string{"entries", strings.Join(mix, ", ") + "; largest seen " + size(e.Largest)})
+		rows = append(rows, [2]string{"entries", strings.Join(mix, ", ") + "; largest seen " + figures.Size(e.Largest)})
 	}
 	rows = append(rows, [2]string{"cost", humanize.Comma(int64(e.Units)) + " read units, strongly consistent"},
 		[2]string{"time", fmt.Sprintf("%s, from %s to %s; reading takes %s of it", estimation.Duration(e.Seconds), estimation.Duration(e.Low), estimation.Duration(e.High), estimation.Duration(e.Reading))})
@@ -286,7 +287,7 @@ func estimateRows(e *plan.Estimate) [][2]string {
 	if s := e.Sample; s != nil && len(e.Sizes) == 0 {
 		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s, read in %s, tells too little", entries(s.Entries), estimation.Duration(s.Seconds))
 	} else if s != nil {
-		by = fmt.Sprintf("a sample of %s, %s, read in %s for %s units", entries(s.Entries), size(s.Bytes), estimation.Duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
+		by = fmt.Sprintf("a sample of %s, %s, read in %s for %s units", entries(s.Entries), figures.Size(s.Bytes), estimation.Duration(s.Seconds), humanize.CommafWithDigits(s.Units, 1))
 		if s.Complete {
 			by += ": the whole table"
 		} else if s.Throttled {

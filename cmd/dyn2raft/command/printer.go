@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -357,7 +358,7 @@ type (
 )
 
 func (n count) String() string     { return humanize.Comma(int64(n)) }
-func (n byteCount) String() string { return size(int64(n)) }
+func (n byteCount) String() string { return figures.Size(int64(n)) }
 func (r perSecond) String() string { return humanize.Comma(int64(r)) + "/s" }
 func (u units) String() string     { return humanize.CommafWithDigits(float64(u), 1) }
 func (p parts) String() string     { return fmt.Sprintf("%d/%d", p.Done, p.Total) }
@@ -366,7 +367,7 @@ func (d estimate) String() string {
 	if d <= 0 {
 		return "unknown"
 	}
-	return round(time.Duration(d)).String()
+	return figures.Round(time.Duration(d)).String()
 }
 
 func (d estimate) MarshalJSON() ([]byte, error) {
@@ -389,8 +390,6 @@ func allEntries(n int64) string {
 	}
 	return "all " + entries(n)
 }
-
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // A copyRecord is the JSON of a copy's result.
 type copyRecord struct {
@@ -423,29 +422,29 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) 
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
 		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
-			phases = append(phases, fmt.Sprintf("%s %s", ph, round(d)))
+			phases = append(phases, fmt.Sprintf("%s %s", ph, figures.Round(d)))
 		}
 	}
 	t := p.summary()
-	t.row("Copied", "%s, %s of keys and values", entries(res.Load.Entries), size(res.Load.Bytes))
+	t.row("Copied", "%s, %s of keys and values", entries(res.Load.Entries), figures.Size(res.Load.Bytes))
 	t.row("From", "table %s, %s", res.Source.Name, res.Source.ID)
 	t.row("Endpoint", "%s", res.Source.Endpoint)
-	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, size(res.Load.FileBytes))
+	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, figures.Size(res.Load.FileBytes))
 	same := "the same node_id in the server's storage stanza"
 	if cfg.Destination.NodeID == "" {
 		same = "from the file node-id: no node_id in the server's storage stanza"
 	}
 	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(rec.dst.NodeID()), same, cfg.Destination.Address)
-	t.row("Time", "%s (%s)", round(res.Duration), strings.Join(phases, ", "))
+	t.row("Time", "%s (%s)", figures.Round(res.Duration), strings.Join(phases, ", "))
 	if took, ok := worked(res); ok {
 		secs := max(took.Seconds(), 1e-3)
-		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), size(int64(float64(res.Load.Bytes)/secs)))
+		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), figures.Size(int64(float64(res.Load.Bytes)/secs)))
 	}
 	t.row("Read", "%s, %s, %s read capacity units, %s of which %d throttled",
-		english.Plural(int(res.Scan.Pages), "page", ""), size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Counts[dynamodb.ReadCapacityUnits], 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
+		english.Plural(int(res.Scan.Pages), "page", ""), figures.Size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Counts[dynamodb.ReadCapacityUnits], 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
 	t.row("Limit", "%s", limits[res.Scan.Limit])
 	if res.Resumed > 0 {
-		t.row("Resumed", "%s; the time is that of the last process, the rest is of all", howOften(res.Resumed))
+		t.row("Resumed", "%s; the time is that of the last process, the rest is of all", figures.Times(res.Resumed))
 	}
 	t.row("Skipped", "%s (%s no data); %s",
 		english.Plural(int(res.Scan.Markers), "directory marker", ""), one(res.Scan.Markers, "it holds", "they hold"), skippedLocks(res.Scan.Locks))
@@ -513,30 +512,6 @@ func skippedLocks(keys []string) string {
 	return fmt.Sprintf("%s (%s)", english.Plural(len(keys), "lock", ""), strings.Join(names, ", "))
 }
 
-// howOften says how often something was done, at least once.
-func howOften(n int) string {
-	switch n {
-	case 1:
-		return "once"
-	case 2:
-		return "twice"
-	default:
-		return strconv.Itoa(n) + " times"
-	}
-}
-
-// round makes a duration readable: three digits or so.
-func round(d time.Duration) time.Duration {
-	switch {
-	case d >= time.Minute:
-		return d.Round(time.Second)
-	case d >= time.Second:
-		return d.Round(10 * time.Millisecond)
-	default:
-		return d.Round(100 * time.Microsecond)
-	}
-}
-
 func (p *printer) reset(table string, freed []string) error {
 	if p.json {
 		return p.encode(struct {
@@ -553,29 +528,14 @@ func (p *printer) reset(table string, freed []string) error {
 // verified writes the result of a comparison. started says that Raft has gone
 // on, where it has.
 func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started string) error {
-	var result error
-	switch {
-	case !rep.Equal():
-		result = errDifferent
-	case rep.NotVault != nil:
-		result = errNotAVault
-	}
+	result := comparison(rep.Equal(), rep.NotVault)
 	if p.json {
 		return compared(encodeReport(p.stdout, rep, found), result)
 	}
 	t := p.table()
 	t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
 	for _, x := range rep.Prefixes {
-		same := "equal"
-		if x.Source.SHA256 != x.Destination.SHA256 {
-			same = "DIFFERENT"
-		}
-		name := visible.Text(x.Prefix)
-		if x.Prefix == "" {
-			name = "(no slash)"
-		}
-		t.row(name, "%s\t%s\t%s\t%s\t%s", humanize.Comma(x.Source.Entries), humanize.Comma(x.Destination.Entries),
-			humanize.Comma(x.Source.Bytes), humanize.Comma(x.Destination.Bytes), same)
+		t.prefix(x.Prefix, x.Source.Entries, x.Destination.Entries, x.Source.Bytes, x.Destination.Bytes, x.Source.SHA256 == x.Destination.SHA256)
 	}
 	t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
 	errs := []error{t.flush(), p.name(rep, found)}
@@ -595,16 +555,27 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 			errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
 		}
 		errs = append(errs, p.sentence("Equal: %s of table %s %s in %s, and nothing else, in %s.",
-			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination.Name, round(rep.Duration)))
+			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination.Name, figures.Round(rep.Duration)))
 	case rep.Started:
 		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
 		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
 	}
 	if rep.Resumed > 0 && n > 0 {
-		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", howOften(rep.Resumed), rep.Began.Format(time.DateTime))))
+		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", figures.Times(rep.Resumed), rep.Began.Format(time.DateTime))))
 	}
 	return compared(errors.Join(errs...), result)
+}
+
+// comparison is the result of a comparison, as an error.
+func comparison(equal bool, notVault []string) error {
+	switch {
+	case !equal:
+		return errDifferent
+	case notVault != nil:
+		return errNotAVault
+	}
+	return nil
 }
 
 // compared is the error of a comparison: its result, with what it was where that
@@ -692,6 +663,18 @@ func (t *table) row(name, format string, a ...any) {
 	if _, err := fmt.Fprintf(t.w, "%s\t%s\n", name, indent(fmt.Sprintf(format, a...))); err != nil && t.err == nil {
 		t.err = err
 	}
+}
+
+// prefix is a row of what is under one prefix on both sides.
+func (t *table) prefix(prefix string, want, got, wantBytes, gotBytes int64, equal bool) {
+	name, same := visible.Text(prefix), "equal"
+	if prefix == "" {
+		name = "(no slash)"
+	}
+	if !equal {
+		same = "DIFFERENT"
+	}
+	t.row(name, "%s\t%s\t%s\t%s\t%s", humanize.Comma(want), humanize.Comma(got), humanize.Comma(wantBytes), humanize.Comma(gotBytes), same)
 }
 
 func (t *table) flush() error { return errors.Join(t.err, t.w.Flush()) }

@@ -16,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -252,7 +253,7 @@ func (p *printer) status(r statusRecord) error {
 		if c.Resumed > 0 {
 			paused = ", the pauses before it was resumed included"
 		}
-		t.row("Copied", "%s, %s, in %s%s", entries(c.Entries), size(c.Bytes), round(c.Took), paused)
+		t.row("Copied", "%s, %s, in %s%s", entries(c.Entries), figures.Size(c.Bytes), figures.Round(c.Took), paused)
 		if c.NotVault {
 			t.row("NOT A VAULT", "a Vault that starts on it finds itself not initialized (-ignore initialized)")
 		}
@@ -277,15 +278,15 @@ func (p *printer) status(r statusRecord) error {
 	}
 	if s := r.Status; s != nil {
 		t.row("Phase", "%s, as of %s", s.Phase, ago(s.Updated))
-		t.row("Read", "%s, %s; %d of %d segments", entries(s.Entries), size(s.Bytes), s.SegmentsDone, s.Segments)
+		t.row("Read", "%s, %s; %d of %d segments", entries(s.Entries), figures.Size(s.Bytes), s.SegmentsDone, s.Segments)
 		if s.Loaded > 0 {
 			t.row("Written", "%s", entries(s.Loaded))
 		}
 		if r.State == sink.StateRunning && s.EntryRate > 0 {
-			t.row("Rate", "%s entries/s, %s/s", humanize.Comma(int64(s.EntryRate)), size(int64(s.ByteRate)))
+			t.row("Rate", "%s entries/s, %s/s", humanize.Comma(int64(s.EntryRate)), figures.Size(int64(s.ByteRate)))
 		}
 		if r.State == sink.StateRunning && s.Left > 0 {
-			t.row("Left", "about %s of this phase, by what the table says of its size", round(s.Left))
+			t.row("Left", "about %s of this phase, by what the table says of its size", figures.Round(s.Left))
 		}
 		t.row("Requests", "%s read capacity units, %d throttled, %d tried again", humanize.CommafWithDigits(s.Counts[dynamodb.ReadCapacityUnits], 1), s.Throttles, s.Retries)
 		switch {
@@ -323,5 +324,5 @@ func resumedWords(n int) string {
 	if n == 0 {
 		return ""
 	}
-	return ", resumed " + howOften(n)
+	return ", resumed " + figures.Times(n)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -171,7 +172,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
 		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %s: if a Vault wrote to the table since, a difference may be no more than that",
-			rep.Began.UTC().Format(time.RFC3339), howOften(rep.Resumed)))
+			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed)))
 	}
 	return errors.Join(file.write(rep, found), out.verified(rep, found, started))
 }
@@ -311,13 +312,7 @@ func howToCompareOn(err error, rep *verify.DirectoryReport, cmd *cli.Command) er
 // sampled writes the result of a comparison of a part of the table. started
 // says that Raft has gone on, where it has.
 func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started string) error {
-	var result error
-	switch {
-	case !rep.NoDifference():
-		result = errDifferent
-	case rep.NotVault != nil:
-		result = errNotAVault
-	}
+	result := comparison(rep.NoDifference(), rep.NotVault)
 	if p.json {
 		return compared(encodeReport(p.stdout, rep, found), result)
 	}
@@ -325,7 +320,7 @@ func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started str
 	t := p.table()
 	t.row("Sample", "%s of %s segments: %s of table %s, of about %s (%s)",
 		humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
-		entries(rep.SourceEntries), rep.Source.Name, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), percent(s.EntriesShare))
+		entries(rep.SourceEntries), rep.Source.Name, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), figures.Percent(s.EntriesShare, 2))
 	t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
 	t.row("Proves", "that each entry read is in the directory with the same value, unless it is named below")
 	if result == nil {
@@ -346,7 +341,7 @@ func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started str
 		errs = append(errs, p.sentence("NOT A VAULT: nothing differs in the sample, but in the directory: %s.", notAVault(rep.NotVault)))
 	case result == nil:
 		errs = append(errs, p.text(fmt.Sprintf("No difference in the sample: %s %s compared, in %s. Only a comparison without -sample shows that all are there.",
-			entries(rep.SourceEntries), one(rep.SourceEntries, "was", "were"), round(rep.Duration))))
+			entries(rep.SourceEntries), one(rep.SourceEntries, "was", "were"), figures.Round(rep.Duration))))
 	case rep.Started:
 		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, visible.Text(started), judge(rep))))
 	default:
@@ -354,6 +349,3 @@ func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started str
 	}
 	return compared(errors.Join(errs...), result)
 }
-
-// percent is a share with two digits that count.
-func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 2, 64) + "%" }

@@ -101,11 +101,3 @@ func TestEntries(t *testing.T) {
 		}
 	}
 }
-
-func TestHowOften(t *testing.T) {
-	for n, want := range map[int]string{1: "once", 2: "twice", 3: "3 times", 12: "12 times"} {
-		if got := howOften(n); got != want {
-			t.Errorf("%d: %q", n, got)
-		}
-	}
-}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -40,7 +41,7 @@ var ErrOtherSource = errors.New("it compared another table")
 var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"show": visible.Text, "name": name, "count": count, "size": size, "took": took, "at": at, "kind": diffKind, "lock": whyLock,
+	"show": visible.Text, "name": name, "count": count, "size": figures.Size, "took": took, "at": at, "kind": diffKind, "lock": whyLock,
 }).Parse(page))
 
 // Write writes the page. An error wraps [copier.ErrConfig] and ErrOtherSource

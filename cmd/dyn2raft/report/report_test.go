@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -357,7 +358,7 @@ func TestVerdictAndTables(t *testing.T) {
 				} else {
 					p = visible.Text(p)
 				}
-				if !strings.Contains(rows[p], count(d.Entries)) || !strings.Contains(rows[p], size(d.Bytes)) {
+				if !strings.Contains(rows[p], count(d.Entries)) || !strings.Contains(rows[p], figures.Size(d.Bytes)) {
 					t.Errorf("the tables lack %q with %d entries: %s", p, d.Entries, rows[p])
 				}
 				if !strings.Contains(all, d.Hash.String()) {

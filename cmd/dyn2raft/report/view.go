@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -107,11 +108,11 @@ func newView(in Input) *view {
 func judge(m *verify.Manifest, c *verify.DirectoryReport) verdict {
 	v := verdict{Level: "good", Word: "Complete"}
 	v.Text = fmt.Sprintf("All %s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s.",
-		count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
+		count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
 	if m.State == copier.Unconfirmed {
 		v.Level, v.Word = "bad", "Unconfirmed"
 		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s, and the table has not confirmed that nobody wrote to it meanwhile: entries may be missing. Do not start a Vault on this copy.",
-			count(m.Total.Entries), size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
+			count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
 	} else if m.NotReleased {
 		v.Level, v.Word = "bad", "Not given back"
 		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy --resume has completed it."
@@ -202,7 +203,7 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.DirectoryReport) {
 			at(c.Start), count(n), count(c.Missing), count(c.Extra), count(c.Different))
 		if c.Sample != nil {
 			text = fmt.Sprintf("A comparison of a sample, %s of the table, on %s found %s keys that differ: %s missing in the copy, %s with another value. How many differ outside of the sample is not known.",
-				percent(c.Sample.Share), at(c.Start), count(n), count(c.Missing), count(c.Different))
+				figures.Percent(c.Sample.Share, 4), at(c.Start), count(n), count(c.Missing), count(c.Different))
 		}
 		for _, d := range c.RaftDiffs {
 			text += fmt.Sprintf(" Raft's %s is %s and must be %s.", visible.Text(d.Name), visible.Text(d.Found), visible.Text(d.Expected))
@@ -229,26 +230,26 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.DirectoryReport) {
 // sampled says what a sample without a difference shows, and what it does not.
 func sampled(c *verify.DirectoryReport) string {
 	return fmt.Sprintf("A sample of %s of the table, %s entries, was compared with the data directory on %s: no difference. If damage hits entries at random, no more than %s of all are missing or different (95%% certain). What lies outside of the sample, and entries that only the directory has, it can't show.",
-		percent(c.Sample.Share), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
+		figures.Percent(c.Sample.Share, 4), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
 func facts(m *verify.Manifest) []fact {
 	took := took(m.Took())
 	if m.Resumed > 0 {
-		took += ", interrupted " + times(m.Resumed)
+		took += ", interrupted " + figures.Times(m.Resumed)
 	}
 	f := []fact{
 		{"From", "DynamoDB table " + visible.Text(m.Source.Name) + " (" + visible.Text(m.Source.ID) + ")"},
 		{"To", visible.Text(m.Destination.Path) + ", as node " + visible.Text(m.Destination.NodeID) + " at " + visible.Text(m.Destination.Address)},
-		{"Entries", count(m.Total.Entries) + ", keys and values " + size(m.Total.Bytes)},
-		{"vault.db", size(m.Destination.FileBytes)},
+		{"Entries", count(m.Total.Entries) + ", keys and values " + figures.Size(m.Total.Bytes)},
+		{"vault.db", figures.Size(m.Destination.FileBytes)},
 		{"Begun", at(m.Start)},
 		{"In place", at(m.End)},
 		{"Took", took},
 		{"Read capacity", perSecond(m.Scan.Counts[dynamodb.ReadCapacityUnits]) + " units"},
 	}
 	if key := m.Load.LargestKey; key != "" {
-		f = append(f, fact{"Largest value", size(m.Load.LargestBytes) + ", of " + visible.Text(key)})
+		f = append(f, fact{"Largest value", figures.Size(m.Load.LargestBytes) + ", of " + visible.Text(key)})
 	}
 	backup := "none was made by dyn2raft"
 	if m.Backup != "" {
@@ -377,7 +378,7 @@ func (v *view) history(m *verify.Manifest) {
 	if m.Resumed == 0 {
 		return
 	}
-	v.History = fmt.Sprintf("The copy was interrupted and gone on with %s, between %s and %s.", times(m.Resumed), at(m.Start), at(m.End))
+	v.History = fmt.Sprintf("The copy was interrupted and gone on with %s, between %s and %s.", figures.Times(m.Resumed), at(m.Start), at(m.End))
 	switch n := m.Resumed - len(m.Earlier); {
 	case m.ProcessStart.IsZero():
 		v.History += " The phases and rates that follow are those of the last process alone."
@@ -578,7 +579,7 @@ func rateRows(all []interval, line timeline) []rateRow {
 		}
 		r.Phase = visible.Text(strings.Join(r.phases, ", "))
 		r.Read, r.Written, r.Units = perSecond(float64(r.entries)/s), perSecond(float64(r.loaded)/s), perSecond(r.units/s)
-		r.Bytes, r.Throttles = size(int64(float64(r.bytes)/s)), count(r.throttle)
+		r.Bytes, r.Throttles = figures.Size(int64(float64(r.bytes)/s)), count(r.throttle)
 	}
 	return rows
 }
@@ -597,7 +598,7 @@ func throttling(m *verify.Manifest) []string {
 		out = append(out, l)
 	}
 	return append(out, fmt.Sprintf("%s pages, %s over the network, %s read capacity units, %s segments at first, at most %s pages at the same time, %s checkpoints.",
-		count(s.Pages), size(s.WireBytes), perSecond(s.Counts[dynamodb.ReadCapacityUnits]), count(int64(s.Segments)), count(int64(s.Workers)), count(int64(s.Checkpoints))))
+		count(s.Pages), figures.Size(s.WireBytes), perSecond(s.Counts[dynamodb.ReadCapacityUnits]), count(int64(s.Segments)), count(int64(s.Workers)), count(int64(s.Checkpoints))))
 }
 
 // mostBars bounds the bars of a plot; the table has all.
@@ -615,7 +616,7 @@ func shares(id, title string, groups []verify.Group) (rows []share, fig *figure)
 	var labels []string
 	var lengths []int64
 	for i, g := range groups {
-		rows = append(rows, share{name(g.Name), visible.Text(g.Role), count(g.Entries), size(g.Bytes), fraction(g.Bytes, total)})
+		rows = append(rows, share{name(g.Name), visible.Text(g.Role), count(g.Entries), figures.Size(g.Bytes), fraction(g.Bytes, total)})
 		switch {
 		case i < mostBars || len(groups) == mostBars+1:
 			labels, lengths = append(labels, name(g.Name)), append(lengths, g.Bytes)
@@ -662,7 +663,7 @@ func (v *view) contents(c *verify.Contents) {
 	}
 	v.Groups, v.GroupPlot = shares("groups", "Size of each mount and part of Vault", c.Groups)
 	for _, e := range c.Largest {
-		v.Largest = append(v.Largest, fact{visible.Text(e.Key), size(e.Bytes)})
+		v.Largest = append(v.Largest, fact{visible.Text(e.Key), figures.Size(e.Bytes)})
 	}
 	bins := slices.SortedFunc(slices.Values(c.Sizes), func(a, b verify.Bin) int { return cmp.Compare(a.From, b.From) })
 	var entries, top int64
@@ -673,10 +674,10 @@ func (v *view) contents(c *verify.Contents) {
 	var bars [][2]point
 	add := func(from, entries int64) {
 		at := float64(len(labels))
-		labels, bars = append(labels, size(from)), append(bars, [2]point{{at - 0.4, 0}, {at + 0.4, float64(entries)}})
+		labels, bars = append(labels, figures.Size(from)), append(bars, [2]point{{at - 0.4, 0}, {at + 0.4, float64(entries)}})
 	}
 	for i, b := range bins {
-		v.Sizes = append(v.Sizes, share{Name: fmt.Sprintf("%s – %s", size(b.From), size(b.To)), Entries: count(b.Entries), Bytes: size(b.Bytes), OfBytes: fraction(b.Entries, entries)})
+		v.Sizes = append(v.Sizes, share{Name: fmt.Sprintf("%s – %s", figures.Size(b.From), figures.Size(b.To)), Entries: count(b.Entries), Bytes: figures.Size(b.Bytes), OfBytes: fraction(b.Entries, entries)})
 		if i > 0 { // sizes that no entry has
 			for to := bins[i-1].To; to > 0 && to < b.From; to *= 2 {
 				add(to, 0)
@@ -731,7 +732,7 @@ func compared(c *verify.DirectoryReport) *comparison {
 	}
 	if s := c.Sample; s != nil {
 		out.Facts = append(out.Facts, fact{"Sample", fmt.Sprintf("%s of the table, in %s of %s segments chosen at random (seed %d)",
-			percent(s.Share), count(int64(s.SegmentsRead)), count(int64(s.Segments)), s.Seed)})
+			figures.Percent(s.Share, 4), count(int64(s.SegmentsRead)), count(int64(s.Segments)), s.Seed)})
 		out.Title = "Comparison of a sample of the table, after the copy"
 	}
 	for _, p := range c.Prefixes {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -25,33 +26,7 @@ func name(prefix string) string {
 
 func count(n int64) string { return humanize.Comma(n) }
 
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
-
-// times is how often something was.
-func times(n int) string {
-	switch n {
-	case 1:
-		return "once"
-	case 2:
-		return "twice"
-	default:
-		return fmt.Sprintf("%d times", n)
-	}
-}
-
-// took is a duration with three digits or so.
-func took(d time.Duration) string {
-	switch {
-	case d >= time.Minute:
-		return d.Round(time.Second).String()
-	case d >= time.Second:
-		return d.Round(10 * time.Millisecond).String()
-	case d >= 10*time.Millisecond:
-		return d.Round(time.Millisecond).String()
-	default:
-		return d.Round(10 * time.Microsecond).String()
-	}
-}
+func took(d time.Duration) string { return figures.Round(d).String() }
 
 // at is a moment.
 func at(t time.Time) string {
@@ -72,9 +47,6 @@ func fraction(part, whole int64) string {
 	}
 	return fmt.Sprintf("%.1f%%", p)
 }
-
-// percent is a share, from 0 to 1, of something.
-func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 4, 64) + "%" }
 
 // perSecond is a rate as text.
 func perSecond(v float64) string {
@@ -100,7 +72,7 @@ func setting(name string, v any) string {
 	case text != "" && (v == "" || number && n == 0):
 		return text
 	case number && strings.HasSuffix(name, "_bytes") && n >= 0 && n < 1<<53:
-		return size(int64(n))
+		return figures.Size(int64(n))
 	case number && name == "read_capacity":
 		return plainValue(v) + " units a second"
 	}
