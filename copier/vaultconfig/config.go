@@ -12,7 +12,7 @@
 package vaultconfig
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -54,9 +54,9 @@ type Config struct {
 	// ClusterAddr is the top-level cluster_addr as written.
 	ClusterAddr string
 	// Warnings lists what Vault would ignore without a word, in file order.
-	Warnings []Warning
+	Warnings []*Error
 	// Overrides lists the values of the file that the environment replaced.
-	Overrides []Override
+	Overrides []*Error
 }
 
 // Source is the stanza storage_source "dynamodb".
@@ -168,9 +168,6 @@ func Parse(name string, src []byte, env func(string) (string, bool)) (*Config, e
 		return nil, &Error{File: name, Problem: "the configuration is empty",
 			Hint: "it needs storage_source, storage_destination and cluster_addr, for example\n" + example}
 	}
-	if bytes.Count(src, []byte("["))+bytes.Count(src, []byte("{")) > maxBrackets {
-		return nil, &Error{File: name, Problem: fmt.Sprintf("the configuration is no migrate file: it has more than %d brackets", maxBrackets)}
-	}
 	items, err := parseSyntax(name, src)
 	if err != nil {
 		return nil, err
@@ -181,29 +178,20 @@ func Parse(name string, src []byte, env func(string) (string, bool)) (*Config, e
 	r := &reader{file: name, env: env}
 	cfg := r.config(items)
 	if len(r.errs) > 0 {
-		slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
+		sortByLine(r.errs)
 		joined := make([]error, len(r.errs))
 		for i, e := range r.errs {
 			joined[i] = e
 		}
 		return nil, errors.Join(joined...)
 	}
-	slices.SortStableFunc(cfg.Warnings, func(a, b Warning) int { return a.Line - b.Line })
-	slices.SortStableFunc(cfg.Overrides, func(a, b Override) int { return a.Line - b.Line })
+	sortByLine(cfg.Warnings)
+	sortByLine(cfg.Overrides)
 	return cfg, nil
 }
 
-// Strict turns the warnings into one error, or returns nil if there are none.
-// The error is [ErrConfig] and [ErrStrict].
-func (c *Config) Strict() error {
-	if len(c.Warnings) == 0 {
-		return nil
-	}
-	lines := make([]string, len(c.Warnings))
-	for i, w := range c.Warnings {
-		lines[i] = w.String()
-	}
-	return fmt.Errorf("%w:\n%s", ErrStrict, strings.Join(lines, "\n"))
+func sortByLine(errs []*Error) {
+	slices.SortStableFunc(errs, func(a, b *Error) int { return a.Line - b.Line })
 }
 
 // example is the smallest file that works.
@@ -222,9 +210,24 @@ type reader struct {
 	file      string
 	env       func(string) (string, bool)
 	errs      []*Error
-	warnings  []Warning
-	overrides []Override
+	warnings  []*Error
+	overrides []*Error
+	server    bool     // which has its own word for keys that are set twice
 	misspelt  []string // keys that are missing since they have another name
+}
+
+// ignored warns of a key that Vault does not know.
+func (r *reader) ignored(it item, block, suggestion string) {
+	e := &Error{File: r.file, Line: it.line, Problem: block + quote(it.keys[0]) + " is no key of Vault and is ignored"}
+	if suggestion != "" {
+		e.Hint = fmt.Sprintf("did you mean %q?", suggestion)
+	}
+	r.warnings = append(r.warnings, e)
+}
+
+// second reports what there may be once.
+func (r *reader) second(it item, what string, first int) {
+	r.fail(it.line, fmt.Sprintf("a second %s; the first is on line %d", what, first), "keep exactly one of them")
 }
 
 func (r *reader) fail(line int, problem, hint string) {
@@ -276,10 +279,10 @@ func (r *reader) config(items []item) *Config {
 		case "cluster_addr":
 			addrs = append(addrs, it)
 		case "ha_storage", "ha_backend":
-			haStorage = or(label(it), "unknown")
+			haStorage = cmp.Or(label(it), "unknown")
 		default:
 			if !serverKeys[name] {
-				r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Key: it.keys[0], Suggestion: nearest(name, topLevelKeys)})
+				r.ignored(it, "", nearest(name, topLevelKeys))
 			}
 		}
 	}
@@ -360,7 +363,7 @@ func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
 		r.fail(0, fmt.Sprintf("no %s block", name), hint)
 		return stanza{}, false
 	default:
-		r.fail(found[1].line, fmt.Sprintf("a second %s block; the first is on line %d", name, found[0].line), "keep exactly one of them")
+		r.second(found[1], name+" block", found[0].line)
 		return stanza{}, false
 	}
 	it := found[0]
@@ -406,12 +409,13 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 					fmt.Sprintf("did you mean %q? Vault would ignore this line, and use its default instead", meant))
 				continue
 			}
-			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, Suggestion: or(nearest(name, known), deciding(name, known))})
+			r.ignored(it, b.name+": ", cmp.Or(nearest(name, known), deciding(name, known)))
 			continue
 		}
-		if first, again := file[name]; again && !k.any {
+		if first, again := file[name]; again && !k.any && !r.server {
 			// Vault takes the last one, and warns that it will not for ever.
-			r.warnings = append(r.warnings, Warning{File: r.file, Line: it.line, Block: b.name, Key: name, FirstLine: first.line})
+			r.warnings = append(r.warnings, &Error{File: r.file, Line: it.line, Hint: "the last one counts, delete the other",
+				Problem: fmt.Sprintf("%s: %s is set twice, first on line %d", b.name, quote(name), first.line)})
 		}
 		file[name] = it
 	}
@@ -425,7 +429,7 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 			if text, ok := r.env(variable); ok && text != "" { // Vault takes an empty variable as unset
 				v = value{text: text, env: variable}
 				if inFile && (!it.scalar || it.text != text) {
-					r.overrides = append(r.overrides, Override{File: r.file, Line: it.line, Block: b.name, Key: name, Variable: variable})
+					r.overrides = append(r.overrides, &Error{File: r.file, Line: it.line, Problem: fmt.Sprintf("%s: %s is overridden by the environment variable %s", b.name, name, variable)})
 				}
 				break
 			}
@@ -473,8 +477,8 @@ func (r *reader) decisive(name string, b stanza, known map[string]key) string {
 
 func (r *reader) source(v map[string]value) Source {
 	s := Source{
-		Table:        or(v["table"].text, DefaultTable),
-		Region:       or(v["region"].text, DefaultRegion),
+		Table:        cmp.Or(v["table"].text, DefaultTable),
+		Region:       cmp.Or(v["region"].text, DefaultRegion),
 		AccessKey:    Secret(v["access_key"].text),
 		SecretKey:    Secret(v["secret_key"].text),
 		SessionToken: Secret(v["session_token"].text),
@@ -564,7 +568,7 @@ func (r *reader) clusterAddr(all, found []item, destination stanza) (addr, hostP
 		r.fail(0, "no cluster_addr", hint)
 		return "", ""
 	default:
-		r.fail(found[1].line, fmt.Sprintf("a second cluster_addr; the first is on line %d", found[0].line), "keep exactly one of them")
+		r.second(found[1], "cluster_addr", found[0].line)
 		return "", ""
 	}
 	it := found[0]
@@ -586,13 +590,6 @@ func (r *reader) clusterAddr(all, found []item, destination stanza) (addr, hostP
 		}
 	}
 	return it.text, hostPort
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // isTrue and number read values that resolve has checked already; one it found

@@ -2,6 +2,7 @@ package vaultconfig
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -182,7 +183,7 @@ func TestValues(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			src := file(tt.source, or(tt.destination, okPath), or(tt.top, okAddr))
+			src := file(tt.source, cmp.Or(tt.destination, okPath), cmp.Or(tt.top, okAddr))
 			switch tt.name {
 			case "type in any case":
 				src = strings.NewReplacer(`"raft"`, `"RAFT"`, `"dynamodb"`, `"DynamoDB"`).Replace(src)
@@ -318,7 +319,7 @@ func TestErrors(t *testing.T) {
 		{"JSON bad value", "{\"storage_source\":{\"dynamodb\":{\n\"max_parallel\":\"x\"}},\n\"storage_destination\":{\"raft\":{\"path\":\"/d\"}},\n\"cluster_addr\":\"https://n1:8201\"}", nil,
 			[]string{`m.hcl:2: storage_source: max_parallel is "x"`}},
 		{"JSON escape that HCL's reader does not know", "{\n\"x\": \"\\/\"}", nil, []string{"m.hcl:2: the configuration is malformed"}},
-		{"deep blocks", strings.Repeat("a{", maxSize/2), nil, []string{"m.hcl: the configuration is no migrate file: it has more than 2000 brackets"}},
+		{"deep blocks", strings.Repeat("a{", maxSize/2), nil, []string{"m.hcl: this is no configuration of Vault's: it has more than 2000 brackets"}},
 		{"deep lists", "a=" + strings.Repeat("[", maxBrackets), nil, []string{"m.hcl:1: "}},
 		{"deep JSON", `{"a":` + strings.Repeat("[", maxBrackets-1), nil, []string{"m.hcl:1: "}},
 	}
@@ -441,26 +442,13 @@ func TestWarnings(t *testing.T) {
 	}
 	var got []string
 	for _, w := range cfg.Warnings {
-		got = append(got, w.String())
+		got = append(got, w.Error())
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if cfg.Source.MaxParallel != 2 || cfg.Source.Table != DefaultTable || cfg.Destination.NodeID != "n2" {
 		t.Errorf("an ignored line had an effect: %+v", cfg)
-	}
-
-	strict := cfg.Strict()
-	if !errors.Is(strict, ErrStrict) || !errors.Is(strict, ErrConfig) {
-		t.Fatalf("Strict: %v", strict)
-	}
-	for _, w := range want {
-		if !strings.Contains(strict.Error(), w) {
-			t.Errorf("Strict lacks %q:\n%v", w, strict)
-		}
-	}
-	if err := (&Config{}).Strict(); err != nil {
-		t.Errorf("Strict without warnings: %v", err)
 	}
 }
 
@@ -594,7 +582,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 		cfg, err := Parse("m.hcl", []byte(src), nil)
 		text := fmt.Sprint(err)
 		if err == nil {
-			text = fmt.Sprintf("%v %+v %#v %v", cfg, cfg, cfg, cfg.Strict())
+			text = fmt.Sprintf("%v %+v %#v %v", cfg, cfg, cfg, cfg.Warnings)
 		} else {
 			refused++
 			text += fmt.Sprintf("%+v %#v", err, err)
@@ -715,12 +703,12 @@ func compareWithVault(src []byte, cfg *Config) error {
 		return errVaultRefuses
 	}
 	for _, c := range []struct{ key, got, want string }{
-		{"table", cfg.Source.Table, or(source["table"], DefaultTable)},
-		{"region", cfg.Source.Region, or(source["region"], DefaultRegion)},
+		{"table", cfg.Source.Table, cmp.Or(source["table"], DefaultTable)},
+		{"region", cfg.Source.Region, cmp.Or(source["region"], DefaultRegion)},
 		{"access_key", string(cfg.Source.AccessKey), source["access_key"]},
 		{"secret_key", string(cfg.Source.SecretKey), source["secret_key"]},
 		{"session_token", string(cfg.Source.SessionToken), source["session_token"]},
-		{"max_parallel", strconv.Itoa(cfg.Source.MaxParallel), or(source["max_parallel"], "0")},
+		{"max_parallel", strconv.Itoa(cfg.Source.MaxParallel), cmp.Or(source["max_parallel"], "0")},
 		{"path", cfg.Destination.Path, filepath.Clean(destination["path"])},
 		{"node_id", cfg.Destination.NodeID, destination["node_id"]},
 	} {
@@ -811,8 +799,8 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("accepted %+v", cfg)
 			}
 			for _, w := range cfg.Warnings {
-				if w.Line < 1 || strings.ContainsAny(w.String(), "\n\x1b") {
-					t.Errorf("warning %q", w.String())
+				if w.Line < 1 || strings.ContainsAny(w.Error(), "\n\x1b") {
+					t.Errorf("warning %q", w.Error())
 				}
 			}
 		}

@@ -8,15 +8,12 @@ import (
 	"strings"
 )
 
-var (
-	// ErrConfig is returned when the configuration file or a variable of the
-	// environment that belongs to it cannot be used.
-	ErrConfig = errors.New("configuration not usable")
-	// ErrStrict is returned by [Config.Strict] when there are warnings.
-	ErrStrict = fmt.Errorf("-strict refuses what Vault ignores (%w)", ErrConfig)
-)
+// ErrConfig is returned when the configuration file or a variable of the
+// environment that belongs to it cannot be used.
+var ErrConfig = errors.New("configuration not usable")
 
-// Error is one mistake in the configuration: where, what, and what to do.
+// Error is one mistake in the configuration, or what a person should know of it:
+// where, what, and what to do.
 type Error struct {
 	File     string // the file, or empty
 	Line     int    // counted from 1; 0 where no line is to blame
@@ -47,48 +44,6 @@ func (e *Error) Unwrap() []error {
 		return []error{ErrConfig}
 	}
 	return []error{ErrConfig, e.Err}
-}
-
-// Warning is a line that Vault ignores without a word.
-type Warning struct {
-	File string
-	Line int // counted from 1
-	// Block is storage_source or storage_destination, empty at the top level.
-	Block string
-	Key   string
-	// Suggestion is the nearest key that Vault knows, or empty if none is near.
-	Suggestion string
-	// FirstLine is not 0 for a known key that is set twice: Vault takes the
-	// last, on Line, and ignores this one.
-	FirstLine int
-}
-
-func (w Warning) String() string {
-	s := position(w.File, w.Line) + ": "
-	if w.Block != "" {
-		s += w.Block + ": "
-	}
-	s += quote(w.Key)
-	if w.FirstLine != 0 {
-		return s + fmt.Sprintf(" is set twice, first on line %d; the last one counts, delete the other", w.FirstLine)
-	}
-	s += " is no key of Vault and is ignored"
-	if w.Suggestion != "" {
-		s += fmt.Sprintf("; did you mean %q?", w.Suggestion)
-	}
-	return s
-}
-
-// Override is a value of the file that an environment variable replaced.
-type Override struct {
-	File       string
-	Line       int
-	Block, Key string
-	Variable   string
-}
-
-func (o Override) String() string {
-	return fmt.Sprintf("%s: %s: %s is overridden by the environment variable %s", position(o.File, o.Line), o.Block, o.Key, o.Variable)
 }
 
 func position(file string, line int) string {

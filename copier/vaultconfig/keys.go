@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/agnivade/levenshtein"
@@ -124,20 +124,12 @@ func with[V any](a, b map[string]V) map[string]V {
 // one that ends in name, as dynamodb_max_retries does in max_retries.
 func nearest[V any](name string, known map[string]V) string {
 	name = normal(name)
-	if len(name) > 100 { // no key is that long, and the distance costs its square
-		return ""
-	}
-	best, bestDistance := "", min(1+len(name)/5, 3)+1
-	for _, k := range slices.Sorted(maps.Keys(known)) {
-		distance := levenshtein.ComputeDistance(name, k)
+	return closest(name, min(1+len(name)/5, 3), known, func(k string, distance int) int {
 		if len(name) >= 5 && strings.HasSuffix(k, "_"+name) {
-			distance = min(distance, 1)
+			return min(distance, 1)
 		}
-		if distance < bestDistance {
-			best, bestDistance = k, distance
-		}
-	}
-	return best
+		return distance
+	})
 }
 
 // deciding returns the key that name was probably meant to be among those that
@@ -146,20 +138,26 @@ func nearest[V any](name string, known map[string]V) string {
 // with table_name, and node_id with id.
 func deciding(name string, known map[string]key) string {
 	name = normal(name)
-	if len(name) > 100 { // as in nearest
+	return closest(name, 2, known, func(k string, distance int) int {
+		switch {
+		case !known[k].decides:
+			return math.MaxInt
+		case strings.HasPrefix(name, k+"_"), strings.HasSuffix(name, "_"+k), strings.HasSuffix(k, "_"+name):
+			return min(distance, 2)
+		}
+		return distance
+	})
+}
+
+// closest returns the first of the known keys whose distance is least, and at most
+// that.
+func closest[V any](name string, most int, known map[string]V, distance func(k string, levenshtein int) int) (best string) {
+	if len(name) > 100 { // no key is that long, and the distance costs its square
 		return ""
 	}
-	best, bestDistance := "", 3
 	for _, k := range slices.Sorted(maps.Keys(known)) {
-		if !known[k].decides {
-			continue
-		}
-		distance := levenshtein.ComputeDistance(name, k)
-		if distance > 2 && (strings.HasPrefix(name, k+"_") || strings.HasSuffix(name, "_"+k) || strings.HasSuffix(k, "_"+name)) {
-			distance = 2
-		}
-		if distance < bestDistance {
-			best, bestDistance = k, distance
+		if d := distance(k, levenshtein.ComputeDistance(name, k)); d <= most {
+			best, most = k, d-1
 		}
 	}
 	return best
@@ -170,36 +168,29 @@ func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name
 
 // The checks. Each returns "" for a value that Vault takes too.
 
-func boolean(s string) (want, hint string) {
-	if _, err := strconv.ParseBool(s); err != nil {
-		return `"true" or "false"`, ""
+func unless(ok bool, otherwise string) (want, hint string) {
+	if ok {
+		return "", ""
 	}
-	return "", ""
+	return otherwise, ""
+}
+
+func boolean(s string) (want, hint string) {
+	_, err := strconv.ParseBool(s)
+	return unless(err == nil, `"true" or "false"`)
 }
 
 func integer(least int64) func(string) (string, string) {
 	return func(s string) (want, hint string) {
-		if n, err := strconv.ParseInt(s, 10, 64); err != nil || n < least || int64(int(n)) != n {
-			return fmt.Sprintf("a whole number, %d or more", least), ""
-		}
-		return "", ""
+		n, err := strconv.ParseInt(s, 10, 64)
+		return unless(err == nil && n >= least && int64(int(n)) == n, fmt.Sprintf("a whole number, %d or more", least))
 	}
 }
 
-// duration is what Vault takes for one: a number is seconds.
+// duration is what Vault takes for one.
 func duration(s string) (want, hint string) {
-	if _, err := strconv.ParseFloat(s, 64); err == nil {
-		return "", ""
-	}
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if _, err := strconv.ParseInt(days, 10, 64); err == nil {
-			return "", ""
-		}
-	}
-	if _, err := time.ParseDuration(s); err != nil {
-		return "a time such as 30s", ""
-	}
-	return "", ""
+	_, err := seconds(s)
+	return unless(err == nil, "a time such as 30s")
 }
 
 func plain(s string) (want, hint string) {
@@ -235,27 +226,18 @@ var tablePattern = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
 // tableName follows the naming rules of the DynamoDB API reference; a table
 // may also be named by its ARN.
 func tableName(s string) (want, hint string) {
-	if tablePattern.MatchString(s) || strings.HasPrefix(s, "arn:") && plainWord(s) {
-		return "", ""
-	}
-	return "a table name: 3 to 255 letters, digits, _ . or -", ""
+	return unless(tablePattern.MatchString(s) || strings.HasPrefix(s, "arn:") && plainWord(s), "a table name: 3 to 255 letters, digits, _ . or -")
 }
 
 var regionPattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
 
 // regionName is strict enough for a host name, of which the region is a part.
 func regionName(s string) (want, hint string) {
-	if regionPattern.MatchString(s) {
-		return "", ""
-	}
-	return "a region such as us-east-1", ""
+	return unless(regionPattern.MatchString(s), "a region such as us-east-1")
 }
 
 func billingMode(s string) (want, hint string) {
-	if s == "PROVISIONED" || s == "PAY_PER_REQUEST" {
-		return "", ""
-	}
-	return "PROVISIONED or PAY_PER_REQUEST", ""
+	return unless(s == "PROVISIONED" || s == "PAY_PER_REQUEST", "PROVISIONED or PAY_PER_REQUEST")
 }
 
 // withScheme adds what the AWS SDK inside Vault adds to a bare host:port.

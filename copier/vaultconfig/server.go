@@ -1,7 +1,6 @@
 package vaultconfig
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -13,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	hclparser "github.com/hashicorp/hcl/hcl/parser"
 )
 
 // A Server is what a Vault server's configuration says of a node on integrated
@@ -53,7 +50,7 @@ type Server struct {
 	// its start from 1.21 on.
 	Problems, Duplicates []error
 	// Warnings are the keys that Vault ignores.
-	Warnings []Warning
+	Warnings []*Error
 	// Unchecked are the keys and blocks that were not looked at, as the file has
 	// them: a Vault may end at them.
 	Unchecked []string
@@ -140,21 +137,20 @@ func LoadServer(path string, env func(string) (string, bool)) (*Server, error) {
 	if env == nil {
 		env = func(string) (string, bool) { return "", false }
 	}
-	s := &serverReader{Server: Server{From: map[string]string{}}, reader: reader{env: env}, leaseTTL: map[string]time.Duration{}}
+	s := &serverReader{Server: Server{From: map[string]string{}}, reader: reader{env: env, server: true}, leaseTTL: map[string]time.Duration{}}
 	for _, f := range files {
 		src, err := read(f)
 		if err != nil {
 			return nil, &Error{File: f, Problem: "cannot read the server's configuration: " + err.Error(), Err: err}
 		}
-		if bytes.Count(src, []byte("["))+bytes.Count(src, []byte("{")) > maxBrackets {
-			return nil, &Error{File: f, Problem: fmt.Sprintf("this is no server's configuration: it has more than %d brackets", maxBrackets)}
-		}
 		items, err := parseSyntax(f, src)
 		if err != nil {
 			return nil, err
 		}
-		s.duplicates(f, src)
 		s.file = f
+		if !isJSON(src) { // whose parser takes the last one
+			s.twice(items)
+		}
 		s.take(items)
 	}
 	s.storage()
@@ -166,11 +162,7 @@ func LoadServer(path string, env func(string) (string, bool)) (*Server, error) {
 	for _, e := range s.errs {
 		s.Problems = append(s.Problems, e)
 	}
-	for _, w := range s.warnings {
-		if w.FirstLine == 0 || len(s.Duplicates) == 0 {
-			s.Warnings = append(s.Warnings, w)
-		}
-	}
+	s.Warnings = s.warnings
 	return &s.Server, nil
 }
 
@@ -196,15 +188,6 @@ func serverFiles(path string) ([]string, error) {
 	return files, nil
 }
 
-// seals are the types that a seal stanza and core/seal-config take: those of Vault
-// up to 1.21, Enterprise's among them, and of OpenBao up to 2.4. A change of
-// several seals at once leaves "multiseal" in the table.
-var seals = set(`shamir aead alicloudkms awskms azurekeyvault gcpckms ocikms pkcs11 hsm-auto transit multiseal
-	kmip static huaweicloudkms tencentcloudkms`)
-
-// KnownSeal reports whether a Vault has a seal of that type.
-func KnownSeal(kind string) bool { return seals[strings.ToLower(kind)] }
-
 type serverReader struct {
 	Server
 	reader
@@ -222,20 +205,15 @@ type listener struct {
 	host, port string
 }
 
-// duplicate is the parser's error for a key that is set twice.
-var duplicate = regexp.MustCompile(`^The argument "?([\w-]+)"? at (\d+):\d+ was already set`)
-
-func (s *serverReader) duplicates(file string, src []byte) {
-	if bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) {
-		return // JSON's parser takes the last one
-	}
-	_, err := hclparser.Parse(src)
-	if err == nil {
-		return
-	}
-	if m := duplicate.FindStringSubmatch(err.Error()); m != nil {
-		line, _ := strconv.Atoi(m[2]) // digits
-		s.Duplicates = append(s.Duplicates, &Error{File: file, Line: line, Problem: m[1] + " is set twice", Hint: "delete one of the two"})
+// twice finds keys that are set twice, of those that have an equals sign.
+func (s *serverReader) twice(items []item) {
+	seen := map[string]bool{}
+	for _, it := range items {
+		if it.assigned && seen[it.keys[0]] {
+			s.Duplicates = append(s.Duplicates, &Error{File: s.file, Line: it.line, Problem: it.keys[0] + " is set twice", Hint: "delete one of the two"})
+		}
+		seen[it.keys[0]] = seen[it.keys[0]] || it.assigned
+		s.twice(it.body)
 	}
 }
 
@@ -284,36 +262,27 @@ func serverBoolean(s string) (want, hint string) {
 }
 
 func serverNumber(s string) (want, hint string) {
-	if _, err := strconv.ParseInt(s, 0, 64); err != nil {
-		return "a whole number", ""
-	}
-	return "", ""
+	_, err := strconv.ParseInt(s, 0, 64)
+	return unless(err == nil, "a whole number")
 }
 
 func octal(s string) (want, hint string) {
-	if _, err := strconv.ParseInt(s, 8, 64); err != nil {
-		return "an octal number such as 0640", ""
-	}
-	return "", ""
+	_, err := strconv.ParseInt(s, 8, 64)
+	return unless(err == nil, "an octal number such as 0640")
 }
 
 // oneOf takes one of the words, without regard to case.
 func oneOf(words string) func(string) (want, hint string) {
+	list := strings.Fields(words)
 	return func(s string) (want, hint string) {
-		if set(words)[strings.ToLower(strings.TrimSpace(s))] {
-			return "", ""
-		}
-		return strings.Join(strings.Fields(words), ", "), ""
+		return unless(slices.Contains(list, strings.ToLower(strings.TrimSpace(s))), strings.Join(list, ", "))
 	}
 }
 
 var versionPattern = regexp.MustCompile(`^v?[0-9]+(\.[0-9]+)*([-+~.].*)?$`)
 
 func version(s string) (want, hint string) {
-	if !versionPattern.MatchString(s) {
-		return "a version such as 1.21.1", ""
-	}
-	return "", ""
+	return unless(versionPattern.MatchString(s), "a version such as 1.21.1")
 }
 
 // truth is a top-level boolean that form has found good.
@@ -336,7 +305,7 @@ func (s *serverReader) take(items []item) {
 		case "backend":
 			backend = append(backend, it)
 		case "ha_storage", "ha_backend":
-			s.HAStorage = or(label(it), name)
+			s.HAStorage = cmp.Or(label(it), name)
 		case "cluster_addr":
 			s.ClusterAddr = it.text
 		case "api_addr":
@@ -352,10 +321,10 @@ func (s *serverReader) take(items []item) {
 		case "pid_file", "log_file":
 			s.addFile(name, filepath.Dir(it.text))
 		case "default_lease_ttl", "max_lease_ttl":
-			s.leaseTTL[name] = seconds(it.text)
+			s.leaseTTL[name], _ = seconds(it.text) // what is wrong was said
 		case "service_registration", "telemetry":
 			if line := first[name]; line != 0 {
-				s.fail(it.line, fmt.Sprintf("a second %s block; the first is on line %d", name, line), "keep exactly one of them")
+				s.second(it, name+" block", line)
 			}
 			if first[name] = it.line; name != "telemetry" {
 				s.word(it, "consul kubernetes")
@@ -370,7 +339,7 @@ func (s *serverReader) take(items []item) {
 			s.Migrate = true
 		default:
 			if !serverKeysOfItsOwn[name] {
-				s.warnings = append(s.warnings, Warning{File: s.file, Line: it.line, Key: it.keys[0], Suggestion: nearest(name, serverKeysOfItsOwn)})
+				s.ignored(it, "", nearest(name, serverKeysOfItsOwn))
 			}
 		}
 	}
@@ -378,7 +347,7 @@ func (s *serverReader) take(items []item) {
 		storage = backend // the old word, which Vault reads where the new one is missing
 	}
 	if len(storage) > 1 {
-		s.fail(storage[1].line, fmt.Sprintf("a second %s block; the first is on line %d", storage[1].keys[0], storage[0].line), "keep exactly one of them")
+		s.second(storage[1], storage[1].keys[0]+" block", storage[0].line)
 	}
 	if len(storage) > 0 {
 		s.stanza, s.stanzaFile = storage[0], s.file
@@ -406,7 +375,7 @@ func scalars(body []item) map[string]item {
 
 // word checks a block's type, which is its label.
 func (s *serverReader) word(it item, words string) {
-	kind := or(scalars(it.body)["type"].text, label(it))
+	kind := cmp.Or(scalars(it.body)["type"].text, label(it))
 	if want, _ := oneOf(words)(kind); want != "" {
 		s.bad(value{text: kind, line: it.line}, "", it.keys[0], want, "")
 	}
@@ -420,7 +389,7 @@ func (s *serverReader) addFile(key, path string) {
 
 func (s *serverReader) listener(it item) {
 	v := scalars(it.body)
-	kind := strings.ToLower(or(v["type"].text, label(it)))
+	kind := strings.ToLower(cmp.Or(v["type"].text, label(it)))
 	s.word(it, "tcp unix")
 	if kind == "unix" {
 		s.Listeners = append(s.Listeners, "")
@@ -431,7 +400,7 @@ func (s *serverReader) listener(it item) {
 			s.bad(value{text: cluster.text, line: cluster.line}, "", "listener.cluster_address", "HOST:PORT", "")
 		}
 	}
-	address := or(v["address"].text, "127.0.0.1:8200")
+	address := cmp.Or(v["address"].text, "127.0.0.1:8200")
 	s.Listeners = append(s.Listeners, address)
 	s.listeners = append(s.listeners, listener{value: value{text: address, line: it.line}, file: s.file})
 	if truth(v["tls_disable"].text) {
@@ -496,17 +465,16 @@ func (s *serverReader) leases() {
 	}
 }
 
-// seconds is a duration that was found good, or 0.
-func seconds(text string) time.Duration {
+// seconds is a duration as Vault reads it: a number is seconds.
+func seconds(text string) (time.Duration, error) {
 	if n, err := strconv.ParseFloat(text, 64); err == nil {
-		return time.Duration(n * float64(time.Second))
+		return time.Duration(n * float64(time.Second)), nil
 	}
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, _ := strconv.ParseInt(days, 10, 32)
-		return time.Duration(n) * 24 * time.Hour
+		n, err := strconv.ParseInt(days, 10, 64)
+		return time.Duration(n) * 24 * time.Hour, err
 	}
-	d, _ := time.ParseDuration(text)
-	return d
+	return time.ParseDuration(text)
 }
 
 // join looks at a retry_join.
@@ -564,8 +532,8 @@ func (s *serverReader) storage() {
 	} else if !slices.Contains(s.misspelt, "path") {
 		s.fail(b.line, "storage: no path", "write that of the copy")
 	}
-	s.APIAddr = or(s.APIAddr, or(v["redirect_addr"].text, v["advertise_addr"].text))
-	s.DisableClustering = truth(or(s.clustering, v["disable_clustering"].text))
+	s.APIAddr = cmp.Or(s.APIAddr, v["redirect_addr"].text, v["advertise_addr"].text)
+	s.DisableClustering = truth(cmp.Or(s.clustering, v["disable_clustering"].text))
 }
 
 // environment puts what the server's environment says in the place of what the

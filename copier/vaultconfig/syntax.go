@@ -20,13 +20,14 @@ import (
 
 // item is one `key = value` or `key "label" { … }` of the file.
 type item struct {
-	keys   []string // the key, then a block's labels; never empty
-	line   int
-	scalar bool   // text holds the value
-	text   string // as Vault reads it: 5 is "5", true is "true", null is ""
-	body   []item // of a block; not nil for a block
-	found  string // what a value that is no scalar is, for messages
-	only   string // of a list of one object with one key, that key
+	keys     []string // the key, then a block's labels; never empty
+	line     int
+	scalar   bool   // text holds the value
+	text     string // as Vault reads it: 5 is "5", true is "true", null is ""
+	assigned bool   // with an equals sign
+	body     []item // of a block; not nil for a block
+	found    string // what a value that is no scalar is, for messages
+	only     string // of a list of one object with one key, that key
 }
 
 // parseSyntax reads src with the parser that Vault uses. The library's errors
@@ -42,11 +43,14 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 		}
 	}()
 
+	if bytes.Count(src, []byte("["))+bytes.Count(src, []byte("{")) > maxBrackets {
+		return nil, &Error{File: name, Problem: fmt.Sprintf("this is no configuration of Vault's: it has more than %d brackets", maxBrackets)}
+	}
 	if e := encoding(name, src); e != nil {
 		return nil, e
 	}
 	var file *ast.File
-	if bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) { // how Vault tells JSON from HCL
+	if isJSON(src) {
 		// HCL's JSON parser silently drops what follows a missing comma.
 		var syntax *json.SyntaxError
 		if err := json.Unmarshal(src, new(any)); errors.As(err, &syntax) {
@@ -88,6 +92,9 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 	}
 	return list(root, &line), nil
 }
+
+// isJSON is how Vault tells JSON from HCL.
+func isJSON(src []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) }
 
 // encoding refuses a file that is not in UTF-8 without a byte order mark: neither
 // does Vault read one.
@@ -208,7 +215,7 @@ func list(nodes *ast.ObjectList, line *int) []item {
 		if len(n.Keys) == 0 {
 			continue
 		}
-		it := item{line: n.Keys[0].Pos().Line}
+		it := item{line: n.Keys[0].Pos().Line, assigned: n.Assign.IsValid()}
 		if it.line == 0 { // from JSON, where keys have no position
 			it.line = n.Assign.Line
 		}

@@ -119,7 +119,7 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 		return o, err
 	}
 	for _, w := range cfg.Warnings {
-		out.log.Warn(w.String())
+		out.log.Warn(w.Error())
 	}
 	if cfg.Destination.NodeID == "" {
 		out.log.Warn("no node_id in the configuration: whether the copied node is a peer is not checked")

@@ -639,20 +639,22 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 	if err != nil {
 		return nil, err
 	}
-	if cmd.Bool("strict") {
-		if err := cfg.Strict(); err != nil {
-			return nil, err
+	if cmd.Bool("strict") && len(cfg.Warnings) > 0 {
+		var lines strings.Builder
+		for _, w := range cfg.Warnings {
+			lines.WriteString("\n" + w.Error())
 		}
+		return nil, fmt.Errorf("-strict refuses what Vault ignores (%w):%s", vaultconfig.ErrConfig, lines.String())
 	}
 	// Vault takes a path as it is; a record is read in another directory than this.
 	if cfg.Destination.Path, err = filepath.Abs(cfg.Destination.Path); err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + cfg.Destination.Path, Err: err}
 	}
 	for _, w := range cfg.Warnings {
-		out.warn(verify.Warning{Check: inConfig, Message: w.String()}, "")
+		out.warn(verify.Warning{Check: inConfig, Message: w.Error()}, "")
 	}
 	for _, o := range cfg.Overrides {
-		out.log.Info(o.String())
+		out.log.Info(o.Error())
 	}
 	return cfg, nil
 }

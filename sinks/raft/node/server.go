@@ -88,7 +88,7 @@ func (p *probe) serverStarts(c *vaultconfig.Server) {
 		}
 	}
 	for _, w := range c.Warnings {
-		p.Warn("server-settings", "ignored", "%s", w.String())
+		p.Warn("server-settings", "ignored", "%s", w.Error())
 	}
 	if c.HAStorage != "" {
 		p.Fail("server-ha-storage", "", "the server has an ha_storage or ha_backend (%q), with which no Vault starts on raft", c.HAStorage)

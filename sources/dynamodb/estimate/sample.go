@@ -49,7 +49,6 @@ type sample struct {
 	fresh  []copier.Span // of which nothing was read
 	begun  []copier.Span // what is left of others
 	turn   bool          // of what was begun
-	busy   int
 
 	spans, done    int   // for tables that don't tell how large they are
 	entries, bytes int64 // of keys and values
