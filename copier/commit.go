@@ -145,6 +145,7 @@ func (c *copying) finish(ctx context.Context, released bool) (err error) {
 	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return err
 	}
+	defer c.closeSource()
 	if c.stage, err = c.dst.Stage(ctx, c.result.RunID); err != nil {
 		return err
 	}

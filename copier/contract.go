@@ -26,11 +26,11 @@ import (
 //	Stage.Amend(Confirmed)
 //	[Lease.Release]         if it wraps [ErrMoved]: Amend(Unconfirmed), Rollback
 //	Stage.Amend(Released)
-//	Stage.Close, Sink.Close
+//	Source.Close, Stage.Close, Sink.Close
 //
-// After an error nothing but [Lease.Release], where Lock succeeded, Stage.Close,
-// where there is one, and Sink.Close follows, unless the table says so. A process
-// that finds a result in place, see [State], begins behind Commit: it opens the
+// After an error nothing but [Lease.Release], where Lock succeeded, Source.Close,
+// where Open did, Stage.Close, where there is one, and Sink.Close follows, unless the
+// table says so. A process that finds a result in place, see [State], begins behind Commit: it opens the
 // source, reopens the stage, locks the source, and confirms the result or takes
 // it back.
 //
@@ -224,6 +224,12 @@ type Source interface {
 	//
 	// It is called from many goroutines, with a batch each.
 	Read(ctx context.Context, span Span, b *Batch) (Page, error)
+
+	// Close gives up what the source holds on this machine, such as connections and
+	// files. Whoever has opened it calls it: once behind each Open that succeeded,
+	// last of all and behind Lease.Release. An Open that fails leaves nothing to
+	// close. An error is a warning. What a Lock has left in the source stays.
+	Close() error
 }
 
 // A Locker is a [Source] that can keep writers, and other copies, away. Without it

@@ -233,6 +233,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return cause(ctx, err)
 	}
+	defer c.closeSource()
 	if err := c.check(ctx); err != nil {
 		return cause(ctx, err)
 	}
@@ -304,6 +305,12 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return err
 	}
 	return c.transfer(ctx, lease)
+}
+
+func (c *copying) closeSource() {
+	if err := c.src.Close(); err != nil {
+		c.opts.Events(Warning{Message: "close the source: " + err.Error()})
+	}
 }
 
 // check calls Options.Check, and looks whether the source is a Vault's.

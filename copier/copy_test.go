@@ -93,6 +93,13 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 	if n := strings.Count(c.String(), "dst.Close"); n != 1 {
 		c.t.Errorf("the sink was closed %d times", n)
 	}
+	opened := 0
+	if strings.Contains(c.String(), "src.Prepare") && c.fail["src.Prepare"] == nil {
+		opened = 1
+	}
+	if n := strings.Count(c.String(), "src.Close"); n != opened || strings.LastIndex(c.String(), "src.Close") < strings.LastIndex(c.String(), "lease.Release") {
+		c.t.Errorf("the source was closed %d times, want %d: %s", n, opened, c)
+	}
 	want := 0
 	if strings.Contains(c.String(), "src.Lock") && c.fail["src.Lock"] == nil {
 		want = 1
@@ -247,7 +254,7 @@ func TestCopy(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	const want = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Prepare lease.Check dst.Commit lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released) stage.Close dst.Close"
+	const want = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Prepare lease.Check dst.Commit lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released) src.Close stage.Close dst.Close"
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
@@ -333,8 +340,15 @@ func TestCopyEveryFailingCall(t *testing.T) {
 				rest = strings.TrimPrefix(rest, "dst.Rollback ")
 			}
 			// Another worker may have read a page before: then that is kept.
-			kept := name == "src.Read" && result.Resumable && rest == "lease.Release(1) stage.Close dst.Close"
-			if rest != "dst.Close" && rest != "lease.Release(0) stage.Close dst.Close" && !kept {
+			kept := name == "src.Read" && result.Resumable && rest == "lease.Release(1) src.Close stage.Close dst.Close"
+			last := "lease.Release(0) src.Close stage.Close dst.Close"
+			switch name {
+			case "dst.Open", "src.Prepare":
+				last = "dst.Close"
+			case "src.Lock":
+				last = "src.Close dst.Close"
+			}
+			if rest != last && !kept {
 				t.Errorf("after %s: %s", name, rest)
 			}
 		})
@@ -579,6 +593,18 @@ func TestBegin(t *testing.T) {
 	result, err = c.run(t.Context())
 	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock dst.Stage begin lease.Release(0) stage.Close dst.Close") {
 		t.Errorf("%v, note %q after %s", err, result.Note, c.String())
+	}
+}
+
+// A source that can't be closed has been copied none the less.
+func TestCopyWarnsOfCloseOfSource(t *testing.T) {
+	c := &copyCase{t: t}
+	c.during = map[string]func(){"src.Prepare": func() { c.src.closeErr = errFake }}
+	if res, err := c.run(t.Context()); err != nil || !res.Complete {
+		t.Fatal(err)
+	}
+	if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "close the source: ") {
+		t.Errorf("warnings %q", w)
 	}
 }
 

@@ -150,7 +150,8 @@ type fakeSource struct {
 	segmentsErr error
 	prepareErr  error
 	hides       int64 // items that it reports and does not have
-	exact       bool  // that count is said to be exact
+	closeErr    error
+	exact       bool // that count is said to be exact
 
 	mu    sync.Mutex
 	reads map[int]int
@@ -175,6 +176,11 @@ func (s *fakeSource) Open(context.Context) (Info, error) {
 		info.Items += int64(len(p.entries)+len(p.locks)) + p.markers
 	}
 	return info, nil
+}
+
+func (s *fakeSource) Close() error {
+	s.call("src.Close")
+	return s.closeErr
 }
 
 func (s *fakeSource) Split(context.Context, int) ([]Span, error) {

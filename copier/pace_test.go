@@ -54,6 +54,8 @@ type serviceSource struct {
 
 func (s *serviceSource) Open(context.Context) (Info, error) { return Info{}, nil }
 
+func (s *serviceSource) Close() error { return nil }
+
 func (s *serviceSource) Split(context.Context, int) ([]Span, error) {
 	segs := make([]Span, 100)
 	for i := range segs {

@@ -62,6 +62,8 @@ func (s *lineSource) Open(context.Context) (Info, error) {
 	return Info{Name: "line", ID: "line:1", Incarnation: "a", Items: n}, nil
 }
 
+func (s *lineSource) Close() error { return nil }
+
 func (s *lineSource) Split(_ context.Context, n int) ([]Span, error) {
 	if n != 0 && n != len(s.lines) {
 		return nil, fmt.Errorf("asked for %d segments", n)

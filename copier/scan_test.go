@@ -422,6 +422,7 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 type capped time.Duration
 
 func (c capped) Waited() time.Duration                          { return time.Duration(c) }
+func (capped) Close() error                                     { return nil }
 func (capped) Open(context.Context) (Info, error)               { return Info{}, nil }
 func (capped) Split(context.Context, int) ([]Span, error)       { return nil, nil }
 func (capped) Read(context.Context, Span, *Batch) (Page, error) { return Page{}, nil }

@@ -221,7 +221,7 @@ func Compare(ctx context.Context, want, got copier.Source, opts Options) (rep *R
 	if rep.Destination, err = got.Open(ctx); err != nil {
 		return rep, err
 	}
-	defer func() { err = errors.Join(err, closeSource(got)) }()
+	defer func() { err = errors.Join(err, got.Close()) }()
 	dir := opts.work
 	if dir == "" {
 		dir = WorkPath(cmp.Or(opts.WorkDir, os.TempDir()), rep.Destination.ID)
@@ -244,15 +244,8 @@ func Compare(ctx context.Context, want, got copier.Source, opts Options) (rep *R
 	if rep.Source, err = want.Open(ctx); err != nil {
 		return rep, err
 	}
-	defer func() { err = errors.Join(err, closeSource(want)) }()
+	defer func() { err = errors.Join(err, want.Close()) }()
 	return rep, rep.compare(ctx, want, got, work, opts)
-}
-
-func closeSource(src copier.Source) error {
-	if c, ok := src.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }
 
 // compare reads both sources at the same time, and then walks them side by side.
@@ -359,7 +352,7 @@ func (r *Report) compareSample(ctx context.Context, want, got copier.Source, opt
 	if r.Source, err = want.Open(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeSource(want)) }()
+	defer func() { err = errors.Join(err, want.Close()) }()
 	scan := copier.ScanOptions{Workers: opts.Workers, Memory: opts.Memory, Segments: opts.Segments, Map: digest, Events: opts.Events}
 	if scan.WorkDir, err = os.MkdirTemp(opts.WorkDir, "dyn2raft-verify-"); err != nil {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Err: err}

@@ -63,6 +63,14 @@ type brokenSource struct {
 	lock    func(runID string, held bool) error
 	unlock  func(runID string) string // whom it unlocks instead
 	lease   func(copier.Lease) copier.Lease
+	close   func() error
+}
+
+func (s *brokenSource) Close() error {
+	if s.close != nil {
+		return s.close()
+	}
+	return s.Source.Close()
 }
 
 func (s *brokenSource) Open(ctx context.Context) (copier.Info, error) {
@@ -133,6 +141,7 @@ func (l openLease) Release(ctx context.Context, _ copier.End) error {
 func TestSourceCanFail(t *testing.T) {
 	calls, opened, divided := 0, 0, 0
 	var kept []byte
+	closed := false
 	for want, s := range map[string]*brokenSource{
 		"without a name or an id": {info: func(i *copier.Info) { i.ID = "" }},
 		"is another one":          {info: func(i *copier.Info) { calls++; i.Incarnation = fmt.Sprint(calls) }},
@@ -202,6 +211,16 @@ func TestSourceCanFail(t *testing.T) {
 			p.Refused = []error{errors.New("is it, refused")}
 			return nil
 		}},
+		"Close: it is not open": {close: func() error { return errors.New("it is not open") }},
+		"nothing is there any more": {
+			close: func() error { closed = true; return nil },
+			asked: func() error {
+				if closed {
+					return errors.New("nothing is there any more")
+				}
+				return nil
+			},
+		},
 		"Lock of what another run holds":        {},
 		"Check of a lost lease":                 {lease: func(l copier.Lease) copier.Lease { return blindLease{l} }},
 		"Lock of what an unfinished copy holds": {lease: func(l copier.Lease) copier.Lease { return openLease{l} }},

@@ -22,6 +22,8 @@ func (t tree) Open(context.Context) (copier.Info, error) {
 	return copier.Info{Name: "tree", ID: "memory:tree", Items: int64(len(t))}, nil
 }
 
+func (t tree) Close() error { return nil }
+
 func (t tree) Split(context.Context, int) ([]copier.Span, error) {
 	return []copier.Span{{}}, nil // pages split it
 }

@@ -61,6 +61,9 @@ func (s *Source) Open(context.Context) (copier.Info, error) {
 	return info, s.Unfit
 }
 
+// Close implements [copier.Source].
+func (s *Source) Close() error { return nil }
+
 // Split returns n spans, or four.
 func (s *Source) Split(_ context.Context, n int) ([]copier.Span, error) {
 	if n == 0 {

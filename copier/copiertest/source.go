@@ -62,12 +62,13 @@ func (s *suite) refused(call string, err error, kinds ...error) {
 
 type sourceSuite struct {
 	suite
-	open func() copier.Source
-	want []copier.Entry
+	open   func() copier.Source
+	want   []copier.Entry
+	opened []copier.Source
 }
 
 func checkSource(ctx context.Context, dir string, open func() copier.Source, want []copier.Entry) []error {
-	s := &sourceSuite{suite{ctx: ctx}, open, want}
+	s := &sourceSuite{suite: suite{ctx: ctx}, open: open, want: want}
 	src, info := s.prepared()
 	if src == nil {
 		return s.errs
@@ -110,7 +111,20 @@ func checkSource(ctx context.Context, dir string, open func() copier.Source, wan
 	}
 	s.scan(src, dir)
 	s.powers(src)
+	s.close()
+	if src, _ = s.prepared(); src != nil {
+		s.same("a later process, behind Close", entriesOf(s.walk(src, []copier.Span{s.later(spans[0])})), s.rest(pages, spans[0]))
+		s.close()
+	}
 	return s.errs
+}
+
+// close closes all that was opened.
+func (s *sourceSuite) close() {
+	for _, src := range s.opened {
+		s.ok("Close", src.Close())
+	}
+	s.opened = nil
 }
 
 // prepared is the source of another process.
@@ -120,6 +134,7 @@ func (s *sourceSuite) prepared() (copier.Source, copier.Info) {
 	if !s.ok("Prepare", err) {
 		return nil, info
 	}
+	s.opened = append(s.opened, src)
 	return src, info
 }
 
@@ -214,6 +229,24 @@ func (s *sourceSuite) walk(src copier.Source, spans []copier.Span) (out []page) 
 	return out
 }
 
+func byKey(pages []page) map[string]page {
+	at := map[string]page{}
+	for _, p := range pages {
+		at[key(p.from)] = p
+	}
+	return at
+}
+
+// rest is what was read of a span, up to its end.
+func (s *sourceSuite) rest(pages []page, of copier.Span) (out []copier.Entry) {
+	at := byKey(pages)
+	for left := []copier.Span{of}; len(left) > 0; left = left[1:] {
+		p := at[key(left[0])]
+		out, left = append(out, p.entries...), append(left, p.next...)
+	}
+	return out
+}
+
 // again reads what is left behind some pages, and those pages alone, with what a
 // later process has of their spans: that has not split the source.
 func (s *sourceSuite) again(pages []page) {
@@ -221,22 +254,11 @@ func (s *sourceSuite) again(pages []page) {
 	if src == nil {
 		return
 	}
-	at := map[string]page{}
-	for _, p := range pages {
-		at[key(p.from)] = p
-	}
-	var rest func(p page) []copier.Entry
-	rest = func(p page) []copier.Entry {
-		out := slices.Clone(p.entries)
-		for _, n := range p.next {
-			out = append(out, rest(at[key(n)])...)
-		}
-		return out
-	}
+	at := byKey(pages)
 	const some = 16
 	for i := 0; i < len(pages); i += 1 + len(pages)/some {
 		p := pages[i]
-		s.same("a later process, what is left in "+key(p.from), entriesOf(s.walk(src, []copier.Span{s.later(p.from)})), rest(p))
+		s.same("a later process, what is left in "+key(p.from), entriesOf(s.walk(src, []copier.Span{s.later(p.from)})), s.rest(pages, p.from))
 		// A page, and then two, are a part that ends where the next one begins.
 		for part := p.entries; len(p.next) > 0; {
 			span := pages[i].from
@@ -381,6 +403,7 @@ func (s *sourceSuite) locks() {
 	s.ok("Check", lease.Check(s.ctx))
 	s.ok("Check, again", lease.Check(s.ctx))
 	s.ok("Release of an unfinished copy", s.release(lease, copier.EndUnfinished))
+	s.close()
 	other, err = s.lock("run-2", false)
 	s.refused("Lock of what an unfinished copy holds", err, copier.ErrLocked)
 	if other != nil {

@@ -110,6 +110,7 @@ const dialTimeout = 10 * time.Second
 type Source struct {
 	opts   Options
 	client *dynamodb.Client
+	conns  *conns
 	creds  *credentialsLoader
 	info   copier.Info
 	timing timing
@@ -167,7 +168,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err, Hint: opts.Hint(err)}
 	}
-	s := &Source{opts: opts, timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
+	s := &Source{opts: opts, conns: new(conns), timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
 		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
 			if opts.Credentials != nil {
@@ -207,6 +208,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 			// may know the regional endpoint only.
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
 		}
+		s.conns.watch(o)
 		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 0 // see request
 		o.DisableValidateResponseChecksum = true            // done by wire, and enforced
 	})
@@ -309,6 +311,12 @@ func (s *Source) describe(ctx context.Context, q request) (*dynamodb.DescribeTab
 		err = s.fail(ctx, q.action, errNoTable)
 	}
 	return out, err
+}
+
+// Close implements [copier.Source]: it closes the connections to the service.
+func (s *Source) Close() error {
+	s.conns.close()
+	return nil
 }
 
 // incarnation tells a table from an earlier one of its name, as one that was

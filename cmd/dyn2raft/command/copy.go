@@ -188,6 +188,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		if _, err := src.Open(ctx); err != nil {
 			return err
 		}
+		defer func() { _ = src.Close() }() // it holds no more than connections
 		freed, err := src.Reset(ctx)
 		if errors.Is(err, copier.ErrMoved) {
 			return &copier.Error{Err: err, Hint: "somebody took a lock at this moment: stop every Vault that uses the table, then reset again. If a copy is in place, " +

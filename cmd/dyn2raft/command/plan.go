@@ -124,6 +124,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = src.Close() }() // it holds no more than connections
 	defer out.sayWaits()()
 	arn, err := backup(ctx, cmd, src, out)
 	if err != nil {

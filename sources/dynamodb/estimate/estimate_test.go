@@ -23,6 +23,8 @@ type hot struct {
 	value []byte
 }
 
+func (h hot) Close() error { return nil }
+
 func (h hot) Open(context.Context) (copier.Info, error) { return copier.Info{}, nil }
 
 func (h hot) Split(context.Context, int) ([]copier.Span, error) { return nil, nil }

@@ -101,6 +101,8 @@ func newAgain(batch *copier.Batch, size int64) *again {
 	return a
 }
 
+func (a *again) Close() error { return nil }
+
 func (a *again) Open(context.Context) (copier.Info, error) {
 	return copier.Info{Name: "sample", ID: "sample"}, nil
 }
