@@ -541,36 +541,23 @@ func (s pageSet) has(id uint64) bool { return atomic.LoadUint64(&s[id/64])&(1<<(
 // Ends returns the first and the last key of a bucket, nil where it has none,
 // and reads no more than the way to them: the rest of the bucket is not checked.
 func (f *File) Ends(ctx context.Context, name string) (first, last []byte, err error) {
-	e := f.Bucket(ctx, name)
-	entry, err := e.Next()
+	entry, err := f.Bucket(ctx, name).Next()
 	if errors.Is(err, io.EOF) {
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	first = bytes.Clone(entry.Key)
-	for i := 0; i < len(e.branches); i++ {
-		b := &e.branches[i]
-		if b.next == b.count {
-			continue // it is on its last child
-		}
-		// Leave its children out up to the last, and all that is below it.
-		for b.next < b.count-1 {
-			b.pass()
-		}
-		e.branches = e.branches[:i+1]
-		if err := e.nextLeaf(); err != nil {
-			return nil, nil, err
-		}
-		// What was entered below it is on its first child.
+	e := f.Bucket(ctx, name)
+	err = e.seek(behindAll)
+	for err == nil && e.next < e.page.count {
+		_, err = e.Next()
 	}
-	for {
-		if e.next == e.page.count {
-			return first, bytes.Clone(e.last), nil
-		}
-		if _, err := e.Next(); err != nil {
-			return nil, nil, err
-		}
+	if err != nil {
+		return nil, nil, err
 	}
+	return bytes.Clone(entry.Key), bytes.Clone(e.last), nil
 }
+
+// behindAll is greater than any key.
+var behindAll = bytes.Repeat([]byte{0xFF}, maxKeySize+1)
