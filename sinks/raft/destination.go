@@ -145,6 +145,14 @@ func CompletedBy(path string) string {
 	return ""
 }
 
+// CheckFree returns why a copy can't go into a directory that holds no vault.db: it
+// holds something else of a Vault's, or another node's id. It changes nothing. An error
+// wraps [copier.ErrDestination].
+func CheckFree(o Options) error {
+	o.AnyNodeID = true
+	return (&Sink{opts: o}).refuse()
+}
+
 // refuse returns an error when the directory holds what is Vault's, but for vault.db,
 // and sets the node id otherwise.
 func (s *Sink) refuse() error {

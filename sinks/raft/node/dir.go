@@ -19,7 +19,6 @@ import (
 	"syscall"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
@@ -170,20 +169,8 @@ func (p *probe) unfinished() {
 
 // empty looks at what stops a copy into a directory without a vault.db.
 func (p *probe) empty() {
-	if _, err := os.Lstat(filepath.Join(p.Path, "raft")); err == nil {
-		p.Fail("destination", "raft", "%s holds a directory raft already, so a Vault was started there", p.Path)
-		return
-	}
-	file, id, err := p.nodeIDFile()
-	switch want := p.NodeID; {
-	case errors.Is(err, errEmpty):
-		p.Fail("destination", "empty-id", "%s is empty", file).With("file", shellescape.Quote(file))
-		return
-	case id != "" && want != "" && id != want:
-		p.Fail("destination", "node-id", "%s holds node id %q, but the configuration says %q", file, id, want)
-		return
-	case err != nil:
-		p.Fail("destination", "unreadable", "%w", err)
+	if err := raft.CheckFree(p.Options); err != nil {
+		p.Fail("destination", "", "%w", err)
 		return
 	}
 	p.Pass("destination", "%s is there, and holds no Vault's data", p.Path)
