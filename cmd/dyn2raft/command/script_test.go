@@ -68,225 +68,264 @@ func setupScript(env *testscript.Env) error {
 
 func of(ts *testscript.TestScript) *script { return ts.Value(scriptKey{}).(*script) }
 
+// scriptCommands are what the scripts can do beside testscript's own.
 var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	// status N command…: run it and expect the exit status N.
-	"status": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) > 1, "status N command…")
-		err := ts.Exec(args[1], args[2:]...)
-		got := 0
-		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			got = exit.ExitCode()
-		} else {
-			ts.Check(err)
-		}
-		if strconv.Itoa(got) != args[0] {
-			ts.Fatalf("exit status %d, expected %s", got, args[0])
-		}
-		out := ts.ReadFile("stdout")
-		checkOutput(ts, out, ts.ReadFile("stderr"))
-		if result := got >= exitDone && got <= exitNone && got != exitUsage || args[2] == "demo" || args[2] == "plan"; out != "" && !result {
-			ts.Fatalf("there is no result, and something on standard output")
-		}
-	},
-	// start NAME command…: run it in the background, with NAME.out and NAME.err.
-	"start": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) > 1, "start NAME command…")
-		s, name := of(ts), args[0]
-		out, err := os.Create(ts.MkAbs(name + ".out"))
+	"status":       scriptStatus,
+	"start":        scriptStart,
+	"await":        scriptAwait,
+	"signal":       scriptSignal,
+	"exits":        scriptExits,
+	"unprivileged": scriptUnprivileged,
+	"table":        tableCommand,
+	"config":       configCommand,
+	"fault":        faultCommand,
+	"keep":         scriptKeep,
+	"kept":         scriptKept,
+	"item":         scriptItem,
+	"del-item":     scriptDelItem,
+	"seal":         scriptSeal,
+	"copied":       scriptCopied,
+	"put":          scriptPut,
+	"del":          scriptDel,
+	"started":      scriptStarted,
+	"hold":         scriptHold,
+	"json":         scriptJSON,
+	"every":        scriptEvery,
+	"lastline":     scriptLastline,
+}
+
+// status N command…: run it and expect the exit status N.
+func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) > 1, "status N command…")
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
 		ts.Check(err)
-		defer out.Close()
-		errs, err := os.Create(ts.MkAbs(name + ".err"))
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit status %d, expected %s", got, args[0])
+	}
+	out := ts.ReadFile("stdout")
+	checkOutput(ts, out, ts.ReadFile("stderr"))
+	if result := got >= exitDone && got <= exitNone && got != exitUsage || args[2] == "demo" || args[2] == "plan"; out != "" && !result {
+		ts.Fatalf("there is no result, and something on standard output")
+	}
+}
+
+// start NAME command…: run it in the background, with NAME.out and NAME.err.
+func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) > 1, "start NAME command…")
+	s, name := of(ts), args[0]
+	out, err := os.Create(ts.MkAbs(name + ".out"))
+	ts.Check(err)
+	defer out.Close()
+	errs, err := os.Create(ts.MkAbs(name + ".err"))
+	ts.Check(err)
+	defer errs.Close()
+	p := &process{cmd: exec.Command(args[1], args[2:]...), done: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = ts.MkAbs("."), out, errs
+	for _, v := range []string{"PATH", "HOME", "TMPDIR", "AWS_EC2_METADATA_DISABLED", "GORACE"} {
+		p.cmd.Env = append(p.cmd.Env, v+"="+ts.Getenv(v))
+	}
+	ts.Check(p.cmd.Start())
+	go func() {
+		_ = p.cmd.Wait() // exits looks at the state
+		close(p.done)
+	}()
+	s.running[name] = p
+}
+
+// await NAME.err REGEXP: wait until the file has a match.
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "await FILE REGEXP")
+	re, err := regexp.Compile(args[1])
+	ts.Check(err)
+	for end := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(ts.MkAbs(args[0])) // it may not be there yet
+		if err == nil && re.Match(text) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no %q in %s:\n%s", args[1], args[0], text)
+		}
+	}
+}
+
+// signal NAME INT|TERM|KILL
+func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
+	sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	need(ts, !neg && len(args) == 2 && sig[args[1]] != 0, "signal NAME INT|TERM|KILL")
+	p := of(ts).running[args[0]]
+	ts.Check(p.cmd.Process.Signal(sig[args[1]]))
+}
+
+// exits NAME STATUS: wait for its end.
+func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "exits NAME STATUS")
+	s := of(ts)
+	p := s.running[args[0]]
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Minute):
+		ts.Fatalf("%s runs on:\n%s", args[0], ts.ReadFile(args[0]+".err"))
+	}
+	delete(s.running, args[0])
+	ts.Logf("%s", ts.ReadFile(args[0]+".err"))
+	checkOutput(ts, ts.ReadFile(args[0]+".out"), ts.ReadFile(args[0]+".err"))
+	if got := p.cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
+		ts.Fatalf("exit status %d, expected %s", got, args[1])
+	}
+}
+
+// unprivileged: run the following dyn2raft as another user than root.
+func scriptUnprivileged(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 0, "unprivileged")
+	if os.Getuid() == 0 {
+		ts.Setenv(uidVariable, "65534")
+		ts.Setenv("RUN_UID", "65534")
+	} else {
+		ts.Setenv("RUN_UID", strconv.Itoa(os.Getuid()))
+	}
+	ts.Check(os.Chmod(ts.Getenv("WORK"), 0o755))
+}
+
+// keep: remember what is in the table. kept: it is the same now.
+func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 0, "keep")
+	of(ts).before = fingerprint(of(ts).server)
+}
+
+func scriptKept(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, len(args) == 0, "[!] kept")
+	s := of(ts)
+	if same := s.before == fingerprint(s.server); same == neg {
+		ts.Fatalf("the table is the same: %v", same)
+	}
+}
+
+// item KEY: the table has an item for a Vault key.
+func scriptItem(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, len(args) == 1, "[!] item KEY")
+	path, key := dynamodb.KeyItem(args[0])
+	if there := of(ts).server.GetItem(dynamotest.VaultTable, path, key) != nil; there == neg {
+		ts.Fatalf("item %s is there: %v", args[0], there)
+	}
+}
+
+// del-item KEY: delete the item for a Vault key from the table.
+func scriptDelItem(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 1, "del-item KEY")
+	path, key := dynamodb.KeyItem(args[0])
+	ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
+}
+
+// seal FILE KIND FORMAT: seal a record that was made or changed by hand.
+func scriptSeal(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 3, "seal FILE KIND FORMAT")
+	format, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	record := json.RawMessage(ts.ReadFile(args[0]))
+	if _, _, was, err := durable.Peek(record); err == nil {
+		record = was
+	}
+	data, err := durable.SealIndented(args[1], format, record)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
+}
+
+// copied DIR: its vault.db has all entries of the table and no other.
+func scriptCopied(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, len(args) == 1, "[!] copied DIR")
+	got, err := contentOf(filepath.Join(ts.MkAbs(args[0]), "vault.db"))
+	ts.Check(err)
+	if want := of(ts).content; (got == want) == neg {
+		ts.Fatalf("vault.db has %d entries of %d bytes, and the table was given %d of %d", got.Entries, got.Bytes, want.Entries, want.Bytes)
+	}
+}
+
+// put FILE KEY VALUE and del FILE KEY: change the data of a vault.db.
+func scriptPut(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 3, "put FILE KEY VALUE")
+	change(ts, args[0], func(b *bolt.Bucket) error { return b.Put([]byte(args[1]), []byte(args[2])) })
+}
+
+func scriptDel(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "del FILE KEY")
+	change(ts, args[0], func(b *bolt.Bucket) error {
+		if b.Get([]byte(args[1])) == nil {
+			return fmt.Errorf("no key %s", args[1])
+		}
+		return b.Delete([]byte(args[1]))
+	})
+}
+
+// started DIR INDEX: have Raft gone on to an index, below 128, as where a Vault has run.
+func scriptStarted(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "started DIR INDEX")
+	index, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for file, put := range map[string][3]string{
+		"vault.db":     {"config", "latest_indexes", string([]byte{8, 2, 16, byte(index)})},
+		"raft/raft.db": {"conf", "CurrentTerm", "\x00\x00\x00\x00\x00\x00\x00\x02"},
+	} {
+		db, err := bolt.Open(ts.MkAbs(filepath.Join(args[0], file)), 0o600, &bolt.Options{Timeout: time.Second})
 		ts.Check(err)
-		defer errs.Close()
-		p := &process{cmd: exec.Command(args[1], args[2:]...), done: make(chan struct{})}
-		p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = ts.MkAbs("."), out, errs
-		for _, v := range []string{"PATH", "HOME", "TMPDIR", "AWS_EC2_METADATA_DISABLED", "GORACE"} {
-			p.cmd.Env = append(p.cmd.Env, v+"="+ts.Getenv(v))
+		err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(put[0])).Put([]byte(put[1]), []byte(put[2])) })
+		ts.Check(errors.Join(err, db.Close()))
+	}
+}
+
+// hold FILE: have a vault.db open, as a running Vault has.
+func scriptHold(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 1, "hold FILE")
+	db, err := bolt.Open(ts.MkAbs(args[0]), 0o600, &bolt.Options{Timeout: time.Second})
+	ts.Check(err)
+	ts.Defer(func() { _ = db.Close() })
+}
+
+// json NAME VALUE: standard output is one JSON value and nothing else; the
+// member NAME, a path with dots, matches the regular expression VALUE.
+func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "json NAME VALUE")
+	dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	dec.UseNumber()
+	var v any
+	ts.Check(dec.Decode(&v))
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		ts.Fatalf("something follows the JSON: %v", err)
+	}
+	for name := range strings.SplitSeq(args[0], ".") {
+		m, ok := v.(map[string]any)
+		if v = m[name]; !ok || v == nil {
+			ts.Fatalf("no member %s of %s", name, args[0])
 		}
-		ts.Check(p.cmd.Start())
-		go func() {
-			_ = p.cmd.Wait() // exits looks at the state
-			close(p.done)
-		}()
-		s.running[name] = p
-	},
-	// await NAME.err REGEXP: wait until the file has a match.
-	"await": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "await FILE REGEXP")
-		re, err := regexp.Compile(args[1])
-		ts.Check(err)
-		for end := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
-			text, err := os.ReadFile(ts.MkAbs(args[0])) // it may not be there yet
-			if err == nil && re.Match(text) {
-				return
-			}
-			if time.Now().After(end) {
-				ts.Fatalf("no %q in %s:\n%s", args[1], args[0], text)
-			}
+	}
+	if got := fmt.Sprint(v); !regexp.MustCompile("^(" + args[1] + ")$").MatchString(got) {
+		ts.Fatalf("%s is %q, expected %q", args[0], got, args[1])
+	}
+}
+
+// every FILE REGEXP: each line of the file matches, and there is one.
+func scriptEvery(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "every FILE REGEXP")
+	re := regexp.MustCompile(args[1])
+	text := strings.TrimSuffix(ts.ReadFile(args[0]), "\n")
+	for line := range strings.SplitSeq(text, "\n") {
+		if !re.MatchString(line) {
+			ts.Fatalf("line %q does not match %q", line, args[1])
 		}
-	},
-	// signal NAME INT|TERM|KILL
-	"signal": func(ts *testscript.TestScript, neg bool, args []string) {
-		sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
-		need(ts, !neg && len(args) == 2 && sig[args[1]] != 0, "signal NAME INT|TERM|KILL")
-		p := of(ts).running[args[0]]
-		ts.Check(p.cmd.Process.Signal(sig[args[1]]))
-	},
-	// exits NAME STATUS: wait for its end.
-	"exits": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "exits NAME STATUS")
-		s := of(ts)
-		p := s.running[args[0]]
-		select {
-		case <-p.done:
-		case <-time.After(5 * time.Minute):
-			ts.Fatalf("%s runs on:\n%s", args[0], ts.ReadFile(args[0]+".err"))
-		}
-		delete(s.running, args[0])
-		ts.Logf("%s", ts.ReadFile(args[0]+".err"))
-		checkOutput(ts, ts.ReadFile(args[0]+".out"), ts.ReadFile(args[0]+".err"))
-		if got := p.cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
-			ts.Fatalf("exit status %d, expected %s", got, args[1])
-		}
-	},
-	// unprivileged: run the following dyn2raft as another user than root.
-	"unprivileged": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 0, "unprivileged")
-		if os.Getuid() == 0 {
-			ts.Setenv(uidVariable, "65534")
-			ts.Setenv("RUN_UID", "65534")
-		} else {
-			ts.Setenv("RUN_UID", strconv.Itoa(os.Getuid()))
-		}
-		ts.Check(os.Chmod(ts.Getenv("WORK"), 0o755))
-	},
-	"table":  tableCommand,
-	"config": configCommand,
-	"fault":  faultCommand,
-	// keep: remember what is in the table. kept: it is the same now.
-	"keep": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 0, "keep")
-		of(ts).before = fingerprint(of(ts).server)
-	},
-	"kept": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, len(args) == 0, "[!] kept")
-		s := of(ts)
-		if same := s.before == fingerprint(s.server); same == neg {
-			ts.Fatalf("the table is the same: %v", same)
-		}
-	},
-	// item KEY: the table has an item for a Vault key.
-	"item": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, len(args) == 1, "[!] item KEY")
-		path, key := dynamodb.KeyItem(args[0])
-		if there := of(ts).server.GetItem(dynamotest.VaultTable, path, key) != nil; there == neg {
-			ts.Fatalf("item %s is there: %v", args[0], there)
-		}
-	},
-	// del-item KEY: delete the item for a Vault key from the table.
-	"del-item": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 1, "del-item KEY")
-		path, key := dynamodb.KeyItem(args[0])
-		ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
-	},
-	// seal FILE KIND FORMAT: seal a record that was made or changed by hand.
-	"seal": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 3, "seal FILE KIND FORMAT")
-		format, err := strconv.Atoi(args[2])
-		ts.Check(err)
-		record := json.RawMessage(ts.ReadFile(args[0]))
-		if _, _, was, err := durable.Peek(record); err == nil {
-			record = was
-		}
-		data, err := durable.SealIndented(args[1], format, record)
-		ts.Check(err)
-		ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
-	},
-	// copied DIR: its vault.db has all entries of the table and no other.
-	"copied": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, len(args) == 1, "[!] copied DIR")
-		got, err := contentOf(filepath.Join(ts.MkAbs(args[0]), "vault.db"))
-		ts.Check(err)
-		if want := of(ts).content; (got == want) == neg {
-			ts.Fatalf("vault.db has %d entries of %d bytes, and the table was given %d of %d", got.Entries, got.Bytes, want.Entries, want.Bytes)
-		}
-	},
-	// put FILE KEY VALUE and del FILE KEY: change the data of a vault.db.
-	"put": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 3, "put FILE KEY VALUE")
-		change(ts, args[0], func(b *bolt.Bucket) error { return b.Put([]byte(args[1]), []byte(args[2])) })
-	},
-	"del": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "del FILE KEY")
-		change(ts, args[0], func(b *bolt.Bucket) error {
-			if b.Get([]byte(args[1])) == nil {
-				return fmt.Errorf("no key %s", args[1])
-			}
-			return b.Delete([]byte(args[1]))
-		})
-	},
-	// started DIR INDEX: have Raft gone on to an index, below 128, as where a Vault has run.
-	"started": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "started DIR INDEX")
-		index, err := strconv.Atoi(args[1])
-		ts.Check(err)
-		for file, put := range map[string][3]string{
-			"vault.db":     {"config", "latest_indexes", string([]byte{8, 2, 16, byte(index)})},
-			"raft/raft.db": {"conf", "CurrentTerm", "\x00\x00\x00\x00\x00\x00\x00\x02"},
-		} {
-			db, err := bolt.Open(ts.MkAbs(filepath.Join(args[0], file)), 0o600, &bolt.Options{Timeout: time.Second})
-			ts.Check(err)
-			err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(put[0])).Put([]byte(put[1]), []byte(put[2])) })
-			ts.Check(errors.Join(err, db.Close()))
-		}
-	},
-	// hold FILE: have a vault.db open, as a running Vault has.
-	"hold": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 1, "hold FILE")
-		db, err := bolt.Open(ts.MkAbs(args[0]), 0o600, &bolt.Options{Timeout: time.Second})
-		ts.Check(err)
-		ts.Defer(func() { _ = db.Close() })
-	},
-	// json NAME VALUE: standard output is one JSON value and nothing else; the
-	// member NAME, a path with dots, matches the regular expression VALUE.
-	"json": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "json NAME VALUE")
-		dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
-		dec.UseNumber()
-		var v any
-		ts.Check(dec.Decode(&v))
-		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-			ts.Fatalf("something follows the JSON: %v", err)
-		}
-		for name := range strings.SplitSeq(args[0], ".") {
-			m, ok := v.(map[string]any)
-			if v = m[name]; !ok || v == nil {
-				ts.Fatalf("no member %s of %s", name, args[0])
-			}
-		}
-		if got := fmt.Sprint(v); !regexp.MustCompile("^(" + args[1] + ")$").MatchString(got) {
-			ts.Fatalf("%s is %q, expected %q", args[0], got, args[1])
-		}
-	},
-	// every FILE REGEXP: each line of the file matches, and there is one.
-	"every": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "every FILE REGEXP")
-		re := regexp.MustCompile(args[1])
-		text := strings.TrimSuffix(ts.ReadFile(args[0]), "\n")
-		for line := range strings.SplitSeq(text, "\n") {
-			if !re.MatchString(line) {
-				ts.Fatalf("line %q does not match %q", line, args[1])
-			}
-		}
-	},
-	// lastline FILE TEXT: the file ends with this line.
-	"lastline": func(ts *testscript.TestScript, neg bool, args []string) {
-		need(ts, !neg && len(args) == 2, "lastline FILE TEXT")
-		text := ts.ReadFile(args[0])
-		if !strings.HasSuffix("\n"+text, "\n"+args[1]+"\n") {
-			ts.Fatalf("%s does not end with %q:\n%s", args[0], args[1], text)
-		}
-	},
+	}
+}
+
+// lastline FILE TEXT: the file ends with this line.
+func scriptLastline(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "lastline FILE TEXT")
+	text := ts.ReadFile(args[0])
+	if !strings.HasSuffix("\n"+text, "\n"+args[1]+"\n") {
+		ts.Fatalf("%s does not end with %q:\n%s", args[0], args[1], text)
+	}
 }
 
 // secret is in each credential that scripts use.
