@@ -395,6 +395,11 @@ func TestScan(t *testing.T) {
 			if err != nil || (id == "") != (e.srv == nil) || !strings.HasSuffix(created, "Z") || time.Since(at) > time.Hour || time.Since(at) < 0 {
 				e.Errorf("the incarnation is %q", info.Incarnation)
 			}
+			var facts Facts
+			if ok, err := info.Facts.Get(FactsName, FactsVersion, &facts); err != nil || !ok || facts.TableID != strings.TrimSpace(id) ||
+				!facts.Created.Equal(at) || facts.BillingMode != "PAY_PER_REQUEST" || facts.ReadUnits != 0 {
+				e.Errorf("the facts are %+v, %v, %v", facts, ok, err)
+			}
 			again, err := s.Open(e.Context())
 			if err != nil || !reflect.DeepEqual(again, info) {
 				e.Errorf("info is now %+v, error %v", again, err)

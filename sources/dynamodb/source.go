@@ -292,6 +292,10 @@ func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 			Hint: "this is not a table of Vault's dynamodb storage: check table and region in storage_source, and AWS_DYNAMODB_TABLE"}
 	}
 	s.replicas = replicas(t)
+	facts, err := factsOf(t)
+	if err != nil {
+		return copier.Info{}, s.fail(ctx, "DescribeTable", err)
+	}
 	s.info = copier.Info{
 		Name:  s.opts.Table,
 		ID:    aws.ToString(t.TableArn),
@@ -300,6 +304,7 @@ func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 
 		Endpoint:    s.endpoint,
 		Incarnation: incarnation(t),
+		Facts:       facts,
 	}
 	return s.info, nil
 }
