@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"context"
 	"errors"
 	"os"
 	"runtime"
@@ -15,7 +14,6 @@ import (
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // never is a checkpoint interval that no copy here reaches.
@@ -71,15 +69,11 @@ func proof(tb testing.TB, loop func() bool, entries int) metrics {
 	var with, without, check []time.Duration
 	copies := []func(){
 		func() {
-			_, took := whole(tb, s, copier.Options{CheckpointInterval: never})
+			_, took := whole(tb, s, copier.Options{CheckpointInterval: never, NoProof: true})
 			without = append(without, took)
 		},
 		func() {
-			res, took := whole(tb, s, copier.Options{CheckpointInterval: never,
-				ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
-					found, err := verify.Digests(ctx, dir)
-					return found.Digests, err
-				}})
+			res, took := whole(tb, s, copier.Options{CheckpointInterval: never})
 			with, check = append(with, took), append(check, res.Phases[copier.PhaseCheck])
 			if !res.ReadBack || res.Digests.Total().Entries != int64(entries) {
 				tb.Fatalf("read back: %v, %d entries", res.ReadBack, res.Digests.Total().Entries)
@@ -110,12 +104,16 @@ func proof(tb testing.TB, loop func() bool, entries int) metrics {
 // first checkpoint. There they cost most: what a copy of this size sorts by way of
 // files is gone before it goes to disk, if nothing saves it.
 func BenchmarkCheckpoints(b *testing.B) {
-	b.Run("long", func(b *testing.B) { checkpoints(b, b.Loop, 2_000_000, delayed, copier.Options{Workers: 2}).report(b) })
-	b.Run("short", func(b *testing.B) { checkpoints(b, b.Loop, 2_000_000, delayed, copier.Options{}).report(b) })
+	b.Run("long", func(b *testing.B) {
+		checkpoints(b, b.Loop, 2_000_000, delayed, copier.Options{Workers: 2, NoProof: true}).report(b)
+	})
+	b.Run("short", func(b *testing.B) {
+		checkpoints(b, b.Loop, 2_000_000, delayed, copier.Options{NoProof: true}).report(b)
+	})
 }
 
 func TestCheckpoints(t *testing.T) {
-	want(t, checkpoints(t, once(), 20_000, dynamotest.Options{}, copier.Options{CheckpointInterval: 20 * time.Millisecond}),
+	want(t, checkpoints(t, once(), 20_000, dynamotest.Options{}, copier.Options{CheckpointInterval: 20 * time.Millisecond, NoProof: true}),
 		"x-copy", "with-s", "without-s", "checkpoints")
 }
 
@@ -162,11 +160,11 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 	var uninterrupted, resumed []time.Duration
 	again := 0.0
 	memory.settle(tb)
-	first, _ := whole(tb, s, copier.Options{Workers: resumeWorkers, CheckpointInterval: never})
+	first, _ := whole(tb, s, copier.Options{Workers: resumeWorkers, NoProof: true, CheckpointInterval: never})
 	interval := first.Phases[copier.PhaseScan] / 20
 	for loop() {
 		memory.settle(tb)
-		_, took := whole(tb, s, copier.Options{Workers: resumeWorkers, CheckpointInterval: interval})
+		_, took := whole(tb, s, copier.Options{Workers: resumeWorkers, NoProof: true, CheckpointInterval: interval})
 		uninterrupted = append(uninterrupted, took)
 		memory.settle(tb)
 
@@ -176,7 +174,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 		at := int64(entries/2 + len(resumed)%4*entries/20/4)
 		var dead atomic.Bool
 		var read atomic.Int64
-		_, died, err := copyWith(tb, s, dir, copier.Options{Workers: resumeWorkers, CheckpointInterval: interval,
+		_, died, err := copyWith(tb, s, dir, copier.Options{Workers: resumeWorkers, NoProof: true, CheckpointInterval: interval,
 			Disk: &durable.Disk{Before: func(durable.Op) error {
 				if dead.Load() {
 					return errDead
@@ -191,7 +189,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 		if !errors.Is(err, errDead) {
 			tb.Fatalf("the copy did not die: %v", err)
 		}
-		res, second, err := copyWith(tb, s, dir, copier.Options{Workers: resumeWorkers, CheckpointInterval: interval, Resume: true, Events: func(e copier.Event) {
+		res, second, err := copyWith(tb, s, dir, copier.Options{Workers: resumeWorkers, NoProof: true, CheckpointInterval: interval, Resume: true, Events: func(e copier.Event) {
 			if p, ok := e.(copier.PageRead); ok {
 				read.Add(p.Entries)
 			}

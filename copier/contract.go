@@ -18,7 +18,8 @@ import (
 //	[Locker.Lock]           the source is held from here on, too
 //	Sink.Stage           what an earlier process has staged goes
 //	Source.Split         then Read, from many goroutines
-//	Stage.Load              [Directory.Loaded] is read back
+//	Stage.Load
+//	Stage.Reader            what was written is read back, and compared
 //	Stage.Prepare
 //	[Lease.Check]           if it fails: Rollback
 //	Stage.Commit
@@ -401,12 +402,23 @@ type State struct {
 }
 
 // A Stage is what one run writes to a [Sink]. Methods are called in the order in
-// which they stand here, each at most once, except for Amend.
+// which they stand here, each at most once, except for Reader and Amend.
 type Stage interface {
 	// Load reads the stream to its end and writes all its entries aside,
 	// durably, where nothing would open them. It keeps no entry beyond the next
 	// call of Next. What it returns is compared with what was read.
 	Load(ctx context.Context, entries Stream) (LoadStats, error)
+
+	// Reader returns a source that reads what Load has written, or, behind a Commit in
+	// this process or an earlier one, what is in place. It shares no code with what
+	// writes, and believes nothing that it does not see: its Open, or Read, or Recheck,
+	// where it has that, refuses what is not as it was written with an error that wraps
+	// [ErrReadBack], and ErrDestination. Where somebody has worked on a result in place,
+	// so that it can't be as it was written any more, its Recheck returns an error that
+	// wraps [ErrChanged]. The facts of its Info are those that only the adapter can
+	// tell of the result. It may be called often; the engine closes what it has opened
+	// before it calls another method.
+	Reader(ctx context.Context) (Source, error)
 
 	// Prepare does all of a commit that can be done before its last step,
 	// durably. On an error it has undone that.
@@ -442,14 +454,6 @@ type WorkDirer interface {
 	// The engine makes and removes it, between Open and Close; the directory that
 	// it is in is there then. What is in it is not the sink's to touch.
 	WorkDir() string
-}
-
-// A Directory is a [Stage] that writes files. Without it, nothing is read back
-// before it is put in place.
-type Directory interface {
-	// Loaded returns the directory in which lies what Load has written, or,
-	// behind a Commit, what is in place.
-	Loaded() string
 }
 
 // A CommitState is how far a result has come that is in place:

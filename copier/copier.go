@@ -70,6 +70,13 @@ const (
 	PhaseCleanUp Phase = "cleanup" // it is, and the work files are removed
 )
 
+// A Proof is what a result was found to hold when it was read back.
+type Proof struct {
+	Contents *Contents `json:"contents"`
+	// Facts are what only the sink knows of the result: see [Stage].
+	Facts Facts `json:"facts,omitempty"`
+}
+
 // Result is what a copy did. It is valid, as far as the copy came, also when
 // the copy failed.
 type Result struct {
@@ -83,11 +90,14 @@ type Result struct {
 	Scan   ScanStats `json:"scan"`
 	Load   LoadStats `json:"load"`
 
-	// Digests are those of the entries copied, by prefix, where
-	// Options.ReadBack is set, and ReadBack is set when they were found to be
-	// those of the result as well.
+	// Digests are those of the entries copied, by prefix, and ReadBack is set when
+	// they were found to be those of the result as well, in this process or before:
+	// neither with Options.NoProof.
 	Digests  Digests `json:"digests"`
 	ReadBack bool    `json:"read_back"`
+	// Proof is what this process has found in the result, and nil where it has not
+	// read it back.
+	Proof *Proof `json:"-"`
 
 	// Note is what Options.Begin returned, in this process or an earlier one.
 	Note string `json:"-"`

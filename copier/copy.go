@@ -55,15 +55,9 @@ type Options struct {
 	// a backup, say. A copy that has a note is not asked for another. Its error
 	// ends the copy.
 	Begin func(ctx context.Context) (note string, err error)
-	// ReadBack, where set, and where the sink's stage is a [Directory], reads what was
-	// loaded, in another way than it was written, checks all that can be
-	// checked of how it is stored, and returns the digests of its entries.
-	// Nothing is put in place unless they are those of what was read. An error
-	// wraps [ErrDestination]. Method ReadBack of verify.Expected is made for it.
-	// It is also called for a result that is in place, of a process that was
-	// killed before it had said so: there an error that wraps [ErrChanged] as
-	// well is no obstacle where it is on record what was read. Digests are computed only where it is set.
-	ReadBack func(ctx context.Context, dir string) (Digests, error)
+	// NoProof leaves out reading back what was written, and the digests for it: of the
+	// result nothing is compared but its size.
+	NoProof bool
 	// Draft, where set, is called before the result is put in place, with what
 	// Finish will be given as far as it is known, and again where a confirmed
 	// result turns out not to be one: what it writes must not be taken for the
@@ -97,7 +91,7 @@ func (o *Options) Validate() error {
 
 func (o *Options) scanOptions() ScanOptions {
 	return ScanOptions{Workers: o.Workers, Segments: o.Segments, Memory: o.Memory, Events: o.Events,
-		digest: o.ReadBack != nil, every: o.CheckpointInterval, tune: o.tune}
+		digest: !o.NoProof, every: o.CheckpointInterval, tune: o.tune}
 }
 
 // releaseTimeout bounds how long a copy that ends tries to give the source's
@@ -180,7 +174,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if err := c.opts.Validate(); err != nil {
 		return err
 	}
-	if c.opts.ReadBack != nil {
+	if !c.opts.NoProof {
 		if err := CheckDigest(); err != nil {
 			return &Error{Op: "compute digests", Err: err}
 		}
@@ -533,7 +527,7 @@ func (c *copying) begin(earlier *Setup) (err error) {
 			return fmt.Errorf("make run id: %w", err)
 		}
 	}
-	now.RunID, now.Digest, now.Kept = c.result.RunID, c.opts.ReadBack != nil, c.opts.Kept
+	now.RunID, now.Digest, now.Kept = c.result.RunID, !c.opts.NoProof, c.opts.Kept
 	now.WorkDir = c.journal.dir
 	if c.opts.WorkDir != "" {
 		dir, err := filepath.Abs(c.opts.WorkDir)
@@ -674,16 +668,14 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	return c.commit(ctx, lease)
 }
 
-// readBack compares what was loaded with what was read.
+// readBack compares what is in the stage with what was read.
 func (c *copying) readBack(ctx context.Context, want Digests) error {
-	sink, ok := c.stage.(Directory)
-	if !ok || c.opts.ReadBack == nil || !c.journal.setup.Digest {
+	if !c.journal.setup.Digest {
 		return nil
 	}
-	c.startPhase(PhaseCheck)
-	got, err := c.opts.ReadBack(ctx, sink.Loaded())
+	got, err := c.examine(ctx)
 	if err != nil {
-		return c.hintReadBack(cause(ctx, err))
+		return err
 	}
 	if got.Equal(want) {
 		c.result.ReadBack = true
@@ -704,6 +696,29 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 		Err: fmt.Errorf("%w: it has %d entries and %d were read from the source; the digests differ under %s", ErrReadBack, got.Total().Entries, want.Total().Entries, strings.Join(differ, ", "))})
 }
 
+// largestEntries is how many of the largest entries a proof names.
+const largestEntries = 20
+
+// examine reads what is in the stage, not with what has written it.
+func (c *copying) examine(ctx context.Context) (Digests, error) {
+	c.startPhase(PhaseCheck)
+	src, err := c.stage.Reader(ctx)
+	if err != nil {
+		return nil, c.hintReadBack(cause(ctx, err))
+	}
+	info, err := src.Open(ctx)
+	var got Reading
+	if err == nil {
+		got, err = Examine(ctx, src, largestEntries)
+		err = errors.Join(err, src.Close())
+	}
+	if err != nil {
+		return nil, c.hintReadBack(cause(ctx, err))
+	}
+	c.result.Proof = &Proof{Contents: got.Contents, Facts: info.Facts}
+	return got.Digests, nil
+}
+
 // hintReadBack adds to the error of a read-back what to do.
 func (c *copying) hintReadBack(err error) error {
 	const look = "check the disk and the memory of this machine, then "
@@ -722,28 +737,24 @@ func (c *copying) hintReadBack(err error) error {
 	return &Error{Kind: ErrDestination, Err: err, Hint: hint}
 }
 
-// ErrChanged is returned by Options.ReadBack, together with ErrDestination, where
+// ErrChanged is returned by what reads a result back, together with ErrDestination, where
 // a result that is in place was in use: it can't be compared any more with what
 // was read for it.
 var ErrChanged = errors.New("a Vault has run on it since the copy")
 
 // ErrReadBack is returned, together with ErrDestination, when what was written
-// is not what was read from the source. An error of Options.ReadBack that says so,
-// because what it finds is damaged, wraps it too.
+// is not what was read from the source, or is damaged.
 var ErrReadBack = errors.New("what was written is not what was read")
 
 // look reads a result of which nobody knows any more what it should be. What
 // is read is then all that can be told of it, and no proof.
-func (c *copying) look(ctx context.Context) error {
-	sink, ok := c.stage.(Directory)
-	if !ok || c.opts.ReadBack == nil {
+func (c *copying) look(ctx context.Context) (err error) {
+	if c.opts.NoProof {
 		return nil
 	}
 	c.opts.Events(Warning{Message: "the copy is complete, but the record of what was read for it is gone or damaged: its result is checked for being sound, and not for being all that was read; compare it with the source"})
-	c.startPhase(PhaseCheck)
-	var err error
-	if c.result.Digests, err = c.opts.ReadBack(ctx, sink.Loaded()); err != nil {
-		return c.hintReadBack(cause(ctx, err))
+	if c.result.Digests, err = c.examine(ctx); err != nil {
+		return err
 	}
 	total := c.result.Digests.Total()
 	c.result.Load.Entries, c.result.Load.Bytes = total.Entries, total.Bytes

@@ -37,6 +37,7 @@ type copyCase struct {
 	fail    map[string]error
 	during  map[string]func() // run within a call
 	entries []Entry
+	there   []Entry // what is read back, if that is something else than what was loaded
 	noLock  bool
 	wrap    func(*lockedSource) Source // if the source is to be more
 	opts    Options
@@ -218,6 +219,13 @@ func (s *fakeStage) Load(ctx context.Context, in Stream) (LoadStats, error) {
 	return stats, nil
 }
 
+func (s *fakeStage) Reader(context.Context) (Source, error) {
+	if s.c.there != nil {
+		return entrySource(s.c.there), s.c.call("dst.Reader")
+	}
+	return entrySource(s.got), s.c.call("dst.Reader")
+}
+
 func (s *fakeStage) Prepare(context.Context) error { return s.c.call("dst.Prepare") }
 
 func (s *fakeStage) Commit(context.Context) error {
@@ -254,7 +262,7 @@ func TestCopy(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	const want = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Prepare lease.Check dst.Commit lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released) src.Close stage.Close dst.Close"
+	const want = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Reader dst.Prepare lease.Check dst.Commit lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released) src.Close stage.Close dst.Close"
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
@@ -274,7 +282,7 @@ func TestCopy(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(phases, []Phase{PhasePrepare, PhaseLock, PhaseScan, PhaseLoad, PhaseCommit, PhaseCleanUp}) || len(result.Phases) != 6 {
+	if !slices.Equal(phases, []Phase{PhasePrepare, PhaseLock, PhaseScan, PhaseLoad, PhaseCheck, PhaseCommit, PhaseCleanUp}) || len(result.Phases) != 7 {
 		t.Errorf("%v, %v", phases, result.Phases)
 	}
 	if w := c.warnings(); len(w) > 0 {
@@ -313,7 +321,7 @@ func TestCopyRefusesOptions(t *testing.T) {
 }
 
 func TestCopyEveryFailingCall(t *testing.T) {
-	const before = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Prepare lease.Check dst.Commit"
+	const before = "dst.Open src.Prepare src.Lock dst.Stage src.Segments src.Read dst.Load dst.Reader dst.Prepare lease.Check dst.Commit"
 	for name, kind := range map[string]error{
 		"dst.Open":     ErrDestination,
 		"src.Prepare":  ErrSource,
@@ -452,38 +460,26 @@ func TestCopyDuplicate(t *testing.T) {
 var _ Sink = (*fakeSink)(nil)
 var _ Locker = (*lockedSource)(nil)
 
-func (s *fakeStage) Loaded() string { return s.dir }
-
 // TestCopyReadsBack: what is read back must have the digests of what was read,
 // by prefix, or nothing is put in place.
 func TestCopyReadsBack(t *testing.T) {
-	for name, spoil := range map[string]func(d Digests){
-		"":         func(Digests) {},
-		"lost":     func(d Digests) { x := d["a/"]; x.Entries--; d["a/"] = x },
-		"altered":  func(d Digests) { x := d["a/"]; x.Hash[3] ^= 1; d["a/"] = x },
-		"a prefix": func(d Digests) { delete(d, "a/") },
-		"another":  func(d Digests) { d["z/"] = Digest{Entries: 1} },
-		"moved":    func(d Digests) { x := d["a/"]; delete(d, "a/"); d["b/"] = x },
+	e := func(key, value string) Entry { return Entry{Key: []byte(key), Value: []byte(value)} }
+	all := []Entry{e("a/1", "x"), e("a/2", ""), e("c", "y")}
+	for name, there := range map[string][]Entry{
+		"":         all,
+		"lost":     {e("a/1", "x"), e("c", "y")},
+		"altered":  {e("a/1", "z"), e("a/2", ""), e("c", "y")},
+		"a prefix": {e("c", "y")},
+		"another":  {e("a/1", "x"), e("a/2", ""), e("c", "y"), e("z/1", "")},
+		"moved":    {e("b/1", "x"), e("a/2", ""), e("c", "y")},
+		"twice":    {e("a/1", "x"), e("a/2", ""), e("c", "y"), e("c", "y")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &copyCase{t: t}
-			c.entries = []Entry{{Key: []byte("a/1"), Value: []byte("x")}, {Key: []byte("a/2")}, {Key: []byte("c"), Value: []byte("y")}}
-			c.opts.ReadBack = func(_ context.Context, dir string) (Digests, error) {
-				if dir != c.dst.dir || c.dst.committed {
-					t.Errorf("reads %s, committed %v", dir, c.dst.committed)
-				}
-				var d Digester
-				for _, e := range c.dst.got {
-					d.Add(e)
-				}
-				got := d.Take()
-				spoil(got)
-				return got, nil
-			}
+			c := &copyCase{t: t, entries: all, there: there}
 			result, err := c.run(t.Context())
 			if name == "" {
-				if err != nil || !result.ReadBack || result.Digests.Total().Entries != 3 || len(result.Digests) != 2 {
-					t.Errorf("%v, %+v", err, result.Digests)
+				if err != nil || !result.ReadBack || result.Digests.Total().Entries != 3 || len(result.Digests) != 2 || result.Proof.Contents.Largest[0].Key != "a/1" {
+					t.Errorf("%v, %+v", err, result)
 				}
 				return
 			}
@@ -492,10 +488,14 @@ func TestCopyReadsBack(t *testing.T) {
 			}
 		})
 	}
-	c := &copyCase{t: t}
-	c.opts.ReadBack = func(context.Context, string) (Digests, error) { return nil, errFake }
+	c := &copyCase{t: t, fail: map[string]error{"dst.Reader": errFake}}
 	if _, err := c.run(t.Context()); !errors.Is(err, errFake) || c.dst.committed {
 		t.Errorf("a read-back that fails: %v", err)
+	}
+	c = &copyCase{t: t, there: []Entry{}}
+	c.opts.NoProof = true
+	if result, err := c.run(t.Context()); err != nil || result.ReadBack || result.Proof != nil || len(result.Digests) > 0 {
+		t.Errorf("without a proof: %v, %+v", err, result)
 	}
 }
 
@@ -523,10 +523,15 @@ func TestCopyCountsItems(t *testing.T) {
 // TestCopyCompleteWithoutRecord: of a complete copy whose record is gone, what
 // is there is told, and that it is no proof.
 func TestCopyCompleteWithoutRecord(t *testing.T) {
-	there := Digests{"a/": {Entries: 7, Bytes: 70, Hash: Sum{1}}}
+	var d Digester
+	there := randomEntries(rand.New(rand.NewPCG(1, 2)), 7)
+	for _, e := range there {
+		d.Add(e)
+	}
+	digests := d.Take()
 	for name, unsound := range map[string]error{"sound": nil, "unsound": errFake, "locked": nil} {
 		t.Run(name, func(t *testing.T) {
-			c := &copyCase{t: t, entries: []Entry{}, fail: map[string]error{}}
+			c := &copyCase{t: t, there: there, fail: map[string]error{"dst.Reader": unsound}}
 			if name == "locked" {
 				c.fail["src.Lock"] = errFake
 			}
@@ -534,7 +539,6 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 			c.dst = &fakeSink{c: c, dir: t.TempDir(), found: State{RunID: "run 1", Commit: Unconfirmed}}
 			var finished []Result
 			result, err := Copy(t.Context(), &lockedSource{c.src, c}, c.dst, Options{Resume: true,
-				ReadBack: func(context.Context, string) (Digests, error) { return there, unsound },
 				Finish: func(_ context.Context, r Result) error {
 					finished = append(finished, r)
 					return nil
@@ -556,8 +560,8 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !result.Complete || result.ReadBack || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != 70 ||
-				len(finished) != 2 || finished[0].Commit != Confirmed || finished[1].Commit != Released || !finished[1].Digests.Equal(there) || !strings.Contains(c.String(), "src.Lock lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released)") {
+			if err != nil || !result.Complete || result.ReadBack || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != digests.Total().Bytes ||
+				len(finished) != 2 || finished[0].Commit != Confirmed || finished[1].Commit != Released || !finished[1].Digests.Equal(digests) || !strings.Contains(c.String(), "src.Lock dst.Reader lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released)") {
 				t.Errorf("%v, %+v after %s", err, result, c.String())
 			}
 			if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "not for being all that was read") {

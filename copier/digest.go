@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/zeebo/xxh3"
@@ -79,7 +80,8 @@ func (d *Digest) Add(o Digest) {
 // Digests are digests by what [Prefix] returns for the keys in them. Keys without
 // a slash have one of their own, and so has each of the first [MostPrefixes]
 // prefixes in the order of their bytes. Those behind them share one, under the name
-// [OtherPrefixes]. So the digests of a set of entries do not depend on the order
+// [OtherPrefixes]. What is not UTF-8 in a prefix is U+FFFD, as it is in JSON anyhow, and
+// prefixes that differ in that alone share one. So the digests of a set of entries do not depend on the order
 // in which it was put together.
 type Digests map[string]Digest
 
@@ -197,8 +199,10 @@ func (d *Digester) found() Digests {
 	out := Digests{}
 	for prefix, sum := range d.sums {
 		if sum.Entries > 0 {
-			out[prefix] = *sum
-			*sum = Digest{}
+			name := strings.ToValidUTF8(prefix, "\uFFFD")
+			both := out[name]
+			both.Add(*sum)
+			out[name], *sum = both, Digest{}
 		}
 	}
 	out.bound()

@@ -105,7 +105,7 @@ func TestDigestByDefinition(t *testing.T) {
 		for prefix, x := range got {
 			var under []Entry
 			for _, e := range entries {
-				if i := strings.IndexByte(string(e.Key), '/'); string(e.Key[:i+1]) == prefix {
+				if i := strings.IndexByte(string(e.Key), '/'); strings.ToValidUTF8(string(e.Key[:i+1]), "\uFFFD") == prefix {
 					under = append(under, e)
 				}
 			}
@@ -265,5 +265,22 @@ func TestDigestByAnotherProgram(t *testing.T) {
 	}
 	if want := digestsOf(entries).Total(); strings.TrimSpace(string(out)) != want.Hash.String() {
 		t.Errorf("it says %s, want %s", out, want.Hash)
+	}
+}
+
+// Digests are the same once they were on disk, whatever bytes the keys have.
+func TestDigestsOnDisk(t *testing.T) {
+	var d Digester
+	for _, key := range []string{"sys/a", "\xff/a", "\xfe/a", "\xff\xff/b", "\ufffd/b"} {
+		d.Add(Entry{Key: []byte(key)})
+	}
+	was := d.Take()
+	data, err := json.Marshal(was)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var is Digests
+	if err := json.Unmarshal(data, &is); err != nil || !is.Equal(was) || is.Total().Entries != 5 || len(is) != 2 {
+		t.Errorf("%v, and were %v, %v", is, was, err)
 	}
 }

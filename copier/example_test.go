@@ -49,15 +49,11 @@ func Example() {
 	}
 	result, err := copier.Copy(ctx, source, sink, copier.Options{
 		Resume: true, // go on with an unfinished copy, if there is one
-		ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
-			found, err := verify.Digests(ctx, dir)
-			return found.Digests, err
-		},
 	})
 	if err != nil {
 		log.Fatal(err, "\n", copier.Hint(err))
 	}
-	fmt.Println("copied:", result.Load.Entries, "entries")
+	fmt.Println("copied:", result.Load.Entries, "entries, and read back:", result.ReadBack)
 
 	report, err := verify.CompareDirectory(ctx, source, dir, verify.Expected{}, verify.Options{})
 	if err != nil {
@@ -65,6 +61,6 @@ func Example() {
 	}
 	fmt.Println("equal:", report.Equal(), "with", report.DestinationEntries, "entries")
 	// Output:
-	// copied: 2000 entries
+	// copied: 2000 entries, and read back: true
 	// equal: true with 2000 entries
 }

@@ -119,6 +119,24 @@ func TestDifferCanFail(t *testing.T) {
 }
 
 // filesIn lists what is in a directory.
+// entrySource is a source of one page.
+type entrySource []Entry
+
+func (s entrySource) Open(context.Context) (Info, error) {
+	return Info{Name: "entries", ID: "entries"}, nil
+}
+
+func (s entrySource) Close() error { return nil }
+
+func (s entrySource) Split(context.Context, int) ([]Span, error) { return make([]Span, 1), nil }
+
+func (s entrySource) Read(_ context.Context, _ Span, b *Batch) (Page, error) {
+	for _, e := range s {
+		b.Append(e.Key, e.Value)
+	}
+	return Page{}, nil
+}
+
 func filesIn(t testing.TB, dir string) []string {
 	t.Helper()
 	list, err := os.ReadDir(dir)

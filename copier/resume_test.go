@@ -267,6 +267,13 @@ func (s *dirStage) Load(_ context.Context, in Stream) (LoadStats, error) {
 	return stats, err
 }
 
+func (s *dirStage) Reader(context.Context) (Source, error) {
+	if r, err := s.result(); err == nil {
+		return entrySource(r.Entries), nil
+	}
+	return entrySource(s.loaded), nil
+}
+
 func (s *dirStage) Prepare(context.Context) error { return nil }
 
 func (s *dirSink) write(r dirResult) error {
@@ -409,7 +416,7 @@ func harm(rnd *rand.Rand, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list = slices.DeleteFunc(list, func(f os.DirEntry) bool { return f.Name() == setupName })
+	list = slices.DeleteFunc(list, func(f os.DirEntry) bool { return f.Name() == setupName || f.Name() == spansName })
 	if len(list) == 0 {
 		return "", nil
 	}

@@ -794,23 +794,11 @@ func TestFinishOfAnotherSource(t *testing.T) {
 	}
 }
 
-// A loadedSink tells where its result is.
-type loadedSink struct{ *dirSink }
-
-func (s loadedSink) Stage(_ context.Context, runID string) (Stage, error) {
-	return loadedStage{&dirStage{dirSink: s.dirSink, run: runID}}, nil
-}
-
-type loadedStage struct{ *dirStage }
-
-func (s loadedStage) Loaded() string { return s.dir }
-
 // Who finishes a copy says of it what it was: one of a source without entries has
 // digests, which are known to be none.
 func TestFinishTellsWhatItWas(t *testing.T) {
-	opts := Options{ReadBack: func(context.Context, string) (Digests, error) { return Digests{}, nil }}
-	loaded := func(s *dirSink) Sink { return loadedSink{s} }
-	m := killedBehindCommit(t, 0, opts, loaded)
+	var opts Options
+	m := killedBehindCommit(t, 0, opts, nil)
 	finished := 0
 	opts.Resume = true
 	opts.Finish = func(_ context.Context, r Result) error {
@@ -825,7 +813,7 @@ func TestFinishTellsWhatItWas(t *testing.T) {
 			t.Errorf("warned: %s", w.Message)
 		}
 	}
-	if _, _, err := m.try(t.Context(), attempt{opts: opts, sink: loaded}); err != nil || finished != 2 {
+	if _, _, err := m.try(t.Context(), attempt{opts: opts}); err != nil || finished != 2 {
 		t.Fatalf("finished %d times: %v", finished, err)
 	}
 }

@@ -29,7 +29,7 @@ func digestsOf(e entries) copier.Digests {
 }
 
 func expect(e entries) Expected {
-	return Expected{Digests: digestsOf(e), Index: 2, Term: 1, NodeID: "n1", Address: "127.0.0.1:8201", LogStore: "raft.db"}
+	return Expected{Digests: digestsOf(e), Raft: vaultdb.Raft{Index: 2, Term: 1, NodeID: "n1", Address: "127.0.0.1:8201", LogStore: "raft.db"}}
 }
 
 func setRaft(t testing.TB, dir string, index byte, id, address string) {
@@ -277,7 +277,7 @@ func TestStarted(t *testing.T) {
 	}
 	dir := directory(t, dst)
 	setRaft(t, dir, 3, "n1", "127.0.0.1:8201")
-	if rep, err := compare(t, sourceOf(src), dir, Options{}, Expected{Index: 3}); err != nil || rep.Started {
+	if rep, err := compare(t, sourceOf(src), dir, Options{}, Expected{Raft: vaultdb.Raft{Index: 3}}); err != nil || rep.Started {
 		t.Errorf("a copy that ends at index 3: %+v, %v", rep, err)
 	}
 	// What was there before and is gone is no work of a start.

@@ -34,8 +34,8 @@ type DirectoryReport struct {
 	// Log is Raft's log, and RaftDiffs tells what a Vault can't use of either
 	// and what is not as a copy leaves it. Where Raft has gone on since that
 	// can be nothing but a damaged log.
-	Log       Log        `json:"log"`
-	RaftDiffs []RaftDiff `json:"raft_diffs"`
+	Log       vaultdb.Log    `json:"log"`
+	RaftDiffs []vaultdb.Diff `json:"raft_diffs"`
 	// NotVault are the keys which every initialized Vault has and the directory
 	// has not, or not with a value that a Vault takes, which is said behind the
 	// key then: see [copier.Lack]. One that is equal all the same is no copy that
@@ -63,7 +63,7 @@ func (r *DirectoryReport) NoDifference() bool {
 // sound is [vaultdb.ErrDamaged]. The directory is only read, and no Vault can start
 // on it meanwhile.
 func CompareDirectory(ctx context.Context, src copier.Source, path string, raft Expected, opts Options) (*DirectoryReport, error) {
-	d := &dataDir{path: path, want: raft, DirectoryReport: DirectoryReport{RaftDiffs: []RaftDiff{}}}
+	d := &dataDir{path: path, want: raft, DirectoryReport: DirectoryReport{RaftDiffs: []vaultdb.Diff{}}}
 	d.Source.Path, d.Source.Kind = filepath.Join(path, vaultDBName), copier.ErrDestination
 	opts.work = WorkPath(opts.WorkDir, path)
 	opts.Known = func(kind DiffKind, key string) string {
@@ -105,12 +105,12 @@ func (d *dataDir) look(ctx context.Context) (err error) {
 	if d.Raft, err = d.State(); err != nil {
 		return err
 	}
-	if d.Log, err = readLog(ctx, filepath.Join(d.path, "raft")); err != nil {
+	if d.Log, err = vaultdb.ReadLog(ctx, filepath.Join(d.path, "raft")); err != nil {
 		return err
 	}
-	if d.Started = d.want.started(d.Raft, d.Log); !d.Started {
-		d.RaftDiffs, err = d.want.compare(d.path, d.Raft, d.Log)
-	} else if x := d.Log.damage(""); x != nil {
+	if d.Started = d.want.Started(d.Raft, d.Log); !d.Started {
+		d.RaftDiffs, err = d.want.Compare(d.path, d.Raft, d.Log)
+	} else if x := d.Log.Wrong(""); x != nil {
 		d.RaftDiffs = append(d.RaftDiffs, *x)
 	}
 	if err == nil {

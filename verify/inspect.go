@@ -1,10 +1,8 @@
 package verify
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,10 +27,10 @@ type Inspection struct {
 
 	Entries int64 `json:"entries"`
 	// Bytes is the size of all keys and values.
-	Bytes   int64   `json:"bytes"`
-	Groups  []Group `json:"groups"`
-	Largest []Sized `json:"largest"`
-	Sizes   []Bin   `json:"sizes"`
+	Bytes   int64          `json:"bytes"`
+	Groups  []copier.Group `json:"groups"`
+	Largest []copier.Sized `json:"largest"`
+	Sizes   []copier.Bin   `json:"sizes"`
 
 	// NotVault is that of [DirectoryReport].
 	NotVault []string `json:"not_vault,omitempty"`
@@ -40,9 +38,9 @@ type Inspection struct {
 	Raft vaultdb.State `json:"raft"`
 	// NodeID is the content of the file node-id, which is there where Vault's
 	// configuration names no node_id.
-	NodeID    string     `json:"node_id_file,omitempty"`
-	Log       Log        `json:"log"`
-	Snapshots []Snapshot `json:"snapshots"`
+	NodeID    string      `json:"node_id_file,omitempty"`
+	Log       vaultdb.Log `json:"log"`
+	Snapshots []Snapshot  `json:"snapshots"`
 
 	Pages vaultdb.Stats `json:"pages"`
 	Fill  float64       `json:"fill"`
@@ -53,35 +51,6 @@ type Inspection struct {
 	Damage string `json:"damage,omitempty"`
 
 	FileSystem FileSystem `json:"file_system"`
-}
-
-// A Group is the entries of one purpose: a mount, or a part of Vault itself.
-type Group struct {
-	// Name is what their keys begin with: two segments for a mount and below
-	// sys/, otherwise one; "" for keys without a slash.
-	Name string `json:"name"`
-	// Role says what they are for, where the name tells.
-	Role    string `json:"role,omitempty"`
-	Entries int64  `json:"entries"`
-	Bytes   int64  `json:"bytes"`
-}
-
-// A Sized is an entry with the size of its key and value.
-type Sized struct {
-	Key   string `json:"key"`
-	Bytes int64  `json:"bytes"`
-	// KeyBytes and KeySHA256 are those of a Diff.
-	KeyBytes  int    `json:"key_bytes,omitempty"`
-	KeySHA256 string `json:"key_sha256,omitempty"`
-}
-
-// A Bin is the entries whose key and value have together at least From bytes
-// and fewer than To.
-type Bin struct {
-	From    int64 `json:"from"`
-	To      int64 `json:"to"`
-	Entries int64 `json:"entries"`
-	Bytes   int64 `json:"bytes"`
 }
 
 // A Snapshot is what lies under raft/snapshots: one that is being received.
@@ -105,7 +74,7 @@ func Inspect(ctx context.Context, path string, opts InspectOptions) (*Inspection
 	if opts.Largest == 0 {
 		opts.Largest = 10
 	}
-	in := &Inspection{Path: path, Groups: []Group{}, Largest: []Sized{}, Sizes: []Bin{}, Snapshots: []Snapshot{}}
+	in := &Inspection{Path: path, Groups: []copier.Group{}, Largest: []copier.Sized{}, Sizes: []copier.Bin{}, Snapshots: []Snapshot{}}
 	in.Raft.Servers = []vaultdb.Server{}
 	if err := in.readVaultDB(ctx, max(opts.Largest, 0)); errors.Is(err, vaultdb.ErrDamaged) {
 		in.Damage = err.Error()
@@ -114,12 +83,12 @@ func Inspect(ctx context.Context, path string, opts InspectOptions) (*Inspection
 	} else {
 		in.Sound = true
 	}
-	id, err := readSmall(filepath.Join(path, "node-id"))
+	id, err := vaultdb.ReadNodeID(path)
 	if err != nil {
 		return in, inspectError("read node-id", err)
 	}
 	in.NodeID = string(id)
-	if in.Log, err = readLog(ctx, filepath.Join(path, "raft")); err != nil {
+	if in.Log, err = vaultdb.ReadLog(ctx, filepath.Join(path, "raft")); err != nil {
 		return in, err
 	}
 	if err := in.readSnapshots(filepath.Join(path, "raft", "snapshots")); err != nil {
@@ -139,7 +108,8 @@ func inspectError(op string, err error) error {
 
 // readVaultDB reads every entry once and checks the file on the way.
 func (in *Inspection) readVaultDB(ctx context.Context, largest int) error {
-	r, found, err := read(ctx, in.Path, largest)
+	r, err := read(ctx, in.Path, largest)
+	found := r.Contents
 	if found == nil {
 		return err
 	}
@@ -150,34 +120,6 @@ func (in *Inspection) readVaultDB(ctx context.Context, largest int) error {
 		in.Bytes += b.Bytes
 	}
 	return err
-}
-
-// groupName returns the beginning of a key that names its group.
-func groupName(key []byte) []byte {
-	first := copier.Prefix(key)
-	switch string(first) {
-	case "sys/", "logical/", "auth/", "audit/":
-		return key[:len(first)+len(copier.Prefix(key[len(first):]))]
-	}
-	return first
-}
-
-// role says what a group is for.
-func role(name string) string {
-	first := string(copier.Prefix([]byte(name)))
-	if first == "sys/" {
-		first = name
-	}
-	return map[string]string{
-		"core/":         "Vault's own state",
-		"logical/":      "secrets engine",
-		"auth/":         "auth method",
-		"audit/":        "audit device",
-		"sys/expire/":   "leases",
-		"sys/token/":    "tokens",
-		"sys/policy/":   "policies",
-		"sys/counters/": "usage counters",
-	}[first]
 }
 
 func (in *Inspection) readSnapshots(dir string) error {
@@ -203,26 +145,4 @@ func (in *Inspection) readSnapshots(dir string) error {
 		in.Snapshots = append(in.Snapshots, s)
 	}
 	return err
-}
-
-// readSmall returns the first KiB of a file, and nothing where there is none.
-func readSmall(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var b bytes.Buffer
-	_, err = io.Copy(&b, io.LimitReader(f, 1<<10))
-	return b.Bytes(), err
 }

@@ -21,6 +21,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // inspect inspects a directory and wants it to be as before.
@@ -55,11 +56,11 @@ func TestInspect(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	largest := []Sized{{Key: "logical/u1/a", Bytes: 19}, {Key: "sys/expire/id/x", Bytes: 16}, {Key: "sys/token/id/y", Bytes: 16}}
+	largest := []copier.Sized{{Key: "logical/u1/a", Bytes: 19}, {Key: "sys/expire/id/x", Bytes: 16}, {Key: "sys/token/id/y", Bytes: 16}}
 	if !reflect.DeepEqual(in.Largest, largest) {
 		t.Errorf("largest: %+v", in.Largest)
 	}
-	sizes := []Bin{{4, 8, 1, 4}, {8, 16, 9, 95}, {16, 32, 3, 51}}
+	sizes := []copier.Bin{{From: 4, To: 8, Entries: 1, Bytes: 4}, {From: 8, To: 16, Entries: 9, Bytes: 95}, {From: 16, To: 32, Entries: 3, Bytes: 51}}
 	if !reflect.DeepEqual(in.Sizes, sizes) {
 		t.Errorf("sizes: %+v", in.Sizes)
 	}
@@ -79,7 +80,7 @@ func TestGroupsAreContiguous(t *testing.T) {
 	e := some(500)
 	want := map[string]int64{}
 	for k := range e {
-		want[string(groupName([]byte(k)))]++
+		want[string(copier.GroupName([]byte(k)))]++
 	}
 	got := map[string]int64{}
 	var entries int64
@@ -94,7 +95,7 @@ func TestGroupsAreContiguous(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	all := inspect(t, directory(t, e), InspectOptions{}).Largest
-	if len(all) != 10 || !slices.IsSortedFunc(all, func(a, b Sized) int { return int(b.Bytes - a.Bytes) }) {
+	if len(all) != 10 || !slices.IsSortedFunc(all, func(a, b copier.Sized) int { return int(b.Bytes - a.Bytes) }) {
 		t.Errorf("largest: %+v", all)
 	}
 }
@@ -127,7 +128,7 @@ func TestRaftDB(t *testing.T) {
 		s, err := raftboltdb.New(raftboltdb.Options{Path: path, NoSync: true, MsgpackUseNewTimeFormat: true,
 			BoltOptions: &bolt.Options{NoFreelistSync: true, FreelistType: bolt.FreelistMapType}})
 		check(t, err)
-		want := Log{Store: "raft.db"}
+		want := vaultdb.Log{Store: "raft.db"}
 		if last > 0 {
 			check(t, s.StoreLogs(logs(1, last)))
 			check(t, s.DeleteRange(1, 2))
@@ -135,8 +136,9 @@ func TestRaftDB(t *testing.T) {
 			want.First, want.Last, want.CurrentTerm = 3, last, 4
 		}
 		check(t, s.Close())
-		want.Bytes, err = fileSize(path)
+		st, err := os.Stat(path)
 		check(t, err)
+		want.Bytes = st.Size()
 		if in := inspect(t, dir, InspectOptions{}); in.Log != want {
 			t.Errorf("got %+v, want %+v", in.Log, want)
 		}

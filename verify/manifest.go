@@ -72,7 +72,7 @@ type Manifest struct {
 	// Warnings is what the checks before the copy have found.
 	Warnings []Warning `json:"warnings,omitempty"`
 	// Contents is what vault.db holds.
-	Contents *Contents `json:"contents,omitempty"`
+	Contents *copier.Contents `json:"contents,omitempty"`
 	// Readdressed are the changes of the destination's node id or address since, the
 	// oldest first.
 	Readdressed []Readdressed `json:"readdressed,omitempty"`

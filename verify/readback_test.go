@@ -27,29 +27,20 @@ type damagedSink struct {
 
 func (s damagedSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 	stage, err := s.Sink.Stage(ctx, runID)
-	return damagedStage{stage, stage.(copier.Directory), s.damage}, err //nolint:errcheck // it is
+	return damagedStage{stage, func() { s.damage(filepath.Dir(s.WorkDir())) }}, err
 }
 
 type damagedStage struct {
 	copier.Stage
-	copier.Directory
-	damage func(dir string)
+	damage func()
 }
 
 func (s damagedStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
 	stats, err := s.Stage.Load(ctx, in)
 	if err == nil {
-		s.damage(s.Loaded())
+		s.damage()
 	}
 	return stats, err
-}
-
-// readBackOf reads back what a sink writes for node-1 with the given log.
-func readBackOf(store string) func(context.Context, string) (copier.Digests, error) {
-	return func(ctx context.Context, dir string) (copier.Digests, error) {
-		r, _, err := Expected{Index: raft.FSMIndex, Term: raft.FSMTerm, NodeID: "node-1", Address: "127.0.0.1:8201", LogStore: store}.ReadBack(ctx, dir, 0)
-		return r.Digests, err
-	}
 }
 
 // TestReadBack damages a real vault.db between its being written and its being
@@ -77,9 +68,9 @@ func TestReadBack(t *testing.T) {
 		"one bit of a page":     {raw(func(b []byte) []byte { b[dataPage(t, b)] ^= 1; return b }), vaultdb.ErrDamaged},
 		"one bit of a value":    {raw(func(b []byte) []byte { b[bytes.Index(b, big[:5000])+100] ^= 1; return b }), copier.ErrReadBack},
 		"one bit of a raw key":  {raw(func(b []byte) []byte { b[bytes.LastIndex(b, []byte("core/012/key"))+11] ^= 1; return b }), copier.ErrReadBack},
-		"one bit of the node":   {raw(func(b []byte) []byte { b[bytes.LastIndex(b, []byte("node-1"))+5] ^= 1; return b }), ErrRaft},
-		"the log is gone":       {func(t *testing.T, dir string) { check(t, os.RemoveAll(filepath.Join(dir, "raft"))) }, ErrRaft},
-		"the log is of nothing": {func(t *testing.T, dir string) { check(t, os.Truncate(filepath.Join(dir, "raft", "raft.db"), 0)) }, ErrRaft},
+		"one bit of the node":   {raw(func(b []byte) []byte { b[bytes.LastIndex(b, []byte("node-1"))+5] ^= 1; return b }), vaultdb.ErrRaft},
+		"the log is gone":       {func(t *testing.T, dir string) { check(t, os.RemoveAll(filepath.Join(dir, "raft"))) }, vaultdb.ErrRaft},
+		"the log is of nothing": {func(t *testing.T, dir string) { check(t, os.Truncate(filepath.Join(dir, "raft", "raft.db"), 0)) }, vaultdb.ErrRaft},
 	}
 	for name, change := range damages("core/003/key", "sys/005/key") {
 		all[name] = damage{func(t *testing.T, dir string) {
@@ -106,8 +97,7 @@ func TestReadBack(t *testing.T) {
 			sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201"})
 			check(t, err)
 			res, err := copier.Copy(t.Context(), sourceOf(good), damagedSink{sink, func(dir string) { c.f(t, dir) }}, copier.Options{
-				Memory:   copier.MinMemory,
-				ReadBack: readBackOf("raft.db"),
+				Memory: copier.MinMemory,
 			})
 			list, lerr := os.ReadDir(dir)
 			check(t, lerr)
@@ -157,7 +147,7 @@ func TestReadBackOfTheLog(t *testing.T) {
 	} {
 		dir := directory(t, e)
 		damage(dir)
-		if _, _, err := expect(e).ReadBack(t.Context(), dir, 0); !errors.Is(err, ErrRaft) {
+		if err := checkNew(t, expect(e).Raft, dir); !errors.Is(err, vaultdb.ErrRaft) {
 			t.Errorf("%s: read back with %v", name, err)
 		}
 	}
@@ -170,12 +160,13 @@ func TestReadBackOfTheWAL(t *testing.T) {
 	check(t, os.Mkdir(dir, 0o700))
 	sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201", WAL: true})
 	check(t, err)
-	_, err = copier.Copy(t.Context(), sourceOf(some(10)), sink, copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("wal")})
+	_, err = copier.Copy(t.Context(), sourceOf(some(10)), sink, copier.Options{Memory: copier.MinMemory})
 	check(t, err)
 	wal := filepath.Join(dir, "raft", "wal")
+	want := vaultdb.Raft{Index: raft.FSMIndex, Term: raft.FSMTerm, NodeID: "node-1", Address: "127.0.0.1:8201", LogStore: "wal"}
 	refused := func(what string) {
 		t.Helper()
-		if _, err := readBackOf("wal")(t.Context(), dir); !errors.Is(err, ErrRaft) {
+		if err := checkNew(t, want, dir); !errors.Is(err, vaultdb.ErrRaft) {
 			t.Errorf("%s: read back with %v", what, err)
 		}
 	}
@@ -220,7 +211,7 @@ func TestReadBackOfTheWAL(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(wal, "00000000000000000002-0000000000000001.wal"), nil, 0o600))
 	refused("another segment")
 	check(t, os.Remove(filepath.Join(wal, "00000000000000000002-0000000000000001.wal")))
-	if _, err := readBackOf("wal")(t.Context(), dir); err != nil {
+	if err := checkNew(t, want, dir); err != nil {
 		t.Errorf("undamaged: %v", err)
 	}
 }
@@ -244,7 +235,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 			}
 			return nil
 		}}
-		res, err := copier.Copy(t.Context(), sourceOf(e), newSink(dir, disk), copier.Options{Memory: copier.MinMemory, ReadBack: readBackOf("raft.db"), Disk: disk,
+		res, err := copier.Copy(t.Context(), sourceOf(e), newSink(dir, disk), copier.Options{Memory: copier.MinMemory, Disk: disk,
 			Finish: func(context.Context, copier.Result) error { released = true; return nil }})
 		if err != nil || !res.Complete {
 			t.Fatal(res, err)
@@ -254,7 +245,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 	resume := func(t *testing.T, dir string, read error) (copier.Result, []string, error) {
 		var warnings []string
 		src := sourceThat(e, func(context.Context) error { return read })
-		res, err := copier.Copy(t.Context(), src, newSink(dir, nil), copier.Options{Memory: copier.MinMemory, Resume: true, ReadBack: readBackOf("raft.db"), Events: func(ev copier.Event) {
+		res, err := copier.Copy(t.Context(), src, newSink(dir, nil), copier.Options{Memory: copier.MinMemory, Resume: true, Events: func(ev copier.Event) {
 			if w, ok := ev.(copier.Warning); ok {
 				warnings = append(warnings, w.Message)
 			}
@@ -305,7 +296,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 		if res, _, err := resume(t, dir, nil); err != nil || !res.ReadBack || !res.Digests.Equal(digestsOf(e)) {
 			t.Errorf("%+v, %v", res, err)
 		}
-		if rep, err := CheckManifest(t.Context(), Expected{Digests: digestsOf(e), Index: raft.FSMIndex, Term: raft.FSMTerm}, dir); err != nil || !rep.Equal() {
+		if rep, err := CheckManifest(t.Context(), Expected{Digests: digestsOf(e), Raft: vaultdb.Raft{Index: raft.FSMIndex, Term: raft.FSMTerm}}, dir); err != nil || !rep.Equal() {
 			t.Errorf("%+v, %v", rep, err)
 		}
 	})

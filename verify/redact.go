@@ -8,8 +8,8 @@ import (
 )
 
 // redactedKey is what is told of a key whose name is left out, since it can name a
-// user: what it is for, as a [Group] says.
-func redactedKey(key string) string { return string(groupName([]byte(key))) + "…" }
+// user: what it is for, as a [copier.Group] says.
+func redactedKey(key string) string { return string(copier.GroupName([]byte(key))) + "…" }
 
 // lockKeys are the locks that Vault's storage and migrations have; others are named
 // after what they lock.
@@ -25,10 +25,10 @@ func redactedLocks(keys []string) []string {
 	return out
 }
 
-func redactedLargest(largest []Sized) []Sized {
-	out := make([]Sized, len(largest))
+func redactedLargest(largest []copier.Sized) []copier.Sized {
+	out := make([]copier.Sized, len(largest))
 	for i, s := range largest {
-		out[i] = Sized{Key: redactedKey(s.Key), Bytes: s.Bytes}
+		out[i] = copier.Sized{Key: redactedKey(s.Key), Bytes: s.Bytes}
 	}
 	return out
 }
@@ -92,7 +92,7 @@ func (in *Inspection) Redacted() *Inspection {
 	return &out
 }
 
-// redactedText is a text that names keys as [vaultdb.Name] does, in quotes.
+// redactedText is a text that names keys as [copier.NameKey] does, in quotes.
 func redactedText(s string) string { return quotedKey.ReplaceAllString(s, `"…"`) }
 
 // quotedKey is a key in a text, with the length and checksum of one that is not whole.

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // TestRedacted looks for a user's name in all that is told of keys.
@@ -24,7 +23,7 @@ func TestRedacted(t *testing.T) {
 			Why: map[string]string{"core/alice/_x": "a lock", "core/_lock": "the lock of the active node", "markers": "no data"}},
 		Scan:     copier.ScanStats{Locks: []string{"_alice"}},
 		Load:     copier.LoadStats{LargestKey: key},
-		Contents: &Contents{Groups: []Group{{Name: "sys/expire/"}}, Largest: []Sized{{Key: key, Bytes: 7, KeyBytes: 3, KeySHA256: "alice"}}},
+		Contents: &copier.Contents{Groups: []copier.Group{{Name: "sys/expire/"}}, Largest: []copier.Sized{{Key: key, Bytes: 7, KeyBytes: 3, KeySHA256: "alice"}}},
 		Warnings: []Warning{{Check: "x", Message: `entry "core/alice" is large`}},
 		Earlier:  []copier.Process{{Reason: "read alice"}, {}},
 	}
@@ -32,7 +31,7 @@ func TestRedacted(t *testing.T) {
 	if secret(got) || !secret(m) {
 		t.Errorf("%+v", got)
 	}
-	if got.Contents.Largest[0] != (Sized{Key: "sys/expire/…", Bytes: 7}) || got.Earlier[1].Reason != "" || got.Settings["segments"] != 3 {
+	if got.Contents.Largest[0] != (copier.Sized{Key: "sys/expire/…", Bytes: 7}) || got.Earlier[1].Reason != "" || got.Settings["segments"] != 3 {
 		t.Errorf("%+v", got)
 	}
 	if locks := got.Skipped.Locks; locks[0] != "core/_lock" || locks[1] != "core/…" || got.Skipped.Why["core/_lock"] == "" || got.Skipped.Why["markers"] == "" {
@@ -44,7 +43,7 @@ func TestRedacted(t *testing.T) {
 	}
 	// What is said of damage names keys in each of their forms.
 	for _, key := range []string{key, `a "quoted" \alice`, "alice\x00", "\xffalice", "alice" + strings.Repeat("x", 4000), "…alice"} {
-		in := &Inspection{Damage: "page 7: key " + vaultdb.Name([]byte(key)) + " stands behind key " + vaultdb.Name([]byte("z")), Largest: []Sized{{Key: key}}}
+		in := &Inspection{Damage: "page 7: key " + copier.NameKey([]byte(key)) + " stands behind key " + copier.NameKey([]byte("z")), Largest: []copier.Sized{{Key: key}}}
 		in.Log.Damage = in.Damage
 		if got := in.Redacted(); secret(got) || got.Damage != `page 7: key "…" stands behind key "…"` {
 			t.Errorf("%q: %+v", key, got)

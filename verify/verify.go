@@ -31,7 +31,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // Options say how a comparison is made. The zero value is fit for use.
@@ -97,7 +96,7 @@ type Diff struct {
 	// beginning, and KeyBytes its length and KeySHA256 its SHA-256: what is no
 	// UTF-8 can't be written down as a text, and where the directory alone has
 	// a key that no Vault writes, the rest may be a piece of a value. See
-	// [vaultdb.Printable].
+	// [copier.Printable].
 	Key       string `json:"key"`
 	KeyBytes  int    `json:"key_bytes,omitempty"`
 	KeySHA256 string `json:"key_sha256,omitempty"`
@@ -443,7 +442,7 @@ func describe(summary []byte) *Value {
 // nameKey returns the three fields for a key, of which theirs tells that the
 // directory alone has it.
 func nameKey(key []byte, theirs bool) (text string, length int, sum string) {
-	text, whole := vaultdb.Printable(key)
+	text, whole := copier.Printable(key)
 	switch {
 	case whole:
 		return text, 0, ""
@@ -652,7 +651,7 @@ func (s *sum) total() Side {
 func (s sums) prefixes() []Prefix {
 	out := []Prefix{}
 	for _, p := range slices.Sorted(maps.Keys(s)) {
-		out = append(out, Prefix{Prefix: printable(p), Source: s[p].want.total(), Destination: s[p].got.total()})
+		out = append(out, Prefix{Prefix: copier.PrintablePrefix(p), Source: s[p].want.total(), Destination: s[p].got.total()})
 	}
 	return out
 }

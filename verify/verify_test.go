@@ -228,7 +228,7 @@ func TestKeysThatNobodyWrites(t *testing.T) {
 		}
 	}
 	// No piece of a value is a prefix either.
-	if name := printable("a\x00secret/"); strings.Contains(name, "secret") {
+	if name := copier.PrintablePrefix("a\x00secret/"); strings.Contains(name, "secret") {
 		t.Error(name)
 	}
 }

@@ -259,6 +259,7 @@ type brokenSink struct {
 	load     func(copier.Stream) copier.Stream
 	stats    func(*copier.LoadStats)
 	loadErr  func(error) error
+	reader   func(*stage) copier.Source
 	early    bool // commits too soon
 	commit   func() error
 	rollback func() error
@@ -312,6 +313,13 @@ func (s brokenStage) Load(ctx context.Context, in copier.Stream) (copier.LoadSta
 		err = s.loadErr(err)
 	}
 	return stats, err
+}
+
+func (s brokenStage) Reader(ctx context.Context) (copier.Source, error) {
+	if s.reader != nil {
+		return s.reader(s.stage), nil
+	}
+	return s.stage.Reader(ctx)
 }
 
 func (s brokenStage) Prepare(ctx context.Context) error {
@@ -381,6 +389,21 @@ func TestSinkCanFail(t *testing.T) {
 		"behind Commit: \"logical/": func(s *brokenSink) { // it counts what it loses
 			s.load = func(in copier.Stream) copier.Stream { return &lossyStream{Stream: in} }
 			s.stats = func(l *copier.LoadStats) { l.Entries, l.Bytes = 700, 496706 }
+		},
+		"behind Load, read back: \"logical/": func(s *brokenSink) { // it counts what it loses
+			s.load = func(in copier.Stream) copier.Stream { return &lossyStream{Stream: in} }
+			s.stats = func(l *copier.LoadStats) { l.Entries, l.Bytes = 700, 496706 }
+		},
+		"behind Commit, read back: ": func(s *brokenSink) { // what is staged, which is gone
+			s.reader = func(stage *stage) copier.Source {
+				if s.store.inPlace {
+					return NewSource()
+				}
+				return NewSource(stage.loaded...)
+			}
+		},
+		"found in place, read back: ": func(s *brokenSink) { // what it was told itself
+			s.reader = func(stage *stage) copier.Source { return NewSource(stage.loaded...) }
 		},
 		"a stream that fails: Load of a stream": func(s *brokenSink) { s.loadErr = func(error) error { return nil } },
 		"behind Prepare: there is":              func(s *brokenSink) { s.early = true },

@@ -308,6 +308,17 @@ func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadSta
 	}
 }
 
+// Reader implements [copier.Stage].
+func (s *stage) Reader(context.Context) (copier.Source, error) {
+	d := s.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inPlace {
+		return NewSource(d.entries...), nil
+	}
+	return NewSource(s.loaded...), nil
+}
+
 // Prepare implements [copier.Stage].
 func (s *stage) Prepare(context.Context) error { return nil }
 

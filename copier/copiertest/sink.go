@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -156,7 +157,7 @@ func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool 
 		if stats.Entries != int64(len(entries)) || stats.Bytes != bytes {
 			s.fail("Load: it says that it has loaded %d entries of %d bytes, and not %d of %d", stats.Entries, stats.Bytes, len(entries), bytes)
 		}
-		s.directory(sink)
+		s.readsBack("behind Load", sink, entries)
 		s.reads("behind Load", nil, false)
 	}
 	if steps > 1 {
@@ -169,18 +170,35 @@ func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool 
 		if !s.ok("Commit", sink.Commit(s.ctx)) {
 			return false
 		}
-		s.directory(sink)
+		s.readsBack("behind Commit", sink, entries)
 		s.reads("behind Commit", entries, true)
 	}
 	return true
 }
 
-// directory looks for what a sink that writes files has written.
-func (s *sinkSuite) directory(sink *process) {
-	if d, ok := sink.Stage.(copier.Directory); ok {
-		if fi, err := os.Stat(d.Loaded()); !s.ok("Loaded", err) || !fi.IsDir() {
-			s.fail("Loaded: %q is no directory", d.Loaded())
+// readsBack notes what the stage's reader yields that it should not, or does not yield
+// that it should.
+func (s *sinkSuite) readsBack(when string, sink *process, want []copier.Entry) {
+	src, err := sink.Reader(s.ctx)
+	if !s.ok(when+": Reader", err) {
+		return
+	}
+	if _, err = src.Open(s.ctx); !s.ok(when+": Open of the reader", err) {
+		return
+	}
+	var mu sync.Mutex
+	var got []copier.Entry
+	err = copier.ReadAll(s.ctx, src, 3, func(_ int, b *copier.Batch) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range b.Len() {
+			got = append(got, clone(b.Entry(i)))
 		}
+		return nil
+	})
+	err = errors.Join(err, src.Close())
+	if s.ok(when+": read back", err) {
+		s.same(when+", read back", got, want)
 	}
 }
 
@@ -271,7 +289,7 @@ func (s *sinkSuite) killed(steps int) {
 func (s *sinkSuite) found(state copier.CommitState) *process {
 	sink := s.process(sinkRun, copier.State{RunID: sinkRun, Commit: state})
 	if sink != nil {
-		s.directory(sink)
+		s.readsBack("found in place", sink, sinkEntries())
 		s.reads("found in place", sinkEntries(), true)
 	}
 	return sink

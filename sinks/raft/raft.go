@@ -77,6 +77,10 @@ type Options struct {
 	// written all the same, with a warning: Vault serves them, but refuses
 	// to write them again.
 	MaxEntrySize int64
+	// Device has what is read back come from the device: the system is made to forget
+	// what it holds of vault.db in memory. Only Linux can do that, and not with every
+	// file system; Open returns an error where it can't be done.
+	Device bool
 	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
 	// nil. It is called from the goroutine that calls the sink.
 	Notify func(copier.Event)
@@ -142,7 +146,6 @@ var (
 	_ copier.Sink      = (*Sink)(nil)
 	_ copier.WorkDirer = (*Sink)(nil)
 	_ copier.Stage     = (*stage)(nil)
-	_ copier.Directory = (*stage)(nil)
 )
 
 // New returns a sink for the directory that the options name. It does nothing
@@ -166,15 +169,18 @@ func (s *Sink) aside(name string) string { return filepath.Join(s.opts.Path, sta
 
 // Identity implements [copier.Sink].
 func (s *Sink) Identity() copier.Identity {
-	store := raftDBName
-	if s.opts.WAL {
-		store = walName
-	}
 	path, err := filepath.Abs(s.opts.Path)
 	if err != nil {
 		path = s.opts.Path
 	}
-	return copier.Identity{"path": path, "node_id": s.opts.NodeID, "cluster_addr": s.opts.Address, "log store": store}
+	return copier.Identity{"path": path, "node_id": s.opts.NodeID, "cluster_addr": s.opts.Address, "log store": s.logStore()}
+}
+
+func (s *Sink) logStore() string {
+	if s.opts.WAL {
+		return walName
+	}
+	return raftDBName
 }
 
 // Open locks the directory, takes back what a run that was killed during
@@ -204,6 +210,11 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	}
 	if err := s.refuse(); err != nil {
 		return found, err
+	}
+	if s.opts.Device {
+		if err := cacheError(canDropCache(s.opts.Path)); err != nil {
+			return found, err
+		}
 	}
 	if err := s.makeStaging(left); err != nil {
 		return found, err
@@ -430,12 +441,13 @@ func (s *stage) moveBack(name string) error {
 	return s.disk.Sync(s.opts.Path)
 }
 
-// Loaded implements [copier.Directory].
-func (s *stage) Loaded() string {
+// dir is the directory that holds what Load has written, or a path in it.
+func (s *stage) dir(name ...string) string {
+	dir := s.aside("")
 	if s.committed {
-		return s.opts.Path
+		dir = s.opts.Path
 	}
-	return s.aside("")
+	return filepath.Join(append([]string{dir}, name...)...)
 }
 
 // Close removes, unless keep is set, the staging directory with all that is in it, and

@@ -16,12 +16,12 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // checkLog is what a command gives to Readdress.
 func checkLog(ctx context.Context, path string) error {
-	return verify.Expected{Index: FSMIndex, Term: FSMTerm}.CheckLog(ctx, path)
+	return vaultdb.Raft{Index: FSMIndex, Term: FSMTerm}.CheckLog(ctx, path)
 }
 
 // readdress changes a copy that o has made, and o too.

@@ -220,6 +220,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		Address:      cfg.Destination.Address,
 		WAL:          cfg.Destination.WAL,
 		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),
+		Device:       cmd.String("readback") == "device",
 		Notify:       out.event,
 	})
 	if err != nil {
@@ -229,7 +230,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return err
 	}
-	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out, readBack: cmd.String("readback"), settings: map[string]any{
+	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out, settings: map[string]any{
 		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
 		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": keep["work-dir"],
 		"keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
@@ -240,11 +241,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			return readOnly(err)
 		}
 		if err := out.letPass("manifest", readOnly(err), ignore); err != nil {
-			return err
-		}
-	}
-	if rec.readBack == "device" {
-		if err := verify.CanDropCache(cfg.Destination.Path); err != nil {
 			return err
 		}
 	}
@@ -269,7 +265,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			})
 		},
 		Uninitialized: slices.Contains(ignore, "initialized"),
-		ReadBack:      rec.check,
 		Draft:         rec.draft,
 		Finish:        rec.write,
 		Progress:      &out.tracker,

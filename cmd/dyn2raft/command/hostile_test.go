@@ -15,6 +15,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/cluster"
 )
@@ -92,7 +93,7 @@ func TestPlannedNames(t *testing.T) {
 // that do things to a terminal, or look like ours.
 func TestHostileText(t *testing.T) {
 	unequal := hostile[verify.DirectoryReport]()
-	unequal.RaftDiffs = []verify.RaftDiff{*hostile[verify.RaftDiff]()}
+	unequal.RaftDiffs = []vaultdb.Diff{*hostile[vaultdb.Diff]()}
 	sampled := hostile[verify.DirectoryReport]()
 	sampled.Sample = hostile[verify.Part]()
 	status := hostile[statusRecord]()

@@ -130,11 +130,11 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	return errors.Join(err, result)
 }
 
-func binName(b verify.Bin) string {
+func binName(b copier.Bin) string {
 	return fmt.Sprintf("%s up to %s", figures.Size(b.From), figures.Size(b.To))
 }
 
-func logOf(l verify.Log) string {
+func logOf(l vaultdb.Log) string {
 	switch {
 	case l.Store == "":
 		return "none"

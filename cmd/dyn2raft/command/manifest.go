@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,38 +30,12 @@ type manifestWriter struct {
 	settings map[string]any
 	cfg      *vaultconfig.Config
 	dst      *sink.Sink
-	readBack string
 	src      *dynamodb.Source
 	out      *printer
-	contents *verify.Contents      // as it was read back
 	versions *verify.VaultVersions // once the table was asked
 	drafted  bool
 	manifest *verify.Manifest // once it is written
 	err      error            // why it is not where it should be
-}
-
-// check reads back what a copy has written, before it is put in place.
-func (r *manifestWriter) check(ctx context.Context, dir string) (copier.Digests, error) {
-	if r.readBack == "device" {
-		if err := verify.DropCache(dir); err != nil {
-			return nil, err
-		}
-	}
-	got, contents, err := r.expected().ReadBack(ctx, dir, 20)
-	if err != nil {
-		return nil, err
-	}
-	r.contents = contents
-	return got.Digests, nil
-}
-
-// expected is what the copy leaves of Raft.
-func (r *manifestWriter) expected() verify.Expected {
-	want := verify.Expected{Index: sink.FSMIndex, Term: sink.FSMTerm, NodeID: r.dst.NodeID(), Address: r.cfg.Destination.Address, LogStore: "raft.db"}
-	if r.cfg.Destination.WAL {
-		want.LogStore = "wal"
-	}
-	return want
 }
 
 // draft writes the manifest of a copy that is not confirmed.
@@ -115,7 +90,7 @@ func (r *manifestWriter) write(ctx context.Context, res copier.Result) error {
 // make makes the manifest of a copy. One that an earlier process of the copy has
 // written knew more, where nothing was read back since.
 func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify.Manifest, written bool) {
-	if r.contents == nil {
+	if res.Proof == nil {
 		if was, err := r.read(ctx); err == nil && was.RunID == res.RunID {
 			for _, w := range was.Warnings {
 				r.out.keep(w)
@@ -123,7 +98,7 @@ func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify
 			return was, true
 		}
 	}
-	raft := r.expected()
+	raft := r.raft(res)
 	m = &verify.Manifest{
 		Tool:         verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH},
 		RunID:        res.RunID,
@@ -134,7 +109,7 @@ func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify
 		Source:       res.Source,
 		Backup:       res.Note,
 		Vault:        r.vault(ctx),
-		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: raft.NodeID, Address: raft.Address, NodeIDFile: r.cfg.Destination.NodeID == "",
+		Destination: verify.ManifestDestination{Path: r.cfg.Destination.Path, NodeID: raft.NodeID, Address: raft.Address, NodeIDFile: raft.NodeIDFile,
 			LogStore: raft.LogStore, Index: raft.Index, Term: raft.Term, FileBytes: res.Load.FileBytes},
 		Total:    res.Digests.Total(),
 		Prefixes: res.Digests,
@@ -146,15 +121,26 @@ func (r *manifestWriter) make(ctx context.Context, res copier.Result) (m *verify
 		Load:     res.Load,
 		Settings: r.settings,
 		Warnings: r.out.warnings(),
-		Contents: r.contents,
 	}
-	switch {
-	case res.ReadBack && r.contents != nil:
-		m.ReadBack = r.readBack
-	case res.ReadBack: // by an earlier process, at least so
+	if res.ReadBack { // by an earlier process, at least so
 		m.ReadBack = "cache"
 	}
+	if res.Proof != nil {
+		m.Contents = res.Proof.Contents
+	}
+	if res.ReadBack && raft.Device {
+		m.ReadBack = "device"
+	}
 	return m, false
+}
+
+// raft is what was found of Raft when the copy was read back.
+func (r *manifestWriter) raft(res copier.Result) (f sink.Facts) {
+	if res.Proof == nil || json.Unmarshal(res.Proof.Facts[sink.FactsName].Data, &f) != nil { // it was read back by an earlier process
+		f = r.dst.Facts()
+		f.Device = false
+	}
+	return f
 }
 
 // try finds out whether the manifest can be written, and by whom. What another user

@@ -26,6 +26,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -607,7 +608,7 @@ func andRaft(rep *verify.DirectoryReport) string {
 }
 
 // raftDiffs names what differs of Raft; the manifest says, or it must be.
-func (p *printer) raftDiffs(diffs []verify.RaftDiff, other string) (err error) {
+func (p *printer) raftDiffs(diffs []vaultdb.Diff, other string) (err error) {
 	for _, d := range diffs {
 		err = errors.Join(err, p.sentence("DIFFERENT: Raft's %s is %s, %s %s", d.Name, d.Found, other, d.Expected))
 	}

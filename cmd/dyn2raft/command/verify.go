@@ -182,7 +182,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 // there is the one of a copy of this table to there, and else what is known
 // without it. file is the name of the configuration.
 func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Expected, segments int) {
-	want = verify.Expected{NodeID: cfg.Destination.NodeID, Address: cfg.Destination.Address}
+	want = verify.Expected{Raft: vaultdb.Raft{NodeID: cfg.Destination.NodeID, Address: cfg.Destination.Address}}
 	m, err := verify.ReadManifest(verify.ManifestPath(cfg.Destination.Path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -210,7 +210,7 @@ func needNodeID(rep *verify.DirectoryReport, cfg *vaultconfig.Config) error {
 	}
 	_, err := os.Stat(filepath.Join(cfg.Destination.Path, "node-id"))
 	if errors.Is(err, fs.ErrNotExist) {
-		rep.RaftDiffs = append(rep.RaftDiffs, verify.RaftDiff{Name: "node-id", Expected: "node_id in the configuration, or a file node-id with " + rep.Raft.Servers[0].ID, Found: "neither"})
+		rep.RaftDiffs = append(rep.RaftDiffs, vaultdb.Diff{Name: "node-id", Expected: "node_id in the configuration, or a file node-id with " + rep.Raft.Servers[0].ID, Found: "neither"})
 		return nil
 	}
 	return err

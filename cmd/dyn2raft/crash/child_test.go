@@ -23,7 +23,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
-	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 const orderEnv = "DYN2RAFT_CRASH_ORDER"
@@ -117,7 +116,7 @@ func child(text string) error {
 		return err
 	}
 	fmt.Println("start")
-	res, err := copier.Copy(ctx, src, dst, o.options(disk))
+	res, err := copier.Copy(ctx, src, announced{dst, disk}, o.options(disk))
 	r := report{Ops: ops, Resumed: res.Resumed, Entries: res.Scan.Entries, Resumable: res.Resumable,
 		Locked: errors.Is(err, copier.ErrLocked), Destination: errors.Is(err, copier.ErrDestination), Moved: errors.Is(err, copier.ErrMoved)}
 	if err != nil {
@@ -130,19 +129,35 @@ func child(text string) error {
 	return err
 }
 
-// options are those of the order's copy. The check has no operation on the disk of
-// its own, so its begin and its end are announced as such.
+// An announced sink says when what it has written is read back: that has no operation
+// on the disk of its own.
+type announced struct {
+	*raft.Sink
+	disk *durable.Disk
+}
+
+func (s announced) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	stage, err := s.Sink.Stage(ctx, runID)
+	return announcedStage{stage, s.disk}, err
+}
+
+type announcedStage struct {
+	copier.Stage
+	disk *durable.Disk
+}
+
+func (s announcedStage) Reader(ctx context.Context) (copier.Source, error) {
+	if err := s.disk.Step("begin", "check"); err != nil {
+		return nil, err
+	}
+	return s.Stage.Reader(ctx)
+}
+
+// options are those of the order's copy.
 func (o order) options(disk *durable.Disk) copier.Options {
 	opts := copier.Options{
 		Workers: 2, Segments: 24, Memory: copier.MinMemory, CheckpointInterval: 15 * time.Millisecond,
 		Resume: o.Resume, Restart: o.Restart, WorkDir: o.WorkDir, Disk: disk,
-		ReadBack: func(ctx context.Context, dir string) (copier.Digests, error) {
-			if err := disk.Step("begin", "check"); err != nil {
-				return nil, err
-			}
-			found, err := verify.Digests(ctx, dir)
-			return found.Digests, errors.Join(err, disk.Step("end", "check"))
-		},
 	}
 	if o.Manifest != "" {
 		opts.Finish = func(_ context.Context, res copier.Result) error {

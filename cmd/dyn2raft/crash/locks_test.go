@@ -170,7 +170,7 @@ func (e *ending) run(ctx context.Context) (copier.Result, error) {
 			e.mu.Unlock()
 		}
 	}
-	return copier.Copy(ctx, src, dst, opts)
+	return copier.Copy(ctx, src, announced{dst, disk}, opts)
 }
 
 const lateRun = "run-of-the-late"

@@ -80,8 +80,8 @@ func record(n int, prefixes ...string) *verify.Manifest {
 	return m
 }
 
-func contents() *verify.Contents {
-	c := &verify.Contents{Largest: []verify.Sized{{Key: "sys/policy/largest", Bytes: 300_000}, {Key: "logical/next", Bytes: 2}}, Groups: []verify.Group{
+func contents() *copier.Contents {
+	c := &copier.Contents{Largest: []copier.Sized{{Key: "sys/policy/largest", Bytes: 300_000}, {Key: "logical/next", Bytes: 2}}, Groups: []copier.Group{
 		{Name: "core/", Role: "Vault's own state", Entries: 40, Bytes: 80_000},
 		{Name: "logical/0d8d0b7e-93c4-5c5e-2d8f-3b1b7d7f9a10/", Role: "secrets engine", Entries: 700_000, Bytes: 900 << 20},
 		{Name: "auth/9b1c2d3e-0000-4c5e-2d8f-3b1b7d7f9a10/", Role: "auth method", Entries: 1200, Bytes: 3 << 20},
@@ -89,7 +89,7 @@ func contents() *verify.Contents {
 	}}
 	for i := 5; i < 19; i++ {
 		if i != 16 {
-			c.Sizes = append(c.Sizes, verify.Bin{From: 1 << i, To: 2 << i, Entries: int64(100_000 / (1 + (i-9)*(i-9))), Bytes: 1 << 25})
+			c.Sizes = append(c.Sizes, copier.Bin{From: 1 << i, To: 2 << i, Entries: int64(100_000 / (1 + (i-9)*(i-9))), Bytes: 1 << 25})
 		}
 	}
 	return c
@@ -126,10 +126,10 @@ func cases() map[string]Input {
 	for _, h := range hostile {
 		evilCompared.Diffs = append(evilCompared.Diffs, verify.Diff{Kind: verify.DiffKind(h), Key: h, Known: h})
 	}
-	evil.Contents = &verify.Contents{Sizes: []verify.Bin{{From: -5, To: 0, Entries: 1}, {From: 1, To: math.MaxInt64, Entries: 1}, {From: math.MaxInt64, To: 0, Entries: 5}}}
+	evil.Contents = &copier.Contents{Sizes: []copier.Bin{{From: -5, To: 0, Entries: 1}, {From: 1, To: math.MaxInt64, Entries: 1}, {From: math.MaxInt64, To: 0, Entries: 5}}}
 	for i, h := range hostile {
-		evil.Contents.Groups = append(evil.Contents.Groups, verify.Group{Name: h, Role: h, Entries: 1, Bytes: int64(i)})
-		evil.Contents.Largest = append(evil.Contents.Largest, verify.Sized{Key: h, Bytes: 9})
+		evil.Contents.Groups = append(evil.Contents.Groups, copier.Group{Name: h, Role: h, Entries: 1, Bytes: int64(i)})
+		evil.Contents.Largest = append(evil.Contents.Largest, copier.Sized{Key: h, Bytes: 9})
 	}
 	empty := record(0)
 	empty.Skipped, empty.Samples, empty.Phases, empty.Settings = verify.Skipped{}, nil, nil, nil
@@ -143,7 +143,7 @@ func cases() map[string]Input {
 		huge.Samples[i].At *= 97 // sixteen hours
 	}
 	huge.Resumed = 3
-	typical.Contents, huge.Contents, empty.Contents = contents(), contents(), &verify.Contents{}
+	typical.Contents, huge.Contents, empty.Contents = contents(), contents(), &copier.Contents{}
 	return map[string]Input{
 		"typical":    {typical, comparisonOf(typical)},
 		"empty":      {empty, nil},

@@ -605,8 +605,8 @@ func throttling(m *verify.Manifest) []string {
 const mostBars = 12
 
 // shares makes rows and a plot of parts, the largest first.
-func shares(id, title string, groups []verify.Group) (rows []share, fig *figure) {
-	groups = slices.SortedFunc(slices.Values(groups), func(a, b verify.Group) int {
+func shares(id, title string, groups []copier.Group) (rows []share, fig *figure) {
+	groups = slices.SortedFunc(slices.Values(groups), func(a, b copier.Group) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(b.Entries, a.Entries), cmp.Compare(a.Name, b.Name))
 	})
 	var total int64
@@ -650,14 +650,14 @@ func shares(id, title string, groups []verify.Group) (rows []share, fig *figure)
 }
 
 func (v *view) prefixes(m *verify.Manifest) {
-	var groups []verify.Group
+	var groups []copier.Group
 	for prefix, d := range m.Prefixes {
-		groups = append(groups, verify.Group{Name: prefix, Entries: d.Entries, Bytes: d.Bytes})
+		groups = append(groups, copier.Group{Name: prefix, Entries: d.Entries, Bytes: d.Bytes})
 	}
 	v.Prefixes, v.PrefixPlot = shares("prefixes", "Size under each first segment of the keys", groups)
 }
 
-func (v *view) contents(c *verify.Contents) {
+func (v *view) contents(c *copier.Contents) {
 	if c == nil {
 		return
 	}
@@ -665,7 +665,7 @@ func (v *view) contents(c *verify.Contents) {
 	for _, e := range c.Largest {
 		v.Largest = append(v.Largest, fact{visible.Text(e.Key), figures.Size(e.Bytes)})
 	}
-	bins := slices.SortedFunc(slices.Values(c.Sizes), func(a, b verify.Bin) int { return cmp.Compare(a.From, b.From) })
+	bins := slices.SortedFunc(slices.Values(c.Sizes), func(a, b copier.Bin) int { return cmp.Compare(a.From, b.From) })
 	var entries, top int64
 	for _, b := range bins {
 		entries, top = entries+b.Entries, max(top, b.Entries)

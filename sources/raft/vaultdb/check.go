@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // Stats tells what a file is made of. Pages count with the size of a page,
@@ -100,7 +102,7 @@ func (e *Entries) Check() (Stats, error) {
 	rest := []*Entries{f.newWalk(e.ctx, bucket{root: f.meta.root}, elemBucket)}
 	for name, b := range f.buckets {
 		if b.sequence != 0 {
-			return s, f.damaged(b.page, "the bucket %s has the sequence %d, and neither Vault nor Raft counts there", Name([]byte(name)), b.sequence)
+			return s, f.damaged(b.page, "the bucket %s has the sequence %d, and neither Vault nor Raft counts there", copier.NameKey([]byte(name)), b.sequence)
 		}
 		if name != e.name {
 			rest = append(rest, f.newWalk(e.ctx, b, 0))

@@ -123,7 +123,7 @@ func (e *Entries) Next() (copier.Entry, error) {
 		return e.fail(e.wrongFlags(entry.Key, flags))
 	}
 	if bytes.Compare(e.last, entry.Key) >= 0 { // the first key comes after none
-		return e.fail(e.f.damaged(e.page.id, "key %s stands behind key %s", Name(entry.Key), Name(e.last)))
+		return e.fail(e.f.damaged(e.page.id, "key %s stands behind key %s", copier.NameKey(entry.Key), copier.NameKey(e.last)))
 	}
 	e.last = entry.Key
 	e.at = end
@@ -140,9 +140,9 @@ func (e *Entries) fail(err error) (copier.Entry, error) {
 
 func (e *Entries) wrongFlags(key []byte, flags uint32) error {
 	if e.flags == 0 && flags == elemBucket {
-		return e.f.damaged(e.page.id, "%s is a bucket among entries", Name(key))
+		return e.f.damaged(e.page.id, "%s is a bucket among entries", copier.NameKey(key))
 	}
-	return e.f.damaged(e.page.id, "%s has the flags %#x", Name(key), flags)
+	return e.f.damaged(e.page.id, "%s has the flags %#x", copier.NameKey(key), flags)
 }
 
 // nextLeaf goes to the next leaf, or returns [io.EOF].
@@ -187,7 +187,7 @@ func (e *Entries) child(b *branch) (page, error) {
 		return child, e.f.damaged(child.id, "it is empty, and not the root")
 	}
 	if first := child.firstKey(); !bytes.Equal(first, key) {
-		return child, e.f.damaged(child.id, "its first key is %s, and in branch page %d it is %s", Name(first), b.id, Name(key))
+		return child, e.f.damaged(child.id, "its first key is %s, and in branch page %d it is %s", copier.NameKey(first), b.id, copier.NameKey(key))
 	}
 	return child, nil
 }

@@ -203,14 +203,14 @@ func (f *File) start() error {
 		}
 		b := bucket{page: e.page.id}
 		if len(entry.Value) < bucketHeaderSize {
-			return f.damaged(b.page, "the element of bucket %s has %d bytes", Name(entry.Key), len(entry.Value))
+			return f.damaged(b.page, "the element of bucket %s has %d bytes", copier.NameKey(entry.Key), len(entry.Value))
 		}
 		b.root = binary.NativeEndian.Uint64(entry.Value)
 		b.sequence = binary.NativeEndian.Uint64(entry.Value[8:])
 		if b.root == 0 {
 			b.inline = append([]byte{}, entry.Value[bucketHeaderSize:]...)
 		} else if len(entry.Value) > bucketHeaderSize {
-			return f.damaged(b.page, "the element of bucket %s has %d bytes", Name(entry.Key), len(entry.Value))
+			return f.damaged(b.page, "the element of bucket %s has %d bytes", copier.NameKey(entry.Key), len(entry.Value))
 		}
 		if f.buckets[string(entry.Key)] = b; len(f.buckets) > maxBuckets {
 			return f.fail(fmt.Errorf("it has more than %d buckets: it is not a Vault's", maxBuckets), "")

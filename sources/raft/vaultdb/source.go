@@ -161,7 +161,7 @@ func (e *Entries) split(n int) ([][]byte, error) {
 		c := level[i*len(level)/n]
 		if i > 0 {
 			if keys[i] = c.key; bytes.Compare(keys[i-1], c.key) >= 0 {
-				return nil, e.f.damaged(c.page, "key %s stands behind key %s", Name(c.key), Name(keys[i-1]))
+				return nil, e.f.damaged(c.page, "key %s stands behind key %s", copier.NameKey(c.key), copier.NameKey(keys[i-1]))
 			}
 		}
 	}
@@ -234,7 +234,7 @@ func (e *Entries) readPage(p place, b *copier.Batch) ([]byte, error) {
 		return nil, err
 	}
 	if len(p.from) > 0 && !bytes.Equal(e.page.firstKey(), p.from) {
-		return nil, e.f.damaged(e.page.id, "a search for the key %s ends here", Name(p.from))
+		return nil, e.f.damaged(e.page.id, "a search for the key %s ends here", copier.NameKey(p.from))
 	}
 	for before := b.Bytes(); ; {
 		for e.next < e.page.count {
@@ -249,7 +249,7 @@ func (e *Entries) readPage(p place, b *copier.Batch) ([]byte, error) {
 			return nil, nil
 		}
 		if bytes.Compare(e.last, bound) >= 0 {
-			return nil, e.f.damaged(e.page.id, "key %s stands behind key %s", Name(bound), Name(e.last))
+			return nil, e.f.damaged(e.page.id, "key %s stands behind key %s", copier.NameKey(bound), copier.NameKey(e.last))
 		}
 		if len(p.until) > 0 && bytes.Compare(bound, p.until) >= 0 {
 			return nil, nil

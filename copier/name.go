@@ -1,4 +1,4 @@
-package vaultdb
+package copier
 
 import (
 	"crypto/sha256"
@@ -27,9 +27,9 @@ func Printable(key []byte) (text string, whole bool) {
 	return string(key), true
 }
 
-// Name returns a key, quoted, for an error or a table. Where not all of it is
+// NameKey returns a key, quoted, for an error or a table. Where not all of it is
 // [Printable] its length and SHA-256 take the place of the rest.
-func Name(key []byte) string {
+func NameKey(key []byte) string {
 	text, whole := Printable(key)
 	if whole {
 		return fmt.Sprintf("%q", text)

@@ -1,4 +1,4 @@
-package verify
+package vaultdb
 
 import (
 	"bufio"
@@ -18,8 +18,6 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
-
-	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 // A Log is Raft's log and the few values that it keeps beside it.
@@ -42,11 +40,11 @@ type Log struct {
 	Damage string `json:"damage,omitempty"`
 }
 
-// readLog reads what there is in the directory raft of a data directory, by
+// ReadLog reads what there is in the directory raft of a data directory, by
 // the choice that Vault makes: raft.db where there is one. It does not use the
 // libraries that write these files, since raft-wal can't open a log without
 // writing.
-func readLog(ctx context.Context, dir string) (log Log, err error) {
+func ReadLog(ctx context.Context, dir string) (log Log, err error) {
 	boltFile, walDir := filepath.Join(dir, "raft.db"), filepath.Join(dir, "wal")
 	var read func() error
 	if there(boltFile) {
@@ -65,7 +63,7 @@ func readLog(ctx context.Context, dir string) (log Log, err error) {
 // judge makes of an error that says what is wrong with a log a part of what is told
 // of it, and returns every other one.
 func (l *Log) judge(err error) error {
-	if errors.Is(err, vaultdb.ErrDamaged) || errors.Is(err, vaultdb.ErrNoBucket) {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNoBucket) {
 		l.Damage = err.Error()
 		return nil
 	}
@@ -81,7 +79,7 @@ func there(path string) bool {
 // readRaftDB reads the file of raft-boltdb/v2: bucket logs has the indexes as
 // its keys and bucket conf the term, all big-endian.
 func (l *Log) readRaftDB(ctx context.Context, path string) (err error) {
-	file, err := vaultdb.OpenBolt(path)
+	file, err := OpenBolt(path)
 	if err != nil {
 		return err
 	}
@@ -107,7 +105,7 @@ func (l *Log) readRaftDB(ctx context.Context, path string) (err error) {
 
 // readTerms reads the terms from a store's bucket. The keys are those of
 // hashicorp/raft (api.go and raft.go of v1.7.3).
-func (l *Log) readTerms(ctx context.Context, file *vaultdb.File, bucket string, order binary.ByteOrder) error {
+func (l *Log) readTerms(ctx context.Context, file *File, bucket string, order binary.ByteOrder) error {
 	for key, to := range map[string]*uint64{"CurrentTerm": &l.CurrentTerm, "LastVoteTerm": &l.VotedTerm} {
 		b, err := lookUp(ctx, file, bucket, key)
 		if err != nil {
@@ -125,7 +123,7 @@ func (l *Log) readTerms(ctx context.Context, file *vaultdb.File, bucket string, 
 // frames.
 func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
 	path := filepath.Join(dir, metadb.FileName)
-	file, err := vaultdb.OpenBolt(path)
+	file, err := OpenBolt(path)
 	if err != nil {
 		return err
 	}
@@ -145,13 +143,13 @@ func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
 	}
 	var state types.PersistentState
 	if err := json.Unmarshal(raw, &state); err != nil {
-		return fmt.Errorf("%w: list of segments: %w", vaultdb.ErrDamaged, err)
+		return fmt.Errorf("%w: list of segments: %w", ErrDamaged, err)
 	}
 	for _, s := range state.Segments {
 		name := filepath.Join(dir, segment.FileName(s))
 		size, err := fileSize(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: segment %s is not there", vaultdb.ErrDamaged, filepath.Base(name))
+			return fmt.Errorf("%w: segment %s is not there", ErrDamaged, filepath.Base(name))
 		}
 		if err != nil {
 			return err
@@ -179,10 +177,10 @@ func (l *Log) readWAL(ctx context.Context, dir string) (err error) {
 // checkNew checks that a log is as the libraries make a new one, to the last
 // field: of one that was just written nothing is believed that is not seen. The log
 // of a directory that a Vault has run on, perhaps with later versions of them, may
-// hold more. An error that wraps [vaultdb.ErrDamaged] says what is wrong.
+// hold more. An error that wraps [ErrDamaged] says what is wrong.
 func (l Log) checkNew(ctx context.Context, dir string) (err error) {
 	wrong := func(format string, a ...any) error {
-		return fmt.Errorf("%w: a new log has %s", vaultdb.ErrDamaged, fmt.Sprintf(format, a...))
+		return fmt.Errorf("%w: a new log has %s", ErrDamaged, fmt.Sprintf(format, a...))
 	}
 	if l.Last > 0 {
 		return wrong("no entry, not one at %d", l.Last)
@@ -192,7 +190,7 @@ func (l Log) checkNew(ctx context.Context, dir string) (err error) {
 		dir = filepath.Join(dir, "wal")
 		path, only = filepath.Join(dir, metadb.FileName), map[string]string{metadb.StableBucket: "CurrentTerm", metadb.MetaBucket: metadb.MetaKey}
 	}
-	file, err := vaultdb.OpenBolt(path)
+	file, err := OpenBolt(path)
 	if err != nil {
 		return err
 	}
@@ -215,7 +213,7 @@ func (l Log) checkNew(ctx context.Context, dir string) (err error) {
 	}
 	var state types.PersistentState
 	if err := json.Unmarshal(raw, &state); err != nil {
-		return fmt.Errorf("%w: list of segments: %w", vaultdb.ErrDamaged, err)
+		return fmt.Errorf("%w: list of segments: %w", ErrDamaged, err)
 	}
 	if same, err := json.Marshal(state); err != nil || !bytes.Equal(raw, same) {
 		return wrong("a list of segments with the fields that it knows, as it writes them")
@@ -231,7 +229,7 @@ func (l Log) checkNew(ctx context.Context, dir string) (err error) {
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return inspectError("read "+dir, err)
+		return readError("read "+dir, err)
 	}
 	if len(files) != 2 {
 		return wrong("2 files, not %d", len(files))
@@ -244,17 +242,17 @@ func (l Log) checkNew(ctx context.Context, dir string) (err error) {
 func checkEmpty(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return inspectError("read "+path, err)
+		return readError("read "+path, err)
 	}
 	defer f.Close()
 	begin := make([]byte, 64<<10)
 	n, err := io.ReadFull(f, begin)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return inspectError("read "+path, err)
+		return readError("read "+path, err)
 	}
 	for i, b := range begin[:n] {
 		if b != 0 {
-			return fmt.Errorf("%w: segment %s of a new log has byte %#x at %d", vaultdb.ErrDamaged, filepath.Base(path), b, i)
+			return fmt.Errorf("%w: segment %s of a new log has byte %#x at %d", ErrDamaged, filepath.Base(path), b, i)
 		}
 	}
 	return nil
@@ -269,7 +267,7 @@ func countFrames(path string, size int64) (committed uint64, err error) {
 	const header, entry, index, commit = 32, 1, 2, 3
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, inspectError("read "+path, err)
+		return 0, readError("read "+path, err)
 	}
 	defer f.Close()
 	r := bufio.NewReaderSize(io.NewSectionReader(f, header, max(size-header, 0)), 64<<10)
@@ -278,7 +276,7 @@ func countFrames(path string, size int64) (committed uint64, err error) {
 		if _, err := io.ReadFull(r, h[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return committed, nil
 		} else if err != nil {
-			return 0, inspectError("read "+path, err)
+			return 0, readError("read "+path, err)
 		}
 		length := int64(binary.LittleEndian.Uint32(h[4:]))
 		switch h[0] {
@@ -293,13 +291,13 @@ func countFrames(path string, size int64) (committed uint64, err error) {
 		if _, err := r.Discard(int((length + 7) &^ 7)); errors.Is(err, io.EOF) {
 			return committed, nil
 		} else if err != nil {
-			return 0, inspectError("read "+path, err)
+			return 0, readError("read "+path, err)
 		}
 	}
 }
 
 // lookUp returns a value of a small bucket, or nil.
-func lookUp(ctx context.Context, f *vaultdb.File, bucket, key string) ([]byte, error) {
+func lookUp(ctx context.Context, f *File, bucket, key string) ([]byte, error) {
 	entries := f.Bucket(ctx, bucket)
 	for {
 		e, err := entries.Next()
@@ -322,13 +320,13 @@ func number(order binary.ByteOrder, b []byte) (uint64, error) {
 	case 8:
 		return order.Uint64(b), nil
 	}
-	return 0, fmt.Errorf("%w: a number has %d bytes", vaultdb.ErrDamaged, len(b))
+	return 0, fmt.Errorf("%w: a number has %d bytes", ErrDamaged, len(b))
 }
 
 func fileSize(path string) (int64, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return 0, inspectError("look at "+path, err)
+		return 0, readError("look at "+path, err)
 	}
 	return st.Size(), nil
 }

@@ -1,4 +1,4 @@
-package verify
+package raft
 
 import (
 	"errors"
@@ -27,13 +27,13 @@ func TestDropCache(t *testing.T) {
 	if n, all := held(); n != all || all != 8<<20/os.Getpagesize() {
 		t.Fatalf("a file that was just written has %d of %d pages in memory", n, all)
 	}
-	if err := CanDropCache(dir); err != nil {
-		if err := DropCache(dir); err == nil {
+	if err := canDropCache(dir); err != nil {
+		if err := dropCache(path); err == nil {
 			t.Error("what can't be done was done")
 		}
 		return // temporary files are in memory here
 	}
-	check(t, DropCache(dir))
+	check(t, dropCache(path))
 	if n, all := held(); n*100 > all*maxResident {
 		t.Errorf("%d of %d pages are in memory", n, all)
 	}
@@ -44,7 +44,7 @@ func TestDropCache(t *testing.T) {
 	m, err := unix.Mmap(int(f.Fd()), 0, 8<<20, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 	check(t, err)
 	defer func() { check(t, unix.Munmap(m)) }()
-	if err := DropCache(dir); !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
+	if err := dropCache(path); err == nil {
 		t.Errorf("pages that are mapped: %v", err)
 	}
 }
@@ -54,8 +54,15 @@ func TestDropCacheOfMemory(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "dyn2raft-*")
 	check(t, err)
 	defer os.RemoveAll(dir)
-	check(t, os.WriteFile(filepath.Join(dir, vaultDBName), make([]byte, 1<<20), 0o600))
-	for name, err := range map[string]error{"before": CanDropCache(dir), "after": DropCache(dir)} {
+	o := testOptions(dir)
+	o.Device = true
+	sink, err := New(o)
+	check(t, err)
+	_, before := sink.Open(t.Context())
+	check(t, sink.Close())
+	path := filepath.Join(dir, vaultDBName)
+	check(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
+	for name, err := range map[string]error{"before": before, "after": cacheError(dropCache(path))} {
 		if !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
 			t.Errorf("%s: %v", name, err)
 		}

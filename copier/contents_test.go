@@ -1,12 +1,10 @@
-package verify
+package copier
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
-
-	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // TestManyGroups: of more groups than anybody reads the first have a line of their
@@ -21,15 +19,15 @@ func TestManyGroups(t *testing.T) {
 	for seed := range uint64(3) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-		workers := make([]collector, 3)
+		workers := make([]Collector, 3)
 		for _, key := range keys {
-			workers[rng.IntN(3)].add(copier.Entry{Key: []byte(key), Value: []byte("12")})
+			workers[rng.IntN(3)].Add(Entry{Key: []byte(key), Value: []byte("12")})
 		}
-		var all collector
+		var all Collector
 		for i := range workers {
-			all.join(&workers[i])
+			all.Join(&workers[i])
 		}
-		got := all.contents()
+		got := all.Contents()
 		if len(got.Groups) != mostGroups+1 || got.Groups[0] != (Group{Name: "*", Entries: 2 * extra, Bytes: 2 * extra * 10}) {
 			t.Fatalf("%d groups, the first is %+v", len(got.Groups), got.Groups[0])
 		}
