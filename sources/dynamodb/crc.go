@@ -116,7 +116,7 @@ var answerMembers = []string{"Items", "Count", "ScannedCount", "LastEvaluatedKey
 func checkAnswer(body []byte, op string, checked bool) (told bool, err error) {
 	if op == "Scan" || op == "Query" {
 		d := pageDecoder{body: body, checked: checked}
-		err := d.response(func() error {
+		err := d.response(func(d *pageDecoder) error {
 			_, bad, err := d.attrs()
 			return cmp.Or(err, bad)
 		})

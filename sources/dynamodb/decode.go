@@ -91,7 +91,7 @@ func (d *pageDecoder) value() (jsontext.Value, error) {
 // sends such a thing would cut a segment off. So would a LastEvaluatedKey with one
 // bit of its name changed: where no checksum shows that the body came as it was
 // sent, a member that nobody knows is damage.
-func (d *pageDecoder) response(item func() error) error {
+func (d *pageDecoder) response(item func(*pageDecoder) error) error {
 	if !d.next('{') {
 		return errNoItems
 	}
@@ -159,7 +159,7 @@ func (d *pageDecoder) response(item func() error) error {
 }
 
 // list takes the list of items.
-func (d *pageDecoder) list(item func() error) error {
+func (d *pageDecoder) list(item func(*pageDecoder) error) error {
 	if !d.next('[') {
 		return errNoItems
 	}
@@ -167,7 +167,7 @@ func (d *pageDecoder) list(item func() error) error {
 		return nil
 	}
 	for {
-		if err := item(); err != nil {
+		if err := item(d); err != nil {
 			return err
 		}
 		d.items++
@@ -226,9 +226,7 @@ func (d *pageDecoder) attrs() (attrs attributes, bad, err error) {
 // see notes an item that is taken, and finds the one that until names.
 func (d *pageDecoder) see(path, key []byte) {
 	d.order.see(path, key)
-	if d.until != nil && string(path) == d.until.Path && string(key) == d.until.Key {
-		d.found = true
-	}
+	d.found = d.until != nil && string(path) == d.until.Path && string(key) == d.until.Key
 }
 
 // An item is what of a plain item matters, with its value in base64.
@@ -336,13 +334,11 @@ func otherAttr(b []byte) int {
 
 // verbatim reports whether what stands between quotes is a text, and means itself.
 func verbatim(s []byte) bool {
-	if bytes.IndexByte(s, '\\') >= 0 {
-		return false
-	}
-	if ascii.ValidPrint(s) {
-		return true
-	}
-	return utf8.Valid(s) && bytes.IndexFunc(s, func(r rune) bool { return r < ' ' }) < 0
+	return ascii.ValidPrint(s) && bytes.IndexByte(s, '\\') < 0 || unescaped(s)
+}
+
+func unescaped(s []byte) bool {
+	return utf8.Valid(s) && bytes.IndexFunc(s, func(r rune) bool { return r < ' ' || r == '\\' }) < 0
 }
 
 // opens reports whether b begins with an attribute's beginning.

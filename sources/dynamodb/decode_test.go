@@ -79,7 +79,7 @@ func entriesOf(b *copier.Batch) []string {
 func decodePage(body []byte, b *copier.Batch) (*pageDecoder, error) {
 	d := &pageDecoder{body: body, b: b}
 	d.page.WireBytes = int64(len(body))
-	if err := d.response(d.item); err != nil {
+	if err := d.response((*pageDecoder).item); err != nil {
 		return d, err
 	}
 	return d, errors.Join(d.page.Refused...)

@@ -90,7 +90,7 @@ func (t *scanTarget) decode(body []byte, checked bool) error {
 	t.b.Truncate(t.from)
 	d := pageDecoder{body: body, b: t.b, until: t.until, checked: checked, final: checked || t.undecoded >= mostUndecoded}
 	d.page.WireBytes = int64(len(body))
-	if err := d.response(d.item); err != nil {
+	if err := d.response((*pageDecoder).item); err != nil {
 		t.b.Truncate(t.from)
 		t.decoded = decoded{}
 		t.undecoded++
