@@ -36,7 +36,6 @@ func benchCompareCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "threshold", Value: "10%", Usage: "`percent` by which a number has to differ to count"},
 			formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			return runBenchCompare(cmd, std)
 		},

@@ -54,7 +54,6 @@ func checkClusterCommand(std Streams) *cli.Command {
 			&cli.DurationFlag{Name: "sample", Value: cluster.DefaultSample, Usage: "`time` between the two looks at the applied index"},
 			levelFlag(), formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runCheckCluster(ctx, cmd, std)
 		},

@@ -94,7 +94,7 @@ func root(std Streams) *cli.Command {
 	commands := []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), readdressCommand(std), reportCommand(std),
 		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std)}
 	for _, c := range commands {
-		c.ShellComplete = complete
+		c.ShellComplete, c.OnUsageError = complete, onUsageError
 	}
 	cli.HelpPrinter = printHelp
 	cli.HelpPrinterCustom = func(w io.Writer, _ string, data any, _ map[string]any) { printHelp(w, "", data) }

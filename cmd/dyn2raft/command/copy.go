@@ -109,7 +109,6 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "start", Hidden: true},
 			strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runCopy(ctx, cmd, std)
 		},

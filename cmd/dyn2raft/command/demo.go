@@ -37,7 +37,6 @@ func demoCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "dir", Usage: "a `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
 			levelFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runDemo(ctx, cmd, std)
 		},

@@ -28,11 +28,10 @@ import (
 // panics on a "|" in a description.
 func docsCommand(std Streams) *cli.Command {
 	return &cli.Command{
-		Name:         "docs",
-		Usage:        "print the command reference in markdown, or the manual page",
-		UsageText:    "dyn2raft docs markdown|man",
-		Hidden:       true,
-		OnUsageError: onUsageError,
+		Name:      "docs",
+		Usage:     "print the command reference in markdown, or the manual page",
+		UsageText: "dyn2raft docs markdown|man",
+		Hidden:    true,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			form, known := map[string]func() ([]byte, error){"markdown": markdown, "man": man}[cmd.Args().First()]
 			if !known || cmd.Args().Len() != 1 {

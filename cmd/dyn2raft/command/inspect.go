@@ -33,7 +33,6 @@ func inspectCommand(std Streams) *cli.Command {
 			&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
 			redactFlag(), levelFlag(), formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runInspect(ctx, cmd, std)
 		},

@@ -62,7 +62,6 @@ func planCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
 			strictFlag(), levelFlag(), formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runPlan(ctx, cmd, std)
 		},

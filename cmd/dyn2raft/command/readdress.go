@@ -41,7 +41,6 @@ func readdressCommand(std Streams) *cli.Command {
 			manifestFlag("the copy's manifest, a `file` (default: beside the data directory, PATH.dyn2raft.json)"),
 			levelFlag(), formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runReaddress(ctx, cmd, std)
 		},

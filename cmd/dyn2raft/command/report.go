@@ -36,7 +36,6 @@ func reportCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "o", Usage: "`file` to write; only an earlier report is replaced; - is standard output"},
 			redactFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			return runReport(cmd, std)
 		},

@@ -37,7 +37,6 @@ func statusCommand(std Streams) *cli.Command {
 			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
 			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
 			strictFlag(), levelFlag(), formatFlag()},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runStatus(ctx, cmd, std)
 		},

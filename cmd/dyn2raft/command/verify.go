@@ -54,7 +54,6 @@ func verifyCommand(std Streams) *cli.Command {
 			resultFlag(),
 			memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
 		},
-		OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return runVerify(ctx, cmd, std)
 		},

@@ -26,10 +26,9 @@ func versionString() string {
 
 func versionCommand(std Streams) *cli.Command {
 	return &cli.Command{
-		Name:         "version",
-		Usage:        "print the version",
-		UsageText:    "dyn2raft version",
-		OnUsageError: onUsageError,
+		Name:      "version",
+		Usage:     "print the version",
+		UsageText: "dyn2raft version",
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
 				return err
