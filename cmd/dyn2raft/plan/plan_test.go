@@ -96,6 +96,9 @@ func find(t *testing.T, rep *Report, check string) Result {
 		if !slices.ContainsFunc(Checks(), func(l Check) bool { return l.Name == c.Check }) {
 			t.Errorf("check %q is not in the list", c.Check)
 		}
+		if wrong := c.Status == copier.Warned || c.Status == copier.Failed; wrong && c.Hint == "" && c.Err == nil {
+			t.Errorf("nothing is said of what to do: %+v", c)
+		}
 		if c.Check == check {
 			found = append(found, c)
 		}

@@ -345,9 +345,11 @@ func (p *estimator) sampled(ctx context.Context, e *Estimate, m *model, s *sampl
 	}
 	m.local = trial
 	if s.bytes > 0 && !s.capped {
-		m.perWorker = s.perWorker()
+		if m.perWorker = s.perWorker(); s.processor {
+			m.perWorker = max(m.perWorker, commonWorker)
+		}
 		m.cpu = s.cpu/float64(processors.Count()) + trial.sort
-		if s.saturated && s.most > 0 {
+		if (s.saturated || s.processor) && s.most > 0 {
 			m.cpu = max(m.cpu, 1/s.most+trial.sort)
 		}
 	}

@@ -72,6 +72,7 @@ type sample struct {
 	// and saturated tells that more workers brought no more.
 	most      float64
 	saturated bool
+	processor bool     // it was busy all the time: how fast a worker could read is not known
 	step      struct { // since the number of workers changed
 		workers int
 		began   time.Time
@@ -167,6 +168,8 @@ func (s *sample) scan(ctx context.Context, opts copier.ScanOptions) error {
 		err = sorted.Close()
 	}
 	s.took, s.workers = time.Since(began), stats.Workers
+	s.event(copier.WorkersChanged{Workers: s.step.workers}) // ends the last step
+	s.processor = stats.Limit == copier.LimitProcessor
 	if s.bytes > 0 {
 		s.cpu = (processors.Time() - cpu).Seconds() / float64(s.bytes)
 	}
