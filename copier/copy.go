@@ -367,7 +367,7 @@ func (c *copying) stillThere(err error) error {
 		return err
 	}
 	return errors.Join(err, &Error{Kind: ErrDestination, Op: "look for what was read", Err: fmt.Errorf("%w: %w", ErrWorkGone, gone),
-		Hint: "if their file system was unmounted, mount it again and go on with --resume; if they are lost, give up with -reset: until then no Vault starts on the table"})
+		Hint: "if their file system was unmounted, mount it again and go on with -resume; if they are lost, give up with -reset: until then no Vault starts on the table"})
 }
 
 // worthKeeping reports whether a run that ended with err can be resumed.
@@ -440,7 +440,7 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 		return nil, &Error{Kind: ErrDestination, Op: "check " + c.home,
 			Err: fmt.Errorf("%w: run %s, begun at %s, of %s", ErrUnfinished, earlier.RunID,
 				earlier.Start.UTC().Format(time.RFC3339), earlier.Source.Name),
-			Hint: "to go on with it, add --resume; to throw it away and start over, add --restart"}
+			Hint: "to go on with it, add -resume; to throw it away and start over, add -restart"}
 	}
 	if c.restart = c.opts.Restart; c.restart {
 		return earlier, nil
@@ -464,7 +464,7 @@ func (c *copying) sameSource(op string, was Setup) error {
 	}
 	if was.Source.Name == now.Name && was.Source.ID == now.ID {
 		return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what),
-			Hint: "it was deleted and made anew since, and its locks are gone with it: what was read is of no use; throw it away and start over: --restart"}
+			Hint: "it was deleted and made anew since, and its locks are gone with it: what was read is of no use; throw it away and start over: -restart"}
 	}
 	files := c.journal.dir
 	if was.WorkDir != files {
@@ -589,7 +589,7 @@ func (c *copying) makeWork() error {
 		return nil
 	case c.journal.setup.Segments != 0:
 		return &Error{Kind: ErrDestination, Op: "look at " + dir, Err: fmt.Errorf("%w: %w", ErrWorkGone, os.ErrNotExist),
-			Hint: "if its file system is not mounted, mount it and run the same command again; if the files are lost, start over: --restart"}
+			Hint: "if its file system is not mounted, mount it and run the same command again; if the files are lost, start over: -restart"}
 	}
 	if err := c.opts.Disk.Mkdir(dir); err != nil {
 		return workError("make "+dir, err)
@@ -605,7 +605,7 @@ func (c *copying) compare(was, now Setup) error {
 	differs := func(what string) error {
 		return &Error{Kind: ErrConfig, Op: "resume run " + c.result.RunID,
 			Err:  fmt.Errorf("%w: %s", ErrOtherCopy, what),
-			Hint: "go on with the configuration that the copy was begun with, or throw it away and start over: --restart"}
+			Hint: "go on with the configuration that the copy was begun with, or throw it away and start over: -restart"}
 	}
 	if err := c.sameSource("resume", was); err != nil {
 		return err

@@ -134,7 +134,7 @@ func TestRestartWithSourceMadeAnew(t *testing.T) {
 	m.lock.owner = ""
 	other := func(s *lineSource) Source { return otherSource{s, func(i *Info) { i.Incarnation = "b" }} }
 	_, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Resume: true}})
-	if !errors.Is(err, ErrOtherCopy) || !strings.Contains(Hint(err), "made anew") || !strings.Contains(Hint(err), "--restart") {
+	if !errors.Is(err, ErrOtherCopy) || !strings.Contains(Hint(err), "made anew") || !strings.Contains(Hint(err), "-restart") {
 		t.Fatalf("resumed: %v; %s", err, Hint(err))
 	}
 	if _, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Restart: true}}); err != nil {
@@ -244,7 +244,7 @@ func TestDamagedRecord(t *testing.T) {
 	_, _, err = m.try(t.Context(), attempt{opts: Options{Resume: true}})
 	own := filepath.Join(apart, "dyn2raft-run-1")
 	hint := Hint(err)
-	reset, restart := strings.Index(hint, "-reset"), strings.Index(hint, "--restart")
+	reset, restart := strings.Index(hint, "-reset"), strings.Index(hint, "-restart")
 	if !errors.Is(err, durable.ErrNotSealed) || reset < 0 || restart < reset || !strings.Contains(hint, "run run-1") || !strings.Contains(hint, own) {
 		t.Fatalf("%v, hint %q", err, hint)
 	}

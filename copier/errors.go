@@ -48,12 +48,16 @@ var (
 	ErrDuplicateKey = errors.New("key found twice")
 )
 
-// An Error is an error with the place where it happened and with what the
-// person who reads it can do. The packages of this module return it for
-// everything that a person can cure.
+// An Error is an error with the place where it happened, and with a code where a
+// person can do something about it. The packages of this module return it for
+// everything that a person can fix.
 type Error struct {
 	// Kind is one of this package's sentinels; errors.Is finds it.
 	Kind error
+	// Code says what has to be done, or is empty where nobody knows. Facts are what
+	// the words for it need, under the names that [NewCode] was given.
+	Code  Code
+	Facts map[string]string
 	// Op is what was tried: "scan table vault", "create /opt/vault/vault.db".
 	Op string
 	// Hint says what to do next, and is empty where nobody knows. It may
@@ -89,6 +93,25 @@ func (e *Error) Unwrap() []error {
 		out = append(out, e.Err)
 	}
 	return out
+}
+
+// CodeOf returns the code of the first [Error] in err's tree that has one, and its
+// facts: outer errors come before what they wrap, joined ones in their order.
+func CodeOf(err error) (Code, map[string]string) {
+	if e, ok := err.(*Error); ok && e.Code != "" { //nolint:errorlint // this walks the tree itself
+		return e.Code, e.Facts
+	}
+	switch e := err.(type) { //nolint:errorlint // as above
+	case interface{ Unwrap() error }:
+		return CodeOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			if code, facts := CodeOf(err); code != "" {
+				return code, facts
+			}
+		}
+	}
+	return "", nil
 }
 
 // Hint returns the first hint of an [Error] in err's tree: outer errors come

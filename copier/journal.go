@@ -213,7 +213,7 @@ func readSetup(dir string) (*Setup, error) {
 			hint = "go on with the dyn2raft that began it; or "
 		}
 		return nil, &Error{Kind: ErrDestination, Op: "read " + file, Err: err,
-			Hint: hint + "free the table with -reset, then start over with --restart" + leftBy(dir)}
+			Hint: hint + "free the table with -reset, then start over with -restart" + leftBy(dir)}
 	}
 	return &s, nil
 }
@@ -287,7 +287,7 @@ func (j *journal) readSpans(n int) error {
 	}
 	if err != nil {
 		return &Error{Kind: ErrDestination, Op: "read " + path, Err: err,
-			Hint: "without it nobody knows what is left to read of the unfinished copy: start over with --restart"}
+			Hint: "without it nobody knows what is left to read of the unfinished copy: start over with -restart"}
 	}
 	j.spans = make([]Span, len(rec.From))
 	for i, from := range rec.From {

@@ -419,8 +419,8 @@ status=$?
 [ $status = 5 ] || fail "status of the unfinished copy ended with $status, expected 5"
 [ ! -e "$work/vault_1/opt/data/vault.db" ] || fail "the interrupted copy left a vault.db"
 
-step "3.4 copy --resume"
-must 'sudo -u vault dyn2raft copy -config /etc/vault.d/migrate.hcl -keep-source-locked --resume' | tee "$work/out" || exit 1
+step "3.4 copy -resume"
+must 'sudo -u vault dyn2raft copy -config /etc/vault.d/migrate.hcl -keep-source-locked -resume' | tee "$work/out" || exit 1
 [ "$(tail -n 1 "$work/out")" = "Success! All of the keys have been migrated." ] || fail "no success"
 
 step "3.4 the table stays locked: cluster A does not start"

@@ -52,8 +52,8 @@ func TestNoDestination(t *testing.T) {
 			if !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "vault.db") || rep.Equal() {
 				t.Errorf("got %v", err)
 			}
-			if (name == "missing" || name == "dangling link") && copier.Hint(err) == "" {
-				t.Error("no hint")
+			if code := codeOf(err); (name == "missing" || name == "dangling link") && code != vaultdb.NoFile {
+				t.Errorf("code %q", code)
 			}
 			if name != "a pipe" && snapshot(t, dir) != before {
 				t.Error("the directory has changed")
@@ -323,7 +323,7 @@ func TestInUse(t *testing.T) {
 	}
 	_, err = compare(t, sourceOf(e), dir, Options{}) // it does not wait, or it would for ever
 	if !errors.Is(err, ErrInUse) || !errors.Is(err, copier.ErrLocked) || errors.Is(err, copier.ErrDestination) ||
-		copier.Hint(err) == "" || !strings.Contains(err.Error(), "vault.db is in use") {
+		codeOf(err) != copier.InUse || !strings.Contains(err.Error(), "vault.db is in use") {
 		t.Error(err)
 	}
 	check(t, stdin.Close())

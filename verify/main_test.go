@@ -284,3 +284,8 @@ func compare(t testing.TB, src copier.Source, dir string, opts Options, raft ...
 	}
 	return rep, err
 }
+
+func codeOf(err error) copier.Code {
+	code, _ := copier.CodeOf(err)
+	return code
+}

@@ -282,7 +282,7 @@ var runID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 // be in the data directory, which is Vault's.
 func TryManifest(file, path string) error {
 	if err := OutsideOf(file, path); err != nil {
-		return manifestError("write manifest "+file, err, "name a place beside it")
+		return manifestError("write manifest "+file, err, ManifestInside)
 	}
 	_, err := runOf(file)
 	if err == nil {
@@ -292,7 +292,7 @@ func TryManifest(file, path string) error {
 		err = tryDir(filepath.Dir(file))
 	}
 	if err != nil {
-		return manifestError("write manifest "+file, err, "name a place that can be written, and a file that is new or holds the manifest of an earlier copy")
+		return manifestError("write manifest "+file, err, ManifestUnwritable)
 	}
 	return nil
 }
@@ -356,7 +356,7 @@ func ReadManifest(file string) (*Manifest, error) {
 	data, err := durable.ReadFile(file, maxManifest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, manifestError("read manifest", err, "copy writes it beside the data directory; name it with -manifest FILE")
+		return nil, manifestError("read manifest", err, NoManifest)
 	case err != nil:
 		return nil, manifestError("read manifest", err, "")
 	}
@@ -371,11 +371,11 @@ func parseManifest(file string, data []byte) (*Manifest, error) {
 		err = errors.New("it names no copy, or no digests")
 	}
 	if err != nil {
-		hint := ""
+		var code copier.Code
 		if errors.Is(err, durable.ErrDamaged) {
-			hint = "the file was changed, or damaged: use the copy of it that you put aside"
+			code = ManifestChanged
 		}
-		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), hint)
+		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), code)
 	}
 	if m.Prefixes.Total() != m.Total {
 		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: its prefixes do not add up to its total", ErrNotManifest), "")
@@ -386,6 +386,6 @@ func parseManifest(file string, data []byte) (*Manifest, error) {
 	return &m, nil
 }
 
-func manifestError(op string, err error, hint string) error {
-	return &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err, Hint: hint}
+func manifestError(op string, err error, code copier.Code) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: op, Code: code, Err: err}
 }

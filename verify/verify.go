@@ -386,11 +386,11 @@ func (r *Report) compareSample(ctx context.Context, want, got copier.Source, opt
 	return moved(err)
 }
 
-// moved says what to do where a source was written to, which keeps nobody from
-// comparing it: the hints of a copy are of no use then.
+// moved gives the error one code where a source was written to, which keeps nobody
+// from comparing it: what a copy has to do about its locks is of no use then.
 func moved(err error) error {
 	if errors.Is(err, copier.ErrDuplicateKey) || errors.Is(err, copier.ErrMoved) {
-		return &copier.Error{Err: err, Hint: "somebody wrote to the source meanwhile: stop every Vault that uses it, then compare afresh"}
+		return &copier.Error{Code: copier.SourceWritten, Err: err}
 	}
 	return err
 }

@@ -48,8 +48,7 @@ const spoolName = "spool"
 // openWork makes a directory for work files, or takes over an earlier one.
 func openWork(path string) (*workDir, error) {
 	fail := func(err error) (*workDir, error) {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Err: err,
-			Hint: "what was read is kept there until the comparison has ended; give another place with -work-dir"}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "create work directory", Code: NoWorkDir, Err: err}
 	}
 	var disk *durable.Disk
 	for {
@@ -88,8 +87,8 @@ func openWork(path string) (*workDir, error) {
 func takeWork(path string, f *os.File) (bool, error) {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return false, &copier.Error{Kind: copier.ErrLocked, Op: "lock " + path, Err: errors.New("another comparison with this data directory is under way"),
-			Hint: "wait until it has ended, or give this one another place with -work-dir"}
+		return false, &copier.Error{Kind: copier.ErrLocked, Op: "lock " + path, Code: CompareRuns,
+			Err: errors.New("another comparison with this data directory is under way")}
 	}
 	if err != nil {
 		return false, fmt.Errorf("lock %s: %w", path, err)
@@ -192,7 +191,7 @@ func (w *workDir) close(keep bool) error {
 func workError(op string, err error) error {
 	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		e.Hint = "the work files of a comparison need about 170 bytes an entry, and 350 more for each that differs; make room, or name another place with -work-dir"
+		e.Code = copier.WorkFull
 	}
 	return e
 }

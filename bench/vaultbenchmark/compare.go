@@ -86,9 +86,8 @@ type Comparison struct {
 // and one is better. The error is [copier.ErrConfig].
 func Compare(a, b *Report, threshold float64) (*Comparison, error) {
 	if !(threshold > 0 && threshold < 1) {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "compare reports",
-			Err:  fmt.Errorf("the threshold is %g%%, expected more than 0%% and less than 100%%", threshold*100),
-			Hint: "two runs against the same cluster differ by some percent: 10% is a good threshold"}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "compare reports", Code: Threshold,
+			Err: fmt.Errorf("the threshold is %g%%, expected more than 0%% and less than 100%%", threshold*100)}
 	}
 	c := &Comparison{Threshold: threshold}
 	find := func(r *Report, name string) *Operation {

@@ -198,7 +198,7 @@ func TestBadReports(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "a.json") {
 				t.Fatalf("got %+v, %v, expected %q", r, err, c.want)
 			}
-			if !errors.Is(err, copier.ErrConfig) || copier.Hint(err) == "" {
+			if code, _ := copier.CodeOf(err); !errors.Is(err, copier.ErrConfig) || code != NoReport {
 				t.Errorf("kind or hint missing: %#v", err)
 			}
 		})

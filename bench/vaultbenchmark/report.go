@@ -53,6 +53,13 @@ type Report struct {
 	Operations []Operation `json:"operations"`
 }
 
+// The codes of this package's errors: a threshold that can't be, and a text with no
+// report in it.
+var (
+	Threshold = copier.NewCode("benchmark-threshold")
+	NoReport  = copier.NewCode("no-benchmark-report")
+)
+
 // Parse reads a report in any of vault-benchmark's modes, json, terse and
 // verbose, and the table with vertical bars that documents use. Other lines
 // around it, such as the log, do no harm. name is for errors, which are
@@ -60,8 +67,7 @@ type Report struct {
 func Parse(name string, text []byte) (*Report, error) {
 	r, err := parse(text)
 	if err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read report " + name, Err: err,
-			Hint: "give the standard output of `vault-benchmark run`, or better that of `vault-benchmark run -report_mode=json`"}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read report " + name, Code: NoReport, Err: err}
 	}
 	return r, nil
 }

@@ -1,7 +1,6 @@
 package vaultconfig
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -14,8 +13,6 @@ import (
 	"unicode"
 
 	"github.com/agnivade/levenshtein"
-
-	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // key is what a stanza's key takes.
@@ -275,11 +272,11 @@ func isPort(s string) bool {
 }
 
 // HostPort returns the host:port of a cluster_addr, the node's Raft address. An
-// error says what is wrong with it, and copier.Hint how to write it.
+// error is an [Error], which says how to write it.
 func HostPort(clusterAddr string) (string, error) {
 	hostPort, want, hint := splitClusterAddr(clusterAddr)
 	if want != "" {
-		return "", &copier.Error{Kind: copier.ErrConfig, Op: fmt.Sprintf("read cluster_addr %q", clusterAddr), Err: errors.New("it is not " + want), Hint: hint}
+		return "", &Error{Problem: fmt.Sprintf("read cluster_addr %q: it is not %s", clusterAddr, want), Hint: hint}
 	}
 	return hostPort, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +64,7 @@ func TestDropCacheOfMemory(t *testing.T) {
 	path := filepath.Join(dir, vaultDBName)
 	check(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
 	for name, err := range map[string]error{"before": before, "after": cacheError(dropCache(path))} {
-		if !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
+		if !errors.Is(err, copier.ErrDestination) || !strings.HasPrefix(coded(t, err), "no-device-read ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -6,12 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
-	"github.com/dustin/go-humanize"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"golang.org/x/sys/unix"
@@ -39,14 +38,14 @@ func (s *Sink) takeLock() error {
 			return &copier.Error{
 				Kind: copier.ErrLocked,
 				Op:   "lock " + s.opts.Path,
-				Hint: "wait until it has ended; this shows the process: fuser -v " + shellescape.Quote(s.opts.Path),
-				Err:  errors.New("another dyn2raft holds this directory"),
+				Code: DirectoryBusy, Facts: map[string]string{"path": s.opts.Path},
+				Err: errors.New("another dyn2raft holds this directory"),
 			}
 		}
 		return &copier.Error{
 			Kind: copier.ErrDestination,
 			Op:   "lock " + s.opts.Path,
-			Hint: "Vault too needs a file system with working locks (flock): use a local disk",
+			Code: NoFileLocks,
 			Err:  err,
 		}
 	}
@@ -174,7 +173,7 @@ func (s *Sink) refuse() error {
 			return &copier.Error{
 				Kind: copier.ErrDestination,
 				Op:   "read " + s.dest(nodeIDName),
-				Hint: "start the copy again, and let the file be while it runs",
+				Code: NodeIDGone,
 				Err:  fmt.Errorf("the file with node id %q was there when the copy started, and is gone now", want),
 			}
 		}
@@ -186,16 +185,15 @@ func (s *Sink) refuse() error {
 		return &copier.Error{
 			Kind: copier.ErrDestination,
 			Op:   "read " + s.dest(nodeIDName),
-			Hint: "remove it, and a new id is made: rm " + shellescape.Quote(s.dest(nodeIDName)),
-			Err:  errors.New("the file is empty"),
+			Code: NodeIDEmpty, Facts: map[string]string{"file": s.dest(nodeIDName)},
+			Err: errors.New("the file is empty"),
 		}
 	}
 	if want != "" && want != string(id) {
 		return &copier.Error{
 			Kind: copier.ErrDestination,
 			Op:   "read " + s.dest(nodeIDName),
-			Hint: "give the node the id that its server will run with; if the file is left over from another node: rm " +
-				shellescape.Quote(s.dest(nodeIDName)),
+			Code: NodeIDOther, Facts: map[string]string{"file": s.dest(nodeIDName)},
 			Err: fmt.Errorf("the file holds node id %q, but this copy is for node %q", id, want),
 		}
 	}
@@ -225,7 +223,7 @@ func (s *Sink) inPlace() (found copier.State, err error) {
 		return found, &copier.Error{
 			Kind: copier.ErrLocked,
 			Op:   "check " + s.opts.Path,
-			Hint: "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)",
+			Code: VaultOnData,
 			Err:  fmt.Errorf("vault.db is in use: %w", copier.ErrInUse),
 		}
 	default:
@@ -249,20 +247,19 @@ var ErrHoldsData = errors.New("the directory already holds Vault's data")
 
 // holdsData is the error for a directory that has Vault's files in it.
 func (s *Sink) holdsData(name string) error {
-	// Aside, but in the same directory: it may be a mount point.
-	old := shellescape.Quote(s.dest("old"))
-	move := "mv"
+	var files []string
 	for _, name := range []string{vaultDBName, raftName, nodeIDName} {
 		if there, err := durable.Exists(s.dest(name)); err == nil && there {
-			move += " " + shellescape.Quote(s.dest(name))
+			files = append(files, s.dest(name))
 		}
 	}
 	return &copier.Error{
 		Kind: copier.ErrDestination,
 		Op:   "check " + s.opts.Path,
-		Hint: fmt.Sprintf("nothing was changed; if these files are not needed, put them aside and copy again: mkdir %s && %s %s",
-			old, move, old),
-		Err: fmt.Errorf("%w (%s)", ErrHoldsData, name),
+		Code: HoldsData,
+		// Aside, but in the same directory: it may be a mount point.
+		Facts: map[string]string{"files": strings.Join(files, "\n"), "aside": s.dest("old")},
+		Err:   fmt.Errorf("%w (%s)", ErrHoldsData, name),
 	}
 }
 
@@ -315,7 +312,7 @@ func (s *Sink) stagingLeft() (bool, error) {
 		}
 		if !fi.IsDir() {
 			return false, &copier.Error{Kind: copier.ErrDestination, Op: "make " + path,
-				Hint: "the name is taken by something that dyn2raft did not make; move it away",
+				Code: NameTaken,
 				Err:  syscall.ENOTDIR}
 		}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
@@ -407,7 +404,7 @@ func (s *stage) removeStaging() error {
 }
 
 // fail makes the error for a failed operation on the destination, with the
-// hint that belongs to its cause.
+// code that belongs to its cause.
 func (s *Sink) fail(op string, err error) error {
 	if _, ok := errors.AsType[*copier.Error](err); ok {
 		return err
@@ -416,34 +413,33 @@ func (s *Sink) fail(op string, err error) error {
 	if strings.HasPrefix(err.Error(), op+": ") {
 		e.Op = "" // it says so itself
 	}
-	path := shellescape.Quote(s.opts.Path)
+	path := map[string]string{"path": s.opts.Path}
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		e.Hint = fmt.Sprintf("the file system is full; free some space, or make it bigger, and run the copy again. %s Plan for 3 times the data: nodes that join need more than the first one",
-			s.space())
+		e.Code, e.Facts = DiskFull, s.space()
 	case errors.Is(err, unix.EROFS):
-		e.Hint = "the file system is mounted read-only; mount it writable: mount -o remount,rw <mount point of " + path + ">"
+		e.Code, e.Facts = ReadOnly, path
 	case errors.Is(err, unix.ENOENT) && s.lock == nil:
-		e.Hint = fmt.Sprintf("make the directory: mkdir -p %s && chown vault:vault %s", path, path)
+		e.Code, e.Facts = NoDirectory, path
 	case errors.Is(err, unix.ENOTDIR) && s.lock == nil:
-		e.Hint = "the path of the raft destination must be a directory"
+		e.Code = NotADirectory
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		e.Hint = fmt.Sprintf("run it as the user that Vault runs as, whose directory it is: this process runs as %s", userName(os.Geteuid()))
+		e.Code, e.Facts = NotPermitted, map[string]string{"user": userName(os.Geteuid())}
 	case errors.Is(err, unix.EEXIST):
-		e.Hint = "something, perhaps a Vault, was started on " + path + " during the copy; stop it, empty the directory, and run the copy again"
+		e.Code, e.Facts = StartedOn, path
 	}
 	return e
 }
 
-// space tells how much this run has written to the directory's file system,
-// and how much is free there.
-func (s *Sink) space() string {
-	msg := "Written so far: " + humanize.IBytes(treeBytes(s.aside(""))) + "."
+// space is how much this run has written to the directory's file system, and how
+// much is free there.
+func (s *Sink) space() map[string]string {
+	out := map[string]string{"written": strconv.FormatUint(treeBytes(s.aside("")), 10), "free": ""}
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.opts.Path, &st); err == nil {
-		msg += " Free: " + humanize.IBytes(st.Bavail*uint64(st.Bsize)) + "."
+		out["free"] = strconv.FormatUint(st.Bavail*uint64(st.Bsize), 10)
 	}
-	return msg
+	return out
 }
 
 // treeBytes is what the files under root that can be seen take up on the disk.

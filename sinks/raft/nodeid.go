@@ -38,9 +38,9 @@ func (o *Options) checkNodeID(id string, kind error, op string) error {
 	if err == nil {
 		return nil
 	}
-	hint := "give the node an id of letters, digits, \".\", \"-\" and \"_\", and the same one in the server's storage stanza"
+	code := NodeIDRefused
 	if trimmed := strings.TrimSpace(id); trimmed != id && CheckNodeID(trimmed) == nil {
-		hint = "take out the spaces and line ends around the id: Vault takes them for a part of it"
+		code = NodeIDBlanks
 	}
-	return &copier.Error{Kind: kind, Op: op, Err: err, Hint: hint}
+	return &copier.Error{Kind: kind, Op: op, Code: code, Err: err}
 }

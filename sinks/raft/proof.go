@@ -127,6 +127,5 @@ func cacheError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &copier.Error{Kind: copier.ErrDestination, Op: "read " + vaultDBName + " from the device", Err: err,
-		Hint: "read it back from the system's memory: -readback=cache"}
+	return &copier.Error{Kind: copier.ErrDestination, Op: "read " + vaultDBName + " from the device", Code: NoDeviceRead, Err: err}
 }

@@ -145,12 +145,12 @@ func TestPrepareRefuses(t *testing.T) {
 		kind  error
 		says  string // in the error or its hint
 	}{
-		"missing": {func(t *testing.T, o *Options) { o.Path += "/a b" }, copier.ErrDestination, "mkdir -p '"},
+		"missing": {func(t *testing.T, o *Options) { o.Path += "/a b" }, copier.ErrDestination, "no-directory map[path:"},
 		"a file": {func(t *testing.T, o *Options) {
 			file("f", "")(t, o)
 			o.Path += "/f"
-		}, copier.ErrDestination, "must be a directory"},
-		"vault.db":     {file(vaultDBName, "x"), copier.ErrDestination, "mv "},
+		}, copier.ErrDestination, "not-a-directory map[]"},
+		"vault.db":     {file(vaultDBName, "x"), copier.ErrDestination, "holds-data map[aside:"},
 		"raft, a file": {file(raftName, "x"), copier.ErrDestination, "already holds Vault's data (raft)"},
 		"raft, a broken link": {func(t *testing.T, o *Options) {
 			check(t, os.Symlink("nowhere", filepath.Join(o.Path, raftName)))
@@ -169,17 +169,17 @@ func TestPrepareRefuses(t *testing.T) {
 		}, copier.ErrLocked, copier.ErrInPlace.Error()},
 		"another node-id":        {file(nodeIDName, "node-2"), copier.ErrDestination, `"node-2"`},
 		"node-id with a newline": {file(nodeIDName, "node-1\n"), copier.ErrDestination, `"node-1\n"`},
-		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "rm "},
+		"empty node-id":          {file(nodeIDName, ""), copier.ErrDestination, "node-id-empty map[file:"},
 		"node-id by echo": {func(t *testing.T, o *Options) {
 			o.NodeID = ""
 			file(nodeIDName, "node-1\n")(t, o)
-		}, ErrNodeID, "line ends"},
+		}, ErrNodeID, "node-id-blanks"},
 		"node-id with a colon": {func(t *testing.T, o *Options) {
 			o.NodeID = ""
 			file(nodeIDName, "zone:instance")(t, o)
 		}, ErrNodeID, "zone:instance"},
 		"staging not a directory": {file(stagingName, "x"), copier.ErrDestination,
-			"move it away"},
+			"name-taken"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -190,14 +190,23 @@ func TestPrepareRefuses(t *testing.T) {
 			if !errors.Is(err, c.kind) {
 				t.Fatalf("error is %v, want one of kind %v", err, c.kind)
 			}
-			if text := err.Error() + "\n" + hint(err); !strings.Contains(text, c.says) {
-				t.Errorf("error and hint do not say %q:\n%s", c.says, text)
+			if text := err.Error() + "\n" + coded(t, err); !strings.Contains(text, c.says) {
+				t.Errorf("error and code do not say %q:\n%s", c.says, text)
 			}
 			if after := names(t, dir); !slices.Equal(after, before) {
 				t.Errorf("directory held %q and now %q", before, after)
 			}
 		})
 	}
+}
+
+// coded is the code of an error, and its facts, which must be those of the code.
+func coded(t *testing.T, err error) string {
+	code, facts := copier.CodeOf(err)
+	if names := copier.Codes()[code]; !slices.Equal(slices.Sorted(maps.Keys(facts)), slices.Sorted(slices.Values(names))) {
+		t.Errorf("code %q with facts %q, expected %q", code, facts, names)
+	}
+	return fmt.Sprint(string(code), " ", facts)
 }
 
 func TestSecondRunIsRefused(t *testing.T) {
@@ -278,7 +287,7 @@ func TestCheckNodeID(t *testing.T) {
 		o := testOptions(t.TempDir())
 		o.NodeID = id
 		err := o.Validate()
-		if (err == nil) != good || !good && (!errors.Is(err, ErrNodeID) || !errors.Is(err, copier.ErrConfig) || hint(err) == "") {
+		if (err == nil) != good || !good && (!errors.Is(err, ErrNodeID) || !errors.Is(err, copier.ErrConfig) || !strings.HasPrefix(coded(t, err), "node-id-")) {
 			t.Errorf("%q in the options: %v", id, err)
 		}
 		o.AnyNodeID = true
@@ -579,23 +588,23 @@ func TestOddStateFiles(t *testing.T) {
 	}
 }
 
-func TestHints(t *testing.T) {
+func TestCodes(t *testing.T) {
 	s, err := New(testOptions(t.TempDir()))
 	check(t, err)
 	for errno, says := range map[error]string{
-		unix.ENOSPC: "Written so far: 0 B. Free: ",
-		unix.EDQUOT: "Written so far: 0 B. Free: ",
-		unix.EROFS:  "remount,rw",
-		unix.EACCES: "this process runs as ",
-		unix.EEXIST: "during the copy",
-		unix.EIO:    "",
+		unix.ENOSPC: "written:0]",
+		unix.EDQUOT: "disk-full map[free:",
+		unix.EROFS:  "read-only",
+		unix.EACCES: "not-permitted",
+		unix.EEXIST: "started-on",
+		unix.EIO:    " map[]",
 	} {
 		err := s.fail("write", &fs.PathError{Op: "write", Path: "x", Err: errno})
 		if !errors.Is(err, copier.ErrDestination) || !errors.Is(err, errno) {
 			t.Errorf("%v: kind is lost in %v", errno, err)
 		}
-		if h := copier.Hint(err); !strings.Contains(h, says) || says == "" && h != "" {
-			t.Errorf("%v: hint is %q, want %q", errno, h, says)
+		if got := coded(t, err); !strings.Contains(got, says) || errno == unix.EIO && got != says {
+			t.Errorf("%v: code is %q, want %q", errno, got, says)
 		}
 	}
 }

@@ -109,25 +109,22 @@ func Readdress(ctx context.Context, o ReaddressOptions) (was Peer, err error) {
 
 // refuseUnfinished refuses a directory that waits for something else to be done.
 func (s *Sink) refuseUnfinished() error {
-	refuse := func(why, hint string) error {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "check " + s.opts.Path, Err: errors.New(why), Hint: hint}
-	}
 	for _, x := range []struct {
-		name      string
-		there     bool
-		why, hint string
+		name  string
+		there bool
+		why   string
+		code  copier.Code
 	}{
-		{s.aside(""), true, "a copy into it has not come to its end", "resume the copy first"},
-		{s.dest(vaultDBName), false, "it holds no complete copy", "name the data directory of the copy"},
-		{filepath.Join(s.dest(raftName), "peers.json"), true, "raft/peers.json is there, and the next Vault that starts takes its servers from it",
-			"start Vault, if these are the right ones, or remove the file"},
+		{s.aside(""), true, "a copy into it has not come to its end", CopyUnfinished},
+		{s.dest(vaultDBName), false, "it holds no complete copy", NoCopy},
+		{filepath.Join(s.dest(raftName), "peers.json"), true, "raft/peers.json is there, and the next Vault that starts takes its servers from it", PeersWait},
 	} {
 		there, err := durable.Exists(x.name)
 		if err != nil {
 			return s.fail("look at "+x.name, err)
 		}
 		if there == x.there {
-			return refuse(x.why, x.hint)
+			return &copier.Error{Kind: copier.ErrDestination, Op: "check " + s.opts.Path, Code: x.code, Err: errors.New(x.why)}
 		}
 	}
 	return nil
@@ -152,8 +149,7 @@ func (s *Sink) openVaultDB() (*bbolt.DB, error) {
 		},
 	})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, &copier.Error{Kind: copier.ErrLocked, Op: "open " + path, Err: errors.New("a running Vault, or something that reads it, has it open"),
-			Hint: "stop the Vault that runs on this directory, then run the same command again"}
+		return nil, &copier.Error{Kind: copier.ErrLocked, Op: "open " + path, Code: copier.InUse, Err: errors.New("a running Vault, or something that reads it, has it open")}
 	}
 	if err != nil {
 		return nil, s.fail("open "+path, err)

@@ -2,11 +2,9 @@ package raft
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 )
@@ -87,8 +85,7 @@ func (s *Sink) recoverCommit() error {
 		return &copier.Error{
 			Kind: copier.ErrDestination,
 			Op:   "read " + s.aside(recordName),
-			Hint: fmt.Sprintf("an earlier run did not end well, and what it left can't be told from Vault's; if no Vault was started here: rm -r %s %s",
-				shellescape.Quote(s.aside("")), shellescape.Quote(s.dest(raftName))),
+			Code: StagingUnknown, Facts: map[string]string{"staging": s.aside(""), "raft": s.dest(raftName)},
 			Err: err,
 		}
 	}

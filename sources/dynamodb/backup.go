@@ -1,13 +1,11 @@
 package dynamodb
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -31,8 +29,7 @@ func CheckBackupName(name string) error {
 		return nil
 	}
 	return &copier.Error{Kind: copier.ErrConfig, Op: "name the backup",
-		Err:  fmt.Errorf("%q is no name of a backup", name),
-		Hint: "it takes 3 to 255 letters, digits, _ . or -"}
+		Err: fmt.Errorf("%q is no name of a backup, which has 3 to 255 letters, digits, _ . or -", name)}
 }
 
 // How long Backup waits before it asks again whether the backup is there: at
@@ -92,19 +89,14 @@ func (s *Source) backupFailed(action, name string, err error) error {
 		return err // the context's
 	}
 	out := &copier.Error{Kind: copier.ErrSource, Op: "back up table " + s.opts.Table + " as " + name,
-		Err: fmt.Errorf("%w: %w", ErrBackup, e), Hint: e.Hint}
+		Code: BackupFailed, Err: fmt.Errorf("%w: %w", ErrBackup, e)}
 	var api smithy.APIError
 	switch {
 	case IsDenied(err):
-		out.Hint = "allow the IAM action " + deniedAction(action, apiMessage(err)) + " to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups (arn:…:table/" + s.opts.Table + "/backup/*)"
+		out.Code, out.Facts = BackupDenied, map[string]string{"action": deniedAction(action, apiMessage(err)), "table": s.opts.Table}
 	case errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException":
-		out.Hint = "this endpoint makes no backups"
+		out.Code = BackupUnsupported
 	}
-	words := []string{cmp.Or(out.Hint, "fix the cause")}
-	if otherwise := s.opts.Hint(out); otherwise != "" {
-		words = append(words, otherwise)
-	}
-	out.Hint = strings.Join(words, "; or ")
 	return out
 }
 

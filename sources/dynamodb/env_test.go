@@ -272,7 +272,7 @@ func (e *env) source(change ...func(*Options)) (*Source, *recorder) {
 func (e *env) sourceAt(url string, change ...func(*Options)) (*Source, *recorder) {
 	e.Helper()
 	rec := &recorder{}
-	opts := Options{Table: e.table, Endpoint: url, AccessKey: "key", SecretKey: "secret", Events: rec.record, Hint: wordsFor}
+	opts := Options{Table: e.table, Endpoint: url, AccessKey: "key", SecretKey: "secret", Events: rec.record}
 	for _, c := range change {
 		c(&opts)
 	}
@@ -284,22 +284,6 @@ func (e *env) sourceAt(url string, change ...func(*Options)) (*Source, *recorder
 	s.timing = e.timing
 	quick(s)
 	return s, rec
-}
-
-// wordsFor stands for the words that a command has for typed errors.
-func wordsFor(err error) string {
-	e, gaveUp := errors.AsType[*GaveUpError](err)
-	switch {
-	case errors.Is(err, ErrBackup):
-		return "WITHOUT A BACKUP"
-	case gaveUp && e.Nothing > 0:
-		return "GO ON"
-	case gaveUp && e.Prepare:
-		return "ONCE MORE"
-	case gaveUp:
-		return "GO ON, TRY LONGER"
-	}
-	return ""
 }
 
 // quick lets a source retry without long waits; all else stays as New made it.

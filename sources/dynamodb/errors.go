@@ -1,7 +1,6 @@
 package dynamodb
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,7 +15,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// fail returns what a failed API call means to the person who reads it.
+// fail returns the error of a failed API call.
 func (s *Source) fail(ctx context.Context, action string, err error) error {
 	if ctx.Err() != nil {
 		cause := context.Cause(ctx)
@@ -30,51 +29,72 @@ func (s *Source) fail(ctx context.Context, action string, err error) error {
 		Op:   fmt.Sprintf("call %s on table %s in %s", action, s.opts.Table, s.place()),
 		Err:  plain(err),
 	}
-	defer s.goOn(out)
-	if e, ok := errors.AsType[*CredentialsError](err); ok {
-		out.Hint = s.opts.Hint(e)
-		return out
+	out.Code, out.Facts = s.codeOf(action, err)
+	if gaveUp, ok := errors.AsType[*GaveUpError](err); ok && (gaveUp.Nothing > 0 || out.Code == "") {
+		out.Err = &copier.Error{Code: out.Code, Facts: out.Facts, Err: out.Err}
+		out.Code, out.Facts = GaveUp, gaveUp.facts()
 	}
+	return out
+}
+
+// facts are those of code GaveUp.
+func (e *GaveUpError) facts() map[string]string {
+	out := map[string]string{"limit": "number", "service": ""}
+	switch {
+	case e.Nothing > 0:
+		out["limit"] = "time"
+	case e.Prepare:
+		out["limit"] = "prepare"
+	}
+	if statusOf(e.Err) >= 500 {
+		out["service"] = "failing"
+	}
+	return out
+}
+
+// codeOf finds the code of a failed API call by its cause, "" where there is none.
+func (s *Source) codeOf(action string, err error) (copier.Code, map[string]string) {
 	var api smithy.APIError
+	var credentials *CredentialsError
 	var cert *tls.CertificateVerificationError
 	var noTLS tls.RecordHeaderError
 	var late *timeoutError
 	var foreign *smithy.DeserializationError
+	where := s.whereFrom()
 	switch {
+	case errors.As(err, &credentials):
+		return AWSSettings, nil
 	case errors.As(err, &api):
 		switch api.ErrorCode() {
 		case "AccessDeniedException":
-			out.Hint = fmt.Sprintf("allow the IAM action %s to these credentials; docs/iam.md has the whole policy", deniedAction(action, api.ErrorMessage()))
-			if _, policy, ok := strings.Cut(api.ErrorMessage(), "explicit deny in a"); ok {
-				out.Hint = fmt.Sprintf("a%s denies %s, whatever these credentials are allowed: it has to let them pass", strings.TrimRight(shown(policy), "."), deniedAction(action, api.ErrorMessage()))
-			}
+			_, policy, _ := strings.Cut(api.ErrorMessage(), "explicit deny in a")
+			return Denied, map[string]string{"action": deniedAction(action, api.ErrorMessage()), "policy": strings.TrimRight(shown(policy), ".")}
 		case "ResourceNotFoundException":
-			out.Hint = "there is no such table here: check table and region in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, which beat them; and " + s.endpointFrom()
+			return NoTable, where
 		case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
-			out.Hint = "the AWS credentials have expired: renew them"
+			return CredentialsExpired, nil
 		case "UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId", "MissingAuthenticationTokenException", "IncompleteSignature":
 			if m := api.ErrorMessage(); strings.Contains(m, "Signature expired") || strings.Contains(m, "not yet current") {
-				out.Hint = "this machine's clock differs from AWS's, which takes a signature for some minutes only: set it (timedatectl, chronyc), then run the same command again"
-				break
+				return ClockWrong, nil
 			}
-			out.Hint = "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock"
+			return CredentialsRefused, nil
 		case unknownCode: // an answer without one
-			if status := statusOf(err); action == "DescribeTable" && status < 500 { // it is the first that is asked
-				out.Hint = s.hintForeign()
+			if action == "DescribeTable" && statusOf(err) < 500 { // it is the first that is asked
+				return NotDynamoDB, where
 			}
 		}
 	case errors.As(err, &cert):
-		out.Hint = "the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check " + s.endpointFrom()
+		return NotTrusted, where
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
-		out.Hint = "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… if that is meant, or check the proxy: see " + s.endpointFrom()
+		return NoTLS, where
 	case (errors.As(err, &foreign) || isUndecoded(err)) && action == "DescribeTable", errors.Is(err, errNoTable), errors.Is(err, errTooLarge):
-		out.Hint = s.hintForeign()
+		return NotDynamoDB, where
 	case errors.As(err, &late) && late.connected:
-		out.Hint = "it takes connections and does not answer: check the network between here and there (a firewall or a proxy that drops what is large or slow), and " + s.endpointFrom()
+		return NoAnswer, where
 	case isDial(err):
-		out.Hint = "the endpoint can't be reached from here: check " + s.endpointFrom() + ", the region, the network and " + s.proxyFrom()
+		return Unreachable, where
 	}
-	return out
+	return "", nil
 }
 
 // statusOf is the HTTP status of a response that is an error, 0 where there is none.
@@ -91,49 +111,21 @@ var errNoTable = errors.New("the response describes no table")
 
 const unknownCode = "UnknownError" // the SDK's, of an error without a code
 
-func (s *Source) hintForeign() string {
-	return "what answers there is not DynamoDB: check " + s.endpointFrom() + " and " + s.proxyFrom()
-}
-
-// endpointFrom names what the endpoint is to be looked for in.
-func (s *Source) endpointFrom() string {
+// whereFrom are the facts of where the endpoint and the proxy were set.
+func (s *Source) whereFrom() map[string]string {
+	out := map[string]string{"endpoint_from": "", "proxy_from": "", "proxy": ""}
 	for _, x := range s.settings {
 		switch {
+		case x.Name == SettingProxy:
+			out["proxy_from"], out["proxy"] = x.Variable, x.Value
 		case x.Name != SettingEndpoint:
 		case x.Variable != "":
-			return x.Variable + ", which sets the endpoint"
+			out["endpoint_from"] = x.Variable
 		default:
-			return fmt.Sprintf("%s of the AWS profile %q, which sets the endpoint", x.Key, x.Profile)
+			out["endpoint_from"] = fmt.Sprintf("%s of the AWS profile %q", x.Key, x.Profile)
 		}
 	}
-	return "endpoint in storage_source and AWS_DYNAMODB_ENDPOINT"
-}
-
-// proxyFrom names what the proxy is to be looked for in.
-func (s *Source) proxyFrom() string {
-	for _, x := range s.settings {
-		if x.Name == SettingProxy {
-			return "the proxy of " + x.Variable + " (" + x.Value + ")"
-		}
-	}
-	return "the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)"
-}
-
-// goOn adds to the hint of an error that ended the tries what to do then.
-func (s *Source) goOn(out *copier.Error) {
-	gaveUp, ok := errors.AsType[*GaveUpError](out.Err)
-	if !ok || out.Hint != "" && gaveUp.Nothing == 0 {
-		return
-	}
-	cause := "fix the cause"
-	if statusOf(out.Err) >= 500 {
-		cause = "the service fails: wait until it has recovered (see AWS's Health Dashboard, or, where it is not AWS's, its log)"
-	}
-	words := []string{cmp.Or(out.Hint, cause)}
-	if then := s.opts.Hint(gaveUp); then != "" {
-		words = append(words, then)
-	}
-	out.Hint = strings.Join(words, ", then ")
+	return out
 }
 
 // isDial reports whether no connection came about.

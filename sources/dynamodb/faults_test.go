@@ -187,7 +187,7 @@ func TestTroubleLasts(t *testing.T) {
 				}
 				var got found
 				err = got.read(t.Context(), s, segments(6)[:1])
-				wantError(t, err, copier.ErrSource, "nothing succeeded for ", "then GO ON")
+				wantError(t, err, copier.ErrSource, "nothing succeeded for ", GaveUp)
 				if d := time.Since(start); d < limit || d > limit+time.Second {
 					t.Errorf("given up after %v", d)
 				}
@@ -293,7 +293,7 @@ func waitIsCapped(t *testing.T) {
 	start := time.Now()
 	var b copier.Batch
 	_, err := s.Read(t.Context(), copier.Span{}, &b)
-	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", "then GO ON")
+	wantError(t, err, copier.ErrSource, "nothing succeeded for 3", GaveUp)
 	if d := time.Since(start); d > 300*time.Millisecond {
 		t.Errorf("it took %v", d)
 	}
@@ -310,20 +310,20 @@ func waitIsCapped(t *testing.T) {
 	}
 }
 
-// TestGivenUpHints holds what a person reads whose request was given up.
-func TestGivenUpHints(t *testing.T) {
+// TestGivenUp: the error of a request that was given up says by which limit.
+func TestGivenUp(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	s, _ := e.source(retries(1))
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 	_, err := s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "its log), then ONCE MORE")
+	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", GaveUp)
 	var b copier.Batch
 	_, err = s.Read(t.Context(), copier.Span{}, &b)
-	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", "TRY LONGER")
+	wantError(t, err, copier.ErrSource, "after 2 tries: InternalServerError", GaveUp)
 	s, _ = e.source()
 	_, err = s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "after 4 tries: InternalServerError", "ONCE MORE")
+	wantError(t, err, copier.ErrSource, "after 4 tries: InternalServerError", GaveUp)
 }
 
 // TestFinalErrors: what no retry can cure ends at once.
@@ -359,8 +359,8 @@ func TestFinalErrors(t *testing.T) {
 			if !errors.Is(err, copier.ErrSource) || !strings.Contains(err.Error(), c.says) || e.srv.Requests()["Scan"] != 1 || len(eventsOf[copier.Retried](rec)) != 0 {
 				t.Errorf("error %v after %d requests", err, e.srv.Requests()["Scan"])
 			}
-			if strings.HasSuffix(name, "static") && copier.Hint(err) == "" {
-				t.Error("no hint")
+			if code, _ := copier.CodeOf(err); strings.HasSuffix(name, "static") && code == "" {
+				t.Error("no code")
 			}
 		})
 	}
@@ -464,11 +464,11 @@ func TestCredentialsThatStayExpired(t *testing.T) {
 				e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
 				var b copier.Batch
 				_, err := s.Read(t.Context(), copier.Span{}, &b)
-				wantError(t, err, copier.ErrSource, c.says, "renew them")
+				wantError(t, err, copier.ErrSource, c.says, CredentialsExpired)
 				if n := e.srv.Requests()["Scan"]; !c.tries(n) {
 					t.Errorf("%d tries", n)
 				}
-				if strings.Contains(err.Error()+copier.Hint(err), "token-of") {
+				if strings.Contains(err.Error()+coded(err), "token-of") {
 					t.Errorf("error %v tells the token", err)
 				}
 			})

@@ -186,8 +186,8 @@ func TestLongMessages(t *testing.T) {
 				})
 				s, _ := e.sourceAt(url, retries(0))
 				err := c.try(t.Context(), s)
-				if err == nil || len(err.Error()) > 3*longestText || len(copier.Hint(err)) > 3*longestText {
-					t.Errorf("an error of %d bytes with a hint of %d", len(fmt.Sprint(err)), len(copier.Hint(err)))
+				if err == nil || len(err.Error()) > 3*longestText || len(coded(err)) > 3*longestText {
+					t.Errorf("an error of %d bytes with facts of %d", len(fmt.Sprint(err)), len(coded(err)))
 				}
 			})
 		}
@@ -299,7 +299,7 @@ func TestUndecodableItems(t *testing.T) {
 				page, err := s.Read(t.Context(), copier.Span{}, &b)
 				e.ok(err)
 				if len(page.Refused) != 1 || !errors.Is(page.Refused[0], ErrNotVaultItem) || !errors.Is(page.Refused[0], copier.ErrSource) ||
-					!strings.Contains(page.Refused[0].Error(), c.named) || copier.Hint(page.Refused[0]) == "" {
+					!strings.Contains(page.Refused[0].Error(), c.named) || coded(page.Refused[0]) != "not-vaults-item map[]" {
 					t.Errorf("refused: %v", page.Refused)
 				}
 				if got := entriesOf(&b); !slices.Equal(got, []string{`"a/b"=78`, `"c/d"=79`}) || len(page.Next) != 1 {

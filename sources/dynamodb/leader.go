@@ -136,12 +136,10 @@ func (s *Source) watchLeader(ctx context.Context, first leaderLock) (leaderLock,
 		// it until the watch is over.
 		if now != nil && !now.sameAs(first) {
 			if id, ok := now.run(); ok {
-				return nil, s.locked("take the leader lock", fmt.Errorf("dyn2raft run %s holds it, and renews it", shown(id)),
-					"another copy of this table is running: let it end")
+				return nil, s.locked("take the leader lock", CopyRuns, fmt.Errorf("dyn2raft run %s holds it, and renews it", shown(id)))
 			}
-			return nil, s.locked("take the leader lock",
-				fmt.Errorf("%w: %s, took or renewed the lock %s", ErrVaultRunning, now.holder(), leaderLockKey),
-				"stop every Vault that uses the table, wait until `vault status` is refused, then run the same command again")
+			return nil, s.locked("take the leader lock", VaultRuns,
+				fmt.Errorf("%w: %s, took or renewed the lock %s", ErrVaultRunning, now.holder(), leaderLockKey))
 		}
 		if !time.Now().Before(until) {
 			return now, nil
@@ -191,8 +189,7 @@ func (s *Source) lostLeader(there leaderLock) error {
 	if there != nil {
 		what = fmt.Errorf("%w: %s, took the lock %s", ErrVaultRunning, there.holder(), leaderLockKey)
 	}
-	return s.locked("hold the leader lock", fmt.Errorf("%w from this run: %w since it was read", what, copier.ErrMoved),
-		"stop every Vault that uses the table, then run the same command again")
+	return s.locked("hold the leader lock", VaultRuns, fmt.Errorf("%w from this run: %w since it was read", what, copier.ErrMoved))
 }
 
 // restoreLeader leaves the leader lock as it was found, on the condition that it

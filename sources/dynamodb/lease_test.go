@@ -18,7 +18,7 @@ func TestLease(t *testing.T) {
 	cases := map[string]func(*env){}
 	for name, c := range map[string]struct {
 		check, release string // what they say; "" is no error
-		code           code
+		code           copier.Code
 		lost           bool // it is noticed without a Check
 		stays          bool // the entry of the run, after Release
 
@@ -213,7 +213,7 @@ func releaseFails(t *testing.T) {
 		h := e.lock(s, "run-1")
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError})
 		err := h.Release(t.Context(), copier.EndComplete)
-		wantError(t, err, copier.ErrSource, "release the locks in table vault", "give it up")
+		wantError(t, err, copier.ErrSource, "release the locks in table vault", LocksLeft)
 		wantError(t, err, copier.ErrNotReleased, "", "")
 		e.srv.SetFaults()
 		freed, err := s.Reset(t.Context())
@@ -326,7 +326,7 @@ func reset(e *env) {
 		was := e.leader(l)
 		h := e.lock(s, "run-1")
 		freed, err := s.Reset(e.Context())
-		wantError(e, err, copier.ErrLocked, "run-1", "let it end")
+		wantError(e, err, copier.ErrLocked, "run-1", CopyRuns)
 		if freed != nil {
 			e.Errorf("freed %q under the running copy", freed)
 		}
@@ -456,7 +456,7 @@ func unlockFails(t *testing.T) {
 	e.ok(e.lock(s, "run-1").Release(t.Context(), copier.EndUnfinished))
 	for _, operation := range []string{"GetItem", "DeleteItem"} {
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.InternalServerError, Operation: operation})
-		wantError(t, s.Unlock(t.Context(), "run-1", copier.EndFailed), copier.ErrSource, "release the locks in table vault", "give it up")
+		wantError(t, s.Unlock(t.Context(), "run-1", copier.EndFailed), copier.ErrSource, "release the locks in table vault", LocksLeft)
 		e.held("run-1")
 	}
 	e.srv.SetFaults()

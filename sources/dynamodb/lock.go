@@ -209,8 +209,8 @@ func (l *lease) moved(m *migrationLock, leader leaderLock) error {
 	if what == nil {
 		return nil
 	}
-	return l.s.locked("take the locks of run "+l.run+" again", fmt.Errorf("%w: %s", copier.ErrMoved, strings.Join(what, ", and ")),
-		"a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over: the same command with --restart in place of --resume; or give up and free the locks: -reset")
+	return l.s.locked("take the locks of run "+l.run+" again", LocksLost,
+		fmt.Errorf("%w: %s", copier.ErrMoved, strings.Join(what, ", and ")))
 }
 
 // giveUp releases what a failed Lock has taken.
@@ -223,8 +223,8 @@ func (l *lease) giveUp(ctx context.Context, err error) error {
 	return err
 }
 
-func (s *Source) locked(op string, err error, hint string) error {
-	return &copier.Error{Kind: copier.ErrLocked, Op: op, Err: err, Hint: hint}
+func (s *Source) locked(op string, code copier.Code, err error) error {
+	return &copier.Error{Kind: copier.ErrLocked, Op: op, Code: code, Err: err}
 }
 
 // ErrVaultRunning is returned when a Vault is running on the table, or took
@@ -259,7 +259,14 @@ func (s *Source) askStopped(ctx context.Context, doubt string) error {
 			return nil
 		}
 	}
-	return s.locked("look for a running Vault", fmt.Errorf("%w: %w", ErrNotStopped, why), "stop every Vault that uses the table, and say so")
+	facts := map[string]string{"ha": "", "replicas": ""}
+	if s.opts.HAEnabled || s.opts.HAStorage != "" {
+		facts["ha"] = "enabled"
+	}
+	if len(s.replicas) > 0 {
+		facts["replicas"] = "yes"
+	}
+	return &copier.Error{Kind: copier.ErrLocked, Op: "look for a running Vault", Code: NotStopped, Facts: facts, Err: fmt.Errorf("%w: %w", ErrNotStopped, why)}
 }
 
 // A lease is the two locks of one run.
@@ -366,7 +373,7 @@ func (l *lease) takeLeader(ctx context.Context, seen leaderLock) error {
 	if there != nil {
 		what = fmt.Errorf("%w: %s, took the lock %s first", ErrVaultRunning, there.holder(), leaderLockKey)
 	}
-	return l.s.locked("take the leader lock", what, "stop every Vault that uses the table, then run the same command again")
+	return l.s.locked("take the leader lock", VaultRuns, what)
 }
 
 // An interrupted run gives its locks back within 2 s: giveUpTime is until when,
@@ -563,8 +570,7 @@ func (l *lease) Check(ctx context.Context) error {
 			return err
 		}
 	}
-	return &copier.Error{Kind: copier.ErrSource, Op: "hold the leader lock", Err: ErrLate,
-		Hint: "check this machine's clock and the network: a renewal must be answered within seconds"}
+	return &copier.Error{Kind: copier.ErrSource, Op: "hold the leader lock", Code: AnswersLate, Err: ErrLate}
 }
 
 // Release implements [copier.Lease]. The leader lock goes back to what was
@@ -608,8 +614,8 @@ func (s *Source) released(errs ...error) error {
 	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil && !errors.Is(err, copier.ErrMoved) }) {
 		return err
 	}
-	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err),
-		Hint: "as long as they are there no Vault starts on the table: resume that copy, or give it up"}
+	return &copier.Error{Kind: copier.ErrSource, Op: "release the locks in table " + s.opts.Table, Code: LocksLeft,
+		Err: fmt.Errorf("%w: %w", copier.ErrNotReleased, err)}
 }
 
 // Unlock implements [copier.Locker]. The leader lock goes back to what that run

@@ -21,7 +21,7 @@ import (
 type lockCase struct {
 	want  error // nil: it takes both locks, and Release leaves the table as it was
 	says  string
-	code  code
+	code  copier.Code
 	waits int // on purpose: for a renewal, and for a holder who has lost the lock to notice
 
 	leader    *vaultLease // before, nil for none
@@ -293,7 +293,7 @@ func lostDuringHold(t *testing.T) {
 	thief := vaultLease{"v1", time.Hour, nil}.item()
 	defer e.onWaiting(rec, 2, func() { e.put(thief) })()
 	_, err := s.Lock(ctx, "run-1", false, func(err error) { cancel(err) })
-	wantError(t, err, ErrVaultRunning, "leader-v1", "stop every Vault")
+	wantError(t, err, ErrVaultRunning, "leader-v1", VaultRuns)
 	e.unlocked(thief)
 }
 
@@ -313,7 +313,7 @@ func TestReplicas(t *testing.T) {
 	for _, l := range []*vaultLease{nil, {"v1", -time.Minute, nil}} {
 		was := e.leader(l)
 		_, err := e.tryLock(t.Context(), prepared(), "run-1")
-		wantError(t, err, ErrReplicated, "ap-east-1, eu-west-1", "say so")
+		wantError(t, err, ErrReplicated, "ap-east-1, eu-west-1", NotStopped)
 		wantError(t, err, ErrNotStopped, "", "")
 		e.unlocked(was)
 		e.lock(prepared(stopped(true, nil)), "run-1").kill()

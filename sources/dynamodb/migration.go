@@ -69,20 +69,17 @@ func (s *Source) migrationLocked(m *migrationLock) error {
 	const op = "take the migration lock"
 	switch {
 	case m.err != nil:
-		return s.locked(op, fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, m.err),
-			"if no migration is running, remove it with -reset")
+		return s.locked(op, LockUnknown, fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, m.err))
 	case m.Run != "":
-		return s.locked(op, fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.since()),
-			"if that run is still going, let it end; if it was interrupted, go on with it (--resume, with its destination), or remove its lock with -reset, which is the way too if it has left the table locked on purpose (-keep-source-locked)")
+		return s.locked(op, LockedByCopy, fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.since()))
 	}
-	return s.locked(op, fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.since()),
-		"if that migration is still running, let it end; if it was interrupted, remove its lock with -reset")
+	return s.locked(op, LockedByMigration, fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.since()))
 }
 
 // lostMigration is the error of a run whose migration lock is not there any more.
 func (s *Source) lostMigration() error {
-	return s.locked("hold the migration lock", fmt.Errorf("somebody removed it, so that a Vault may have been started: %w since it was read", copier.ErrMoved),
-		"make sure that every Vault is stopped and that nobody resets the lock, then run the same command again")
+	return s.locked("hold the migration lock", LockRemoved,
+		fmt.Errorf("somebody removed it, so that a Vault may have been started: %w since it was read", copier.ErrMoved))
 }
 
 // deleteMigration deletes the migration lock on the condition that it has the

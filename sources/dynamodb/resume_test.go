@@ -111,7 +111,7 @@ func vaultAfterUnfinished(e *env) {
 	})
 	before := e.get("core/_lock")
 	_, err := e.tryAgain(e.Context(), s, "run-1", true)
-	wantError(e, err, copier.ErrMoved, "leader-v2", "--restart")
+	wantError(e, err, copier.ErrMoved, "leader-v2", LocksLost)
 	e.leaderIs(before)
 	e.ok(s.Unlock(e.Context(), "run-1", copier.EndFailed))
 	e.unlocked(before)
@@ -163,7 +163,7 @@ func begunAgainAndRefused(e *env) {
 	next := vaultLease{"v1", 2 * time.Hour, nil}.item()
 	defer e.onWaiting(rec, 1, func() { e.put(next) })()
 	_, err := e.tryLock(e.Context(), s, "run-1")
-	wantError(e, err, ErrVaultRunning, "leader-v1", "stop every Vault")
+	wantError(e, err, ErrVaultRunning, "leader-v1", VaultRuns)
 	e.unlocked(next)
 }
 
@@ -176,7 +176,7 @@ func begunAgainWithoutTheEntry(e *env) {
 	e.del("core/migration")
 	s, _ = e.source()
 	_, err := e.tryLock(e.Context(), s, "run-1")
-	wantError(e, err, ErrNotStopped, "no leader lock", "say so")
+	wantError(e, err, ErrNotStopped, "no leader lock", NotStopped)
 	e.unlocked(nil)
 }
 
@@ -233,8 +233,8 @@ func takenWhileLockingAgain(t *testing.T) {
 	})
 	s, _ = e.sourceAt(front.URL, ha)
 	_, err := e.tryAgain(t.Context(), s, "run-1", true)
-	wantError(t, err, copier.ErrMoved, "leader-v2", "--restart")
-	wantError(t, err, copier.ErrLocked, "", "-reset")
+	wantError(t, err, copier.ErrMoved, "leader-v2", LocksLost)
+	wantError(t, err, copier.ErrLocked, "", LocksLost)
 	e.leaderIs(thief)
 	if e.get("core/migration") == nil {
 		t.Error("the migration lock was removed")

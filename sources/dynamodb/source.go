@@ -90,10 +90,6 @@ type Options struct {
 	// copy, so that no Vault starts on it any more.
 	KeepLocked bool
 
-	// Hint, where set, has the words for what a person can do about an error whose
-	// type says what happened, such as a [CredentialsError]; "" where there are none.
-	Hint func(error) string
-
 	// Events, where set, is told of retries, waits and warnings.
 	Events func(copier.Event)
 }
@@ -153,9 +149,6 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if opts.Events == nil {
 		opts.Events = func(copier.Event) {}
 	}
-	if opts.Hint == nil {
-		opts.Hint = func(error) string { return "" }
-	}
 	if (opts.AccessKey == "") != (opts.SecretKey == "") {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read AWS credentials",
 			Err: errors.New("one of access_key and secret_key is set, and the other is not")}
@@ -166,7 +159,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	}
 	cfg, ignored, err := loadConfig(ctx, opts)
 	if err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err, Hint: opts.Hint(err)}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Code: AWSSettings, Err: err}
 	}
 	s := &Source{opts: opts, conns: new(conns), timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
@@ -214,7 +207,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	})
 	s.findSettings(ctx, cfg, ignored)
 	if err := s.checkEndpoint(inputsOf(cfg)); err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Err: err, Hint: opts.Hint(err)}
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Code: AWSSettings, Err: err}
 	}
 	return s, nil
 }
@@ -275,7 +268,7 @@ func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 		if ctx.Err() != nil {
 			return copier.Info{}, context.Cause(ctx)
 		}
-		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Err: err, Hint: s.opts.Hint(err)}
+		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "find AWS credentials", Code: AWSSettings, Err: err}
 	}
 	out, err := s.describe(ctx, briefly)
 	if err != nil {
@@ -284,12 +277,11 @@ func (s *Source) Open(ctx context.Context) (copier.Info, error) {
 	t := out.Table
 	if t.TableStatus != types.TableStatusActive && t.TableStatus != types.TableStatusUpdating {
 		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table,
-			Err:  fmt.Errorf("its status is %s, expected ACTIVE", shown(string(t.TableStatus))),
-			Hint: statusHint(t.TableStatus)}
+			Code: TableStatus, Facts: map[string]string{"status": string(t.TableStatus)},
+			Err: fmt.Errorf("its status is %s, expected ACTIVE", shown(string(t.TableStatus)))}
 	}
 	if err := checkSchema(t); err != nil {
-		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
-			Hint: "this is not a table of Vault's dynamodb storage: check table and region in storage_source, and AWS_DYNAMODB_TABLE"}
+		return copier.Info{}, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Code: NotVaultsTable, Err: err}
 	}
 	s.replicas = replicas(t)
 	facts, err := factsOf(t)
@@ -346,22 +338,9 @@ func (s *Source) Recheck(ctx context.Context) error {
 	}
 	if now := incarnation(out.Table); now != s.info.Incarnation {
 		return &copier.Error{Kind: copier.ErrSource, Op: "look at table " + s.opts.Table + " again",
-			Err:  fmt.Errorf("%w: it was deleted and made anew: its id is %s now, and was %s at first", copier.ErrMoved, now, s.info.Incarnation),
-			Hint: "find out who does that, then start over: what was read may be of either"}
+			Code: TableRemade, Err: fmt.Errorf("%w: it was deleted and made anew: its id is %s now, and was %s at first", copier.ErrMoved, now, s.info.Incarnation)}
 	}
 	return nil
-}
-
-// statusHint says what to do about a table that can't be read.
-func statusHint(status types.TableStatus) string {
-	switch status {
-	case types.TableStatusInaccessibleEncryptionCredentials:
-		return "the table's KMS key can't be used: enable it, or restore the grants of DynamoDB on it, then run the same command again"
-	case types.TableStatusDeleting, types.TableStatusArchiving, types.TableStatusArchived:
-		return "the table is going away or gone: restore it from a backup, and name the restored table"
-	default:
-		return "wait until the table is ACTIVE (aws dynamodb describe-table), then run the same command again"
-	}
 }
 
 // ErrNotVaultTable is returned when a table has another schema than Vault's.
@@ -457,8 +436,7 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 		s.warnOfDots(target.dotted)
 	}
 	for i, err := range target.page.Refused {
-		target.page.Refused[i] = &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Err: err,
-			Hint: "every item must be one that Vault wrote, or nothing can be proven about the copy: find out who wrote this one, and delete it or name the right table"}
+		target.page.Refused[i] = &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Code: NotVaultsItem, Err: err}
 	}
 	var rest []position
 	if target.until != nil {

@@ -3,11 +3,14 @@ package dynamodb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,9 +24,15 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
-// wantError fails the test unless err is of the kind, and it and its hint say
-// the words.
-func wantError(t testing.TB, err, kind error, inError, inHint string) {
+// coded is the code of an error, and its facts.
+func coded(err error) string {
+	code, facts := copier.CodeOf(err)
+	return fmt.Sprint(string(code), " ", facts)
+}
+
+// wantError fails the test unless err is of the kind, says that, and has
+// the code, which has its facts; any where code is empty.
+func wantError(t testing.TB, err, kind error, inError string, code copier.Code) {
 	t.Helper()
 	if !errors.Is(err, kind) {
 		t.Fatalf("error is %v, expected one that wraps %q", err, kind)
@@ -31,8 +40,14 @@ func wantError(t testing.TB, err, kind error, inError, inHint string) {
 	if !strings.Contains(err.Error(), inError) {
 		t.Errorf("error %q does not say %q", err, inError)
 	}
-	if hint := copier.Hint(err); hint == "" || !strings.Contains(hint, inHint) {
-		t.Errorf("hint %q does not say %q", hint, inHint)
+	got, facts := copier.CodeOf(err)
+	if e, ok := errors.AsType[*copier.Error](err); ok && got == GaveUp && code != "" && code != GaveUp {
+		got, facts = copier.CodeOf(e.Err) // the cause
+	}
+	names := slices.Clone(copier.Codes()[got])
+	slices.Sort(names)
+	if got == "" || code != "" && got != code || !slices.Equal(slices.Sorted(maps.Keys(facts)), names) {
+		t.Errorf("code %q with facts %q, expected %q with %q", got, facts, code, names)
 	}
 }
 
@@ -62,7 +77,7 @@ func TestPrepareRefusesOtherTables(t *testing.T) {
 			e.ok(err)
 			s, _ := e.source()
 			_, err = s.Open(t.Context())
-			wantError(t, err, ErrNotVaultTable, "expected (Path S HASH, Key S RANGE)", "AWS_DYNAMODB_TABLE")
+			wantError(t, err, ErrNotVaultTable, "expected (Path S HASH, Key S RANGE)", NotVaultsTable)
 			wantError(t, err, copier.ErrSource, keys[0].name+" "+string(keys[0].kind)+" HASH", "")
 		})
 	}
@@ -75,7 +90,7 @@ func TestPrepareStatus(t *testing.T) {
 	for _, status := range []types.TableStatus{types.TableStatusCreating, types.TableStatusDeleting, types.TableStatusArchived, types.TableStatusInaccessibleEncryptionCredentials} {
 		e.ok(e.srv.SetTableStatus("vault", status))
 		_, err := s.Open(t.Context())
-		wantError(t, err, copier.ErrSource, string(status)+", expected ACTIVE", "table")
+		wantError(t, err, copier.ErrSource, string(status)+", expected ACTIVE", TableStatus)
 	}
 	for _, status := range []types.TableStatus{types.TableStatusActive, types.TableStatusUpdating} {
 		e.ok(e.srv.SetTableStatus("vault", status))
@@ -91,12 +106,12 @@ func TestTableMissing(t *testing.T) {
 	e.table = "nowhere"
 	s, _ := e.source(ha)
 	_, err := s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "table nowhere in us-east-1 at http://", "AWS_DYNAMODB_TABLE")
+	wantError(t, err, copier.ErrSource, "table nowhere in us-east-1 at http://", NoTable)
 	var b copier.Batch
 	_, err = s.Read(t.Context(), copier.Span{}, &b)
-	wantError(t, err, copier.ErrSource, "Scan", "AWS_DYNAMODB_TABLE")
+	wantError(t, err, copier.ErrSource, "Scan", NoTable)
 	_, err = s.Lock(t.Context(), "run", false, func(error) {})
-	wantError(t, err, copier.ErrSource, "GetItem", "AWS_DYNAMODB_TABLE")
+	wantError(t, err, copier.ErrSource, "GetItem", NoTable)
 }
 
 // TestAccessDenied denies one action at a time.
@@ -126,8 +141,8 @@ func TestAccessDenied(t *testing.T) {
 			if !errors.Is(err, copier.ErrSource) || fault.Fired() == 0 {
 				t.Fatalf("error is %v, the fault fired %d times", err, fault.Fired())
 			}
-			for e, ok := err, true; ok; { // the hint of the release stands before that of the call
-				if strings.Contains(copier.Hint(e), "dynamodb:"+action) {
+			for e, ok := err, true; ok; { // the code of the release stands before that of the call
+				if strings.Contains(coded(e), "denied map[action:dynamodb:"+action) {
 					return
 				}
 				var next *copier.Error
@@ -136,7 +151,7 @@ func TestAccessDenied(t *testing.T) {
 				}
 			}
 			if !strings.Contains(err.Error(), "dynamodb:"+action) {
-				t.Errorf("neither hint nor error names the action: %v; hint %q", err, copier.Hint(err))
+				t.Errorf("neither facts nor error name the action: %v; %v", err, coded(err))
 			}
 		})
 	}
@@ -162,7 +177,7 @@ func TestExpiredCredentials(t *testing.T) {
 	s, _ := e.source(retries(0))
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ExpiredToken})
 	_, err := s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "ExpiredToken", "renew")
+	wantError(t, err, copier.ErrSource, "ExpiredToken", CredentialsExpired)
 }
 
 func TestNoCredentials(t *testing.T) {
@@ -212,7 +227,7 @@ func TestUnreachable(t *testing.T) {
 			}
 			start := time.Now()
 			_, err = s.Open(t.Context())
-			wantError(t, err, copier.ErrSource, "vault-dynamodb-backend in us-east-1 at "+endpoint, "the endpoint can't be reached from here")
+			wantError(t, err, copier.ErrSource, "vault-dynamodb-backend in us-east-1 at "+endpoint, Unreachable)
 			if d := time.Since(start); d > 5*time.Minute { // a copy's requests have ten
 				t.Errorf("it took %v", d)
 			}
@@ -232,7 +247,7 @@ func TestUntrustedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "certificate", "AWS_CA_BUNDLE")
+	wantError(t, err, copier.ErrSource, "certificate", NotTrusted)
 }
 
 // TestNoTLS: an endpoint without a scheme is taken for https.
@@ -246,7 +261,7 @@ func TestNoTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "HTTP response to HTTPS client", "http://…")
+	wantError(t, err, copier.ErrSource, "HTTP response to HTTPS client", NoTLS)
 }
 
 // TestNoAnswer: what takes connections and does not answer is given up within
@@ -262,12 +277,12 @@ func noAnswer(t *testing.T) {
 	e.ok(err)
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute})
 	start := time.Now()
-	wantError(t, new(found).read(t.Context(), s, segments(6)[:1]), copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
+	wantError(t, new(found).read(t.Context(), s, segments(6)[:1]), copier.ErrSource, "no complete answer within", NoAnswer)
 	if d := time.Since(start); d < limit || d > limit+lastTimeout {
 		t.Errorf("given up after %v", d)
 	}
 	_, err = s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "no complete answer within", "it takes connections and does not answer")
+	wantError(t, err, copier.ErrSource, "no complete answer within", NoAnswer)
 
 	// One dead connection is not the end.
 	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.Delay, Delay: time.Minute, Count: 1})
@@ -288,7 +303,7 @@ func TestSilent(t *testing.T) {
 	t.Cleanup(func() { silent.Close() })
 	s, _ := e.sourceAt("https://"+silent.Addr().String(), retryFor(400*time.Millisecond), retries(0))
 	_, err = s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "no connection within", "the endpoint can't be reached from here")
+	wantError(t, err, copier.ErrSource, "no connection within", Unreachable)
 }
 
 // TestOutage: an error without a code is not told to come from something else, where
@@ -300,10 +315,10 @@ func TestOutage(t *testing.T) {
 	e := newEnv(t)
 	s, _ := e.sourceAt(srv.URL, retries(1))
 	_, err := s.Open(t.Context())
-	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", "the service fails: wait")
+	wantError(t, err, copier.ErrSource, "after 2 tries: HTTP status 503, and no error of DynamoDB's", GaveUp)
 	var b copier.Batch
 	_, err = s.Read(t.Context(), copier.Span{}, &b)
-	wantError(t, err, copier.ErrSource, "HTTP status 503", "its log), then GO ON")
+	wantError(t, err, copier.ErrSource, "HTTP status 503", GaveUp)
 }
 
 // TestNotDynamoDB: an endpoint that answers, but not as DynamoDB.
@@ -332,7 +347,7 @@ func TestNotDynamoDB(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = s.Open(t.Context())
-			wantError(t, err, copier.ErrSource, "call DescribeTable on table ", "what answers there is not DynamoDB")
+			wantError(t, err, copier.ErrSource, "call DescribeTable on table ", NotDynamoDB)
 			if w := eventsOf[copier.Warning](rec); name == "forbidden" && len(w) != 0 { // no word about checksums
 				t.Errorf("warnings: %v", w)
 			}
@@ -444,7 +459,7 @@ func TestRequestsAreSigned(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = s.Open(t.Context())
-			if err == nil || strings.Contains(err.Error()+copier.Hint(err), "s3cr3t") {
+			if err == nil || strings.Contains(err.Error()+coded(err), "s3cr3t") {
 				t.Errorf("error is %v", err)
 			}
 			mu.Lock()

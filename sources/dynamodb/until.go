@@ -36,6 +36,5 @@ func (s *Source) restUntil(from *position, t *scanTarget) ([]position, error) {
 }
 
 func (s *Source) moved(err error) error {
-	return &copier.Error{Kind: copier.ErrSource, Op: "read a part of table " + s.opts.Table + " again", Err: fmt.Errorf("%w: %w", copier.ErrMoved, err),
-		Hint: "something has written to the table since the copy was interrupted, so what was read before can't be trusted. Find out what, and stop it, then start over: --restart"}
+	return &copier.Error{Kind: copier.ErrSource, Op: "read a part of table " + s.opts.Table + " again", Code: copier.SourceWritten, Err: fmt.Errorf("%w: %w", copier.ErrMoved, err)}
 }

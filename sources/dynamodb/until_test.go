@@ -181,7 +181,7 @@ func TestUntilMoved(t *testing.T) {
 					until.Behind.Key += "x" // an item that is not there
 					p.seg.Until = until.encode()
 					err = e.readToEnd(src, p.seg)
-					wantError(e, err, copier.ErrMoved, fmt.Sprintf("Key %q", until.Behind.Key), "--restart")
+					wantError(e, err, copier.ErrMoved, fmt.Sprintf("Key %q", until.Behind.Key), copier.SourceWritten)
 					wantError(e, err, copier.ErrSource, "table "+e.table, "")
 				}
 				if hot && query == 0 {

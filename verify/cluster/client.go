@@ -74,8 +74,7 @@ func Connect(address string, insecureHTTP bool) (*api.Client, error) {
 }
 
 func environmentError(err error) error {
-	return &copier.Error{Kind: copier.ErrConfig, Op: "set up Vault's client", Err: err,
-		Hint: "look at the environment's VAULT_… variables and the files they name: `env | cut -d= -f1 | grep ^VAULT_`"}
+	return &copier.Error{Kind: copier.ErrConfig, Op: "set up Vault's client", Code: Environment, Err: err}
 }
 
 // checkAddress finds what the client would only report as a failed connection.
@@ -91,9 +90,7 @@ func checkAddress(address string) error {
 	if strings.Contains(shown, "@") {
 		shown = "(not shown: it may hold a password)"
 	}
-	return &copier.Error{Kind: copier.ErrConfig, Op: fmt.Sprintf("read Vault's address %s", shown),
-		Err:  errors.New("not a URL of a server"),
-		Hint: "write -address or VAULT_ADDR as https://HOST:8200"}
+	return &copier.Error{Kind: copier.ErrConfig, Op: "read Vault's address " + shown, Code: AddressForm, Err: errors.New("not a URL of a server")}
 }
 
 // loginToken is what `vault login` stores, or "". Where the file is:
@@ -121,9 +118,9 @@ func shownAddress(client *api.Client) string {
 
 // unreachable says why the first request got no answer of a Vault.
 func unreachable(client *api.Client, err error) error {
-	hint := "is Vault running, and is this its address? -address or VAULT_ADDR names it; on its host: systemctl status vault"
+	out := &copier.Error{Kind: copier.ErrDestination, Op: "reach Vault at " + shownAddress(client), Code: Unreached, Err: err}
 	if strings.ContainsFunc(client.Token(), func(r rune) bool { return r < ' ' || r > '~' }) {
-		hint = "VAULT_TOKEN, or the file ~/.vault-token, has a line break in it, or another character that no header takes: write the token without"
+		out.Code = TokenForm
 	}
 	text := err.Error()
 	var (
@@ -135,17 +132,17 @@ func unreachable(client *api.Client, err error) error {
 	)
 	switch {
 	case errors.As(err, &redirect):
-		hint = redirect.hint()
+		out.Code, out.Facts = Redirected, map[string]string{"to": redirect.to}
 	case errors.As(err, &authority):
-		hint = "name the authority that signed Vault's certificate: VAULT_CACERT=FILE or VAULT_CAPATH=DIRECTORY"
+		out.Code = UnknownAuthority
 	case errors.As(err, &hostname):
-		hint = "use a name that is in Vault's certificate, or say which one is: VAULT_TLS_SERVER_NAME"
+		out.Code = OtherName
 	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):
-		hint = "this listener speaks no TLS: write the address with http://"
+		out.Code = NoTLS
 	case strings.Contains(text, "HTTP request to an HTTPS server"):
-		hint = "this listener speaks TLS: write the address with https://"
+		out.Code = OnlyTLS
 	case errors.As(err, &answer):
-		hint = "something answers there that is no Vault, or keeps Vault's answers back: is the address right?"
+		out.Code = NotVault
 	}
-	return &copier.Error{Kind: copier.ErrDestination, Op: "reach Vault at " + shownAddress(client), Err: err, Hint: hint}
+	return out
 }

@@ -495,8 +495,8 @@ func TestRedirect(t *testing.T) {
 	clean(t)
 	t.Setenv(api.EnvVaultToken, token)
 	at := serve(t, http.RedirectHandler(elsewhere, http.StatusMovedPermanently))
-	if _, err := Check(t.Context(), connect(t, at), Options{}); !errors.Is(err, copier.ErrDestination) || !strings.Contains(copier.Hint(err), "-address "+elsewhere) {
-		t.Errorf("%v, hint %q", err, copier.Hint(err))
+	if _, err := Check(t.Context(), connect(t, at), Options{}); !errors.Is(err, copier.ErrDestination) || coded(err) != "vault-redirect map[to:"+elsewhere+"]" {
+		t.Errorf("%v, %s", err, coded(err))
 	}
 	if len(other.asked) > 0 {
 		t.Errorf("the other server was asked %q", other.asked)
@@ -562,8 +562,8 @@ func TestPlainHTTP(t *testing.T) {
 			case c.want == "" && err != nil:
 				t.Error(err)
 			case c.want == "":
-			case !errors.Is(err, copier.ErrConfig) || !strings.HasPrefix(err.Error(), "send a token to "+c.want+": ") || !strings.Contains(copier.Hint(err), "-insecure-http"):
-				t.Errorf("%v, hint %q", err, copier.Hint(err))
+			case !errors.Is(err, copier.ErrConfig) || !strings.HasPrefix(err.Error(), "send a token to "+c.want+": ") || coded(err) != "vault-token-plain map[]":
+				t.Errorf("%v, %s", err, coded(err))
 			}
 			if err != nil && (strings.Contains(err.Error(), token) || strings.Contains(err.Error(), "NOTPRINTED")) {
 				t.Errorf("a secret is in %q", err)
@@ -650,19 +650,22 @@ func TestUnreachable(t *testing.T) {
 	secure := serveTLS(t)
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	for name, c := range map[string]struct{ address, hint string }{
-		"nobody":            {gone.URL, "is Vault running"},
-		"no Vault":          {page(404, "no"), "no Vault"},
-		"web page":          {page(200, "<html>"), "is Vault running"},
-		"TLS to plain":      {strings.Replace(plain, "http:", "https:", 1), "with http://"},
-		"plain to TLS":      {strings.Replace(secure.URL, "https:", "http:", 1), "with https://"},
-		"unknown authority": {secure.URL, "VAULT_CACERT"},
-		"password":          {strings.Replace(gone.URL, "http://", "http://me:NOTPRINTED@", 1), "is Vault running"},
+	for name, c := range map[string]struct {
+		address string
+		code    copier.Code
+	}{
+		"nobody":            {gone.URL, Unreached},
+		"no Vault":          {page(404, "no"), NotVault},
+		"web page":          {page(200, "<html>"), Unreached},
+		"TLS to plain":      {strings.Replace(plain, "http:", "https:", 1), NoTLS},
+		"plain to TLS":      {strings.Replace(secure.URL, "https:", "http:", 1), OnlyTLS},
+		"unknown authority": {secure.URL, UnknownAuthority},
+		"password":          {strings.Replace(gone.URL, "http://", "http://me:NOTPRINTED@", 1), Unreached},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := Check(t.Context(), connect(t, c.address), Options{})
-			if r != nil || !errors.Is(err, copier.ErrDestination) || !strings.Contains(copier.Hint(err), c.hint) {
-				t.Fatalf("got %+v, %v, hint %q", r, err, copier.Hint(err))
+			if r != nil || !errors.Is(err, copier.ErrDestination) || coded(err) != string(c.code)+" map[]" {
+				t.Fatalf("got %+v, %v, %s", r, err, coded(err))
 			}
 			if strings.Contains(err.Error(), "NOTPRINTED") {
 				t.Errorf("a secret is in %q", err)
@@ -671,8 +674,8 @@ func TestUnreachable(t *testing.T) {
 	}
 	t.Run("token with a line break", func(t *testing.T) {
 		t.Setenv(api.EnvVaultToken, token+"\n")
-		if _, err := Check(t.Context(), connect(t, plain), Options{}); !strings.HasPrefix(copier.Hint(err), "VAULT_TOKEN, or the file ~/.vault-token, has a line break") {
-			t.Errorf("%v, hint %q", err, copier.Hint(err))
+		if _, err := Check(t.Context(), connect(t, plain), Options{}); coded(err) != "vault-token map[]" {
+			t.Errorf("%v, %s", err, coded(err))
 		}
 	})
 }
@@ -685,14 +688,14 @@ func TestTLS(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		env  map[string]string
-		fail string // what the hint says
+		fail copier.Code
 	}{
 		"CACERT":      {map[string]string{"VAULT_CACERT": ca}, ""},
 		"CAPATH":      {map[string]string{"VAULT_CAPATH": filepath.Dir(ca)}, ""},
 		"SKIP_VERIFY": {map[string]string{"VAULT_SKIP_VERIFY": "true"}, ""},
 		"SERVER_NAME": {map[string]string{"VAULT_CACERT": ca, "VAULT_TLS_SERVER_NAME": "example.com"}, ""},
-		"wrong name":  {map[string]string{"VAULT_CACERT": ca, "VAULT_TLS_SERVER_NAME": "wrong.invalid"}, "VAULT_TLS_SERVER_NAME"},
-		"no CA":       {nil, "VAULT_CACERT"},
+		"wrong name":  {map[string]string{"VAULT_CACERT": ca, "VAULT_TLS_SERVER_NAME": "wrong.invalid"}, OtherName},
+		"no CA":       {nil, UnknownAuthority},
 	} {
 		t.Run(name, func(t *testing.T) {
 			clean(t)
@@ -704,8 +707,8 @@ func TestTLS(t *testing.T) {
 			if c.fail == "" && (err != nil || r.Address != secure.URL) {
 				t.Error(err)
 			}
-			if c.fail != "" && (!errors.Is(err, copier.ErrDestination) || !strings.Contains(copier.Hint(err), c.fail)) {
-				t.Errorf("%v, hint %q", err, copier.Hint(err))
+			if c.fail != "" && (!errors.Is(err, copier.ErrDestination) || coded(err) != string(c.fail)+" map[]") {
+				t.Errorf("%v, %s", err, coded(err))
 			}
 		})
 	}
@@ -750,10 +753,10 @@ func TestConnectErrors(t *testing.T) {
 			clean(t)
 			t.Setenv(c.variable, c.value)
 			_, err := Connect("", false)
-			if !errors.Is(err, copier.ErrConfig) || copier.Hint(err) == "" || !strings.Contains(err.Error(), c.want) {
-				t.Fatalf("%v, hint %q", err, copier.Hint(err))
+			if !errors.Is(err, copier.ErrConfig) || coded(err) == " map[]" || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v, %s", err, coded(err))
 			}
-			if strings.Contains(err.Error()+copier.Hint(err), "NOTPRINTED") {
+			if strings.Contains(err.Error()+coded(err), "NOTPRINTED") {
 				t.Errorf("a secret is in %q", err)
 			}
 		})
@@ -796,4 +799,10 @@ func TestCancelled(t *testing.T) {
 	if _, err := Check(ctx, client, Options{}); !errors.Is(err, errStop) {
 		t.Error(err)
 	}
+}
+
+// coded is the code of an error, and its facts.
+func coded(err error) string {
+	code, facts := copier.CodeOf(err)
+	return fmt.Sprint(string(code), " ", facts)
 }

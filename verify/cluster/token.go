@@ -22,10 +22,6 @@ func (e *redirectError) Error() string {
 	return fmt.Sprintf("the answer is a redirect to %s, and the token goes to no server but the one that was named", e.to)
 }
 
-func (e *redirectError) hint() string {
-	return "if that is a server of yours, ask it: -address " + e.to
-}
-
 // A tokenGuard is a transport that returns a [redirectError] for an answer that
 // sends a request with a token on to another server. The client follows such an
 // answer itself, and sends the token along.
@@ -81,10 +77,8 @@ func checkPlain(client *api.Client, transport *http.Transport) error {
 		}
 		to = "the proxy " + proxy.Host
 	}
-	return &copier.Error{Kind: copier.ErrConfig, Op: "send a token to " + to,
-		Err: errors.New("the address is http://, and everybody on the way could read the token"),
-		Hint: "write the address with https://, or run this on the server itself with -address http://127.0.0.1:8200; " +
-			"if all of the network is yours, add -insecure-http"}
+	return &copier.Error{Kind: copier.ErrConfig, Op: "send a token to " + to, Code: PlainToken,
+		Err: errors.New("the address is http://, and everybody on the way could read the token")}
 }
 
 // loopback reports whether a host is this machine, whatever a resolver says.

@@ -21,20 +21,16 @@ type Result struct {
 // "*" stands for any check. Names in ${ } are facts.
 type Words map[string]string
 
-// Result adds the words to a finding; where there are none those of its error. more
-// knows facts that the finding has not.
+// Result adds the words to a finding, where there are some. more knows facts that the
+// finding has not.
 func (w Words) Result(f copier.Finding, more map[string]string) Result {
 	r := Result{Finding: f}
 	if f.Status == copier.Passed || f.Status == copier.Noted && f.Code == "" {
 		return r
 	}
-	text, known := w[strings.TrimSuffix(f.Check+"/"+f.Code, "/")]
-	if !known {
-		text, known = w["*/"+f.Code]
-	}
-	if !known && f.Err != nil {
-		r.Hint = copier.Hint(f.Err)
-		return r
+	text, ok := w[strings.TrimSuffix(f.Check+"/"+f.Code, "/")]
+	if !ok {
+		text = w["*/"+f.Code]
 	}
 	r.Hint = os.Expand(text, func(name string) string {
 		if fact, ok := f.Facts[name]; ok {

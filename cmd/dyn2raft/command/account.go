@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 )
@@ -113,13 +114,13 @@ func accountFor(owner, path string) (*account, error) {
 	}
 	a, err := lookupAccount(spec)
 	if err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + spec, Err: err,
-			Hint: "name a user, and a group, that has an account on this machine, or give their numbers: -owner uid:gid"}
+		return nil, hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + spec, Err: err},
+			"name a user, and a group, that has an account on this machine, or give their numbers: -owner uid:gid")
 	}
 	if a.gid == -1 {
 		if dir == nil || int(dir.Uid) != a.uid {
-			return nil, &copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + spec, Err: errors.New("the number has no account, so its group is not known"),
-				Hint: "give the number of the group too: -owner " + spec + ":gid"}
+			return nil, hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "look up owner " + spec, Err: errors.New("the number has no account, so its group is not known")},
+				"give the number of the group too: -owner "+spec+":gid")
 		}
 		a.gid = int(dir.Gid)
 		a.groups = []int{a.gid}
@@ -149,7 +150,7 @@ func rootMayWork(dir string, sticky bool, todo string) error {
 	if !errors.Is(err, errNotRootsAlone) {
 		return nil
 	}
-	return &copier.Error{Kind: copier.ErrDestination, Op: "work as root in " + dir, Err: err, Hint: todo}
+	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "work as root in " + dir, Err: err}, todo)
 }
 
 // ofVault is what to do about a data directory that root does not work in.
@@ -212,8 +213,8 @@ func mayNotBecome(cmd *cli.Command, a account, err error) error {
 	}
 	as = append(as, preserved()...)
 	line := append(as, append([]string{"dyn2raft", cmd.Name}, givenFlags(cmd, "owner")...)...)
-	return &copier.Error{Kind: copier.ErrDestination, Op: "work as " + a.name(), Err: err,
-		Hint: "what is written has to belong to that user; run it as that user: " + strings.Join(line, " ")}
+	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "work as " + a.name(), Err: err},
+		"what is written has to belong to that user; run it as that user: "+strings.Join(line, " "))
 }
 
 // errNotRoot is returned where another user than root shall become somebody else.
@@ -303,7 +304,7 @@ func whose(cmd *cli.Command, err error, path string) error {
 		}
 		todo = "run it as that user: " + strings.Join(append(line, givenFlags(cmd, "owner")...), " ")
 	}
-	return &copier.Error{Err: err, Hint: fmt.Sprintf("%s belongs to %s, and this runs as %s; %s", at, userName(uid), userName(me), todo)}
+	return hints.With(err, fmt.Sprintf("%s belongs to %s, and this runs as %s; %s", at, userName(uid), userName(me), todo))
 }
 
 // ownerOf is the user that a file belongs to.

@@ -173,7 +173,7 @@ func TestRootWorksAsOwner(t *testing.T) {
 	})
 	ownedBy(t, data, nobody)
 
-	cmd = command("--resume")
+	cmd = command("-resume")
 	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("Success!")) {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -222,7 +222,7 @@ func TestManifestInRootsDirectory(t *testing.T) {
 	if uid, ok := ownerOf(manifest); !ok || uid != nobody {
 		t.Errorf("it belongs to %d", uid)
 	}
-	out, err := command("-manifest", manifest, "--resume").CombinedOutput()
+	out, err := command("-manifest", manifest, "-resume").CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("Equal: ")) {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -297,7 +297,7 @@ func TestUserSwapsLinksWhileRootCopies(t *testing.T) {
 				}
 			}
 			go func() { attacked <- asUser(attack) }()
-			out, err := command(append(slices.Clone(flags), "--restart")...).CombinedOutput()
+			out, err := command(append(slices.Clone(flags), "-restart")...).CombinedOutput()
 			close(stop)
 			if err := <-attacked; err != nil {
 				t.Fatal(err)
@@ -371,8 +371,8 @@ func TestUserSwapsLinksWhileRootIsRoot(t *testing.T) {
 		"a group's directory, as one of it": {group, []string{"copy", "-owner", "65534:65534"}, "vault/data", staged, -1, "working as the user"},
 		"everybody's directory": {func(_, data string) error {
 			return errors.Join(os.Chown(filepath.Dir(data), 0, 0), os.Chown(data, 0, 0), os.Chmod(data, 0o777))
-		}, []string{"copy", "--resume"}, "vault/data", staged, exitDestination, "sudo chown vault:vault "},
-		"what leads to it": {roots, []string{"copy", "--restart"}, "vault", []string{"data"}, exitDestination, "vault: others than root can change it"},
+		}, []string{"copy", "-resume"}, "vault/data", staged, exitDestination, "sudo chown vault:vault "},
+		"what leads to it": {roots, []string{"copy", "-restart"}, "vault", []string{"data"}, exitDestination, "vault: others than root can change it"},
 		"a link that leads to it": {func(dir, data string) error {
 			real := filepath.Join(dir, "real")
 			return errors.Join(os.Rename(data, real), os.Chown(real, 0, 0), os.Symlink(real, data))

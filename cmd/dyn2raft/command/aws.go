@@ -1,9 +1,9 @@
 package command
 
 import (
-	"fmt"
 	"strings"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -72,25 +72,10 @@ var settingWords = map[dynamodb.SettingName]string{
 	dynamodb.SettingCredentials:    "credentials are those of FROM",
 }
 
-// settingFrom says where a setting comes from.
-func settingFrom(s dynamodb.Setting) string {
-	switch {
-	case s.Variable != "":
-		return s.Variable
-	case s.Key == "services":
-		return fmt.Sprintf("the services section of profile %q", s.Profile)
-	case s.Key != "":
-		return fmt.Sprintf("%s of profile %q", s.Key, s.Profile)
-	case s.Name == dynamodb.SettingMissingProfile:
-		return "the default profile"
-	}
-	return "the instance's role"
-}
-
 // tellSettings logs each input of the AWS configuration that has an effect.
 func (p *printer) tellSettings(src *dynamodb.Source) {
 	for _, s := range src.Settings() {
-		text := visible.Text(strings.NewReplacer("FROM", settingFrom(s), "VALUE", s.Value).Replace(settingWords[s.Name]))
+		text := visible.Text(strings.NewReplacer("FROM", hints.From(s), "VALUE", s.Value).Replace(settingWords[s.Name]))
 		if s.Name == dynamodb.SettingEndpoint || s.Name == dynamodb.SettingMissingProfile {
 			p.warn(verify.Warning{Check: inConfig, Message: text}, "")
 		} else {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
@@ -89,7 +90,7 @@ func TestSettingWords(t *testing.T) {
 		{dynamodb.Setting{Profile: "p", Key: "services"}, `the services section of profile "p"`},
 		{dynamodb.Setting{Name: dynamodb.SettingCredentials}, "the instance's role"},
 	} {
-		if got := settingFrom(c.setting); got != c.want {
+		if got := hints.From(c.setting); got != c.want {
 			t.Errorf("%+v: %s", c.setting, got)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/bench/vaultbenchmark"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -76,7 +77,7 @@ func runBenchCompare(cmd *cli.Command, std Streams) error {
 
 func readBenchmark(path string) (*vaultbenchmark.Report, error) {
 	bad := func(err error) error {
-		return &copier.Error{Kind: copier.ErrConfig, Op: "read report", Err: err, Hint: "give the two files that hold what vault-benchmark has printed"}
+		return hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "read report", Err: err}, "give the two files that hold what vault-benchmark has printed")
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -134,10 +135,10 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 		return err
 	}
 	if m.State == copier.Unconfirmed {
-		return &copier.Error{Err: fmt.Errorf("%s: %w", file, copier.ErrUnconfirmed), Hint: unconfirmedText}
+		return hints.With(fmt.Errorf("%s: %w", file, copier.ErrUnconfirmed), unconfirmedText)
 	}
 	if m.NotReleased {
-		return &copier.Error{Err: fmt.Errorf("%s: the table of the copy was not given back", file), Hint: notReleasedText}
+		return hints.With(fmt.Errorf("%s: the table of the copy was not given back", file), notReleasedText)
 	}
 	e.NodeID, e.Address = m.Destination.NodeID, m.Destination.Address
 	if e.Version == "" {

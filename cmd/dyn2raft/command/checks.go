@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -72,7 +73,7 @@ func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 			if how := ignoreHint(r.Check); how != "" {
 				hint = strings.TrimPrefix(hint+"\nto copy in spite of it: the same command with "+how, "\n")
 			}
-			failed = append(failed, &copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message), Hint: hint})
+			failed = append(failed, hints.With(&copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message)}, hint))
 			continue
 		}
 		p.warn(verify.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}, r.Hint)
@@ -87,7 +88,7 @@ func (p *printer) letPass(check string, err error, ignore []string) error {
 		p.warn(verify.Warning{Check: check, Message: err.Error(), Ignored: true}, "")
 		return nil
 	}
-	return &copier.Error{Err: err, Hint: strings.TrimPrefix(copier.Hint(err)+"\nto copy in spite of it: the same command with "+ignoreHint(check), "\n")}
+	return hints.With(err, strings.TrimPrefix(hints.Of(err)+"\nto copy in spite of it: the same command with "+ignoreHint(check), "\n"))
 }
 
 // ignorable adds to the refusal of a node's id, which the sink looks at for
@@ -96,7 +97,7 @@ func ignorable(err error) error {
 	if !errors.Is(err, sink.ErrNodeID) {
 		return err
 	}
-	return &copier.Error{Err: err, Hint: copier.Hint(err) + "\nto copy in spite of it, for a Vault before 1.16: the same command with " + ignoreHint("node-id")}
+	return hints.With(err, hints.Of(err)+"\nto copy in spite of it, for a Vault before 1.16: the same command with "+ignoreHint("node-id"))
 }
 
 // warningText is a warning in one line.

@@ -64,6 +64,7 @@ var errDifferent = errors.New("source and destination differ")
 type usageError struct{ msg, hint string }
 
 func (e *usageError) Error() string { return e.msg }
+func (e *usageError) Hint() string  { return e.hint }
 
 // Main runs the command line args, whose first element is the program's name,
 // and returns the exit status.

@@ -23,6 +23,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"go.uber.org/goleak"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -186,9 +187,9 @@ func TestExitStatus(t *testing.T) {
 
 func TestPrintError(t *testing.T) {
 	two := errors.Join(
-		&copier.Error{Op: "read x", Err: errors.New("broken"), Hint: "mend it"},
+		hints.With(&copier.Error{Op: "read x", Err: errors.New("broken")}, "mend it"),
 		errDifferent, // the report has said it
-		&copier.Error{Op: "release y", Err: errors.New("line 1\nline 2"), Hint: "first\nsecond"},
+		hints.With(&copier.Error{Op: "release y", Err: errors.New("line 1\nline 2")}, "first\nsecond"),
 		fmt.Errorf("both %w and %w", errors.New("this"), errors.New("that")),
 	)
 	var b strings.Builder
@@ -228,9 +229,9 @@ func (b *lockedBuilder) Write(p []byte) (int, error) {
 // manifest is no help by itself.
 func TestReadOnly(t *testing.T) {
 	for cause, want := range map[error]string{syscall.EROFS: "remount,rw", syscall.EACCES: "name a place"} {
-		err := readOnly(&copier.Error{Kind: copier.ErrDestination, Op: "write manifest", Err: cause, Hint: "name a place"})
-		if !errors.Is(err, copier.ErrDestination) || !strings.Contains(copier.Hint(err), want) || err.Error() != "write manifest: "+cause.Error() {
-			t.Errorf("%v: %v, hint %q", cause, err, copier.Hint(err))
+		err := readOnly(hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "write manifest", Err: cause}, "name a place"))
+		if !errors.Is(err, copier.ErrDestination) || !strings.Contains(hints.Of(err), want) || err.Error() != "write manifest: "+cause.Error() {
+			t.Errorf("%v: %v, hint %q", cause, err, hints.Of(err))
 		}
 	}
 }
@@ -390,8 +391,8 @@ func TestNothingIsKept(t *testing.T) {
 // A copy whose result is in place is not said to be started over, and what is wrong
 // with it is a difference.
 func TestInPlace(t *testing.T) {
-	damage := &copier.Error{Kind: copier.ErrReadBack, Err: &copier.Error{Kind: copier.ErrDestination, Op: "read vault.db", Hint: "look"}}
-	if err := inPlace(damage); exitStatus(err) != exitDifferent || !errors.Is(err, copier.ErrDestination) || copier.Hint(err) != "look" {
+	damage := &copier.Error{Kind: copier.ErrReadBack, Err: hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "read vault.db"}, "look")}
+	if err := inPlace(damage); exitStatus(err) != exitDifferent || !errors.Is(err, copier.ErrDestination) || hints.Of(err) != "look" {
 		t.Errorf("%v, status %d", err, exitStatus(err))
 	}
 	if err := inPlace(&copier.Error{Kind: copier.ErrSource}); exitStatus(err) != exitSource {
@@ -431,7 +432,7 @@ func TestNames(t *testing.T) {
 // What is the same is said once, however often it went wrong.
 func TestPrintErrorOnce(t *testing.T) {
 	broken := errors.New("write /dev/stdout: broken pipe")
-	other := &copier.Error{Kind: copier.ErrSource, Op: "read table t", Err: io.EOF, Hint: "look"}
+	other := hints.With(&copier.Error{Kind: copier.ErrSource, Op: "read table t", Err: io.EOF}, "look")
 	for name, c := range map[string]struct {
 		err  error
 		want string

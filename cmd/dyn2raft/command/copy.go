@@ -25,6 +25,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -190,8 +191,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		defer func() { _ = src.Close() }() // it holds no more than connections
 		freed, err := src.Reset(ctx)
 		if errors.Is(err, copier.ErrMoved) {
-			return &copier.Error{Err: err, Hint: "somebody took a lock at this moment: stop every Vault that uses the table, then reset again. If a copy is in place, " +
-				compareFirst(cmd)}
+			return hints.With(err,
+				"somebody took a lock at this moment: stop every Vault that uses the table, then reset again. If a copy is in place, "+
+					compareFirst(cmd))
 		}
 		if err != nil {
 			return err
@@ -288,7 +290,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		rec.discard(res.RunID)
 	}
 	if errors.Is(err, copier.ErrInPlace) {
-		err = &copier.Error{Err: err, Hint: copier.Hint(err) + ":\n" + strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " --resume"}
+		err = hints.With(err, hints.Of(err)+":\n"+strings.Join(program(), " ")+" copy -config "+shellescape.Quote(cmd.String("config"))+" -resume")
 	}
 	if errors.Is(err, copier.ErrUnconfirmed) && !errors.Is(err, copier.ErrReadBack) {
 		return notConfirmed(err, res, cmd, cfg)
@@ -307,15 +309,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	}
 	if res.InPlace && err != nil {
 		return inPlace(err)
-	}
-	if errors.Is(err, dynamodb.ErrNotStopped) {
-		hint := "stop every Vault that uses the table, then say so with -source-stopped"
-		if errors.Is(err, dynamodb.ErrReplicated) {
-			hint = "stop every Vault that uses the table, in each of these regions, then say so with -source-stopped"
-		} else if !cfg.Source.HAEnabled && cfg.HAStorage == "" {
-			hint += "; or, if they elect their leader in this table, put ha_enabled = \"true\" into storage_source"
-		}
-		err = &copier.Error{Err: err, Hint: hint}
 	}
 	if err != nil {
 		return howToGoOn(err, res, cmd, cfg)
@@ -375,9 +368,8 @@ func recall(cmd *cli.Command, path string) (map[string]string, error) {
 	// A record may be made up: only where a copy is told of a directory, work files are
 	// read and removed in it.
 	if setup.WorkDir != sink.WorkDir(path) && !cmd.IsSet("work-dir") {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID,
-			Err:  fmt.Errorf("it says that the work files are in %q, and not that the copy was told to put them there", setup.WorkDir),
-			Hint: "if they are this copy's, say so: -work-dir " + shellescape.Quote(filepath.Dir(setup.WorkDir)) + "; if not, start over: --restart"}
+		return nil, hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID, Err: fmt.Errorf("it says that the work files are in %q, and not that the copy was told to put them there", setup.WorkDir)},
+			"if they are this copy's, say so: -work-dir "+shellescape.Quote(filepath.Dir(setup.WorkDir))+"; if not, start over: -restart")
 	}
 	return setup.Kept, nil
 }
@@ -424,36 +416,36 @@ func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *vaultconf
 	switch {
 	case res.Commit != "":
 		hint = "DO NOT START A VAULT ON " + cfg.Destination.Path + ", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n" +
-			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: " + command("--resume") + "\n" +
+			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: " + command("-resume") + "\n" +
 			"What a Vault has written to the copy is lost when that is taken back."
 	case errors.Is(err, copier.ErrMoved):
 		hint = "vault.db was taken back, and nothing is in place in " + cfg.Destination.Path + ": a Vault may have written to the table since it was read. What was read is worth nothing any more.\n" +
-			"Stop every Vault that uses the table, then copy again: " + command("--restart") + "\n" +
+			"Stop every Vault that uses the table, then copy again: " + command("-restart") + "\n" +
 			"or give up: " + strings.Join(append(base, "-reset"), " ")
 	default:
 		if sig, ok := errors.AsType[*signalError](err); ok {
 			sig.hint = ""
 		}
 		return &resumableError{err, "vault.db was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy",
-			slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
+			slices.Concat(base, []string{"-resume"}, more), append(base, "-reset")}
 	}
 	if sig, ok := errors.AsType[*signalError](err); ok {
 		sig.hint = hint
 	}
-	return &copier.Error{Err: err, Hint: hint}
+	return hints.With(err, hint)
 }
 
 // notGivenBack says of a copy that is in place what to do where its table was not
 // given back.
 func notGivenBack(err error, cmd *cli.Command, cfg *vaultconfig.Config) error {
-	command := slices.Concat(program(), []string{"copy", "-config " + shellescape.Quote(cmd.String("config")), "--resume"},
+	command := slices.Concat(program(), []string{"copy", "-config " + shellescape.Quote(cmd.String("config")), "-resume"},
 		givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup"))
 	hint := "the copy is in place in " + cfg.Destination.Path + ", but the table was not given back: somebody may have written to it since.\n" +
 		"Do not start a Vault, on the table or on the copy, before this has said that the copy is complete: " + strings.Join(command, " ")
 	if sig, ok := errors.AsType[*signalError](err); ok {
 		sig.hint = hint
 	}
-	return &copier.Error{Err: err, Hint: hint}
+	return hints.With(err, hint)
 }
 
 // inPlace is the error of a copy whose result is in place already, and was to be
@@ -492,8 +484,9 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.
 		return err
 	}
 	if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {
-		return &copier.Error{Err: err, Hint: fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: go on with the one that it was begun with",
-			setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region)}
+		return hints.With(err,
+			fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: go on with the one that it was begun with",
+				setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region))
 	}
 	kept := "what was read is kept, and the table stays locked for this copy"
 	if errors.Is(err, copier.ErrNotReleased) {
@@ -502,7 +495,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.
 	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
 	// What is left out is said already, the contrary of going on, or done.
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
-	return &resumableError{err, kept, slices.Concat(base, []string{"--resume"}, more), append(base, "-reset")}
+	return &resumableError{err, kept, slices.Concat(base, []string{"-resume"}, more), append(base, "-reset")}
 }
 
 // names reports whether a configuration names a table, as far as that can be told
@@ -539,8 +532,9 @@ func readOnly(err error) error {
 	if !errors.Is(err, syscall.EROFS) {
 		return err
 	}
-	return &copier.Error{Err: err, Hint: "that file system is mounted read-only, by the system itself if its disk failed (see dmesg): " +
-		"mount it writable (mount -o remount,rw), or, if the data directory is on another one, name a place with -manifest FILE"}
+	return hints.With(err,
+		"that file system is mounted read-only, by the system itself if its disk failed (see dmesg): "+
+			"mount it writable (mount -o remount,rw), or, if the data directory is on another one, name a place with -manifest FILE")
 }
 
 // An unfinishedError is the error of work that did not come to its end, with what
@@ -720,7 +714,6 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultcon
 			defer out.pause()()
 			return askStopped(ctx, std, reason)
 		},
-		Hint:   func(err error) string { return hintOf(err, std.Env) },
 		Events: out.event,
 	})
 	if err != nil {

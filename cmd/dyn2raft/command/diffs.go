@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -23,8 +24,8 @@ type spool struct {
 }
 
 func spoolError(op string, err error) error {
-	return &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err,
-		Hint: "every key that differs takes about 350 bytes of the work directory until it is printed: make room, name another place with -work-dir, or bound their number with -max-diffs"}
+	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: op, Err: err},
+		"every key that differs takes about 350 bytes of the work directory until it is printed: make room, name another place with -work-dir, or bound their number with -max-diffs")
 }
 
 func (s *spool) add(d verify.Diff) error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -56,7 +57,7 @@ func TestSpool(t *testing.T) {
 		}
 	}
 	gone := &spool{dir: filepath.Join(t.TempDir(), "gone")}
-	if err := gone.add(verify.Diff{}); !errors.Is(err, copier.ErrDestination) || copier.Hint(err) == "" {
+	if err := gone.add(verify.Diff{}); !errors.Is(err, copier.ErrDestination) || hints.Of(err) == "" {
 		t.Errorf("no directory: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -41,10 +42,9 @@ func (w *diskWatch) event(e copier.Event) {
 	}
 	free, err := w.free(w.path)
 	if read := w.read.Status().Bytes; err == nil && free < read {
-		w.stop(&copier.Error{Kind: copier.ErrDestination, Op: "check disk",
-			Err: fmt.Errorf("%s are free in %s, and vault.db will have more than the %s that were read so far: %w", figures.Size(free), w.path, figures.Size(read), syscall.ENOSPC),
-			Hint: "make the file system larger, or make room on it, with twice the data that is still to come where the work files are on it too;" +
-				" to copy in spite of it: the same command with " + ignoreHint("disk")})
+		w.stop(hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "check disk", Err: fmt.Errorf("%s are free in %s, and vault.db will have more than the %s that were read so far: %w", figures.Size(free), w.path, figures.Size(read), syscall.ENOSPC)},
+			"make the file system larger, or make room on it, with twice the data that is still to come where the work files are on it too;"+
+				" to copy in spite of it: the same command with "+ignoreHint("disk")))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -36,7 +37,7 @@ func TestDiskWatch(t *testing.T) {
 			w.event(c.event)
 		}
 		err := context.Cause(ctx)
-		if (err != nil) != c.ends || c.ends && (!errors.Is(err, copier.ErrDestination) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(copier.Hint(err), "-ignore disk")) {
+		if (err != nil) != c.ends || c.ends && (!errors.Is(err, copier.ErrDestination) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(hints.Of(err), "-ignore disk")) {
 			t.Errorf("%s: %v", name, err)
 		}
 		stop(nil)

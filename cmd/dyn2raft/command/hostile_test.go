@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dyn2raft/dyn2raft/bench/vaultbenchmark"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -120,7 +121,7 @@ func TestHostileText(t *testing.T) {
 			return p.copied(*hostile[copier.Result](), rec, "dyn2raft copy -reset")
 		},
 		"error": func(p *printer) error {
-			printError(p.screen, errors.Join(&copier.Error{Op: hostileText, Err: errors.New(hostileText), Hint: hostileText}, &usageError{hostileText, hostileText}))
+			printError(p.screen, errors.Join(hints.With(&copier.Error{Op: hostileText, Err: errors.New(hostileText)}, hostileText), &usageError{hostileText, hostileText}))
 			return nil
 		},
 		"events": func(p *printer) error {

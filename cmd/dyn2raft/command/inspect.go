@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -160,7 +161,7 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
 	stop()
 	if errors.Is(err, vaultdb.ErrDamaged) && path != m.Destination.Path {
-		err = &copier.Error{Err: err, Hint: "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path"}
+		err = hints.With(err, "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path")
 	}
 	if err != nil {
 		return damaged(err)
@@ -171,11 +172,11 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 // unconfirmedText is what a directory with a copy is that its table has not
 // confirmed.
 const unconfirmedText = "UNCONFIRMED: the copy was put in place, and the table has not confirmed since that nobody wrote to it meanwhile: entries may be missing, in the directory and in its manifest. " +
-	"Do not start a Vault on it: copy --resume has the table asked again, verify -config compares."
+	"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares."
 
 // notReleasedText is what a directory with a copy is whose table was not given back.
 const notReleasedText = "NOT GIVEN BACK: the copy was complete, and its process ended before it could give the table back: what was written to the table since is neither in the directory nor in its manifest. " +
-	"Do not start a Vault on it: copy --resume has the table asked again, verify -config compares."
+	"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares."
 
 func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
 	result := comparison(rep.Equal(), rep.NotVault)
@@ -229,8 +230,9 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination.Path)
 	}
 	if err != nil {
-		return nil, &copier.Error{Err: failed, Hint: fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
-			"Without it, compare the directory with the table: %s verify -config %s\n%s", err, strings.Join(program(), " "), shellescape.Quote(config), copier.Hint(failed))}
+		return nil, hints.With(failed,
+			fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
+				"Without it, compare the directory with the table: %s verify -config %s\n%s", err, strings.Join(program(), " "), shellescape.Quote(config), hints.Of(failed)))
 	}
 	rec.manifest = m
 	rec.out.staleNode(m, rec.cfg, config)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -95,17 +97,14 @@ func printError(w io.Writer, err error) {
 		if exitStatus(err) >= exitDifferent && exitStatus(err) <= exitNone {
 			continue // the result said so
 		}
-		text, hint := err.Error(), cmp.Or(pathHint(err), copier.Hint(err))
+		text, hint := err.Error(), cmp.Or(pathHint(err), hints.Of(err))
 		if e, ok := errors.AsType[*vaultconfig.Error](err); ok {
 			bare := *e // its text has the hint in it
 			bare.Hint = ""
 			text, hint = bare.Error(), e.Hint
 		}
-		if e, ok := errors.AsType[*usageError](err); ok {
-			hint = e.hint
-		}
 		if e, ok := errors.AsType[*signalError](err); ok {
-			hint = e.hint
+			hint = e.hint // whatever the interruption has led to
 		}
 		if e, ok := errors.AsType[*unfinishedError](err); ok {
 			hint = strings.TrimPrefix(hint+"\n"+e.hint, "\n")
@@ -123,7 +122,8 @@ func printError(w io.Writer, err error) {
 		}
 		said[text+hint] = true
 		if log := jsonLog(w); log != nil {
-			log.Error(text, "hint", hint)
+			code, _ := copier.CodeOf(err)
+			log.Error(text, "hint", hint, "code", code)
 			continue
 		}
 		_, _ = fmt.Fprintln(w, onTerminal(w, "error: "+indent(text)))
@@ -131,6 +131,22 @@ func printError(w io.Writer, err error) {
 			_, _ = fmt.Fprintln(w, onTerminal(w, "hint: "+indent(hint)))
 		}
 	}
+}
+
+// pathHint is what to do about an error of a path: where permission lacks because of
+// the mode of a directory of this user's own, which its name alone does not tell; and
+// where no shell has replaced what it would have.
+func pathHint(err error) string {
+	path, ok := errors.AsType[*fs.PathError](err)
+	switch {
+	case ok && errors.Is(path, fs.ErrPermission):
+		return vaultconfig.OwnMode(path.Path)
+	case ok && errors.Is(path, fs.ErrNotExist):
+		if what := vaultconfig.Unexpanded(path.Path); what != "" {
+			return vaultconfig.NoShell(what)
+		}
+	}
+	return ""
 }
 
 // indent sets off the lines of a text that follow its first one.

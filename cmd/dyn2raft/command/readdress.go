@@ -15,6 +15,7 @@ import (
 	"al.essio.dev/pkg/shellescape"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -127,8 +128,8 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 		return out.progressed(fmt.Errorf("%w: it stands at index %d, the log at %d", copier.ErrChanged, rep.Raft.Index, rep.Log.Last), path, rep, was, now)
 	}
 	if slices.ContainsFunc(rep.Prefixes, func(p verify.PrefixCheck) bool { return !p.Equal }) {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "check " + path, Err: errors.New("it does not hold what the manifest says that was copied"),
-			Hint: "is this the copy's manifest? to see what differs: dyn2raft verify -manifest " + shellescape.Quote(file) + " -path " + shellescape.Quote(path)}
+		return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "check " + path, Err: errors.New("it does not hold what the manifest says that was copied")},
+			"is this the copy's manifest? to see what differs: dyn2raft verify -manifest "+shellescape.Quote(file)+" -path "+shellescape.Quote(path))
 	}
 	_, err = sink.Readdress(ctx, sink.ReaddressOptions{Path: path, NodeID: now.ID, Address: now.Address, AnyNodeID: now.ID == was.ID,
 		NodeIDFile: m.Destination.NodeIDFile, CheckLog: m.Expected().CheckLog})
@@ -141,7 +142,7 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 	tool := verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	if m.Readdress(tool, now.ID, now.Address) {
 		if err := rec.put(ctx, m); err != nil {
-			return &copier.Error{Err: fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), Hint: "run the same command again once it can be written"}
+			return hints.With(fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), "run the same command again once it can be written")
 		}
 	}
 	return out.readdressed(readdressing{path, was, now, file})
@@ -214,8 +215,8 @@ func (p *printer) progressed(err error, path string, rep *verify.ManifestReport,
 		return merr
 	}
 	file := filepath.Join(path, "raft", "peers.json")
-	return errors.Join(errDifferent, &copier.Error{Op: "readdress " + path, Err: err,
-		Hint: "Vault itself corrects it from the peers.json that is printed: stop Vault on every node, write it to " + shellescape.Quote(file) +
-			", of Vault's user and with the same servers on every node that is left, and start Vault; " +
-			"the node then runs with that node_id and cluster_addr in its configuration"}, p.line(string(text)))
+	return errors.Join(errDifferent, hints.With(&copier.Error{Op: "readdress " + path, Err: err},
+		"Vault itself corrects it from the peers.json that is printed: stop Vault on every node, write it to "+shellescape.Quote(file)+
+			", of Vault's user and with the same servers on every node that is left, and start Vault; "+
+			"the node then runs with that node_id and cluster_addr in its configuration"), p.line(string(text)))
 }

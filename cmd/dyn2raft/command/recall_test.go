@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -45,8 +46,8 @@ func TestRecallWorkDir(t *testing.T) {
 				return err
 			}
 			err = cmd.Run(t.Context(), append([]string{"copy", "-resume"}, c.flags...))
-			if c.refused && (!errors.Is(err, copier.ErrConfig) || !strings.Contains(copier.Hint(err), "-work-dir "+apart)) || !c.refused && err != nil {
-				t.Errorf("%v; %s", err, copier.Hint(err))
+			if c.refused && (!errors.Is(err, copier.ErrConfig) || !strings.Contains(hints.Of(err), "-work-dir "+apart)) || !c.refused && err != nil {
+				t.Errorf("%v; %s", err, hints.Of(err))
 			}
 		})
 	}

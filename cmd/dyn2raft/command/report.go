@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -131,5 +132,5 @@ func reportFile(path string, inputs ...string) (string, error) {
 var reportBegins = regexp.MustCompile("^" + regexp.QuoteMeta(report.Begins))
 
 func reportError(file string, err error) error {
-	return &copier.Error{Kind: copier.ErrDestination, Op: "write report " + file, Err: err, Hint: "name a place that can be written, or - for standard output: -o FILE"}
+	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "write report " + file, Err: err}, "name a place that can be written, or - for standard output: -o FILE")
 }

@@ -107,7 +107,7 @@ func TestSignalAtAnyMoment(t *testing.T) {
 				t.Errorf("interrupted, and the directory has %v (%v)", left, err)
 			case len(left) == 1:
 				resumed++
-				if status, _, _ := run(dir, 0, 0, "--resume"); status != 0 {
+				if status, _, _ := run(dir, 0, 0, "-resume"); status != 0 {
 					t.Errorf("status %d of the copy that goes on", status)
 				}
 				if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {

@@ -223,22 +223,22 @@ func (p *printer) status(r statusRecord) error {
 		t.row("State", "complete: %s holds a vault.db", r.Destination)
 		switch {
 		case r.Setup != nil && r.completedBy == r.Setup.RunID:
-			t.row("To do", "its process ended before it had freed the table and removed its work files: copy --resume does that")
+			t.row("To do", "its process ended before it had freed the table and removed its work files: copy -resume does that")
 		case r.Setup != nil:
-			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and go on with copy --resume")
+			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and go on with copy -resume")
 		case r.Copy == nil:
 			t.row("Copied", "not known: no manifest says whose it is; verify -config compares it with the table")
 		}
 	case sink.StateUnconfirmed:
 		t.row("State", "UNCONFIRMED: %s holds the vault.db of a copy that the table has not confirmed; entries may be missing in it", r.Destination)
-		t.row("To do", "do not start a Vault on it: copy --resume has the table asked again, and confirms the copy or takes it back")
+		t.row("To do", "do not start a Vault on it: copy -resume has the table asked again, and confirms the copy or takes it back")
 	case sink.StateConfirmed:
 		t.row("State", "NOT GIVEN BACK: %s holds the vault.db of a copy that was complete, and whose table was not given back; what was written to that since is not in it", r.Destination)
-		t.row("To do", "do not start a Vault: copy --resume has the table asked again, and completes the copy or takes it back")
+		t.row("To do", "do not start a Vault: copy -resume has the table asked again, and completes the copy or takes it back")
 	case sink.StateUnfinished:
 		if r.givenUp() {
 			t.row("State", "given up %s: copy -reset has freed the table, and a Vault may have written to it since", ago(r.Setup.GivenUp))
-			t.row("To do", "it can't be resumed: copy --restart throws it away, and begins another")
+			t.row("To do", "it can't be resumed: copy -restart throws it away, and begins another")
 			break
 		}
 		t.row("State", "unfinished: no dyn2raft is at work on %s", r.Destination)

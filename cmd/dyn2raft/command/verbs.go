@@ -18,7 +18,7 @@ import (
 // verbs are commands that others have, or that come to mind, and what does it here.
 var verbs = map[string]string{
 	"migrate": "copy", "operator migrate": "copy", "start": "copy", "run": "copy", "clone": "copy", "import": "copy",
-	"resume": "copy --resume", "continue": "copy --resume", "restart": "copy --restart",
+	"resume": "copy -resume", "continue": "copy -resume", "restart": "copy -restart",
 	"reset": "copy -reset", "unlock": "copy -reset", "force-unlock": "copy -reset", "abort": "copy -reset", "release": "copy -reset",
 	"check": "plan", "validate": "plan", "preflight": "plan", "dry-run": "plan", "dryrun": "plan", "estimate": "plan", "test": "plan", "doctor": "plan",
 	"compare": "verify", "diff": "verify", "progress": "status", "watch": "status -watch", "follow": "status -watch",

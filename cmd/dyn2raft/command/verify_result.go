@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -50,5 +51,5 @@ func (file resultFile) failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &copier.Error{Kind: copier.ErrDestination, Op: "write result " + string(file), Err: err, Hint: "name a place that can be written: -o FILE"}
+	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "write result " + string(file), Err: err}, "name a place that can be written: -o FILE")
 }

@@ -25,8 +25,8 @@ func TestHanging(t *testing.T) {
 // What is printed for pasting does, in a shell, what it says: at any width its
 // lines are one command.
 func TestPasteable(t *testing.T) {
-	words := []string{"printf", "'%s,'", "-config 'a  file.hcl'", "--resume", "-manifest 'x; y'", "-max-parallel 4", "-keep-source-locked"}
-	const want = "-config,a  file.hcl,--resume,-manifest,x; y,-max-parallel,4,-keep-source-locked,"
+	words := []string{"printf", "'%s,'", "-config 'a  file.hcl'", "-resume", "-manifest 'x; y'", "-max-parallel 4", "-keep-source-locked"}
+	const want = "-config,a  file.hcl,-resume,-manifest,x; y,-max-parallel,4,-keep-source-locked,"
 	most := 0
 	for columns := range 120 {
 		text := pasteable("to go on:   ", words, columns)
@@ -48,9 +48,9 @@ func TestPasteable(t *testing.T) {
 }
 
 func TestResumableHint(t *testing.T) {
-	e := &resumableError{errors.New("x"), "it is kept", []string{"dyn2raft", "copy", "-config migrate.hcl", "--resume", "-manifest /a/place/for/it.json", "-max-parallel 4"}, []string{"dyn2raft", "copy", "-config migrate.hcl", "-reset"}}
+	e := &resumableError{errors.New("x"), "it is kept", []string{"dyn2raft", "copy", "-config migrate.hcl", "-resume", "-manifest /a/place/for/it.json", "-max-parallel 4"}, []string{"dyn2raft", "copy", "-config migrate.hcl", "-reset"}}
 	const want = "it is kept\n" +
-		"to go on:   dyn2raft copy -config migrate.hcl --resume \\\n" +
+		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/for/it.json -max-parallel 4\n" +
 		"to give up: dyn2raft copy -config migrate.hcl -reset\n" +
 		"            (until then no Vault starts on the table)"
@@ -66,7 +66,7 @@ func TestOnTerminal(t *testing.T) {
 	const text = "error: open a  b: it is not what a copy was to find there\n" +
 		"  and so it ends at once, without anything that was written\n" +
 		"hint: it belongs to root; run it as that user: sudo -u vault dyn2raft copy -config migrate.hcl\n" +
-		"to go on:   dyn2raft copy -config migrate.hcl --resume \\\n" +
+		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/that/is/longer/than/a/line.json -max-parallel 4"
 	const want = "error: open a  b: it is not what a\n" +
 		"  copy was to find there\n" +
@@ -75,7 +75,7 @@ func TestOnTerminal(t *testing.T) {
 		"hint: it belongs to root; run it as\n" +
 		"  that user:\n" +
 		"  sudo -u vault dyn2raft copy -config migrate.hcl\n" +
-		"to go on:   dyn2raft copy -config migrate.hcl --resume \\\n" +
+		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/that/is/longer/than/a/line.json -max-parallel 4"
 	master, tty, err := pty.Open()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -80,7 +81,7 @@ func TestDiskFails(t *testing.T) {
 				if !errors.Is(err, copier.ErrDestination) || !errors.Is(err, failure) || errors.Is(err, copier.ErrSource) || !res.Resumable || res.Complete {
 					t.Fatalf("resumable %v, complete %v: %v", res.Resumable, res.Complete, err)
 				}
-				if hint := copier.Hint(err); hint == "" && failure != syscall.EIO {
+				if hint := hints.Of(err); hint == "" && failure != syscall.EIO {
 					t.Error("no hint")
 				}
 				if err := holds(o.Path, ".dyn2raft"); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"go.etcd.io/bbolt"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -270,7 +271,7 @@ func TestLockLost(t *testing.T) {
 				if rerr := e.refused(res, err); rerr != nil {
 					t.Errorf("%s: %v", step, rerr)
 				}
-				if !errors.Is(err, copier.ErrLocked) || !errors.Is(err, copier.ErrMoved) || copier.Hint(err) == "" {
+				if !errors.Is(err, copier.ErrLocked) || !errors.Is(err, copier.ErrMoved) || hints.Of(err) == "" {
 					t.Errorf("%s: the error is %v", step, err)
 				}
 				if e.placed() != errors.Is(err, copier.ErrUnconfirmed) {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -95,7 +96,7 @@ func TestInterruptedWithoutAnswer(t *testing.T) {
 			p := f.start(t, func(p *program) { _ = p.process.Signal(os.Interrupt) })
 			status := p.wait(t)
 			said := strings.Join(strings.Fields(p.said("stderr")), " ")
-			if status.ExitStatus() != 130 || strings.Contains(p.said("stdout"), "Success!") || strings.Contains(said, "the table is as it was") || !strings.Contains(said, "--resume") {
+			if status.ExitStatus() != 130 || strings.Contains(p.said("stdout"), "Success!") || strings.Contains(said, "the table is as it was") || !strings.Contains(said, "-resume") {
 				t.Errorf("exit status %d:\n%s%s", status.ExitStatus(), p.said("stdout"), said)
 			}
 			f.healed.Store(true)
@@ -107,7 +108,7 @@ func TestInterruptedWithoutAnswer(t *testing.T) {
 			} else if !strings.Contains(said, "may still be locked") {
 				t.Error(said)
 			}
-			p.says(t, 0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "--resume")
+			p.says(t, 0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "-resume")
 		})
 	}
 }
@@ -136,7 +137,7 @@ func TestNotGivenBackIsSaid(t *testing.T) {
 			}
 			p.says(t, 12, "Do not start a Vault", "copy", "-config", "migrate.hcl")
 			if end == "resumed" {
-				p.says(t, 0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "--resume")
+				p.says(t, 0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "-resume")
 				p.says(t, 0, "State complete: ", "status", "-config", "migrate.hcl")
 				p.says(t, 0, "Equal: ", "verify", "-manifest", manifest)
 				return
@@ -145,7 +146,7 @@ func TestNotGivenBackIsSaid(t *testing.T) {
 				t.Fatal(held, err)
 			}
 			if end == "lost" {
-				p.says(t, 11, "vault.db was taken back", "copy", "-config", "migrate.hcl", "--resume")
+				p.says(t, 11, "vault.db was taken back", "copy", "-config", "migrate.hcl", "-resume")
 				return
 			}
 			status, text := p.command(t, "copy", "-config", "migrate.hcl", "-reset")
@@ -210,7 +211,7 @@ func TestLockAnsweredByNobody(t *testing.T) {
 			}
 			_, err = src.Lock(t.Context(), lateRun, false, func(error) {})
 			if err == nil || strings.Contains(err.Error(), "running") || strings.Contains(err.Error(), "removed") || errors.Is(err, copier.ErrNotReleased) != (silent != "") {
-				t.Errorf("the error is %v; %s", err, copier.Hint(err))
+				t.Errorf("the error is %v; %s", err, hints.Of(err))
 			}
 			for _, lock := range []string{"core/_lock", "core/migration"} {
 				if left := lockOf(s, table, lock, lateRun); left != (silent != "" && lock == "core/migration") {

@@ -81,7 +81,7 @@ func TestUnconfirmedIsSaid(t *testing.T) {
 			says(0, "UNCONFIRMED: the copy was put in place", "report", "-manifest", manifest, "-o", filepath.Join(p.dir, "report.html"))
 			says(12, "put in place", "copy", "-config", "migrate.hcl")
 			if name == "" {
-				says(0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "--resume")
+				says(0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "-resume")
 				says(0, "State complete: ", "status", "-config", "migrate.hcl")
 				says(0, "Equal: ", "verify", "-manifest", manifest)
 				return
@@ -93,11 +93,11 @@ func TestUnconfirmedIsSaid(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			says(11, "DO NOT START A VAULT ON ", "copy", "-config", "migrate.hcl", "--resume")
+			says(11, "DO NOT START A VAULT ON ", "copy", "-config", "migrate.hcl", "-resume")
 			if err := vault.Close(); err != nil {
 				t.Fatal(err)
 			}
-			says(11, "vault.db was taken back, and nothing is in place in ", "copy", "-config", "migrate.hcl", "--resume")
+			says(11, "vault.db was taken back, and nothing is in place in ", "copy", "-config", "migrate.hcl", "-resume")
 			if _, err := os.Lstat(filepath.Join(p.path(), "vault.db")); err == nil {
 				t.Error("vault.db is in place")
 			}

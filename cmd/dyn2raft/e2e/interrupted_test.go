@@ -79,9 +79,9 @@ func (s *slowScenario) killAndResume(n node) {
 			s.t.Errorf("exit code %d, want a refusal that names -resume and -restart:\n%s", run.code, run.stderr)
 		}
 	})
-	s.step("dyn2raft copy --resume", func() {
+	s.step("dyn2raft copy -resume", func() {
 		scans := s.server.Requests()["Scan"]
-		run := s.dyn2raft("copy", "-config", config, "--resume")
+		run := s.dyn2raft("copy", "-config", config, "-resume")
 		s.wantCopied(run, n)
 		full := s.scansOfCopy(n)
 		if scans = s.server.Requests()["Scan"] - scans; scans == 0 || scans >= full {
@@ -119,7 +119,7 @@ func (s *slowScenario) killAndGiveUp(n node) {
 			v.write(s.t, "kv1/"+name, s.contents.kv1[name])
 		}
 	})
-	s.step("dyn2raft copy --resume is refused while it serves, and disturbs nothing", func() {
+	s.step("dyn2raft copy -resume is refused while it serves, and disturbs nothing", func() {
 		s.wantMoved(config)
 		s.contents.checkSecrets(s.t, v)
 	})
@@ -127,9 +127,9 @@ func (s *slowScenario) killAndGiveUp(n node) {
 		v.stop(s.t)
 		s.wantMoved(config)
 	})
-	s.step("dyn2raft copy --restart", func() {
+	s.step("dyn2raft copy -restart", func() {
 		s.source = s.table.entries(s.t)
-		s.wantCopied(s.dyn2raft("copy", "-config", config, "--restart"), n)
+		s.wantCopied(s.dyn2raft("copy", "-config", config, "-restart"), n)
 		s.wantSourceUnchanged()
 		s.wantLocks(locks{})
 	})
@@ -167,8 +167,8 @@ func (s *slowScenario) killBehindCommit(n node) {
 	})
 	var v *vault
 	s.step("a Vault starts on it all the same", func() { v = s.serve(n) })
-	s.step("dyn2raft copy --resume is refused while it serves, and says why", func() {
-		run := s.dyn2raft("copy", "-config", config, "--resume")
+	s.step("dyn2raft copy -resume is refused while it serves, and says why", func() {
+		run := s.dyn2raft("copy", "-config", config, "-resume")
 		if run.code != exitLocked || !strings.Contains(run.stderr, "DO NOT START A VAULT ON ") {
 			s.t.Errorf("exit code %d, want %d and that it is not confirmed:\n%s", run.code, exitLocked, run.stderr)
 		}
@@ -182,7 +182,7 @@ func (s *slowScenario) killBehindCommit(n node) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		run := s.dyn2raft("copy", "-config", config, "--resume")
+		run := s.dyn2raft("copy", "-config", config, "-resume")
 		if run.code != 0 || lastLines(run.stdout, 1) != successLine || !strings.Contains(run.stderr, "a Vault has run on the copy since") {
 			s.t.Fatalf("exit code %d\nstdout: %s\nstderr: %s", run.code, run.stdout, run.stderr)
 		}
@@ -292,8 +292,8 @@ func (s *slowScenario) wantLocks(want locks) {
 // wantMoved wants a copy not to be resumed, because a Vault may have run since.
 func (s *slowScenario) wantMoved(config string) {
 	s.t.Helper()
-	run := s.dyn2raft("copy", "-config", config, "--resume")
-	if run.code != exitLocked || !strings.Contains(run.stderr, "a Vault may have run") || !strings.Contains(run.stderr, "--restart") {
+	run := s.dyn2raft("copy", "-config", config, "-resume")
+	if run.code != exitLocked || !strings.Contains(run.stderr, "a Vault may have run") || !strings.Contains(run.stderr, "-restart") {
 		s.t.Errorf("exit code %d, want %d, the reason and -restart:\n%s", run.code, exitLocked, run.stderr)
 	}
 }

@@ -78,7 +78,7 @@ func damaging(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dyn2raft")
 	writeFile(t, file, fmt.Sprintf(`#!/usr/bin/env bash
-case "$*" in "copy "*" --resume"*) ;; *) exec %[1]q "$@" ;; esac
+case "$*" in "copy "*" -resume"*) ;; *) exec %[1]q "$@" ;; esac
 %[1]q "$@" || exit
 file=$(dirname "$3")/../opt/data/vault.db
 head -c 64 /dev/zero | dd of="$file" bs=1 seek=$(($(wc -c <"$file") / 3)) conv=notrunc status=none

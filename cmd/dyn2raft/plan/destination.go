@@ -56,10 +56,10 @@ func (p *planner) ownCopy(f *copier.Finding) {
 		case setup.Source.Name != p.Config.Source.Table:
 			say(copier.Failed, "other-table", " holds an unfinished copy of table "+setup.Source.Name+", and this configuration names "+p.Config.Source.Table)
 		case !setup.GivenUp.IsZero(), p.table.Locks != nil && setup.Held && holder != setup.RunID:
-			p.report.Next += " --restart"
+			p.report.Next += " -restart"
 			say(copier.Warned, "stale", " holds an unfinished copy that can't be resumed: its lock in the table is gone, and a Vault may have written to that since")
 		case f.Code == "unfinished":
-			p.report.Next += " --resume"
+			p.report.Next += " -resume"
 		}
 	}
 }

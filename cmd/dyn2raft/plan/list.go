@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
@@ -155,6 +156,10 @@ func (p *planner) found(fs copier.Findings) {
 	facts := map[string]string{"table": p.Config.Source.Table, "command": p.Command, "next": p.report.Next,
 		"path": to.Path, "address": to.Address, "cluster_addr": p.Config.ClusterAddr}
 	for _, f := range fs {
-		p.add(check.Plan.Result(f, facts))
+		r := check.Plan.Result(f, facts)
+		if r.Hint == "" && (f.Status == copier.Warned || f.Status == copier.Failed) {
+			r.Hint = hints.Of(f.Err)
+		}
+		p.add(r)
 	}
 }

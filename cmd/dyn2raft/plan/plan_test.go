@@ -340,7 +340,7 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 			t.Errorf("%s: %+v, next is %s", name, got, rep.Next)
 		}
 	}
-	want("its lock is there", "COPY --resume", copier.Warned)
+	want("its lock is there", "COPY -resume", copier.Warned)
 	table := opts.Config.Source.Table
 	opts.Config.Source.Table += "-2"
 	want("another table's", "COPY", copier.Failed)
@@ -350,7 +350,7 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	opts.Config.Destination.NodeID = "vault-1"
 	path, key := dynamodb.KeyItem("core/migration")
 	e.ok(e.srv.DeleteItem(dynamotest.VaultTable, path, key))
-	want("its lock is gone", "COPY --restart", copier.Warned)
+	want("its lock is gone", "COPY -restart", copier.Warned)
 }
 
 // Without write probes nothing is sent that could write.

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -49,8 +50,8 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // written before the whole page is made.
 func Write(w io.Writer, in Input) error {
 	if v := in.Verification; v != nil && v.Source.ID != in.Manifest.Source.ID {
-		return &copier.Error{Kind: copier.ErrConfig, Op: "use verification", Err: fmt.Errorf("%w: %s, and the copy is of %s", ErrOtherSource, visible.Text(v.Source.ID), visible.Text(in.Manifest.Source.ID)),
-			Hint: "run verify with the configuration that the copy was made with"}
+		return hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "use verification", Err: fmt.Errorf("%w: %s, and the copy is of %s", ErrOtherSource, visible.Text(v.Source.ID), visible.Text(in.Manifest.Source.ID))},
+			"run verify with the configuration that the copy was made with")
 	}
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, newView(in)); err != nil {
@@ -96,5 +97,5 @@ func ReadVerification(file string) (*verify.DirectoryReport, error) {
 }
 
 func readError(op string, err error, hint string) error {
-	return &copier.Error{Kind: copier.ErrConfig, Op: op, Err: err, Hint: hint}
+	return hints.With(&copier.Error{Kind: copier.ErrConfig, Op: op, Err: err}, hint)
 }

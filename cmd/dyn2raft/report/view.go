@@ -115,7 +115,7 @@ func judge(m *verify.Manifest, c *verify.DirectoryReport) verdict {
 			count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
 	} else if m.NotReleased {
 		v.Level, v.Word = "bad", "Not given back"
-		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy --resume has completed it."
+		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy -resume has completed it."
 	} else if n := len(m.Skipped.Locks); n > 0 {
 		v.Text += fmt.Sprintf(" %d locks were skipped, which a copy must not have.", n)
 	}

@@ -102,13 +102,11 @@ func Open(path string) (*File, error) {
 	}
 	if _, ok := f.buckets[DataBucket]; !ok {
 		return nil, errors.Join(
-			f.fail(fmt.Errorf("%w, or not a Vault's: bucket %q: %w", ErrDamaged, DataBucket, ErrNoBucket), "copy again into an empty directory"),
+			f.fail(fmt.Errorf("%w, or not a Vault's: bucket %q: %w", ErrDamaged, DataBucket, ErrNoBucket), Damaged),
 			f.Close())
 	}
 	return f, nil
 }
-
-const hintPermission = "only its owner may read it: run as the user that Vault runs as (sudo -u vault dyn2raft …)"
 
 // OpenBolt is [Open] for a bbolt file with other buckets than a Vault's.
 func OpenBolt(path string) (*File, error) {
@@ -116,11 +114,11 @@ func OpenBolt(path string) (*File, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, f.fail(err, "nothing was copied to this directory, or the copy is not complete (dyn2raft status tells): check the path, in storage_destination and VAULT_RAFT_PATH where they name it")
+		return nil, f.fail(err, NoFile)
 	case errors.Is(err, syscall.ENOTDIR):
-		return nil, f.fail(err, "name the data directory, which holds vault.db and raft")
+		return nil, f.fail(err, NotInDirectory)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, f.fail(err, hintPermission)
+		return nil, f.fail(err, OwnerOnly)
 	case err != nil:
 		return nil, f.fail(err, "")
 	case !st.Mode().IsRegular(): // opening a pipe would wait for a writer
@@ -128,7 +126,7 @@ func OpenBolt(path string) (*File, error) {
 	}
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, f.fail(err, hintPermission)
+		return nil, f.fail(err, OwnerOnly)
 	}
 	if err != nil {
 		return nil, f.fail(err, "")
@@ -166,8 +164,7 @@ func (f *File) lock(file *os.File) error {
 		case unix.EINTR:
 		case unix.EWOULDBLOCK:
 			return &copier.Error{Kind: copier.ErrLocked, Op: "open " + f.name,
-				Err:  fmt.Errorf("%s is %w", filepath.Base(f.name), ErrInUse),
-				Hint: "stop the Vault that runs on this directory, then run the same command again"}
+				Code: copier.InUse, Err: fmt.Errorf("%s is %w", filepath.Base(f.name), ErrInUse)}
 		default:
 			return f.fail(fmt.Errorf("lock: %w", err), "")
 		}
@@ -267,7 +264,7 @@ func (f *File) readMeta(at int64) (m meta, err error) {
 // bbolt does.
 func (f *File) readMetas() error {
 	if f.size == 0 {
-		return f.fail(fmt.Errorf("%w: it is empty", ErrDamaged), "copy again into an empty directory")
+		return f.fail(fmt.Errorf("%w: it is empty", ErrDamaged), Damaged)
 	}
 	first, err := f.readMeta(0)
 	if err != nil {
@@ -284,7 +281,7 @@ func (f *File) readMetas() error {
 		}
 	}
 	if found.wrong != "" {
-		return f.fail(fmt.Errorf("%w: it has no valid meta page: %s", ErrDamaged, first.wrong), "copy again into an empty directory")
+		return f.fail(fmt.Errorf("%w: it has no valid meta page: %s", ErrDamaged, first.wrong), Damaged)
 	}
 	f.pageSize = int64(found.pageSize)
 	if f.pageSize < minPage || f.pageSize > maxPage || f.pageSize&(f.pageSize-1) != 0 {
@@ -301,10 +298,10 @@ func (f *File) readMetas() error {
 	}
 	switch pages := f.size / f.pageSize; {
 	case f.meta.wrong != "": // found at an offset that its own page size rules out
-		return f.fail(fmt.Errorf("%w: it has no valid meta page: %s", ErrDamaged, f.meta.wrong), "copy again into an empty directory")
+		return f.fail(fmt.Errorf("%w: it has no valid meta page: %s", ErrDamaged, f.meta.wrong), Damaged)
 	case f.meta.highWater > uint64(pages):
 		return f.fail(fmt.Errorf("%w: it must have %d pages of %d bytes, and has %d bytes", ErrDamaged,
-			f.meta.highWater, f.pageSize, f.size), "copy again into an empty directory")
+			f.meta.highWater, f.pageSize, f.size), Damaged)
 	}
 	return nil
 }
@@ -320,18 +317,18 @@ func (f *File) readAt(b []byte, at int64) error {
 	case n == len(b):
 		return nil
 	case errors.Is(err, io.EOF):
-		return f.fail(fmt.Errorf("%w: it ends at byte %d", ErrDamaged, min(at, f.size)+int64(n)), "copy again into an empty directory")
+		return f.fail(fmt.Errorf("%w: it ends at byte %d", ErrDamaged, min(at, f.size)+int64(n)), Damaged)
 	default:
 		return f.fail(err, "")
 	}
 }
 
-func (f *File) fail(err error, hint string) error {
-	return &copier.Error{Kind: copier.ErrDestination, Op: "read " + f.name, Err: err, Hint: hint}
+func (f *File) fail(err error, code copier.Code) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: "read " + f.name, Code: code, Err: err}
 }
 
 // damaged returns what is wrong with a page.
 func (f *File) damaged(page uint64, format string, args ...any) error {
 	return f.fail(fmt.Errorf("%w: page %d: %s", ErrDamaged, page, fmt.Sprintf(format, args...)),
-		"copy again into an empty directory")
+		Damaged)
 }

@@ -1,47 +1,30 @@
-package command
+package hints
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"regexp"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
-	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// This file has the words for what a person can do about an error, as far as they
-// name a variable of the environment, a flag or a command: the library's errors
-// have types and facts.
-
-// hintOf is what to do about an error of package dynamodb, by its type and by this
-// process's environment, or "".
-func hintOf(err error, env func(string) (string, bool)) string {
-	if errors.Is(err, dynamodb.ErrBackup) {
-		return "leave -backup out, and make the backup yourself"
-	}
+// awsHint is what to do about an error of the AWS configuration, or of the credentials
+// that it leads to, by its type and by this process's environment.
+func awsHint(err error, env func(string) (string, bool)) string {
 	if e, ok := errors.AsType[*dynamodb.CredentialsError](err); ok {
 		return credentialsHint(e, env)
 	}
-	if e, ok := errors.AsType[*dynamodb.GaveUpError](err); ok { // what comes behind "fix the cause, then"
-		switch {
-		case e.Nothing > 0:
-			return "go on with --resume"
-		case e.Prepare:
-			return "run the same command again"
-		}
-		return "go on with --resume; without dynamodb_max_retries, requests are tried again for as long as -retry-for says"
-	}
 	if e, ok := errors.AsType[*dynamodb.EndpointError](err); ok {
-		return fmt.Sprintf("write %s as a URL, such as http://127.0.0.1:8000, or take it out", settingFrom(e.From))
+		return fmt.Sprintf("write %s as a URL, such as http://127.0.0.1:8000, or take it out", From(e.From))
 	}
 	if e, ok := errors.AsType[awsconfig.SharedConfigAssumeRoleError](err); ok { // may have the next one in it
 		what := "which has no credentials: give it some"
@@ -109,22 +92,6 @@ func sharedFiles(env func(string) (string, bool)) string {
 	return strings.Join(files, " or ")
 }
 
-// pathHint is what to do about an error of a path: where permission lacks because of
-// the mode of a directory of this user's own, which its name alone does not tell; and
-// where no shell has replaced what it would have.
-func pathHint(err error) string {
-	path, ok := errors.AsType[*fs.PathError](err)
-	switch {
-	case ok && errors.Is(path, fs.ErrPermission):
-		return vaultconfig.OwnMode(path.Path)
-	case ok && errors.Is(path, fs.ErrNotExist):
-		if what := vaultconfig.Unexpanded(path.Path); what != "" {
-			return vaultconfig.NoShell(what)
-		}
-	}
-	return ""
-}
-
 // credentialsHint is what to do where there are no credentials of the kind that
 // the configuration asks for.
 func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, bool)) string {
@@ -133,10 +100,10 @@ func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, boo
 	}
 	profile := ""
 	if e.From.Profile != "" && e.From.Profile != "default" {
-		profile = " --profile " + shellLine([]string{e.From.Profile})
+		profile = " --profile " + shellescape.Quote(e.From.Profile)
 	}
 	if host := unreached(e.Err); host != "" && e.Kind != dynamodb.CredentialsInstance {
-		return "the service that gives these credentials (" + settingFrom(e.From) + ") can't be reached: check the network and the proxy, on the way to " + host
+		return "the service that gives these credentials (" + From(e.From) + ") can't be reached: check the network and the proxy, on the way to " + host
 	}
 	switch e.Kind {
 	case dynamodb.CredentialsSSO:
@@ -158,9 +125,9 @@ func credentialsHint(e *dynamodb.CredentialsError, env func(string) (string, boo
 	case dynamodb.CredentialsProcess:
 		return fmt.Sprintf("run the credential_process of profile %q by hand, as uid %d: it must print JSON with Version 1", e.From.Profile, os.Getuid()) + sudoHint(env)
 	case dynamodb.CredentialsContainer:
-		return "the container's credentials can't be had: check " + settingFrom(e.From) + ", and AWS_CONTAINER_AUTHORIZATION_TOKEN or …_TOKEN_FILE, which must have no line break" + sudoHint(env)
+		return "the container's credentials can't be had: check " + From(e.From) + ", and AWS_CONTAINER_AUTHORIZATION_TOKEN or …_TOKEN_FILE, which must have no line break" + sudoHint(env)
 	case dynamodb.CredentialsProfile, dynamodb.CredentialsEnvironment:
-		return "the role of the profile can't be assumed with the keys of " + settingFrom(e.From) + ": check role_arn, the role's trust policy, and the way to STS"
+		return "the role of the profile can't be assumed with the keys of " + From(e.From) + ": check role_arn, the role's trust policy, and the way to STS"
 	}
 	return noCredentials(env) + sudoHint(env)
 }
@@ -219,7 +186,7 @@ func partOf(e *dynamodb.CredentialsError) string {
 	case e.Kind == dynamodb.CredentialsProfile:
 		return fmt.Sprintf("%s of profile %q", names[2], e.From.Profile)
 	}
-	return "the " + e.Part + " of " + settingFrom(e.From)
+	return "the " + e.Part + " of " + From(e.From)
 }
 
 // sudoHint is set where sudo has dropped the variables and the home directory of
@@ -235,4 +202,19 @@ func sudoHint(env func(string) (string, bool)) string {
 		}
 	}
 	return "\nsudo drops AWS_… variables, and has another home directory with another .aws: sudo --preserve-env=AWS_PROFILE,AWS_ACCESS_KEY_ID,AWS_SECRET_ACCESS_KEY,AWS_SESSION_TOKEN,AWS_CONFIG_FILE,AWS_SHARED_CREDENTIALS_FILE …"
+}
+
+// From says where a setting comes from.
+func From(s dynamodb.Setting) string {
+	switch {
+	case s.Variable != "":
+		return s.Variable
+	case s.Key == "services":
+		return fmt.Sprintf("the services section of profile %q", s.Profile)
+	case s.Key != "":
+		return fmt.Sprintf("%s of profile %q", s.Key, s.Profile)
+	case s.Name == dynamodb.SettingMissingProfile:
+		return "the default profile"
+	}
+	return "the instance's role"
 }

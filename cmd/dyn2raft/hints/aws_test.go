@@ -1,8 +1,7 @@
-package command
+package hints
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -13,12 +12,11 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
-	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// TestHintOf: what is said follows what is wrong, and names where that stands.
-func TestHintOf(t *testing.T) {
+// TestAWSHint: what is said follows what is wrong, and names where that stands.
+func TestAWSHint(t *testing.T) {
 	type vars map[string]string
 	of := func(kind dynamodb.CredentialsKind, from dynamodb.Setting, part string) error {
 		return &dynamodb.CredentialsError{Kind: kind, From: from, Part: part, Err: errors.New("broken")}
@@ -36,7 +34,7 @@ func TestHintOf(t *testing.T) {
 		"SSO by sudo":          {of(dynamodb.CredentialsSSO, profile("default", "sso_session"), ""), vars{"SUDO_USER": "me"}, "sudo --preserve-env=AWS_PROFILE", ""},
 		"login":                {of(dynamodb.CredentialsLogin, profile("p", "login_session"), ""), nil, "aws login --profile p", ""},
 		"IRSA, no file":        {of(dynamodb.CredentialsWebIdentity, variable("AWS_WEB_IDENTITY_TOKEN_FILE"), ""), vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token"}, "AWS_WEB_IDENTITY_TOKEN_FILE names /no/token, and uid", "trust policy"},
-		"IRSA, refused":        {of(dynamodb.CredentialsWebIdentity, variable("AWS_WEB_IDENTITY_TOKEN_FILE"), ""), vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "hints_test.go"}, "the role's trust policy", "fsGroup"},
+		"IRSA, refused":        {of(dynamodb.CredentialsWebIdentity, variable("AWS_WEB_IDENTITY_TOKEN_FILE"), ""), vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "aws_test.go"}, "the role's trust policy", "fsGroup"},
 		"process":              {of(dynamodb.CredentialsProcess, profile("p", "credential_process"), ""), nil, `run the credential_process of profile "p" by hand`, ""},
 		"container":            {of(dynamodb.CredentialsContainer, variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"), ""), nil, "check AWS_CONTAINER_CREDENTIALS_FULL_URI", ""},
 		"role":                 {of(dynamodb.CredentialsProfile, profile("s", "aws_access_key_id"), ""), nil, "check role_arn", ""},
@@ -59,14 +57,10 @@ func TestHintOf(t *testing.T) {
 		"in a pod":             {of(dynamodb.CredentialsInstance, dynamodb.Setting{}, ""), vars{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "IRSA", "run where an instance role is"},
 		"SSO, no such role":    {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsSSO, From: profile("p", "sso_session"), Err: &smithy.GenericAPIError{Code: "ForbiddenException"}}, nil, `check sso_account_id and sso_role_name of profile "p"`, "login"},
 		"SSO, no network":      {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsSSO, From: profile("p", "sso_session"), Err: &net.DNSError{Name: "portal.sso"}}, nil, "can't be reached: check the network and the proxy, on the way to portal.sso", "login"},
-		"an outage":            {&dynamodb.GaveUpError{Nothing: 1, Err: errors.New("broken")}, nil, "go on with --resume", "dynamodb_max_retries"},
-		"few tries":            {&dynamodb.GaveUpError{Prepare: true, Err: errors.New("broken")}, nil, "run the same command again", "--resume"},
-		"max retries":          {&dynamodb.GaveUpError{Tries: 2, Err: errors.New("broken")}, nil, "without dynamodb_max_retries", ""},
-		"backup":               {fmt.Errorf("%w: broken", dynamodb.ErrBackup), nil, "leave -backup out", ""},
 		"something else":       {errors.New("broken"), vars{"AWS_CONFIG_FILE": "c"}, "correct the AWS configuration: it is in c or ", ""},
-		"STS resets":           {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsWebIdentity, From: variable("AWS_WEB_IDENTITY_TOKEN_FILE"), Err: &url.Error{Op: "Post", URL: "https://sts.example:443/", Err: errors.New("EOF")}}, vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "hints_test.go"}, "can't be reached: check the network and the proxy, on the way to sts.example:443", "token"},
+		"STS resets":           {&dynamodb.CredentialsError{Kind: dynamodb.CredentialsWebIdentity, From: variable("AWS_WEB_IDENTITY_TOKEN_FILE"), Err: &url.Error{Op: "Post", URL: "https://sts.example:443/", Err: errors.New("EOF")}}, vars{"AWS_WEB_IDENTITY_TOKEN_FILE": "aws_test.go"}, "can't be reached: check the network and the proxy, on the way to sts.example:443", "token"},
 	} {
-		got := hintOf(c.err, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })
+		got := awsHint(c.err, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })
 		if !strings.Contains(got, c.want) || c.not != "" && strings.Contains(got, c.not) {
 			t.Errorf("%s: %q, expected %q and not %q", name, got, c.want, c.not)
 		}
@@ -102,7 +96,7 @@ web_identity_token_file = token
 		want string
 	}{
 		"no CA bundle":   {map[string]string{"AWS_CA_BUNDLE": "/no/bundle"}, "AWS_CA_BUNDLE names /no/bundle, which can't be read: name a file with certificates"},
-		"CA bundle":      {map[string]string{"AWS_CA_BUNDLE": "hints_test.go"}, "must name a file with certificates in PEM"},
+		"CA bundle":      {map[string]string{"AWS_CA_BUNDLE": "aws_test.go"}, "must name a file with certificates in PEM"},
 		"no role":        {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "token"}, "AWS_ROLE_ARN is not: set both"},
 		"profile's role": {map[string]string{"AWS_PROFILE": "web"}, "give the profile a role_arn too"},
 		"half":           {map[string]string{"AWS_PROFILE": "half"}, "both aws_access_key_id and aws_secret_access_key"},
@@ -128,9 +122,9 @@ web_identity_token_file = token
 			for k, v := range c.env {
 				t.Setenv(k, v)
 			}
-			_, err := dynamodb.New(t.Context(), dynamodb.Options{Hint: func(err error) string { return hintOf(err, os.LookupEnv) }})
-			if err == nil || !strings.Contains(copier.Hint(err), c.want) {
-				t.Errorf("%v, %q", err, copier.Hint(err))
+			_, err := dynamodb.New(t.Context(), dynamodb.Options{})
+			if err == nil || !strings.Contains(Of(err), c.want) {
+				t.Errorf("%v, %q", err, Of(err))
 			}
 		})
 	}

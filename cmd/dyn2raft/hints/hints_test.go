@@ -1,0 +1,101 @@
+package hints
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"text/template"
+	"text/template/parse"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+)
+
+// TestEveryCodeHasWords: the libraries' codes are those of the table, and words name
+// no fact that a code does not give.
+func TestEveryCodeHasWords(t *testing.T) {
+	codes := copier.Codes()
+	if len(table) != len(codes) || len(codes) < 60 {
+		t.Errorf("%d codes, words for %d", len(codes), len(table))
+	}
+	for code, facts := range codes {
+		words, err := parseWords(&copier.Error{Code: code})
+		if err != nil {
+			t.Errorf("%s: %v", code, err)
+			continue
+		}
+		for _, name := range fields(words.Tree.Root, words.Lookup) {
+			if !slices.Contains(facts, name) {
+				t.Errorf("the words for %s name %q, and its facts are %q", code, name, facts)
+			}
+		}
+	}
+}
+
+// TestWords are those that decide something.
+func TestWords(t *testing.T) {
+	unreachable := &copier.Error{Code: dynamodb.Unreachable, Facts: map[string]string{"endpoint_from": "", "proxy_from": "HTTPS_PROXY", "proxy": "http://p"}}
+	gaveUp := func(limit, service string, err error) error {
+		return &copier.Error{Code: dynamodb.GaveUp, Facts: map[string]string{"limit": limit, "service": service}, Err: err}
+	}
+	for name, c := range map[string]struct {
+		err       error
+		want, not string
+	}{
+		"none":              {errors.New("broken"), "", ""},
+		"outer first":       {With(unreachable, "look"), "look", "endpoint"},
+		"empty":             {With(unreachable, ""), "the endpoint can't be reached", ""},
+		"wrapped":           {fmt.Errorf("x: %w", &copier.Error{Op: "y", Err: unreachable}), "AWS_DYNAMODB_ENDPOINT, the region, the network and the proxy of HTTPS_PROXY (http://p)", ""},
+		"joined":            {errors.Join(errors.New("broken"), unreachable, With(errors.New("x"), "look")), "the endpoint", "look"},
+		"an outage":         {gaveUp("time", "", errors.New("broken")), "fix the cause, then resume (-resume)", "dynamodb_max_retries"},
+		"outage and cause":  {gaveUp("time", "", unreachable), "(http://p), then resume (-resume)", "fix the cause"},
+		"failing service":   {gaveUp("number", "failing", errors.New("broken")), "the service fails: wait", "fix"},
+		"few tries":         {gaveUp("prepare", "", errors.New("broken")), "then run the same command again", "-resume"},
+		"max retries":       {gaveUp("number", "", errors.New("broken")), "without dynamodb_max_retries", ""},
+		"backup":            {&copier.Error{Code: dynamodb.BackupFailed, Err: unreachable}, "(http://p); or leave -backup out", "fix the cause"},
+		"backup, no cause":  {&copier.Error{Code: dynamodb.BackupFailed, Err: errors.New("broken")}, "fix the cause; or leave -backup out", ""},
+		"full":              {&copier.Error{Code: raft.DiskFull, Facts: map[string]string{"written": "2048", "free": ""}}, "Written so far: 2.0 KiB. Plan", "Free"},
+		"files are quoted":  {&copier.Error{Code: raft.HoldsData, Facts: map[string]string{"files": "/a b/vault.db\n/a b/raft", "aside": "/a b/old"}}, "mkdir '/a b/old' && mv '/a b/vault.db' '/a b/raft' '/a b/old'", ""},
+		"a fact is missing": {&copier.Error{Code: raft.DiskFull}, "no words for code disk-full", ""},
+		"other source":      {&copier.Error{Code: copier.ResultDamaged, Facts: map[string]string{"known": ""}}, "free the table with -reset, and copy again", "makes the copy anew"},
+		"standing table":    {&copier.Error{Code: dynamodb.TableStatus, Facts: map[string]string{"status": "ARCHIVED"}}, "restore it from a backup", "wait"},
+		"no HA":             {&copier.Error{Code: dynamodb.NotStopped, Facts: map[string]string{"ha": "", "replicas": ""}}, `put ha_enabled = "true" into`, "regions"},
+		"global table":      {&copier.Error{Code: dynamodb.NotStopped, Facts: map[string]string{"ha": "", "replicas": "yes"}}, "in each of these regions, then say so with -source-stopped", "ha_enabled"},
+	} {
+		got := Of(c.err)
+		if !strings.Contains(got, c.want) || c.want == "" && got != "" || c.not != "" && strings.Contains(got, c.not) {
+			t.Errorf("%s: %q, expected %q and not %q", name, got, c.want, c.not)
+		}
+	}
+}
+
+// fields are the names of the facts in words, those of the parts that they call too.
+func fields(n parse.Node, lookup func(string) *template.Template) (out []string) {
+	switch n := n.(type) {
+	case *parse.ListNode:
+		if n == nil {
+			return nil
+		}
+		for _, n := range n.Nodes {
+			out = append(out, fields(n, lookup)...)
+		}
+	case *parse.ActionNode:
+		return fields(n.Pipe, lookup)
+	case *parse.PipeNode:
+		for _, c := range n.Cmds {
+			for _, n := range c.Args {
+				out = append(out, fields(n, lookup)...)
+			}
+		}
+	case *parse.IfNode:
+		return slices.Concat(fields(n.Pipe, lookup), fields(n.List, lookup), fields(n.ElseList, lookup))
+	case *parse.FieldNode:
+		return n.Ident
+	case *parse.TemplateNode:
+		return fields(lookup(n.Name).Tree.Root, lookup)
+	}
+	return out
+}
