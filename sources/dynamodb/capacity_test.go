@@ -103,6 +103,7 @@ func TestBucketIsFair(t *testing.T) { inBubble(t, bucketIsFair) }
 
 func bucketIsFair(t *testing.T) {
 	b := newBucket(10, true)
+	var mu sync.Mutex
 	var order []int
 	var wg sync.WaitGroup
 	for i, units := range []float64{30, 5, 0.5, 50, 1} {
@@ -110,6 +111,8 @@ func bucketIsFair(t *testing.T) {
 			if err := b.take(t.Context(), units); err != nil {
 				t.Error(err)
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			order = append(order, i)
 		})
 		synctest.Wait()
