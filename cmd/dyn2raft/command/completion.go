@@ -35,7 +35,7 @@ func complete(_ context.Context, cmd *cli.Command) {
 		return
 	}
 	dashes := last[:len(last)-len(name)]
-	for _, f := range cmd.Flags {
+	for _, f := range cmd.VisibleFlags() {
 		if doc, ok := f.(cli.DocGenerationFlag); ok && strings.HasPrefix(f.Names()[0], name) {
 			_, _ = fmt.Fprintf(out, "%s%s:%s\n", dashes, f.Names()[0], strings.ReplaceAll(doc.GetUsage(), "`", ""))
 		}
