@@ -57,7 +57,7 @@ func TestSeverity(t *testing.T) {
 			if p.Ignore = []string{c.Name}; atCopy {
 				p.When = copier.AtCopy
 			}
-			p.found(copier.Findings{{Check: c.Name, Status: copier.Failed, Message: "it is wrong"}})
+			p.found(copier.Findings{{Check: c.Name, Status: copier.Failed, Message: "it is wrong", Err: copier.ErrConfig}})
 			most := c.Before
 			if atCopy {
 				most = c.AtCopy
