@@ -67,8 +67,8 @@ func (b *Batch) grow(n int) {
 // PageRoom is enough for the entries of a page of 1 MB, in bytes.
 const PageRoom = 5 << 18
 
-// Grow makes room for entries whose keys and values have n bytes together, beyond
-// those that are there, in memory that is quick to touch for the first time.
+// Grow makes room for n more bytes of keys and values. The memory is quick to
+// touch for the first time: see package memory.
 func (b *Batch) Grow(n int) {
 	if cap(b.arena)-len(b.arena) < n {
 		b.arena = append(memory.Make(len(b.arena)+n), b.arena...)

@@ -1,6 +1,6 @@
 // Package copier moves Vault's physical entries from a [Source] to a [Sink].
 //
-// The engine reads the source's segments with several workers, collects the
+// The engine reads the source's spans with several workers, collects the
 // entries in bounded buffers, sorts them (spilling sorted runs to the work
 // directory when they exceed the memory budget), and hands the sink one stream
 // in strictly ascending key order. It knows neither DynamoDB nor Raft: sources
@@ -13,17 +13,19 @@
 //   - Entry: a key and a value, as Vault's storage holds them.
 //   - Marker: an item with which a source's storage marks a directory. It is no
 //     entry, and is only counted.
-//   - Span: a part of a source that is read by itself. What is left of one
-//     is a segment again.
-//   - Page: what one request reads of a segment.
+//   - Span: a part of a source that is read by itself. What is left of one is a
+//     span again. Status and events count as segments those that the source was
+//     split into.
+//   - Page: what one call reads of a span.
 //   - Copy: what has one run id (RunID), from its first process to its last.
 //   - Process: one call of [Copy]. A copy that was interrupted, or killed, is
 //     resumed by another one.
 //   - Run: a work file of sorted entries. Only a run id is of a copy.
+//   - Merge: reading all runs at once, as one sorted stream.
 //   - Checkpoint: a file that names runs, and the pages whose entries are in them.
 //   - Lease: a source's lock, held by a copy and renewed by a process.
-//   - In place: where a Vault would open the result. Until the [Sink] commits, it
-//     lies aside.
+//   - Staged: written where no Vault would open it, by a [Stage].
+//   - In place: where a Vault would open the result, from [Stage.Commit] on.
 //
 // What holds at every moment of a copy:
 //

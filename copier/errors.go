@@ -58,7 +58,7 @@ type Error struct {
 	// the words for it need, under the names that [NewCode] was given.
 	Code  Code
 	Facts map[string]string
-	// Op is what was tried: "scan table vault", "create /opt/vault/vault.db".
+	// Op is what was tried: "scan table vault", "create /opt/vault/data".
 	Op string
 	// Hint says what to do next, and is empty where nobody knows. It may
 	// hold several lines.

@@ -16,9 +16,9 @@ type PhaseStarted struct {
 	Phase Phase
 	// Source is set from the lock phase of a copy on.
 	Source Info
-	// Segments, Done and Workers are set in the scan phase: how many segments the
-	// source was divided into, how many of them an earlier process has read to
-	// their end, and how many workers may read at the most.
+	// Segments, Done and Workers are set in the scan phase: how many spans the
+	// source was split into, how many of them earlier processes have read to their
+	// end, and how many workers may read at the most.
 	Segments, Done, Workers int
 }
 
@@ -30,7 +30,8 @@ type PageRead struct {
 	WireBytes int64
 	// Counts are the page's.
 	Counts Counts
-	// SegmentDone is set on the last page of a segment, whatever it was split into.
+	// SegmentDone is set on the last page of one of the spans that the source was
+	// split into.
 	SegmentDone bool
 }
 
@@ -58,7 +59,7 @@ type Resuming struct {
 	Entries, Bytes int64
 	// Markers are the directory markers among what was read.
 	Markers int64
-	// Pending is the number of segments that are not read to their end.
+	// Pending is how many of the source's spans are not read to their end.
 	Pending int
 	// Saved is the time of the last checkpoint, zero if there is none.
 	Saved time.Time
@@ -76,15 +77,13 @@ type Retried struct {
 	Err error
 	// Throttled is set when the source asked for fewer requests.
 	Throttled bool
-	// Nothing is for how long no request has succeeded, and GiveUp when the
-	// source will end the copy if that stays so. Both are zero of a request that
-	// was throttled.
+	// Nothing is for how long no request has succeeded. If none does before GiveUp,
+	// the source ends the copy. Both are zero where Throttled is set.
 	Nothing time.Duration
 	GiveUp  time.Time
 }
 
-// Waiting says that something waits: on purpose until a time, or for what takes
-// long. A [WaitOver] follows.
+// Waiting says that the copy waits, and for what. A [WaitOver] follows.
 type Waiting struct {
 	For Wait
 	// Name is what is waited for: the holder of a lock, a backup, the action of a
@@ -116,9 +115,8 @@ const (
 	WaitCredentials Wait = "credentials"  // that they are found
 )
 
-// ItemRefused says that the source has an item that can't be copied, so that the
-// copy will fail: what follows is read for the sake of naming others like it. Err
-// names the item.
+// ItemRefused says that the source has an item that can't be copied. The copy will
+// fail; it reads on to name other such items. Err names this one.
 type ItemRefused struct {
 	Err error
 }

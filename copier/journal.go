@@ -35,11 +35,11 @@ import (
 //   - run-000001 and so on: sorted entries, see run.go;
 //   - checkpoint-000001.json and so on, each written once: which runs were
 //     synced since the checkpoint before, and of each run, the pages that are
-//     in it, with the segment that each page was read from and those that it
-//     led to.
+//     in it, with the span that each page was read from and those that it led
+//     to.
 //
-// What is left to read follows from that alone: it is each segment that the
-// scan began with or that a page led to, and from which no page in a run was
+// What is left to read follows from that alone: it is each span that the source
+// was split into or that a page led to, and from which no page in a run was
 // read. So there is no second account of what was read that could disagree
 // with the runs, and a run that is lost gives its pages, and nothing else,
 // back to be read.
@@ -176,7 +176,7 @@ type pageRead struct {
 	Next []Span `json:"next,omitempty"`
 }
 
-// again is the part of a segment that the page covered.
+// again is the part of a span that the page covered.
 func (p pageRead) again() Span {
 	s := p.From
 	if len(p.Next) > 0 {
@@ -185,7 +185,7 @@ func (p pageRead) again() Span {
 	return s
 }
 
-// key identifies a segment.
+// key identifies a span.
 func (s Span) key() string {
 	return strconv.Itoa(s.Index) + "\x00" + string(s.From) + "\x00" + string(s.Until)
 }
@@ -511,13 +511,15 @@ func replay(all []checkpoint) (alive, lost []runRecord) {
 	return alive, lost
 }
 
-// pending returns the segments that are left to read. Runs whose place among
-// them can't be told are taken out of both lists and returned: those with pages
-// that nothing leads to, because the record of the page before them is gone, and
-// those with a page from a place from where a later run has one too, because the
-// record is gone that says that they were dropped.
+// pending returns the spans that are left to read. It takes two kinds of runs out
+// of both lists, and returns them as orphans, where a damaged checkpoint has left
+// no record of what became of them:
 //
-// So there is one way on from each place, and every entry of a segment is in one
+//   - Nothing leads to one of its pages: the record of the page before is gone.
+//   - A later run has a page from the same place: the record is gone that says
+//     that this run was dropped.
+//
+// So one page at most begins at each place, and every entry of a span is in one
 // run or left to read.
 func pending(initial []Span, alive, lost *[]runRecord) (left []Span, orphans []runRecord) {
 	last := map[string]string{} // of a place, the last run with a page from there
@@ -534,7 +536,7 @@ func pending(initial []Span, alive, lost *[]runRecord) (left []Span, orphans []r
 		return earlier
 	})
 	for {
-		reached := map[string]Span{} // segments known to exist
+		reached := map[string]Span{} // spans known to exist
 		for _, s := range initial {
 			reached[s.key()] = s
 		}
@@ -790,9 +792,8 @@ func (s *Setup) apart() (below string, ok bool) {
 
 var setupID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// A Journal keeps what a [Scan] has read, in a directory, so that the scan of
-// another process can go on with it: with the same intervals, files and rules
-// as a copy's. A [Copy] has one of its own.
+// A Journal keeps what a [Scan] has read, in a directory, so that another process
+// can resume the scan. It works as that of a [Copy] does, which has its own.
 type Journal struct {
 	j *journal
 }

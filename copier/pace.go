@@ -145,10 +145,10 @@ func (p *pace) begin() {
 	p.throttles, p.pages, p.bytes, p.took = 0, 0, 0, 0
 }
 
-// rate is how many bytes a second all workers together read, by how long each
-// waited for its pages, and how many read at the same time: pages that take
-// seconds come in bunches, so that what has come within some seconds tells
-// little. The caller holds p.mu.
+// rate is how many bytes a second all workers read together: the bytes of a page
+// over the time that a worker waited for it, times the workers that read at once.
+// Counting what came within an interval would tell little, since pages that take
+// seconds come in bunches. The caller holds p.mu.
 func (p *pace) rate() int64 {
 	p.note()
 	if p.took <= 0 || !p.noted.After(p.since) {

@@ -159,7 +159,7 @@ type runReader struct {
 }
 
 // forgetSize is how much of a run is read between two hints that the kernel
-// needs not keep it. Without them, the first part of a large vault.db would
+// needs not keep it. Without them, the first part of a large result would
 // push those parts of the runs out of memory that are still to be read.
 const forgetSize = 1 << 20
 

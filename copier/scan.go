@@ -136,7 +136,7 @@ type ScanStats struct {
 	// those among them in which the source asked for fewer requests.
 	Retries   int64 `json:"retries"`
 	Throttles int64 `json:"throttles"`
-	// Segments is the number of segments at first, and Workers the most pages
+	// Segments is how many spans the source was split into, and Workers the most pages
 	// that were read at the same time.
 	Segments int `json:"segments"`
 	Workers  int `json:"workers"`
@@ -201,7 +201,7 @@ func (s *ScanStats) CheckCount(info Info, events func(Event)) error {
 	return nil
 }
 
-// Scan reads all segments of a prepared source and returns their entries in
+// Scan reads all spans of an open source and returns their entries in
 // ascending key order. The caller closes the result, whose work files are in
 // opts.WorkDir. The statistics are valid as far as the scan came, also when it
 // failed.
@@ -472,7 +472,7 @@ type scan struct {
 	mu      sync.Mutex
 	stats   ScanStats
 	digests Digests
-	open    map[int]int // pieces of each segment that are left to read
+	open    map[int]int // pieces of each span that are left to read
 	refused []error     // what keeps items from being copied, mostRefused of them at the most
 }
 
@@ -555,7 +555,7 @@ func (s *scan) paced(workers int) {
 	s.opts.Events(WorkersChanged{Workers: workers})
 }
 
-// work is one worker: it takes segments from the queue until none is left.
+// work is one worker: it takes spans from the queue until none is left.
 func (s *scan) work(ctx context.Context) error {
 	page := Batch{pages: &s.pages}
 	var mapped Batch
@@ -686,8 +686,8 @@ func statsOf(read *Batch, p Page) ScanStats {
 	}
 }
 
-// pieces is of how many pieces that are left to read each segment consists, by its
-// index: a segment is split while it is read.
+// pieces is how many pieces of each of the source's spans are left to read, by its
+// index: a span is split while it is read.
 func pieces(left []Span) map[int]int {
 	open := map[int]int{}
 	for _, seg := range left {
@@ -713,7 +713,7 @@ func (s *scan) count(segment int, read coverage, p Page) {
 	})
 }
 
-// A queued segment is one that is to be read.
+// A queued span is one that is to be read.
 type queued struct {
 	Span
 	// lookOnly is set of what follows on a page with items that can't be copied:
@@ -722,12 +722,12 @@ type queued struct {
 	lookOnly bool
 }
 
-// A queue holds the segments that nobody reads yet.
+// A queue holds the spans that nobody reads yet.
 type queue struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	waiting []queued
-	open    int // segments waiting or being read
+	open    int // spans waiting or being read
 	stopped bool
 }
 
@@ -740,7 +740,7 @@ func newQueue(segs []Span) *queue {
 	return q
 }
 
-// take waits for a segment and returns false when all are read, or when the
+// take waits for a span and returns false when all are read, or when the
 // queue was stopped.
 func (q *queue) take() (queued, bool) {
 	q.mu.Lock()
@@ -757,7 +757,7 @@ func (q *queue) take() (queued, bool) {
 	return seg, true
 }
 
-// put adds segments that a page was split into.
+// put adds what a page left to read of a span.
 func (q *queue) put(segs []Span, lookOnly bool) {
 	if len(segs) == 0 {
 		return
@@ -771,7 +771,7 @@ func (q *queue) put(segs []Span, lookOnly bool) {
 	q.changed.Broadcast()
 }
 
-// done says that a segment that was taken is read to its end.
+// done says that a span that was taken is read to its end.
 func (q *queue) done() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
