@@ -341,8 +341,9 @@ const (
 )
 
 // A Checker is a [Source] or a [Sink], or what stands beside one, that can say what
-// would keep a copy, or the Vault that starts on it, from working. It comes before
-// all else, as Open does, and changes nothing.
+// would keep a copy, or the Vault that starts on it, from working. It changes nothing,
+// and opens what it needs by itself. The engine does not call it: it is for whoever
+// plans a copy.
 type Checker interface {
 	// Check returns what it has found, what is in order too. An error says that
 	// there is no answer at all; what was found until then comes with it.
