@@ -185,7 +185,7 @@ func (c *copying) finish(ctx context.Context, released bool) (err error) {
 		if err != nil {
 			return cause(ctx, err)
 		}
-		defer func() { err = c.release(caller, lease, true, err) }()
+		defer func() { err = c.release(caller, lease, err) }()
 	}
 	if c.digests != nil {
 		err = c.readBack(ctx, c.digests)

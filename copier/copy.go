@@ -147,9 +147,12 @@ type copying struct {
 	history *history
 	digests Digests
 
-	started bool // there is a setup, of this process or of one that it goes on with
-	restart bool // there is something to throw away, once the source is locked
-	kept    bool // that could not be thrown away, and the source stays locked for it
+	reach   reach
+	earlier *Setup // of an unfinished copy
+	started bool   // there is a setup, of this process or of one that it resumes
+	restart bool   // there is something to throw away, once the source is locked
+	held    bool   // an unfinished copy has read from the source, and locked it
+	end     End    // how the source was given back
 
 	phase      Phase
 	phaseStart time.Time
@@ -170,6 +173,8 @@ func (c *copying) endPhase() {
 	}
 }
 
+// run makes the copy. What becomes of what was done is decided in keeps and endOf, by
+// how far it came and by its error.
 func (c *copying) run(ctx context.Context) (err error) {
 	if err := c.opts.Validate(); err != nil {
 		return err
@@ -185,45 +190,84 @@ func (c *copying) run(ctx context.Context) (err error) {
 		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.Join(errors.New("the destination has no place for work files, and no directory is named for them"), err)}
 	}
 	c.startPhase(PhasePrepare)
-	// keep is what becomes of the work done, and of an earlier run's.
-	keep := true
-	defer func() {
-		if err != nil && errors.Is(err, ErrNotReleased) {
-			keep = true // the record has the name of the locks
-		}
-		if err != nil && c.restart && !c.started {
-			keep = true // it is not thrown away, or not all of it
-		}
-		if err != nil && keep && c.started {
-			err = c.stillThere(err)
-		}
-		c.result.Resumable = err != nil && keep && (c.started || c.kept) && c.canGoOn(err)
-		left := keep && err != nil
-		if c.result.Complete && !left {
-			c.startPhase(PhaseCleanUp)
-		}
-		if cerr := c.cleanUp(left); cerr != nil {
-			if c.result.Complete {
-				c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
-				return
-			}
-			err = errors.Join(err, cerr)
-		}
-	}()
+	err = c.prepare(ctx)
+
+	keep := c.keeps(err)
+	if keep && c.started {
+		err = c.stillThere(err)
+	}
+	c.result.Resumable = keep && (c.started || c.notThrownAway()) && c.canGoOn(err)
+	if c.result.Complete && !keep {
+		c.startPhase(PhaseCleanUp)
+	}
+	switch cerr := c.cleanUp(keep); {
+	case cerr == nil:
+	case c.result.Complete:
+		c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
+	default:
+		err = errors.Join(err, cerr)
+	}
+	return err
+}
+
+// A reach is how far a process has come.
+type reach int
+
+const (
+	looking  reach = iota // at the destination: what is there is another process's
+	checking              // the source: what is there was read, and nobody has touched it
+	locking               // the source
+	holding               // it: what is there is this process's
+)
+
+// keeps reports whether the work files stay, of a process that ended with err.
+func (c *copying) keeps(err error) bool {
+	switch {
+	case err == nil:
+		return false
+	case c.reach == looking, errors.Is(err, ErrNotReleased), c.restart && !c.started:
+		return true // others', or the record has the name of the locks, or not all of it is thrown away
+	case c.reach == checking:
+		return c.earlier != nil
+	case c.reach == locking:
+		return c.held
+	default:
+		return c.end == EndUnfinished || errors.Is(err, ErrUnconfirmed)
+	}
+}
+
+// endOf is how the lease ends of a process that has held the source and ended with err.
+func (c *copying) endOf(err error) End {
+	switch {
+	case c.result.Complete:
+		return EndComplete
+	case c.result.InPlace, c.worthKeeping(err), c.notThrownAway():
+		return EndUnfinished
+	default:
+		return EndFailed
+	}
+}
+
+// notThrownAway reports whether there is an unfinished copy to be thrown away, in whose
+// name the source is locked.
+func (c *copying) notThrownAway() bool {
+	return c.reach == holding && c.earlier != nil && c.restart && !c.started
+}
+
+// prepare looks at both ends, locks the source, and has the copy made.
+func (c *copying) prepare(ctx context.Context) (err error) {
 	found, err := c.dst.Open(ctx)
 	if err == nil && found.Commit != "" {
 		err = c.inPlace(ctx, found)
 		return cause(ctx, err)
 	}
+	if err == nil {
+		c.earlier, err = c.unfinished(ctx)
+	}
 	if err != nil {
 		return cause(ctx, err)
 	}
-	earlier, err := c.unfinished(ctx)
-	if err != nil {
-		return cause(ctx, err)
-	}
-	keep = earlier != nil || c.restart
-	c.started = keep && c.opts.Resume
+	c.reach, c.started = checking, c.earlier != nil && c.opts.Resume
 	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return cause(ctx, err)
 	}
@@ -231,9 +275,8 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if err := c.check(ctx); err != nil {
 		return cause(ctx, err)
 	}
-	locker, _ := c.src.(Locker)
-	if earlier != nil && c.restart {
-		was := *earlier
+	if c.earlier != nil && c.restart {
+		was := *c.earlier
 		if was.Source.ID == c.result.Source.ID {
 			was.Source.Incarnation = c.result.Source.Incarnation // one that is gone, and its locks with it
 		}
@@ -241,7 +284,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := c.begin(earlier); err != nil {
+	if err := c.begin(c.earlier); err != nil {
 		return err
 	}
 	status := &statusFile{path: filepath.Join(c.journal.dir, StatusName), progress: c.opts.Progress, history: c.history}
@@ -252,38 +295,40 @@ func (c *copying) run(ctx context.Context) (err error) {
 		}
 	}
 
-	// From here on the loss of the lease ends whatever is under way.
-	var lease Lease
 	// Where nothing was saved, nothing can have changed since.
-	held := c.journal.setup.Held && c.journal.saved
-	keep = held || c.restart
-	if locker != nil {
+	c.reach, c.held = locking, c.journal.setup.Held && c.journal.saved
+	var lease Lease
+	caller := ctx
+	if locker, ok := c.src.(Locker); ok {
 		c.startPhase(PhaseLock)
-		caller := ctx
+		// From here on the loss of the lease ends whatever is under way.
 		var lost context.CancelCauseFunc
 		ctx, lost = context.WithCancelCause(ctx)
 		defer lost(nil)
-		if lease, err = locker.Lock(ctx, c.result.RunID, held, lost); err != nil {
+		if lease, err = locker.Lock(ctx, c.result.RunID, c.held, lost); err != nil {
 			return cause(ctx, err)
 		}
-		defer func() {
-			c.kept = earlier != nil && c.restart && !c.started
-			keep = c.worthKeeping(err) || c.kept
-			err = c.release(caller, lease, keep, err)
-			keep = keep || errors.Is(err, ErrUnconfirmed)
-		}()
-	} else {
-		defer func() { keep = c.worthKeeping(err) }()
 	}
+	c.reach = holding
+	err = c.make(ctx, lease, status)
+	if lease != nil {
+		return c.release(caller, lease, err)
+	}
+	c.end = c.endOf(err)
+	return err
+}
+
+// make makes the copy of a source that is held.
+func (c *copying) make(ctx context.Context, lease Lease, status *statusFile) (err error) {
 	if c.restart {
-		if err := c.discardApart(earlier); err != nil {
+		if err := c.discardApart(c.earlier); err != nil {
 			return err
 		}
 		if err := c.record(status); err != nil {
 			return err
 		}
 	}
-	if !held {
+	if !c.held {
 		// It is on record before anything is: with the number of segments.
 		c.journal.setup.Held = true
 		if c.journal.setup.Segments != 0 {
@@ -385,17 +430,11 @@ func (c *copying) worthKeeping(err error) bool {
 }
 
 // release ends the lease of a run that ended with err. ctx is the caller's.
-func (c *copying) release(ctx context.Context, lease Lease, keep bool, err error) error {
-	end := EndFailed
-	switch {
-	case c.result.Complete:
-		end = EndComplete
-	case keep:
-		end = EndUnfinished
-	}
+func (c *copying) release(ctx context.Context, lease Lease, err error) error {
+	c.end = c.endOf(err)
 	rctx, cancel := outlive(ctx)
 	defer cancel()
-	rerr := lease.Release(rctx, end)
+	rerr := lease.Release(rctx, c.end)
 	switch {
 	case rerr == nil && c.result.Complete:
 		c.mark(Released)

@@ -595,7 +595,7 @@ func TestBegin(t *testing.T) {
 	c = &copyCase{t: t, fail: map[string]error{"begin": denied}}
 	c.opts.Begin = func(context.Context) (string, error) { return "half a backup", c.call("begin") }
 	result, err = c.run(t.Context())
-	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock dst.Stage begin lease.Release(0) stage.Close dst.Close") {
+	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock dst.Stage begin lease.Release(0) src.Close stage.Close dst.Close") {
 		t.Errorf("%v, note %q after %s", err, result.Note, c.String())
 	}
 }
