@@ -125,11 +125,11 @@ func (c *copying) inPlace(ctx context.Context, found State) (err error) {
 	c.result.RunID, c.result.InPlace, c.result.Commit = found.RunID, true, found.Commit
 	switch {
 	case found.InUse:
-		err = &Error{Kind: ErrLocked, Op: "check " + c.home, Err: fmt.Errorf("%w: that of run %s, and %w", ErrInPlace, found.RunID, ErrInUse),
-			Hint: "it has not cleaned up behind itself: stop that Vault for a moment, then resume that copy"}
+		err = &Error{Kind: ErrLocked, Op: "check " + c.home, Code: InPlaceInUse,
+			Err: fmt.Errorf("%w: that of run %s, and %w", ErrInPlace, found.RunID, ErrInUse)}
 	case !c.opts.Resume:
-		err = &Error{Kind: ErrDestination, Op: "check " + c.home, Err: fmt.Errorf("%w: that of run %s", ErrInPlace, found.RunID),
-			Hint: "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy"}
+		err = &Error{Kind: ErrDestination, Op: "check " + c.home, Code: InPlace,
+			Err: fmt.Errorf("%w: that of run %s", ErrInPlace, found.RunID)}
 	default:
 		err = c.finish(ctx, found.Commit == Released)
 	}

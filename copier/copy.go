@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-uuid"
@@ -411,8 +410,7 @@ func (c *copying) stillThere(err error) error {
 	if gone == nil || errors.Is(err, ErrWorkGone) {
 		return err
 	}
-	return errors.Join(err, &Error{Kind: ErrDestination, Op: "look for what was read", Err: fmt.Errorf("%w: %w", ErrWorkGone, gone),
-		Hint: "if their file system was unmounted, mount it again and go on with -resume; if they are lost, give up with -reset: until then no Vault starts on the table"})
+	return errors.Join(err, &Error{Kind: ErrDestination, Op: "look for what was read", Code: WorkGone, Err: fmt.Errorf("%w: %w", ErrWorkGone, gone)})
 }
 
 // worthKeeping reports whether a run that ended with err can be resumed.
@@ -467,7 +465,14 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 	earlier, err := readSetup(c.journal.dir)
 	if err != nil && c.opts.Restart && !errors.Is(err, fs.ErrPermission) {
 		// What it says can't be known; its locks are for -reset to remove.
-		c.opts.Events(Warning{Message: err.Error() + leftBy(c.journal.dir)})
+		text, left := err.Error(), leftBy(c.journal.dir)
+		if left["run"] != "" {
+			text += "; it seems to be of run " + left["run"]
+		}
+		if left["work_dir"] != "" {
+			text += fmt.Sprintf("; its work files seem to be in %q, which is yours to remove", left["work_dir"])
+		}
+		c.opts.Events(Warning{Message: text})
 		c.restart = true
 		return nil, nil
 	}
@@ -479,7 +484,7 @@ func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
 		return nil, &Error{Kind: ErrDestination, Op: "check " + c.home,
 			Err: fmt.Errorf("%w: run %s, begun at %s, of %s", ErrUnfinished, earlier.RunID,
 				earlier.Start.UTC().Format(time.RFC3339), earlier.Source.Name),
-			Hint: "to go on with it, add -resume; to throw it away and start over, add -restart"}
+			Code: NeedResume}
 	}
 	if c.restart = c.opts.Restart; c.restart {
 		return earlier, nil
@@ -502,16 +507,14 @@ func (c *copying) sameSource(op string, was Setup) error {
 		return nil
 	}
 	if was.Source.Name == now.Name && was.Source.ID == now.ID {
-		return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what),
-			Hint: "it was deleted and made anew since, and its locks are gone with it: what was read is of no use; throw it away and start over: -restart"}
+		return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Code: SourceRemade, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
 	}
 	files := c.journal.dir
 	if was.WorkDir != files {
 		files += " and " + was.WorkDir
 	}
 	return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what),
-		Hint: fmt.Sprintf("it has locked %s: go back to the configuration with that table, or free it with that configuration and -reset; "+
-			"once it is free, or if it does not exist any more, remove %s yourself and run this command again", was.Source.ID, files)}
+		Code: OtherSource, Facts: map[string]string{"source": was.Source.ID, "files": files}}
 }
 
 // discardApart removes the work files of an unfinished copy that are not beside its
@@ -627,8 +630,7 @@ func (c *copying) makeWork() error {
 	case there:
 		return nil
 	case c.journal.setup.Segments != 0:
-		return &Error{Kind: ErrDestination, Op: "look at " + dir, Err: fmt.Errorf("%w: %w", ErrWorkGone, os.ErrNotExist),
-			Hint: "if its file system is not mounted, mount it and run the same command again; if the files are lost, start over: -restart"}
+		return &Error{Kind: ErrDestination, Op: "look at " + dir, Code: WorkGone, Err: fmt.Errorf("%w: %w", ErrWorkGone, os.ErrNotExist)}
 	}
 	if err := c.opts.Disk.Mkdir(dir); err != nil {
 		return workError("make "+dir, err)
@@ -643,8 +645,7 @@ func (c *copying) makeWork() error {
 func (c *copying) compare(was, now Setup) error {
 	differs := func(what string) error {
 		return &Error{Kind: ErrConfig, Op: "resume run " + c.result.RunID,
-			Err:  fmt.Errorf("%w: %s", ErrOtherCopy, what),
-			Hint: "go on with the configuration that the copy was begun with, or throw it away and start over: -restart"}
+			Code: OtherCopy, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
 	}
 	if err := c.sameSource("resume", was); err != nil {
 		return err
@@ -731,7 +732,7 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 			differ = append(differ, "one that was not read") // it may be a piece of a value
 		}
 	}
-	return c.hintReadBack(&Error{Kind: ErrDestination, Op: "read back what was written",
+	return c.notAsRead(&Error{Kind: ErrDestination, Op: "read back what was written",
 		Err: fmt.Errorf("%w: it has %d entries and %d were read from the source; the digests differ under %s", ErrReadBack, got.Total().Entries, want.Total().Entries, strings.Join(differ, ", "))})
 }
 
@@ -743,7 +744,7 @@ func (c *copying) examine(ctx context.Context) (Digests, error) {
 	c.startPhase(PhaseCheck)
 	src, err := c.stage.Reader(ctx)
 	if err != nil {
-		return nil, c.hintReadBack(cause(ctx, err))
+		return nil, c.notAsRead(cause(ctx, err))
 	}
 	info, err := src.Open(ctx)
 	var got Reading
@@ -752,28 +753,27 @@ func (c *copying) examine(ctx context.Context) (Digests, error) {
 		err = errors.Join(err, src.Close())
 	}
 	if err != nil {
-		return nil, c.hintReadBack(cause(ctx, err))
+		return nil, c.notAsRead(cause(ctx, err))
 	}
 	c.result.Proof = &Proof{Contents: got.Contents, Facts: info.Facts}
 	return got.Digests, nil
 }
 
-// hintReadBack adds to the error of a read-back what to do.
-func (c *copying) hintReadBack(err error) error {
-	const look = "check the disk and the memory of this machine, then "
-	hint := "nothing was put in place; " + look + "run the same command again"
+// notAsRead gives the error of a read-back its code, by what is in place.
+func (c *copying) notAsRead(err error) error {
+	out := &Error{Kind: ErrDestination, Code: NotAsRead, Err: err}
 	switch {
 	case errors.Is(err, ErrChanged): // and nobody knows what was read for it
-		hint = "it can't be told any more whether the copy was whole: compare it with the source (verify -config), and free that where it is to be freed (-reset)"
+		out.Code = ResultUsed
 	case !errors.Is(err, ErrReadBack):
 		return err
-	case !c.result.InPlace:
-	case c.digests == nil:
-		hint = "start no Vault on the copy that is in place: " + look + "put its vault.db aside, free the source with -reset, and copy again"
-	default:
-		hint = "start no Vault on the copy that is in place: " + look + "put its vault.db aside, and run the same command again: it makes the copy anew, and reads what was not saved"
+	case c.result.InPlace:
+		out.Code, out.Facts = ResultDamaged, map[string]string{"known": ""}
+		if c.digests != nil {
+			out.Facts["known"] = "yes"
+		}
 	}
-	return &Error{Kind: ErrDestination, Err: err, Hint: hint}
+	return out
 }
 
 // ErrChanged is returned by what reads a result back, together with ErrDestination, where
@@ -834,16 +834,4 @@ func cause(ctx context.Context, err error) error {
 	default:
 		return errors.Join(c, err)
 	}
-}
-
-// hintWork returns what to do about a work file's error where its file system
-// is full, a quota exceeded, or it is read-only, and nothing for any other error.
-func hintWork(err error) string {
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or start over with another place for them (-work-dir)"
-	case errors.Is(err, syscall.EROFS):
-		return "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)"
-	}
-	return ""
 }

@@ -334,9 +334,9 @@ func TestCopyEveryFailingCall(t *testing.T) {
 		"dst.Commit":   ErrDestination,
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &copyCase{t: t, fail: map[string]error{name: &Error{Kind: kind, Op: name, Hint: "hint of " + name}}}
+			c := &copyCase{t: t, fail: map[string]error{name: &Error{Kind: kind, Op: name, Code: Code("of " + name)}}}
 			result, err := c.run(context.Background())
-			if !errors.Is(err, c.fail[name]) || !errors.Is(err, kind) || Hint(err) != "hint of "+name {
+			if !errors.Is(err, c.fail[name]) || !errors.Is(err, kind) || coded(err) != "of "+name+" map[]" {
 				t.Errorf("got %v", err)
 			}
 			want := before[:strings.Index(before, name)+len(name)]
@@ -366,7 +366,7 @@ func TestCopyEveryFailingCall(t *testing.T) {
 func TestCopyFailsTwice(t *testing.T) {
 	load := &Error{Kind: ErrDestination, Op: "load", Err: errors.New("disk")}
 	release := &Error{Kind: ErrSource, Op: "release", Err: errors.New("network")}
-	closing := &Error{Kind: ErrDestination, Op: "close", Err: errors.New("busy"), Hint: "remove it yourself"}
+	closing := &Error{Kind: ErrDestination, Op: "close", Err: errors.New("busy"), Code: "busy"}
 	c := &copyCase{t: t, fail: map[string]error{"dst.Load": load, "lease.Release": release, "dst.Close": closing}}
 	_, err := c.run(context.Background())
 	for _, want := range []error{load, release, closing} {
@@ -374,8 +374,8 @@ func TestCopyFailsTwice(t *testing.T) {
 			t.Errorf("%v is hidden: %v", want, err)
 		}
 	}
-	if Hint(err) != closing.Hint {
-		t.Errorf("hint %q", Hint(err))
+	if coded(err) != "busy map[]" {
+		t.Errorf("code %q", coded(err))
 	}
 }
 

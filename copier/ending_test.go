@@ -32,7 +32,7 @@ func (l deafLease) Release(ctx context.Context, end End) error {
 		return nil
 	}
 	<-ctx.Done()
-	return &Error{Kind: ErrSource, Op: "release", Err: context.Cause(ctx), Hint: "reset it"}
+	return &Error{Kind: ErrSource, Op: "release", Err: context.Cause(ctx), Code: "reset-it"}
 }
 
 func deaf(s *lineSource) Source { return deafSource{s} }
@@ -134,8 +134,8 @@ func TestRestartWithSourceMadeAnew(t *testing.T) {
 	m.lock.owner = ""
 	other := func(s *lineSource) Source { return otherSource{s, func(i *Info) { i.Incarnation = "b" }} }
 	_, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Resume: true}})
-	if !errors.Is(err, ErrOtherCopy) || !strings.Contains(Hint(err), "made anew") || !strings.Contains(Hint(err), "-restart") {
-		t.Fatalf("resumed: %v; %s", err, Hint(err))
+	if !errors.Is(err, ErrOtherCopy) || coded(err) != "source-remade map[]" {
+		t.Fatalf("resumed: %v; %s", err, coded(err))
 	}
 	if _, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Restart: true}}); err != nil {
 		t.Fatal(err)
@@ -159,16 +159,13 @@ func TestRestartWithAnotherSource(t *testing.T) {
 			if !errors.Is(err, ErrConfig) || !errors.Is(err, ErrOtherCopy) {
 				t.Fatalf("error is %v", err)
 			}
-			hint := Hint(err)
-			for _, want := range []string{"line:1", "-reset", "does not exist any more", m.work(), filepath.Join(apart, "dyn2raft-run-1")} {
-				if !strings.Contains(hint, want) {
-					t.Errorf("the hint does not name %s: %s", want, hint)
-				}
+			if got, want := coded(err), fmt.Sprintf("other-source map[files:%s and %s source:line:1]", m.work(), filepath.Join(apart, "dyn2raft-run-1")); got != want {
+				t.Errorf("code %s, expected %s", got, want)
 			}
 			if contents(t, m.dir)+contents(t, apart) != before || m.lock.owner != "run-1" {
 				t.Error("something has changed")
 			}
-			// What the hint says for a source that is gone.
+			// What there is to do for a source that is gone.
 			for _, dir := range []string{m.work(), filepath.Join(apart, "dyn2raft-run-1")} {
 				if err := os.RemoveAll(dir); err != nil {
 					t.Fatal(err)
@@ -205,12 +202,12 @@ func TestWorkFilesVanish(t *testing.T) {
 			if !errors.Is(err, ErrDestination) || !errors.Is(err, ErrWorkGone) || res.Resumable {
 				t.Fatalf("resumable %v, %v", res.Resumable, err)
 			}
-			var hints []string
+			var codes []string
 			for _, err := range err.(interface{ Unwrap() []error }).Unwrap() { //nolint:errorlint // the joined errors
-				hints = append(hints, Hint(err))
+				codes = append(codes, coded(err))
 			}
-			if text := strings.Join(hints, "\n"); !strings.Contains(text, "mount it again") || !strings.Contains(text, "-reset") {
-				t.Errorf("hints %q", hints)
+			if !slices.Contains(codes, "work-gone map[]") {
+				t.Errorf("codes %q", codes)
 			}
 			if m.lock.owner != "run-1" {
 				t.Errorf("locked by %q", m.lock.owner)
@@ -243,10 +240,8 @@ func TestDamagedRecord(t *testing.T) {
 	}
 	_, _, err = m.try(t.Context(), attempt{opts: Options{Resume: true}})
 	own := filepath.Join(apart, "dyn2raft-run-1")
-	hint := Hint(err)
-	reset, restart := strings.Index(hint, "-reset"), strings.Index(hint, "-restart")
-	if !errors.Is(err, durable.ErrNotSealed) || reset < 0 || restart < reset || !strings.Contains(hint, "run run-1") || !strings.Contains(hint, own) {
-		t.Fatalf("%v, hint %q", err, hint)
+	if !errors.Is(err, durable.ErrNotSealed) || coded(err) != "record-damaged map[run:run-1 work_dir:"+own+"]" {
+		t.Fatalf("%v, %s", err, coded(err))
 	}
 	m.lock.owner = ""
 	var warned []string
@@ -263,7 +258,7 @@ func TestDamagedRecord(t *testing.T) {
 	if len(filesIn(t, own)) == 0 {
 		t.Error("removed by what a damaged record says")
 	}
-	if got := leftBy(t.TempDir()); got != "" {
+	if got := leftBy(t.TempDir()); got["run"]+got["work_dir"] != "" {
 		t.Errorf("of nothing: %q", got)
 	}
 }

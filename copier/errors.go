@@ -60,14 +60,11 @@ type Error struct {
 	Facts map[string]string
 	// Op is what was tried: "scan table vault", "create /opt/vault/data".
 	Op string
-	// Hint says what to do next, and is empty where nobody knows. It may
-	// hold several lines.
-	Hint string
 	// Err is the cause.
 	Err error
 }
 
-// Error returns the operation and its cause. The hint is not a part of it.
+// Error returns the operation and its cause.
 func (e *Error) Error() string {
 	switch {
 	case e.Err == nil:
@@ -112,23 +109,4 @@ func CodeOf(err error) (Code, map[string]string) {
 		}
 	}
 	return "", nil
-}
-
-// Hint returns the first hint of an [Error] in err's tree: outer errors come
-// before what they wrap, joined ones in their order.
-func Hint(err error) string {
-	if e, ok := err.(*Error); ok && e.Hint != "" { //nolint:errorlint // this walks the tree itself
-		return e.Hint
-	}
-	switch e := err.(type) { //nolint:errorlint // as above
-	case interface{ Unwrap() error }:
-		return Hint(e.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, err := range e.Unwrap() {
-			if h := Hint(err); h != "" {
-				return h
-			}
-		}
-	}
-	return ""
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -16,7 +16,7 @@ func TestErrorText(t *testing.T) {
 		err  Error
 		want string
 	}{
-		{Error{Kind: ErrSource, Op: "scan table vault", Err: cause, Hint: "look"}, "scan table vault: no such table"},
+		{Error{Kind: ErrSource, Op: "scan table vault", Err: cause}, "scan table vault: no such table"},
 		{Error{Kind: ErrSource, Op: "scan table vault"}, "scan table vault"},
 		{Error{Kind: ErrConfig, Err: cause}, "no such table"},
 		{Error{Op: "open /d", Err: &fs.PathError{Op: "open", Path: "/d", Err: syscall.EACCES}}, "open /d: permission denied"},
@@ -46,12 +46,12 @@ func TestErrorUnwrap(t *testing.T) {
 	}
 }
 
-func TestHint(t *testing.T) {
+func TestCodeOf(t *testing.T) {
 	plain := errors.New("plain")
-	with := func(hint string, err error) error { return &Error{Kind: ErrSource, Op: "op", Hint: hint, Err: err} }
+	with := func(code Code, err error) error { return &Error{Kind: ErrSource, Op: "op", Code: code, Err: err} }
 	for name, c := range map[string]struct {
 		err  error
-		want string
+		want Code
 	}{
 		"nil":                  {nil, ""},
 		"no Error":             {fmt.Errorf("a: %w", plain), ""},
@@ -64,25 +64,40 @@ func TestHint(t *testing.T) {
 		"joined below":         {with("", errors.Join(plain, with("deep", nil))), "deep"},
 		"none":                 {with("", with("", nil)), ""},
 	} {
-		if got := Hint(c.err); got != c.want {
+		if got, _ := CodeOf(c.err); got != c.want {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
 }
 
-func TestHintWork(t *testing.T) {
-	const want = "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry; make room, or start over with another place for them (-work-dir)"
-	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
-		if got := hintWork(fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: errno})); got != want {
-			t.Errorf("%v: got %q", errno, got)
+func TestWorkCode(t *testing.T) {
+	for want, errnos := range map[Code][]error{
+		WorkFull:     {syscall.ENOSPC, syscall.EDQUOT, fmt.Errorf("a: %w", &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC})},
+		WorkReadOnly: {syscall.EROFS},
+		"":           {nil, syscall.EIO, errors.New("no space")},
+	} {
+		for _, err := range errnos {
+			if got := workCode(err); got != want {
+				t.Errorf("%v: got %q, want %q", err, got, want)
+			}
 		}
 	}
-	if got := hintWork(syscall.EROFS); !strings.Contains(got, "remount,rw") {
-		t.Errorf("read-only: got %q", got)
+}
+
+func TestNewCode(t *testing.T) {
+	if got := Codes()[OtherSource]; !slices.Equal(got, []string{"source", "files"}) {
+		t.Errorf("facts %q", got)
 	}
-	for _, err := range []error{nil, syscall.EIO, errors.New("no space")} {
-		if got := hintWork(err); got != "" {
-			t.Errorf("%v: got %q", err, got)
+	defer func() {
+		if recover() == nil {
+			t.Error("a code was made twice")
 		}
-	}
+	}()
+	NewCode(string(OtherSource))
+}
+
+// coded is the code of an error, and its facts.
+func coded(err error) string {
+	code, facts := CodeOf(err)
+	return fmt.Sprint(string(code), " ", facts)
 }

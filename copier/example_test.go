@@ -51,13 +51,13 @@ func Example() {
 		Resume: true, // go on with an unfinished copy, if there is one
 	})
 	if err != nil {
-		log.Fatal(err, "\n", copier.Hint(err))
+		log.Fatal(err)
 	}
 	fmt.Println("copied:", result.Load.Entries, "entries, and read back:", result.ReadBack)
 
 	report, err := verify.CompareDirectory(ctx, source, dir, verify.Expected{}, verify.Options{})
 	if err != nil {
-		log.Fatal(err, "\n", copier.Hint(err))
+		log.Fatal(err)
 	}
 	fmt.Println("equal:", report.Equal(), "with", report.DestinationEntries, "entries")
 	// Output:

@@ -208,30 +208,29 @@ func readSetup(dir string) (*Setup, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, workError("read "+file, err)
 	case err != nil:
-		hint := "it says what an unfinished copy copies, and can't be read: "
+		out := &Error{Kind: ErrDestination, Op: "read " + file, Code: RecordDamaged, Facts: leftBy(dir), Err: err}
 		if _, ok := errors.AsType[*durable.FormatError](err); ok {
-			hint = "go on with the dyn2raft that began it; or "
+			out.Code = OtherVersion
 		}
-		return nil, &Error{Kind: ErrDestination, Op: "read " + file, Err: err,
-			Hint: hint + "free the table with -reset, then start over with -restart" + leftBy(dir)}
+		return nil, out
 	}
 	return &s, nil
 }
 
-// leftBy says what a setup that can't be used seems to say of the copy, for a
-// person to look after: nothing is done by what it says.
-func leftBy(dir string) string {
+// leftBy is what a setup that can't be used seems to say of the copy, for a person to
+// look after: nothing is done by what it says.
+func leftBy(dir string) map[string]string {
+	out := map[string]string{"run": "", "work_dir": ""}
 	data, err := durable.ReadFile(filepath.Join(dir, setupName), maxSetup)
 	if err != nil {
-		return ""
+		return out
 	}
-	var out string
 	if m := setupRunID.FindSubmatch(data); m != nil {
-		out += "; it seems to be of run " + string(m[1])
+		out["run"] = string(m[1])
 	}
 	var work string
 	if m := setupWorkDir.FindSubmatch(data); m != nil && json.Unmarshal(m[1], &work) == nil && work != dir {
-		out += fmt.Sprintf("; its work files seem to be in %q, which is yours to remove", work)
+		out["work_dir"] = work
 	}
 	return out
 }
@@ -286,8 +285,7 @@ func (j *journal) readSpans(n int) error {
 		err = fmt.Errorf("it has %d spans, and the source was split into %d", len(rec.From), n)
 	}
 	if err != nil {
-		return &Error{Kind: ErrDestination, Op: "read " + path, Err: err,
-			Hint: "without it nobody knows what is left to read of the unfinished copy: start over with -restart"}
+		return &Error{Kind: ErrDestination, Op: "read " + path, Code: JournalGone, Err: err}
 	}
 	j.spans = make([]Span, len(rec.From))
 	for i, from := range rec.From {
@@ -809,7 +807,7 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 	if resume {
 		was, err := readSetup(dir)
 		if e, ok := errors.AsType[*Error](err); ok {
-			e.Hint = "what was read before can't be used: begin anew"
+			e.Code, e.Facts = NeedRestart, nil
 		}
 		if err != nil {
 			return nil, err

@@ -22,7 +22,7 @@ func (s pickySource) Read(ctx context.Context, seg Span, b *Batch) (Page, error)
 	page, err := s.lineSource.Read(ctx, seg, b)
 	for i := range b.Len() {
 		if key := string(b.Entry(i).Key); s.refuse(key) {
-			page.Refused = append(page.Refused, &Error{Kind: ErrSource, Op: "read", Err: fmt.Errorf("%w: %q", errRefused, key), Hint: "delete it"})
+			page.Refused = append(page.Refused, &Error{Kind: ErrSource, Op: "read", Err: fmt.Errorf("%w: %q", errRefused, key), Code: "delete-it"})
 		}
 	}
 	return page, err
@@ -57,8 +57,8 @@ func TestRefusedItems(t *testing.T) {
 		}
 		var named []error
 		res, _, err := m.try(t.Context(), attempt{opts: Options{RunID: "run-1", Events: refusedBy(&named)}, source: picky})
-		if !errors.Is(err, ErrSource) || !errors.Is(err, errRefused) || Hint(err) != "delete it" {
-			t.Fatalf("error %v, hint %q", err, Hint(err))
+		if !errors.Is(err, ErrSource) || !errors.Is(err, errRefused) || coded(err) != "delete-it map[]" {
+			t.Fatalf("error %v, %s", err, coded(err))
 		}
 		if want := fmt.Sprintf("(and %d more such items)", len(bad)-1); !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not say %q", err, want)

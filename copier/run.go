@@ -141,7 +141,7 @@ func Shared(a, b []byte) int {
 
 // workError is an error of the work directory.
 func workError(op string, err error) error {
-	return &Error{Kind: ErrDestination, Op: op, Err: err, Hint: hintWork(err)}
+	return &Error{Kind: ErrDestination, Op: op, Code: workCode(err), Err: err}
 }
 
 // A runReader streams a run.

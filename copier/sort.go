@@ -581,7 +581,7 @@ func (s *Sorted) next() (Entry, error) {
 			return Entry{}, &Error{
 				Kind: ErrSource,
 				Op:   fmt.Sprintf("sort entries: key %q", e.Key),
-				Hint: "somebody wrote to the source during the copy: stop every Vault that uses it, then start again",
+				Code: SourceWritten,
 				Err:  ErrDuplicateKey,
 			}
 		case order < 0:

@@ -131,7 +131,7 @@ func TestDuplicateIsFoundWhereverItLies(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := drain(s)
-			if !errors.Is(err, ErrDuplicateKey) || !errors.Is(err, ErrSource) || Hint(err) == "" {
+			if !errors.Is(err, ErrDuplicateKey) || !errors.Is(err, ErrSource) || coded(err) != "source-written map[]" {
 				t.Errorf("%d entries, error %v", len(got), err)
 			}
 			for i := 1; i < len(got); i++ {
@@ -166,7 +166,7 @@ func TestDuplicateIsFoundInScan(t *testing.T) {
 						rt.Fatal(err)
 					}
 				}
-				if !errors.Is(err, ErrDuplicateKey) || !errors.Is(err, ErrSource) || Hint(err) == "" {
+				if !errors.Is(err, ErrDuplicateKey) || !errors.Is(err, ErrSource) || coded(err) != "source-written map[]" {
 					rt.Fatalf("got %v", err)
 				}
 				if files := filesIn(t, dir); len(files) > 0 {
@@ -433,7 +433,7 @@ func TestWorkDirFull(t *testing.T) {
 				return
 			}
 			failed[scanned.Load() < 100]++
-			if !errors.Is(err, ErrDestination) || Hint(err) != hintWork(syscall.ENOSPC) {
+			if !errors.Is(err, ErrDestination) || coded(err) != "work-full map[]" {
 				t.Errorf("room for %d: %v", room, err)
 			}
 			if files := filesIn(t, dir); len(files) > 0 {

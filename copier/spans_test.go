@@ -107,7 +107,7 @@ func TestSpansLost(t *testing.T) {
 			}
 			before := contents(t, m.dir)
 			res, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}})
-			if !errors.Is(err, ErrDestination) || Hint(err) == "" || res.Resumable || m.lock.owner != "run-1" || contents(t, m.dir) != before {
+			if !errors.Is(err, ErrDestination) || coded(err) != "journal-gone map[]" || res.Resumable || m.lock.owner != "run-1" || contents(t, m.dir) != before {
 				t.Errorf("%v, resumable %v, locked by %q", err, res.Resumable, m.lock.owner)
 			}
 			if res, _, err = m.try(t.Context(), attempt{opts: Options{Restart: true}}); err != nil || !res.Complete {

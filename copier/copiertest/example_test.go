@@ -84,7 +84,7 @@ func Example() {
 	store := copiertest.NewStore(dir)
 	result, err := copier.Copy(context.Background(), vault, store.Open(), copier.Options{})
 	if err != nil {
-		log.Fatal(err, "\n", copier.Hint(err))
+		log.Fatal(err)
 	}
 	entries, _, _ := store.Read()
 	fmt.Println(result.Scan.Pages, "pages,", result.Load.Entries, "entries, from", string(entries[0].Key), "to", string(entries[len(entries)-1].Key))

@@ -206,14 +206,6 @@ func prepare(o Options) error {
 	return errors.Join(err, p.Close(false))
 }
 
-// hint finds the hint also in joined errors.
-func hint(err error) string {
-	if e, ok := errors.AsType[*copier.Error](err); ok {
-		return e.Hint
-	}
-	return ""
-}
-
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

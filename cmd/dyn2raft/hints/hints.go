@@ -35,8 +35,6 @@ func Of(err error) string {
 	}
 	if e, ok := err.(*copier.Error); ok && e.Code != "" { //nolint:errorlint // this walks the tree itself
 		return render(e)
-	} else if ok && e.Hint != "" {
-		return e.Hint
 	}
 	switch e := err.(type) { //nolint:errorlint // as above
 	case interface{ Unwrap() error }:
