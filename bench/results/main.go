@@ -51,14 +51,14 @@ func run(in io.Reader, out io.Writer, file string, write bool, now time.Time) er
 		old, known := committed[row.id()]
 		value, ok := row.value(o)
 		if !ok {
-			if !row.onRequest {
-				problems = append(problems, fmt.Errorf("%s, against %s: not measured", row.what, row.against))
+			if !row.OnRequest {
+				problems = append(problems, fmt.Errorf("%s, against %s: not measured", row.What, row.Against))
 			}
 			if known {
 				results = append(results, old)
-				_, _ = fmt.Fprintf(t, "%s\t%s\tnot this time\t%s\t\t%s of %s\n", row.what, row.against, row.goalText(), number(old.value), old.date)
+				_, _ = fmt.Fprintf(t, "%s\t%s\tnot this time\t%s\t\t%s of %s\n", row.What, row.Against, row.goalText(), number(old.value), old.date)
 			} else {
-				_, _ = fmt.Fprintf(t, "%s\t%s\tnot this time\t%s\t\tnever\n", row.what, row.against, row.goalText())
+				_, _ = fmt.Fprintf(t, "%s\t%s\tnot this time\t%s\t\tnever\n", row.What, row.Against, row.goalText())
 			}
 			continue
 		}
@@ -70,10 +70,10 @@ func run(in io.Reader, out io.Writer, file string, write bool, now time.Time) er
 			if row.worse(value, old.value) {
 				before += " (WORSE)"
 				problems = append(problems, fmt.Errorf("%s, against %s: %s, and %s in %s, which is worse by more than the margin of %.0f%%",
-					row.what, row.against, number(value), number(old.value), file, 100*row.margin))
+					row.What, row.Against, number(value), number(old.value), file, 100*row.Margin))
 			}
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", row.what, row.against, number(value), row.goalText(), yesNo(row.met(value)), before)
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", row.What, row.Against, number(value), row.goalText(), yesNo(row.met(value)), before)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -18,13 +18,13 @@ func benchmarks(f float64, skip func(row) bool) string {
 		if skip != nil && skip(r) {
 			continue
 		}
-		v := r.goal / f
-		if r.atLeast {
-			v = r.goal * f
+		v := r.Goal / f
+		if r.AtLeast {
+			v = r.Goal * f
 		}
-		fmt.Fprintf(&b, "%s-2 \t 3\t %v %s\t 7.00 copy-s\n", r.over.bench, v, r.over.unit)
-		if r.under != (metric{}) {
-			fmt.Fprintf(&b, "%s-2 \t 3\t 1 %s\n", r.under.bench, r.under.unit)
+		fmt.Fprintf(&b, "%s-2 \t 3\t %v %s\t 7.00 copy-s\n", r.Over.bench, v, r.Over.unit)
+		if r.Under != (metric{}) {
+			fmt.Fprintf(&b, "%s-2 \t 3\t 1 %s\n", r.Under.bench, r.Under.unit)
 		}
 	}
 	b.WriteString("PASS\nok  \tx\t1.0s\n")
@@ -69,14 +69,14 @@ func TestResults(t *testing.T) {
 	// Beyond it every row is named.
 	_, err = runText(t, benchmarks(0.7, nil), file, false, 2)
 	for _, r := range rows {
-		if err == nil || !strings.Contains(err.Error(), r.what+", against "+r.against) {
+		if err == nil || !strings.Contains(err.Error(), r.What+", against "+r.Against) {
 			t.Errorf("no error for %s: %v", r.id(), err)
 		}
 	}
 
 	// What is only measured on request keeps its row and its date; other rows
 	// must be there.
-	out, err := runText(t, benchmarks(1.5, func(r row) bool { return r.onRequest }), file, true, 3)
+	out, err := runText(t, benchmarks(1.5, func(r row) bool { return r.OnRequest }), file, true, 3)
 	if err != nil || !strings.Contains(out, "of 2026-11-01") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -84,7 +84,7 @@ func TestResults(t *testing.T) {
 	if old, fresh := strings.Count(string(text), "| 2026-11-01 |"), strings.Count(string(text), "| 2026-11-03 |"); old == 0 || fresh == 0 || old+fresh != len(rows) {
 		t.Errorf("%d rows kept and %d new of %d:\n%s", old, fresh, len(rows), text)
 	}
-	if _, err := runText(t, benchmarks(1.5, func(r row) bool { return r.over.bench == "BenchmarkHotPath" }), file, false, 3); err == nil {
+	if _, err := runText(t, benchmarks(1.5, func(r row) bool { return r.Over.bench == "BenchmarkHotPath" }), file, false, 3); err == nil {
 		t.Error("a missing benchmark is no error")
 	}
 }
@@ -103,7 +103,7 @@ func TestResultsRefuse(t *testing.T) {
 			t.Errorf("%s: the file was written", name)
 		}
 	}
-	if err := os.WriteFile(file, []byte(tableHead+"| "+rows[0].what+" | "+rows[0].against+" | fast | x | yes | x | |\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(tableHead+"| "+rows[0].What+" | "+rows[0].Against+" | fast | x | yes | x | |\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := runText(t, benchmarks(1.5, nil), file, false, 1); err == nil {
@@ -114,11 +114,11 @@ func TestResultsRefuse(t *testing.T) {
 // TestOtherSize leaves out what was measured on a table of another size.
 func TestOtherSize(t *testing.T) {
 	for _, r := range rows {
-		if r.entries == 0 {
+		if r.Entries == 0 {
 			continue
 		}
-		for n, want := range map[float64]bool{r.entries: true, r.entries / 10: false} {
-			o, err := parse(strings.NewReader(fmt.Sprintf("%s-2 1 5 %s %v entries\n", r.over.bench, r.over.unit, n)))
+		for n, want := range map[float64]bool{r.Entries: true, r.Entries / 10: false} {
+			o, err := parse(strings.NewReader(fmt.Sprintf("%s-2 1 5 %s %v entries\n", r.Over.bench, r.Over.unit, n)))
 			if v, ok := r.value(o); err != nil || ok != want || ok && v != 5 {
 				t.Errorf("%s with %v entries: %v, %v, %v", r.id(), n, v, ok, err)
 			}

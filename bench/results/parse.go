@@ -22,6 +22,15 @@ type output struct {
 
 type metric struct{ bench, unit string }
 
+// UnmarshalText reads the two words of a metric.
+func (m *metric) UnmarshalText(text []byte) error {
+	var ok bool
+	if m.bench, m.unit, ok = strings.Cut(string(text), " "); !ok {
+		return fmt.Errorf("%q is no benchmark and unit", text)
+	}
+	return nil
+}
+
 // get returns the median of a metric.
 func (o output) get(m metric) (float64, bool) {
 	v := slices.Sorted(slices.Values(o.values[m]))
@@ -86,7 +95,7 @@ type result struct {
 const tableHead = "| what | against | measured | goal | met | on | in figures |\n|---|---|---|---|---|---|---|\n"
 
 func (r result) markdown() string {
-	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", r.what, r.against, number(r.value), r.goalText(), yesNo(r.met(r.value)), r.date, r.details)
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", r.What, r.Against, number(r.value), r.goalText(), yesNo(r.met(r.value)), r.date, r.details)
 }
 
 // parseTable reads the rows that markdown has written, by their id. Rows that
