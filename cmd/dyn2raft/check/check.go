@@ -2,6 +2,8 @@
 package check
 
 import (
+	_ "embed"
+	"fmt"
 	"os"
 	"strings"
 
@@ -20,6 +22,33 @@ type Result struct {
 // Words are what to do about a finding, by its check and, behind a slash, its code;
 // "*" stands for any check. Names in ${ } are facts.
 type Words map[string]string
+
+var (
+	//go:embed plan.txt
+	plan string
+	//go:embed cluster.txt
+	cluster string
+
+	// Plan has the words for what the checkers of a copy find, and Cluster those for
+	// what package cluster finds.
+	Plan, Cluster = words(plan), words(cluster)
+)
+
+// words reads lines of "check/code: what to do".
+func words(text string) Words {
+	w := Words{}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		key, said, ok := strings.Cut(line, ": ")
+		if !ok || w[key] != "" {
+			panic(fmt.Sprintf("words of a check that are none, or are there twice: %s", line))
+		}
+		w[key] = said
+	}
+	return w
+}
 
 // Result adds the words to a finding, where there are some. more knows facts that the
 // finding has not.
