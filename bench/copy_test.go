@@ -49,7 +49,7 @@ func copyLimit(tb testing.TB, loop func() bool, entries, writes int) metrics {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}})
 	reqs, workers := requests(tb, s)
 	var whole, parts, drained, decoded, written, read []time.Duration
-	var res copier.Result
+	var res copier.Record
 	var first time.Duration
 	turns := 1
 	if writes == 1 { // what takes less than a second is easily disturbed
@@ -112,8 +112,8 @@ func copyLimit(tb testing.TB, loop func() bool, entries, writes int) metrics {
 		"readback-s": median(read).Seconds(),
 		"spread":     spread(whole),
 		"MB":         float64(s.Loaded.Bytes) / 1e6,
-		"scan-s":     res.Phases[copier.PhaseScan].Seconds(),
-		"load-s":     res.Phases[copier.PhaseLoad].Seconds(),
+		"scan-s":     res.Process().Phases[copier.PhaseScan].Seconds(),
+		"load-s":     res.Process().Phases[copier.PhaseLoad].Seconds(),
 	}
 }
 

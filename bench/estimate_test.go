@@ -76,7 +76,7 @@ func estimates(tb testing.TB, loop func() bool, tries int, e estimated) metrics 
 		}
 		return src
 	}
-	copied := func() (copier.Result, time.Duration) {
+	copied := func() (copier.Record, time.Duration) {
 		memory.settle(tb)
 		dir := mkdir(tb)
 		res, d, err := copyFrom(tb, source(), dir, copier.Options{Workers: e.workers, NoProof: true})

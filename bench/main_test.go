@@ -198,7 +198,7 @@ func loadHot(srv *dynamotest.Server, spec tableSpec) (c dynamotest.Content, err 
 }
 
 // copyTable copies the table once, through the library.
-func copyTable(tb testing.TB, endpoint, dir string) copier.Result {
+func copyTable(tb testing.TB, endpoint, dir string) copier.Record {
 	tb.Helper()
 	src, err := dynamodb.New(tb.Context(), dynamodb.Options{
 		Endpoint: endpoint, AccessKey: "a", SecretKey: "b", HAEnabled: true,
@@ -219,7 +219,7 @@ func copyTable(tb testing.TB, endpoint, dir string) copier.Result {
 
 // timedCopy copies the table into a new directory, which it removes, and
 // returns how long the copy took.
-func timedCopy(tb testing.TB, s server) (copier.Result, time.Duration) {
+func timedCopy(tb testing.TB, s server) (copier.Record, time.Duration) {
 	tb.Helper()
 	dir := mkdir(tb)
 	start := time.Now()

@@ -153,7 +153,10 @@ type observation struct {
 	work    int64 // peak of the work files in bytes
 	file    int64 // size of vault.db in bytes
 	vaultDB string
-	result  copier.Result
+	result  struct {
+		Phases map[copier.Phase]time.Duration `json:"phases_ns"`
+		Load   copier.LoadStats               `json:"load"`
+	}
 }
 
 func (o observation) remove(tb testing.TB) {

@@ -20,7 +20,7 @@ import (
 const never = time.Hour
 
 // copyWith copies the table once into dir.
-func copyWith(tb testing.TB, s server, dir string, opts copier.Options) (copier.Result, time.Duration, error) {
+func copyWith(tb testing.TB, s server, dir string, opts copier.Options) (copier.Record, time.Duration, error) {
 	tb.Helper()
 	src, err := dynamodb.New(tb.Context(), dynamodb.Options{Endpoint: s.URL, AccessKey: "a", SecretKey: "b", HAEnabled: true})
 	if err != nil {
@@ -29,7 +29,7 @@ func copyWith(tb testing.TB, s server, dir string, opts copier.Options) (copier.
 	return copyFrom(tb, src, dir, opts)
 }
 
-func copyFrom(tb testing.TB, src *dynamodb.Source, dir string, opts copier.Options) (copier.Result, time.Duration, error) {
+func copyFrom(tb testing.TB, src *dynamodb.Source, dir string, opts copier.Options) (copier.Record, time.Duration, error) {
 	tb.Helper()
 	dst, err := sink.New(sink.Options{Path: dir, NodeID: "n", Address: "127.0.0.1:8201", Disk: opts.Disk})
 	if err != nil {
@@ -42,7 +42,7 @@ func copyFrom(tb testing.TB, src *dynamodb.Source, dir string, opts copier.Optio
 }
 
 // whole copies the table once and removes the result.
-func whole(tb testing.TB, s server, opts copier.Options) (copier.Result, time.Duration) {
+func whole(tb testing.TB, s server, opts copier.Options) (copier.Record, time.Duration) {
 	tb.Helper()
 	dir := mkdir(tb)
 	res, took, err := copyWith(tb, s, dir, opts)
@@ -74,9 +74,9 @@ func proof(tb testing.TB, loop func() bool, entries int) metrics {
 		},
 		func() {
 			res, took := whole(tb, s, copier.Options{CheckpointInterval: never})
-			with, check = append(with, took), append(check, res.Phases[copier.PhaseCheck])
-			if !res.ReadBack || res.Digests.Total().Entries != int64(entries) {
-				tb.Fatalf("read back: %v, %d entries", res.ReadBack, res.Digests.Total().Entries)
+			with, check = append(with, took), append(check, res.Process().Phases[copier.PhaseCheck])
+			if res.Proof == nil || res.Total.Entries != int64(entries) {
+				tb.Fatalf("read back: %v, %d entries", res.Proof != nil, res.Total.Entries)
 			}
 		},
 	}
@@ -161,7 +161,7 @@ func resume(tb testing.TB, loop func() bool, entries int) metrics {
 	again := 0.0
 	memory.settle(tb)
 	first, _ := whole(tb, s, copier.Options{Workers: resumeWorkers, NoProof: true, CheckpointInterval: never})
-	interval := first.Phases[copier.PhaseScan] / 20
+	interval := first.Process().Phases[copier.PhaseScan] / 20
 	for loop() {
 		memory.settle(tb)
 		_, took := whole(tb, s, copier.Options{Workers: resumeWorkers, NoProof: true, CheckpointInterval: interval})

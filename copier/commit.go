@@ -14,13 +14,12 @@ func (c *copying) commit(ctx context.Context, lease Lease) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := c.journal.writeSetup(); err != nil {
-		return err
-	}
-	if err := c.stage.Prepare(ctx); err != nil {
+	draft := c.snapshot()
+	draft.State = Unconfirmed
+	if err := c.stage.Prepare(ctx, draft); err != nil {
 		return cause(ctx, err)
 	}
-	c.tell(ctx, c.opts.Draft)
+	c.give(ctx, draft)
 	var err error
 	if lease != nil {
 		err = lease.Check(ctx)
@@ -37,11 +36,11 @@ func (c *copying) commit(ctx context.Context, lease Lease) error {
 	}
 	if err := c.stage.Commit(ctx); err != nil {
 		if errors.Is(err, ErrUnconfirmed) {
-			c.result.Commit = Unconfirmed // it can't be taken back
+			c.result.State = Unconfirmed // it can't be taken back
 		}
 		return cause(ctx, err)
 	}
-	c.result.Commit = Unconfirmed
+	c.result.State = Unconfirmed
 	return c.confirm(ctx, lease)
 }
 
@@ -61,13 +60,14 @@ func (c *copying) confirm(ctx context.Context, lease Lease) error {
 			return c.unconfirm(ctx, cause(ctx, err))
 		}
 	}
+	c.result.End = c.start.UTC().Add(time.Since(c.start)) // however the clock was set meanwhile
 	if lease != nil {
 		c.mark(Confirmed)
 	} else {
 		c.mark(Released) // there is nothing to give back
 	}
 	c.result.Complete = true
-	c.tell(ctx, c.opts.Finish)
+	c.tell(ctx)
 	return nil
 }
 
@@ -76,64 +76,61 @@ func (c *copying) confirm(ctx context.Context, lease Lease) error {
 // is.
 func (c *copying) unconfirm(ctx context.Context, why error) error {
 	err := fmt.Errorf("%w: %w", ErrUnconfirmed, why)
-	if was := c.result.Commit; was != Unconfirmed {
+	if was := c.result.State; was != Unconfirmed {
 		c.result.Complete = false
 		c.mark(Unconfirmed)
-		c.tell(ctx, c.opts.Draft)
+		c.tell(ctx)
 	}
 	if back := c.stage.Rollback(); back != nil {
 		return errors.Join(err, back)
 	}
-	c.result.Commit = ""
+	c.result.State = ""
 	return err
 }
 
 // mark notes which state the result is in. Where that can't be written, the next
 // process asks once more than it has to.
 func (c *copying) mark(state CommitState) {
-	c.result.Commit = state
-	if err := c.stage.Amend(state); err != nil {
+	c.result.State = state
+	if state == Released {
+		c.result.Amend(c.opts.Tool, AmendReleased, nil)
+	}
+	if err := c.stage.Amend(c.snapshot()); err != nil {
 		c.opts.Events(Warning{Message: fmt.Sprintf("it is not on record that the copy is %s: %v", state, err)})
 	}
 }
 
-// tell calls Options.Draft or Finish.
-func (c *copying) tell(ctx context.Context, call func(context.Context, Result) error) {
-	if call == nil {
+// tell calls Options.Record.
+func (c *copying) tell(ctx context.Context) { c.give(ctx, c.snapshot()) }
+
+func (c *copying) give(ctx context.Context, r Record) {
+	if c.opts.Record == nil {
 		return
 	}
-	r := c.result
-	phase := c.phase
-	c.endPhase() // for the result to tell
-	r.Duration = time.Since(r.Start)
-	if c.history != nil {
-		r.Earlier, r.Samples = c.history.now()
-	}
-	c.result.Earlier, c.result.Samples = r.Earlier, r.Samples
-	if err := call(context.WithoutCancel(ctx), r); err != nil {
+	if err := c.opts.Record(context.WithoutCancel(ctx), r); err != nil {
 		state := "is complete"
 		if !c.result.Complete {
 			state = "is not confirmed yet"
 		}
 		c.opts.Events(Warning{Message: "the copy " + state + ", but " + err.Error()})
 	}
-	c.phase, c.phaseStart = phase, time.Now()
 }
 
 // inPlace is what a copy does that finds the result of an earlier process.
 func (c *copying) inPlace(ctx context.Context, found State) (err error) {
-	c.result.RunID, c.result.InPlace, c.result.Commit = found.RunID, true, found.Commit
+	was := found.Record
+	c.result.RunID, c.result.InPlace, c.result.State = was.RunID, true, was.State
 	switch {
 	case found.InUse:
 		err = &Error{Kind: ErrLocked, Op: "check " + c.home, Code: InPlaceInUse,
-			Err: fmt.Errorf("%w: that of run %s, and %w", ErrInPlace, found.RunID, ErrInUse)}
+			Err: fmt.Errorf("%w: that of run %s, and %w", ErrInPlace, was.RunID, ErrInUse)}
 	case !c.opts.Resume:
 		err = &Error{Kind: ErrDestination, Op: "check " + c.home, Code: InPlace,
-			Err: fmt.Errorf("%w: that of run %s", ErrInPlace, found.RunID)}
+			Err: fmt.Errorf("%w: that of run %s", ErrInPlace, was.RunID)}
 	default:
-		err = c.finish(ctx, found.Commit == Released)
+		err = c.finish(ctx, was)
 	}
-	if err != nil && c.result.Commit == Unconfirmed && !errors.Is(err, ErrUnconfirmed) {
+	if err != nil && c.result.State == Unconfirmed && !errors.Is(err, ErrUnconfirmed) {
 		err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 	}
 	return err
@@ -141,36 +138,30 @@ func (c *copying) inPlace(ctx context.Context, found State) (err error) {
 
 // finish does what a process that was killed with its result in place has left
 // undone. Unless the source was given back, it is asked for its locks again.
-func (c *copying) finish(ctx context.Context, released bool) (err error) {
+func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 	if c.result.Source, err = c.src.Open(ctx); err != nil {
 		return err
 	}
 	defer c.closeSource()
-	if c.stage, err = c.dst.Stage(ctx, c.result.RunID); err != nil {
+	if c.stage, err = c.dst.Stage(ctx, was.RunID); err != nil {
 		return err
 	}
-	dir := c.home
-	c.journal = &journal{disk: c.opts.Disk, dir: dir, work: dir}
-	if was, err := readSetup(dir); err == nil && was != nil && was.RunID == c.result.RunID {
+	c.journal = &journal{disk: c.opts.Disk, dir: c.home, work: c.home}
+	if was.Source.ID != "" { // else nothing is known of it
 		// Its locks are in the source that it has copied.
 		if err := c.sameSource("resume", *was); err != nil {
 			return err
 		}
-		c.journal.setup = *was
-		if _, ok := was.apart(); ok {
-			c.journal.work = was.WorkDir
-		}
-		c.digests = was.Digests
-		if c.digests == nil && was.Digest && was.Scan != nil {
-			c.digests = Digests{} // of a source without entries
-		}
-		c.result.Resumed, c.result.Began, c.result.Note = was.Resumed+1, was.Start, was.Note
-		c.result.Earlier = readHistory(dir)
-		if was.Scan != nil && was.Load != nil {
-			c.result.Scan, c.result.Load = *was.Scan, *was.Load
-		}
 	}
-	c.result.Digests = c.digests
+	if _, ok := was.apart(); ok {
+		c.journal.work = was.WorkDir
+	}
+	source := c.result.Source
+	c.result, c.before = *was, was.Processes
+	c.result.Tool, c.result.Source, c.result.InPlace = c.opts.Tool, source, true
+	c.result.Resumed++
+	released := was.State == Released
+	read := c.result.Prefixes
 	var lease Lease
 	if locker, ok := c.src.(Locker); ok && !released {
 		c.startPhase(PhaseLock)
@@ -187,15 +178,16 @@ func (c *copying) finish(ctx context.Context, released bool) (err error) {
 		}
 		defer func() { err = c.release(caller, lease, err) }()
 	}
-	if c.digests != nil {
-		err = c.readBack(ctx, c.digests)
+	proof := c.result.Proof
+	if read != nil {
+		err = c.readBack(ctx, read)
 	} else {
 		err = c.look(ctx)
 	}
-	if c.digests != nil && errors.Is(err, ErrChanged) {
+	if read != nil && errors.Is(err, ErrChanged) {
 		// They are on record since it was found to have them.
 		c.opts.Events(Warning{Message: "a Vault has run on the copy since it was put in place, so that it can't be compared any more with what was read; it was, before it was put in place"})
-		c.result.ReadBack, err = true, nil
+		err = nil
 	}
 	switch {
 	case errors.Is(err, ErrMoved): // the lease was lost meanwhile
@@ -203,9 +195,13 @@ func (c *copying) finish(ctx context.Context, released bool) (err error) {
 	case err != nil:
 		return err
 	}
+	if proof != nil && proof != c.result.Proof {
+		c.result.Proof = proof // before it was put in place
+		c.result.Amend(c.opts.Tool, AmendProved, nil)
+	}
 	if released {
 		c.result.Complete = true
-		c.tell(ctx, c.opts.Finish)
+		c.tell(ctx)
 		return nil
 	}
 	return c.confirm(ctx, lease)

@@ -1,12 +1,15 @@
 package copier
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"maps"
 	"math/bits"
 	"slices"
+
+	"golang.org/x/mod/semver"
 )
 
 // Contents is what a Vault's storage holds: by what the keys are for, by size, and
@@ -15,7 +18,13 @@ type Contents struct {
 	Groups  []Group `json:"groups"`
 	Sizes   []Bin   `json:"sizes"`
 	Largest []Sized `json:"largest"`
+	// Versions are those of the Vaults that have run on it, the oldest first, as Vault
+	// itself keeps them from 1.9 on.
+	Versions []string `json:"versions,omitempty"`
 }
+
+// versionsPrefix is that of the keys that name the versions.
+const versionsPrefix = "core/versions/"
 
 // A Group is the entries of one purpose: a mount, or a part of Vault itself.
 type Group struct {
@@ -51,10 +60,11 @@ type Bin struct {
 type Collector struct {
 	Largest int // how many of the largest entries are named
 
-	groups  map[string]*Group
-	last    *Group  // the last entry's
-	bins    [64]Bin // by the number of bits of the size
-	largest []Sized
+	groups   map[string]*Group
+	last     *Group  // the last entry's
+	bins     [64]Bin // by the number of bits of the size
+	largest  []Sized
+	versions []string
 }
 
 // Add takes notice of an entry.
@@ -69,6 +79,9 @@ func (c *Collector) Add(e Entry) {
 	bin.Entries++
 	bin.Bytes += size
 	c.large(e.Key, size)
+	if v, ok := bytes.CutPrefix(e.Key, []byte(versionsPrefix)); ok && len(c.versions) < mostGroups && semver.IsValid("v"+string(v)) {
+		c.versions = append(c.versions, string(v))
+	}
 }
 
 // mostGroups is how many groups have a line of their own: the first in the order
@@ -148,6 +161,7 @@ func (c *Collector) Join(o *Collector) {
 	for _, s := range o.largest {
 		c.keep(s)
 	}
+	c.versions = append(c.versions, o.versions...)
 }
 
 // Contents is what was found.
@@ -166,6 +180,8 @@ func (c *Collector) Contents() *Contents {
 		}
 	}
 	out.Largest = append(out.Largest, c.largest...)
+	out.Versions = c.versions
+	slices.SortFunc(out.Versions, func(a, b string) int { return semver.Compare("v"+a, "v"+b) })
 	return out
 }
 

@@ -16,6 +16,7 @@ import (
 //	Sink.Open            the destination is held from here to Close
 //	Source.Open          [Getter.Value] of what every Vault has
 //	[Locker.Lock]           the source is held from here on, too
+//	[Snapshotter.Snapshot]
 //	Sink.Stage           what an earlier process has staged goes
 //	Source.Split         then Read, from many goroutines
 //	Stage.Load
@@ -350,6 +351,13 @@ type Checker interface {
 	Check(ctx context.Context, when Moment) (Findings, error)
 }
 
+// A Snapshotter is a [Source] of which a backup can be made, for Options.Backup.
+type Snapshotter interface {
+	// Snapshot makes a backup with the given name, waits until it is there, and
+	// returns what it can be found by. The source is locked meanwhile.
+	Snapshot(ctx context.Context, name string) (ref string, err error)
+}
+
 // A Stream yields entries in strictly ascending order of their keys' bytes.
 type Stream interface {
 	// Next returns the next entry, or [io.EOF], as it is, after the last. The
@@ -392,11 +400,10 @@ type Sink interface {
 
 // A State is what [Sink.Open] has found.
 type State struct {
-	// RunID is the run whose result is in place, and has not cleaned up behind
-	// itself. It is empty where there is none: what is staged does not count.
-	RunID string
-	// Commit is how far that result came; empty where there is none.
-	Commit CommitState
+	// Record is that of the run whose result is in place, and that has not cleaned up
+	// behind itself, as Prepare or Amend was given it last: its RunID and State are
+	// needed. It is nil where there is none: what is staged does not count.
+	Record *Record
 	// InUse is set where a Vault runs on the result: nothing can be done with
 	// it until that is stopped, and Stage is not called.
 	InUse bool
@@ -422,8 +429,9 @@ type Stage interface {
 	Reader(ctx context.Context) (Source, error)
 
 	// Prepare does all of a commit that can be done before its last step,
-	// durably. On an error it has undone that.
-	Prepare(ctx context.Context) error
+	// durably. The record lies with it, for [Sink.Open] to find. On an error it has
+	// undone that.
+	Prepare(ctx context.Context, r Record) error
 
 	// Commit is the last step, which puts what was loaded in place, and what
 	// makes it durable. It does nothing else: the time from its call to that
@@ -433,9 +441,9 @@ type Stage interface {
 	// open, or the error wraps ErrUnconfirmed.
 	Commit(ctx context.Context) error
 
-	// Amend notes durably which state a result is in that is in place. It may be
-	// repeated, in any order.
-	Amend(state CommitState) error
+	// Amend durably replaces the record of a result that is in place, and its state
+	// with it. It may be repeated, with states in any order.
+	Amend(r Record) error
 
 	// Rollback takes back what Prepare or Commit has put in place, in this process
 	// or an earlier one, and does nothing where there is none. An error wraps

@@ -56,8 +56,6 @@
 //   - A run that is damaged gives its own pages back to be read, and no other.
 package copier
 
-import "time"
-
 // A Phase is a part of a copy.
 type Phase string
 
@@ -71,58 +69,3 @@ const (
 	PhaseCommit  Phase = "commit"  // the result is put in place
 	PhaseCleanUp Phase = "cleanup" // it is, and the work files are removed
 )
-
-// A Proof is what a result was found to hold when it was read back.
-type Proof struct {
-	Contents *Contents `json:"contents"`
-	// Facts are what only the sink knows of the result: see [Stage].
-	Facts Facts `json:"facts,omitempty"`
-}
-
-// Result is what a copy did. It is valid, as far as the copy came, also when
-// the copy failed.
-type Result struct {
-	RunID    string        `json:"run_id"`
-	Start    time.Time     `json:"start"`
-	Duration time.Duration `json:"duration_ns"`
-	// Phases holds how long each phase took, for those that were entered.
-	Phases map[Phase]time.Duration `json:"phases_ns"`
-
-	Source Info      `json:"source"`
-	Scan   ScanStats `json:"scan"`
-	Load   LoadStats `json:"load"`
-
-	// Digests are those of the entries copied, by prefix, and ReadBack is set when
-	// they were found to be those of the result as well, in this process or before:
-	// neither with Options.NoProof.
-	Digests  Digests `json:"digests"`
-	ReadBack bool    `json:"read_back"`
-	// Proof is what this process has found in the result, and nil where it has not
-	// read it back.
-	Proof *Proof `json:"-"`
-
-	// Note is what Options.Begin returned, in this process or an earlier one.
-	Note string `json:"-"`
-
-	// Complete is set when the result is in place and confirmed, and its source is
-	// given back.
-	Complete bool `json:"complete"`
-	// Commit is the state of the result where it is in place, also if the copy
-	// failed.
-	Commit CommitState `json:"commit,omitempty"`
-	// InPlace is set when the result was in place before: a process was killed then,
-	// and what it had left to do is done, or was to be.
-	InPlace bool `json:"-"`
-	// Resumed counts how often the copy was resumed; Phases, Duration and
-	// Start are those of the last process alone.
-	Resumed int `json:"resumed"`
-	// Began is when the copy was begun for the first time.
-	Began time.Time `json:"began"`
-	// Earlier are the processes that ended without completing the copy, as far
-	// as they are known, and Samples tells how the last one got on. Both are for
-	// Options.Finish, and only set from then on.
-	Earlier []Process `json:"-"`
-	Samples []Sample  `json:"-"`
-	// Resumable is set when the copy failed, and can be gone on with.
-	Resumable bool `json:"resumable"`
-}

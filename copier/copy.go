@@ -1,6 +1,7 @@
 package copier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,38 +36,34 @@ type Options struct {
 	// empty means the sink's own. It is needed where the sink is no [WorkDirer],
 	// and may then be used by no other copy.
 	WorkDir string
-	// Kept is what the caller wants to know again of the copy when it is resumed; it
-	// is kept in the setup, see [ReadStatus]. A copy that is resumed has what this
-	// says from then on, unless it is nil.
-	Kept map[string]string
+	// Tool is the program that makes the copy, and Settings what it wants on record
+	// of how, by name: its flags, say. A copy that is resumed has what Settings says from
+	// then on, unless it is nil: see [ReadStatus].
+	Tool     Tool
+	Settings map[string]string
+	// Backup, where set, is the name of a backup that is made of the source once that
+	// is locked, and before anything is read. The source must be a [Snapshotter]. A copy
+	// that has one is resumed without another.
+	Backup string
 	// CheckpointInterval is how often what was read is saved; 0 means 4 s.
 	CheckpointInterval time.Duration
 	// Check, where set, is called before the source is locked, with both ends
-	// found fit and the destination held. Its error ends the copy; an unfinished
-	// one stays.
-	Check func(ctx context.Context) error
+	// found fit and the destination held. What it warns of is kept with the copy. Its
+	// error ends the copy; an unfinished one stays.
+	Check func(ctx context.Context) ([]Warning, error)
 	// Uninitialized accepts a source that no initialized Vault has used, which
 	// is refused with [ErrNotAVault] otherwise, where the source is a [Getter].
 	Uninitialized bool
-	// Begin, where set, is called once the destination is fit, the source is
-	// fit and locked, and before anything is read. What it returns is kept with
-	// the copy, of a resumed one too, and given back as Result.Note: the name of
-	// a backup, say. A copy that has a note is not asked for another. Its error
-	// ends the copy.
-	Begin func(ctx context.Context) (note string, err error)
 	// NoProof leaves out reading back what was written, and the digests for it: of the
 	// result nothing is compared but its size.
 	NoProof bool
-	// Draft, where set, is called before the result is put in place, with what
-	// Finish will be given as far as it is known, and again where a confirmed
-	// result turns out not to be one: what it writes must not be taken for the
-	// record of a complete copy. Its error becomes a Warning.
-	Draft func(ctx context.Context, result Result) error
-	// Finish, where set, is called twice: once the result is in place and
-	// confirmed, and again once the source is given back, before the work files
-	// are removed; Result.Commit says which. If the process is killed meanwhile, a
-	// later call with Resume calls it again. Its error becomes a Warning.
-	Finish func(ctx context.Context, result Result) error
+	// Record, where set, is given the record of the copy to keep it: as a draft, which
+	// is Unconfirmed, before the result is put in place; once that is Confirmed; once the
+	// source is given back, which makes it Released; and once the work files are removed.
+	// Where a confirmed result turns out not to be one, it is Unconfirmed again. If the
+	// process is killed meanwhile, a later call with Resume calls it again. Its error
+	// becomes a Warning.
+	Record func(ctx context.Context, r Record) error
 	// Events, where set, is told what goes on.
 	Events func(Event)
 	// Progress, where set, is what the status file tells. It is for the caller
@@ -105,15 +102,15 @@ const (
 //
 // It returns nil only when the result is complete, durable, in place and
 // confirmed by the source, and the source is given back; otherwise nothing is in
-// place, unless Result.Commit says so, and the error wraps one of this package's
+// place, unless Record.State says so, and the error wraps one of this package's
 // sentinels or the context's error. Where the source does not answer when it is
 // given back, the result stays, Confirmed, and the error wraps [ErrNotReleased]:
-// a later call with Options.Resume has the source asked again. Result.Resumable reports whether the work
+// a later call with Options.Resume has the source asked again. Record.Resumable reports whether the work
 // done is kept, and the source locked, for a later call with Options.Resume;
 // where it is not, the source's locks are given back and the destination is as
-// it was, unless the error wraps [ErrNotReleased], or [ErrWorkGone]. The result
+// it was, unless the error wraps [ErrNotReleased], or [ErrWorkGone]. The record
 // is valid as far as the copy came.
-func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, error) {
+func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Record, error) {
 	c := &copying{src: src, dst: dst, opts: opts}
 	if c.opts.Events == nil {
 		c.opts.Events = func(Event) {}
@@ -126,13 +123,11 @@ func Copy(ctx context.Context, src Source, dst Sink, opts Options) (Result, erro
 			events(e)
 		}
 	}
-	c.result.Start = time.Now()
-	c.result.Began = c.result.Start
-	c.result.Phases = map[Phase]time.Duration{}
+	c.start = time.Now()
+	c.result = Record{Tool: opts.Tool, Start: c.start.UTC(), Destination: dst.Identity()}
+	c.took = map[Phase]time.Duration{}
 	err := c.run(ctx)
-	c.endPhase()
-	c.result.Duration = time.Since(c.result.Start)
-	return c.result, err
+	return c.snapshot(), err
 }
 
 type copying struct {
@@ -141,20 +136,46 @@ type copying struct {
 	stage   Stage // once there is one
 	opts    Options
 	home    string // the directory of the engine's own files, but for runs that are to be elsewhere
-	result  Result
+	result  Record
+	start   time.Time // by the monotonic clock too
+	before  []Process // earlier processes, of a result that is in place
 	journal *journal
 	history *history
-	digests Digests
+
+	warned []Warning // of Options.Check
 
 	reach   reach
-	earlier *Setup // of an unfinished copy
-	started bool   // there is a setup, of this process or of one that it resumes
-	restart bool   // there is something to throw away, once the source is locked
-	held    bool   // an unfinished copy has read from the source, and locked it
-	end     End    // how the source was given back
+	earlier *Record // of an unfinished copy
+	started bool    // there is a setup, of this process or of one that it resumes
+	restart bool    // there is something to throw away, once the source is locked
+	held    bool    // an unfinished copy has read from the source, and locked it
+	end     End     // how the source was given back
 
 	phase      Phase
 	phaseStart time.Time
+	took       map[Phase]time.Duration // of phases that have ended
+}
+
+// snapshot is the record as it is now.
+func (c *copying) snapshot() Record {
+	r := c.result
+	now := Process{Start: c.start.UTC(), End: c.start.UTC().Add(time.Since(c.start)), Phases: maps.Clone(c.took)}
+	if c.phase != "" {
+		now.Phases[c.phase] += time.Since(c.phaseStart)
+	}
+	earlier := c.before
+	if c.history != nil {
+		earlier, now.Samples = c.history.now()
+	}
+	r.Processes = append(slices.Clone(earlier), now)
+	r.Warnings = slices.Clone(r.Warnings)
+	for _, w := range c.opts.Progress.warnings() {
+		w.Check = cmp.Or(w.Check, "copy")
+		if !slices.Contains(r.Warnings, w) {
+			r.Warnings = append(r.Warnings, w)
+		}
+	}
+	return r
 }
 
 func (c *copying) startPhase(p Phase) {
@@ -167,7 +188,7 @@ func (c *copying) startPhase(p Phase) {
 
 func (c *copying) endPhase() {
 	if c.phase != "" {
-		c.result.Phases[c.phase] += time.Since(c.phaseStart)
+		c.took[c.phase] += time.Since(c.phaseStart)
 		c.phase = ""
 	}
 }
@@ -199,7 +220,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 	if c.result.Complete && !keep {
 		c.startPhase(PhaseCleanUp)
 	}
-	switch cerr := c.cleanUp(keep); {
+	switch cerr := c.cleanUp(ctx, keep); {
 	case cerr == nil:
 	case c.result.Complete:
 		c.opts.Events(Warning{Message: "the copy is complete, but its work files are not all removed: " + cerr.Error()})
@@ -256,7 +277,7 @@ func (c *copying) notThrownAway() bool {
 // prepare looks at both ends, locks the source, and has the copy made.
 func (c *copying) prepare(ctx context.Context) (err error) {
 	found, err := c.dst.Open(ctx)
-	if err == nil && found.Commit != "" {
+	if err == nil && found.Record != nil {
 		err = c.inPlace(ctx, found)
 		return cause(ctx, err)
 	}
@@ -339,7 +360,7 @@ func (c *copying) make(ctx context.Context, lease Lease, status *statusFile) (er
 	if c.stage, err = c.dst.Stage(ctx, c.result.RunID); err != nil {
 		return cause(ctx, err)
 	}
-	if err := c.note(ctx); err != nil {
+	if err := c.backUp(ctx); err != nil {
 		return err
 	}
 	return c.transfer(ctx, lease)
@@ -352,9 +373,14 @@ func (c *copying) closeSource() {
 }
 
 // check calls Options.Check, and looks whether the source is a Vault's.
-func (c *copying) check(ctx context.Context) error {
+func (c *copying) check(ctx context.Context) (err error) {
+	if c.opts.Backup != "" {
+		if _, ok := c.src.(Snapshotter); !ok {
+			return &Error{Kind: ErrConfig, Op: "back up " + c.result.Source.Name, Err: errors.New("this source makes no backups")}
+		}
+	}
 	if c.opts.Check != nil {
-		if err := c.opts.Check(ctx); err != nil {
+		if c.warned, err = c.opts.Check(ctx); err != nil {
 			return err
 		}
 	}
@@ -368,18 +394,16 @@ func (c *copying) check(ctx context.Context) error {
 	return nil
 }
 
-// note calls Options.Begin, unless an earlier process of the copy has.
-func (c *copying) note(ctx context.Context) (err error) {
-	if c.opts.Begin != nil && c.journal.setup.Note == "" {
-		if c.journal.setup.Note, err = c.opts.Begin(ctx); err != nil {
-			return cause(ctx, err)
-		}
-		if err := c.journal.writeSetup(); err != nil {
-			return err
-		}
+// backUp makes the backup that is asked for, unless an earlier process has.
+func (c *copying) backUp(ctx context.Context) (err error) {
+	src, ok := c.src.(Snapshotter)
+	if c.opts.Backup == "" || c.result.Backup != "" || !ok {
+		return nil
 	}
-	c.result.Note = c.journal.setup.Note
-	return nil
+	if c.result.Backup, err = src.Snapshot(ctx, c.opts.Backup); err != nil {
+		return cause(ctx, err)
+	}
+	return c.journal.writeSetup()
 }
 
 // canGoOn reports whether a run that ended with err, and whose record is kept, can
@@ -436,7 +460,7 @@ func (c *copying) release(ctx context.Context, lease Lease, err error) error {
 	switch {
 	case rerr == nil && c.result.Complete:
 		c.mark(Released)
-		c.tell(ctx, c.opts.Finish)
+		c.tell(ctx)
 		return err
 	case rerr == nil, errors.Is(rerr, ErrMoved) && errors.Is(err, ErrLocked): // which says the same
 		return err
@@ -457,7 +481,7 @@ func (c *copying) release(ctx context.Context, lease Lease, err error) error {
 
 // unfinished returns the setup of an unfinished copy in the destination, if
 // there is one and it is to be resumed or thrown away.
-func (c *copying) unfinished(ctx context.Context) (*Setup, error) {
+func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 	c.journal = &journal{disk: c.opts.Disk, dir: c.home, next: 1, run: 1}
 	if err := ownDir(c.journal.dir); err != nil {
 		return nil, err
@@ -500,9 +524,9 @@ var ErrUnfinished = errors.New("an unfinished copy is there")
 // sameSource refuses what is to be done with an unfinished copy of another source
 // than this run's: were it thrown away, the locks in that source would have no
 // name any more.
-func (c *copying) sameSource(op string, was Setup) error {
+func (c *copying) sameSource(op string, was Record) error {
 	now := c.result.Source
-	what := Setup{Source: was.Source}.Differs(Setup{Source: now})
+	what := (&Record{Source: was.Source}).Differs(&Record{Source: now})
 	if what == "" {
 		return nil
 	}
@@ -519,7 +543,7 @@ func (c *copying) sameSource(op string, was Setup) error {
 
 // discardApart removes the work files of an unfinished copy that are not beside its
 // setup. Its locks are taken; earlier is nil where its setup is damaged.
-func (c *copying) discardApart(earlier *Setup) error {
+func (c *copying) discardApart(earlier *Record) error {
 	if earlier == nil || earlier.WorkDir == c.journal.dir {
 		return nil
 	}
@@ -536,28 +560,28 @@ func (c *copying) discardApart(earlier *Setup) error {
 // begin makes the setup of a new copy, or compares that of an unfinished one. A
 // copy that replaces an unfinished one has its id, under which the source is
 // locked: so there is always a record of who has locked it.
-func (c *copying) begin(earlier *Setup) (err error) {
+func (c *copying) begin(earlier *Record) (err error) {
 	c.history = &history{path: filepath.Join(c.journal.dir, historyName), progress: c.opts.Progress}
-	now := Setup{Start: c.result.Start.UTC(), Source: c.result.Source, Destination: c.dst.Identity()}
+	c.journal.setup = &c.result
 	if earlier != nil && !c.restart {
-		if err := c.compare(*earlier, now); err != nil {
+		if err := c.compare(*earlier); err != nil {
 			return err
 		}
 		if _, ok := earlier.apart(); !ok && earlier.WorkDir != c.journal.dir {
 			return &Error{Kind: ErrDestination, Op: "resume run " + earlier.RunID,
 				Err: fmt.Errorf("its record says that its work files are in %q, where no copy has put them", earlier.WorkDir)}
 		}
-		c.journal.setup, c.journal.work = *earlier, earlier.WorkDir
-		c.journal.setup.Resumed++
-		if c.opts.Kept != nil {
-			c.journal.setup.Kept = c.opts.Kept
+		source := c.result.Source
+		c.result = *earlier
+		c.result.Tool, c.result.Source, c.result.Warnings = c.opts.Tool, source, c.warned
+		c.result.Resumed++
+		if c.opts.Settings != nil {
+			c.result.Settings = c.opts.Settings
 		}
+		c.journal.work = earlier.WorkDir
 		c.history.processes = readHistory(c.journal.dir)
-		if c.journal.saved, err = c.journal.any(); err != nil {
-			return err
-		}
-		c.result.Resumed, c.result.Began = c.journal.setup.Resumed, earlier.Start
-		return nil
+		c.journal.saved, err = c.journal.any()
+		return err
 	}
 	switch {
 	case earlier != nil:
@@ -569,18 +593,16 @@ func (c *copying) begin(earlier *Setup) (err error) {
 			return fmt.Errorf("make run id: %w", err)
 		}
 	}
-	now.RunID, now.Digest, now.Kept = c.result.RunID, !c.opts.NoProof, c.opts.Kept
-	now.WorkDir = c.journal.dir
+	c.result.Digest, c.result.Settings, c.result.Warnings = !c.opts.NoProof, c.opts.Settings, c.warned
+	c.result.WorkDir = c.journal.dir
 	if c.opts.WorkDir != "" {
 		dir, err := filepath.Abs(c.opts.WorkDir)
 		if err != nil {
 			return &Error{Kind: ErrConfig, Op: "find " + c.opts.WorkDir, Err: err}
 		}
-		if dir != c.home {
-			now.WorkDir = workDirOf(dir, now.RunID)
-		}
+		c.result.WorkDir = workDirOf(dir, c.result.RunID)
 	}
-	c.journal.setup, c.journal.work = now, now.WorkDir
+	c.journal.work = c.result.WorkDir
 	return nil
 }
 
@@ -609,8 +631,8 @@ func (c *copying) record(status *statusFile) error {
 		}
 	}
 	c.started = true
-	c.history.begin(c.result.Start)
-	c.opts.Progress.identify(c.result)
+	c.history.begin(c.start)
+	c.opts.Progress.identify(&c.result)
 	status.start()
 	return nil
 }
@@ -642,7 +664,7 @@ func (c *copying) makeWork() error {
 }
 
 // compare refuses to resume a copy of something else.
-func (c *copying) compare(was, now Setup) error {
+func (c *copying) compare(was Record) error {
 	differs := func(what string) error {
 		return &Error{Kind: ErrConfig, Op: "resume run " + c.result.RunID,
 			Code: OtherCopy, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
@@ -650,7 +672,7 @@ func (c *copying) compare(was, now Setup) error {
 	if err := c.sameSource("resume", was); err != nil {
 		return err
 	}
-	if what := was.Differs(now); what != "" {
+	if what := was.Differs(&Record{Source: c.result.Source, Destination: c.result.Destination}); what != "" {
 		return differs(what)
 	}
 	if c.opts.WorkDir != "" {
@@ -676,7 +698,7 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	opts.source, opts.WorkDir, opts.journal = c.result.Source, c.journal.work, c.journal
 	opts.digest = c.journal.setup.Digest
 	entries, stats, digests, err := runScan(ctx, c.src, opts)
-	c.result.Scan, c.digests = stats, digests
+	c.result.Scan = stats
 	if err != nil {
 		return err
 	}
@@ -699,26 +721,28 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 				stats.Entries, stats.Bytes, got.Entries, got.Bytes)}
 	}
 
-	c.result.Digests = digests
+	if c.result.Digest {
+		c.result.Prefixes = Digests{} // of a source without entries too
+		c.result.Prefixes.Add(digests)
+		c.result.Total = digests.Total()
+	}
 	if err := c.readBack(ctx, digests); err != nil {
 		return err
 	}
-
-	c.journal.setup.Scan, c.journal.setup.Load, c.journal.setup.Digests = &stats, &c.result.Load, digests
 	return c.commit(ctx, lease)
 }
 
 // readBack compares what is in the stage with what was read.
 func (c *copying) readBack(ctx context.Context, want Digests) error {
-	if !c.journal.setup.Digest {
+	if !c.result.Digest {
 		return nil
 	}
-	got, err := c.examine(ctx)
+	got, proof, err := c.examine(ctx)
 	if err != nil {
 		return err
 	}
 	if got.Equal(want) {
-		c.result.ReadBack = true
+		c.result.Proof = proof
 		return nil
 	}
 	var differ []string
@@ -740,11 +764,11 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 const largestEntries = 20
 
 // examine reads what is in the stage, not with what has written it.
-func (c *copying) examine(ctx context.Context) (Digests, error) {
+func (c *copying) examine(ctx context.Context) (Digests, *Proof, error) {
 	c.startPhase(PhaseCheck)
 	src, err := c.stage.Reader(ctx)
 	if err != nil {
-		return nil, c.notAsRead(cause(ctx, err))
+		return nil, nil, c.notAsRead(cause(ctx, err))
 	}
 	info, err := src.Open(ctx)
 	var got Reading
@@ -753,10 +777,9 @@ func (c *copying) examine(ctx context.Context) (Digests, error) {
 		err = errors.Join(err, src.Close())
 	}
 	if err != nil {
-		return nil, c.notAsRead(cause(ctx, err))
+		return nil, nil, c.notAsRead(cause(ctx, err))
 	}
-	c.result.Proof = &Proof{Contents: got.Contents, Facts: info.Facts}
-	return got.Digests, nil
+	return got.Digests, &Proof{At: time.Now().UTC(), Contents: got.Contents, Facts: info.Facts}, nil
 }
 
 // notAsRead gives the error of a read-back its code, by what is in place.
@@ -769,7 +792,7 @@ func (c *copying) notAsRead(err error) error {
 		return err
 	case c.result.InPlace:
 		out.Code, out.Facts = ResultDamaged, map[string]string{"known": ""}
-		if c.digests != nil {
+		if c.result.Prefixes != nil {
 			out.Facts["known"] = "yes"
 		}
 	}
@@ -787,21 +810,22 @@ var ErrReadBack = errors.New("what was written is not what was read")
 
 // look reads a result of which nobody knows any more what it should be. What
 // is read is then all that can be told of it, and no proof.
-func (c *copying) look(ctx context.Context) (err error) {
+func (c *copying) look(ctx context.Context) error {
 	if c.opts.NoProof {
 		return nil
 	}
 	c.opts.Events(Warning{Message: "the copy is complete, but the record of what was read for it is gone or damaged: its result is checked for being sound, and not for being all that was read; compare it with the source"})
-	if c.result.Digests, err = c.examine(ctx); err != nil {
+	got, _, err := c.examine(ctx)
+	if err != nil {
 		return err
 	}
-	total := c.result.Digests.Total()
-	c.result.Load.Entries, c.result.Load.Bytes = total.Entries, total.Bytes
+	c.result.Prefixes, c.result.Total = got, got.Total()
+	c.result.Load.Entries, c.result.Load.Bytes = c.result.Total.Entries, c.result.Total.Bytes
 	return nil
 }
 
 // cleanUp gives the destination back, with or without the work done.
-func (c *copying) cleanUp(keep bool) error {
+func (c *copying) cleanUp(ctx context.Context, keep bool) error {
 	var err error
 	if c.journal != nil && !keep && c.journal.work != "" && c.journal.work != c.journal.dir {
 		err = c.journal.clear(c.journal.work)
@@ -811,6 +835,10 @@ func (c *copying) cleanUp(keep bool) error {
 	}
 	if c.stage != nil {
 		err = errors.Join(err, c.stage.Close(keep))
+	}
+	if c.result.Complete && !keep && err == nil {
+		c.result.Amend(c.opts.Tool, AmendCleanedUp, nil)
+		c.tell(ctx)
 	}
 	return errors.Join(err, c.dst.Close())
 }

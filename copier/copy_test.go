@@ -57,7 +57,7 @@ func (c *copyCase) call(name string) error {
 }
 
 // run copies; every copy must leave the same things undone or done.
-func (c *copyCase) run(ctx context.Context) (Result, error) {
+func (c *copyCase) run(ctx context.Context) (Record, error) {
 	c.t.Helper()
 	watch(c.t)
 	if c.entries == nil {
@@ -88,7 +88,7 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 	}
 	result, err := Copy(ctx, src, c.dst, c.opts)
 
-	if (err == nil) != result.Complete || (result.Complete || result.Commit == Confirmed) != c.dst.committed {
+	if (err == nil) != result.Complete || (result.Complete || result.State == Confirmed) != c.dst.committed {
 		c.t.Errorf("error %v, complete %v, committed %v", err, result.Complete, c.dst.committed)
 	}
 	if n := strings.Count(c.String(), "dst.Close"); n != 1 {
@@ -110,7 +110,7 @@ func (c *copyCase) run(ctx context.Context) (Result, error) {
 	}
 	end := EndFailed
 	switch {
-	case result.Complete, result.Commit == Confirmed:
+	case result.Complete, result.State == Confirmed:
 		end = EndComplete
 	case result.Resumable && !errors.Is(err, ErrNotReleased): // that was tried
 		end = EndUnfinished
@@ -226,7 +226,7 @@ func (s *fakeStage) Reader(context.Context) (Source, error) {
 	return entrySource(s.got), s.c.call("dst.Reader")
 }
 
-func (s *fakeStage) Prepare(context.Context) error { return s.c.call("dst.Prepare") }
+func (s *fakeStage) Prepare(context.Context, Record) error { return s.c.call("dst.Prepare") }
 
 func (s *fakeStage) Commit(context.Context) error {
 	if err := s.c.call("dst.Commit"); err != nil {
@@ -236,8 +236,8 @@ func (s *fakeStage) Commit(context.Context) error {
 	return nil
 }
 
-func (s *fakeStage) Amend(state CommitState) error {
-	return s.c.call("dst.Amend(" + string(state) + ")")
+func (s *fakeStage) Amend(r Record) error {
+	return s.c.call("dst.Amend(" + string(r.State) + ")")
 }
 
 func (s *fakeStage) Rollback() error {
@@ -266,7 +266,7 @@ func TestCopy(t *testing.T) {
 	if c.String() != want {
 		t.Errorf("got  %s\nwant %s", c.String(), want)
 	}
-	if result.RunID != "run 1" || result.Start.IsZero() || result.Duration <= 0 || result.Source.ID != "fake:1" ||
+	if result.RunID != "run 1" || result.Start.IsZero() || result.Process().Took() <= 0 || result.Source.ID != "fake:1" ||
 		result.Scan.Entries != 200 || result.Scan.Workers < 1 || result.Scan.Workers > 2 || result.Load.Entries != 200 {
 		t.Errorf("%+v", result)
 	}
@@ -274,7 +274,7 @@ func TestCopy(t *testing.T) {
 	for _, e := range c.events {
 		if e, ok := e.(PhaseStarted); ok {
 			phases = append(phases, e.Phase)
-			if _, ok := result.Phases[e.Phase]; !ok {
+			if _, ok := result.Process().Phases[e.Phase]; !ok {
 				t.Errorf("phase %s took no time", e.Phase)
 			}
 			if e.Phase != PhasePrepare && e.Source.ID != "fake:1" {
@@ -282,8 +282,8 @@ func TestCopy(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(phases, []Phase{PhasePrepare, PhaseLock, PhaseScan, PhaseLoad, PhaseCheck, PhaseCommit, PhaseCleanUp}) || len(result.Phases) != 7 {
-		t.Errorf("%v, %v", phases, result.Phases)
+	if !slices.Equal(phases, []Phase{PhasePrepare, PhaseLock, PhaseScan, PhaseLoad, PhaseCheck, PhaseCommit, PhaseCleanUp}) || len(result.Process().Phases) != 7 {
+		t.Errorf("%v, %v", phases, result.Process().Phases)
 	}
 	if w := c.warnings(); len(w) > 0 {
 		t.Error(w)
@@ -299,7 +299,7 @@ func TestCopyWithoutLock(t *testing.T) {
 	if d := differ(c.dst.got, sortedCopy(c.entries)); d != "" {
 		t.Error(d)
 	}
-	if _, ok := result.Phases[PhaseLock]; ok || strings.Contains(c.String(), "lease.") {
+	if _, ok := result.Process().Phases[PhaseLock]; ok || strings.Contains(c.String(), "lease.") {
 		t.Error(c.String())
 	}
 }
@@ -385,7 +385,7 @@ func TestCopyFailsAfterSuccess(t *testing.T) {
 	if !errors.Is(err, ErrNotReleased) || !strings.Contains(err.Error(), "network") || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("the source does not answer at the end: %v", err)
 	}
-	if result.Complete || result.Commit != Confirmed || !c.dst.kept || strings.Contains(c.String(), "Rollback") {
+	if result.Complete || result.State != Confirmed || !c.dst.kept || strings.Contains(c.String(), "Rollback") {
 		t.Errorf("%+v after %s", result, c.String())
 	}
 }
@@ -478,12 +478,12 @@ func TestCopyReadsBack(t *testing.T) {
 			c := &copyCase{t: t, entries: all, there: there}
 			result, err := c.run(t.Context())
 			if name == "" {
-				if err != nil || !result.ReadBack || result.Digests.Total().Entries != 3 || len(result.Digests) != 2 || result.Proof.Contents.Largest[0].Key != "a/1" {
+				if err != nil || result.Proof == nil || result.Total.Entries != 3 || len(result.Prefixes) != 2 || result.Proof.Contents.Largest[0].Key != "a/1" {
 					t.Errorf("%v, %+v", err, result)
 				}
 				return
 			}
-			if !errors.Is(err, ErrReadBack) || !errors.Is(err, ErrDestination) || c.dst.committed || result.ReadBack {
+			if !errors.Is(err, ErrReadBack) || !errors.Is(err, ErrDestination) || c.dst.committed || result.Proof != nil {
 				t.Errorf("%v, committed %v", err, c.dst.committed)
 			}
 		})
@@ -494,7 +494,7 @@ func TestCopyReadsBack(t *testing.T) {
 	}
 	c = &copyCase{t: t, there: []Entry{}}
 	c.opts.NoProof = true
-	if result, err := c.run(t.Context()); err != nil || result.ReadBack || result.Proof != nil || len(result.Digests) > 0 {
+	if result, err := c.run(t.Context()); err != nil || result.Proof != nil || len(result.Prefixes) > 0 {
 		t.Errorf("without a proof: %v, %+v", err, result)
 	}
 }
@@ -536,20 +536,20 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 				c.fail["src.Lock"] = errFake
 			}
 			c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
-			c.dst = &fakeSink{c: c, dir: t.TempDir(), found: State{RunID: "run 1", Commit: Unconfirmed}}
-			var finished []Result
+			c.dst = &fakeSink{c: c, dir: t.TempDir(), found: State{Record: &Record{RunID: "run 1", State: Unconfirmed}}}
+			var finished []Record
 			result, err := Copy(t.Context(), &lockedSource{c.src, c}, c.dst, Options{Resume: true,
-				Finish: func(_ context.Context, r Result) error {
+				Record: func(_ context.Context, r Record) error {
 					finished = append(finished, r)
 					return nil
 				},
 				Events: func(e Event) { c.events = append(c.events, e) }})
-			_, cleaned := result.Phases[PhaseCleanUp]
+			_, cleaned := result.Process().Phases[PhaseCleanUp]
 			if cleaned != (name == "sound") {
-				t.Errorf("phases %v", result.Phases)
+				t.Errorf("phases %v", result.Process().Phases)
 			}
 			if name == "locked" { // what is left to do has its record
-				if !errors.Is(err, errFake) || result.Complete || result.Commit != Unconfirmed || !c.dst.kept {
+				if !errors.Is(err, errFake) || result.Complete || result.State != Unconfirmed || !c.dst.kept {
 					t.Errorf("%v, %+v after %s", err, result, c.String())
 				}
 				return
@@ -560,8 +560,8 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !result.Complete || result.ReadBack || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != digests.Total().Bytes ||
-				len(finished) != 2 || finished[0].Commit != Confirmed || finished[1].Commit != Released || !finished[1].Digests.Equal(digests) || !strings.Contains(c.String(), "src.Lock dst.Reader lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released)") {
+			if err != nil || !result.Complete || result.Proof != nil || result.RunID != "run 1" || result.Load.Entries != 7 || result.Load.Bytes != digests.Total().Bytes ||
+				len(finished) != 3 || finished[0].State != Confirmed || finished[1].State != Released || !finished[1].Prefixes.Equal(digests) || !strings.Contains(c.String(), "src.Lock dst.Reader lease.Check dst.Amend(confirmed) lease.Release(2) dst.Amend(released)") {
 				t.Errorf("%v, %+v after %s", err, result, c.String())
 			}
 			if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "not for being all that was read") {
@@ -571,32 +571,47 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 	}
 }
 
-// Begin comes behind the checks and the lock, and before the first read.
-func TestBegin(t *testing.T) {
-	c := &copyCase{t: t}
-	c.opts.Begin = func(context.Context) (string, error) { return "the backup", c.call("begin") }
-	result, err := c.run(t.Context())
-	if err != nil || result.Note != "the backup" {
-		t.Errorf("note %q, %v", result.Note, err)
+// A snapshotSource makes backups.
+type snapshotSource struct {
+	*lockedSource
+	c *copyCase
+}
+
+func (s snapshotSource) Snapshot(_ context.Context, name string) (string, error) {
+	return "ref of " + name, s.c.call("snapshot")
+}
+
+// A backup comes behind the checks and the lock, and before the first read.
+func TestBackup(t *testing.T) {
+	backedUp := func(fail map[string]error) *copyCase {
+		c := &copyCase{t: t, fail: fail}
+		c.opts.Backup = "x"
+		c.wrap = func(s *lockedSource) Source { return snapshotSource{s, c} }
+		return c
 	}
-	if want := "dst.Open src.Prepare src.Lock dst.Stage begin src.Segments"; !strings.HasPrefix(c.String(), want) {
+	c := backedUp(nil)
+	result, err := c.run(t.Context())
+	if err != nil || result.Backup != "ref of x" {
+		t.Errorf("backup %q, %v", result.Backup, err)
+	}
+	if want := "dst.Open src.Prepare src.Lock dst.Stage snapshot src.Segments"; !strings.HasPrefix(c.String(), want) {
 		t.Errorf("got %s, want %s …", c.String(), want)
 	}
-
 	for _, fails := range []string{"dst.Open", "src.Prepare", "src.Lock"} {
-		c := &copyCase{t: t, fail: map[string]error{fails: errors.New("no")}}
-		c.opts.Begin = func(context.Context) (string, error) { return "", c.call("begin") }
-		if _, err := c.run(t.Context()); err == nil || strings.Contains(c.String(), "begin") {
+		c := backedUp(map[string]error{fails: errors.New("no")})
+		if _, err := c.run(t.Context()); err == nil || strings.Contains(c.String(), "snapshot") {
 			t.Errorf("%s: %v after %s", fails, err, c.String())
 		}
 	}
-
 	denied := errors.New("denied")
-	c = &copyCase{t: t, fail: map[string]error{"begin": denied}}
-	c.opts.Begin = func(context.Context) (string, error) { return "half a backup", c.call("begin") }
-	result, err = c.run(t.Context())
-	if !errors.Is(err, denied) || result.Note != "" || !strings.HasSuffix(c.String(), " src.Lock dst.Stage begin lease.Release(0) src.Close stage.Close dst.Close") {
-		t.Errorf("%v, note %q after %s", err, result.Note, c.String())
+	c = backedUp(map[string]error{"snapshot": denied})
+	if _, err = c.run(t.Context()); !errors.Is(err, denied) || !strings.HasSuffix(c.String(), " src.Lock dst.Stage snapshot lease.Release(0) src.Close stage.Close dst.Close") {
+		t.Errorf("%v after %s", err, c.String())
+	}
+	c = &copyCase{t: t}
+	c.opts.Backup = "x"
+	if _, err = c.run(t.Context()); !errors.Is(err, ErrConfig) || strings.Contains(c.String(), "src.Lock") {
+		t.Errorf("a source that makes none: %v after %s", err, c.String())
 	}
 }
 
@@ -698,16 +713,22 @@ func TestCopyUnconfirmed(t *testing.T) {
 			k.dst = &fakeSink{c: k, dir: t.TempDir()}
 			drafts, finished := 0, 0
 			result, err := Copy(t.Context(), &lockedSource{k.src, k}, k.dst, Options{Memory: MinMemory,
-				Draft:  func(context.Context, Result) error { drafts++; return nil },
-				Finish: func(context.Context, Result) error { finished++; return nil }})
+				Record: func(_ context.Context, r Record) error {
+					if r.State == Unconfirmed {
+						drafts++
+					} else {
+						finished++
+					}
+					return nil
+				}})
 			if !errors.Is(err, ErrUnconfirmed) || !errors.Is(err, c.why) || errors.Is(err, ErrInUse) != c.inUse {
 				t.Errorf("the error is %v", err)
 			}
 			if _, after, _ := strings.Cut(k.String(), "dst.Commit "); after != c.afterwards {
 				t.Errorf("after the commit: %s", after)
 			}
-			if result.Complete || (result.Commit == Unconfirmed) != c.inUse || result.Resumable != c.resumable || !k.dst.kept {
-				t.Errorf("complete %v, %q, resumable %v, kept %v", result.Complete, result.Commit, result.Resumable, k.dst.kept)
+			if result.Complete || (result.State == Unconfirmed) != c.inUse || result.Resumable != c.resumable || !k.dst.kept {
+				t.Errorf("complete %v, %q, resumable %v, kept %v", result.Complete, result.State, result.Resumable, k.dst.kept)
 			}
 			if late := c.fails == "lease.Release"; finished > 0 != late || drafts != 1+finished {
 				t.Errorf("%d drafts, finished %d times", drafts, finished)

@@ -137,7 +137,13 @@ func (e CountDiffers) String() string {
 // Warning is something that a person should know and that does not stop the
 // copy.
 type Warning struct {
-	Message string
+	// Check is the short name of the check that found it, such as "cluster-addr"; empty
+	// where none did.
+	Check   string `json:"check,omitempty"`
+	Message string `json:"message"`
+	// Ignored is set where that had ended the copy, had the check not been let
+	// pass on demand.
+	Ignored bool `json:"ignored,omitempty"`
 }
 
 func (PhaseStarted) event()   {}

@@ -47,13 +47,31 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	result, err := copier.Copy(ctx, source, sink, copier.Options{
-		Resume: true, // go on with an unfinished copy, if there is one
+	manifest := verify.ManifestPath(dir)
+	defer os.Remove(manifest)
+	record, err := copier.Copy(ctx, source, sink, copier.Options{
+		Resume: true, // an unfinished copy, if there is one
+		Record: func(_ context.Context, r copier.Record) error {
+			return verify.WriteManifest(manifest, &r, -1, -1)
+		},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("copied:", result.Load.Entries, "entries, and read back:", result.ReadBack)
+	fmt.Println("copied:", record.Total.Entries, "entries;", record.State)
+
+	// Later, and without the table.
+	kept, err := verify.ReadManifest(manifest)
+	if err != nil {
+		log.Fatal(err)
+	}
+	node := verify.NodeOf(kept)
+	fmt.Println("proved:", kept.Proof != nil, "with Raft at index", node.Index, "of term", node.Term)
+	check, err := verify.CheckManifest(ctx, verify.Expect(kept), dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("as it was copied:", check.Equal())
 
 	report, err := verify.CompareDirectory(ctx, source, dir, verify.Expected{}, verify.Options{})
 	if err != nil {
@@ -61,6 +79,8 @@ func Example() {
 	}
 	fmt.Println("equal:", report.Equal(), "with", report.DestinationEntries, "entries")
 	// Output:
-	// copied: 2000 entries, and read back: true
+	// copied: 2000 entries; released
+	// proved: true with Raft at index 2 of term 1
+	// as it was copied: true
 	// equal: true with 2000 entries
 }

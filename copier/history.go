@@ -25,20 +25,23 @@ type Sample struct {
 	Workers   int64  `json:"workers"`
 }
 
-// A Process is what one process did for a copy before it ended without being
-// complete. A copy that was resumed has such processes behind it.
+// A Process is what one process did for a copy.
 type Process struct {
 	Start time.Time `json:"start"`
 	// End is when it ended, or, where Reason is empty, when it was last heard
 	// of.
 	End time.Time `json:"end"`
-	// Reason is the error that it ended with. It is empty where the process had
-	// no time to tell: it was killed, or the machine stopped.
+	// Reason is the error that it ended with. It is empty of the last process of a
+	// record, and where a process had no time to tell: it was killed, or the machine
+	// stopped.
 	Reason string `json:"reason,omitempty"`
 	// Phases is how long its phases took, and Samples how it got on.
 	Phases  map[Phase]time.Duration `json:"phases_ns"`
 	Samples []Sample                `json:"samples"`
 }
+
+// Took is how long the process took.
+func (p Process) Took() time.Duration { return p.End.Sub(p.Start) }
 
 const (
 	historyName = "history.json"
@@ -68,7 +71,7 @@ type history struct {
 // known, and no reason not to go on.
 func readHistory(dir string) []Process {
 	var all []Process
-	if durable.ReadSealed(filepath.Join(dir, historyName), maxState, kindProcesses, sealFormat, &all) != nil || len(all) == 0 {
+	if durable.ReadSealed(filepath.Join(dir, historyName), maxState, kindProcesses, RecordFormat, &all) != nil || len(all) == 0 {
 		return nil
 	}
 	if last := &all[len(all)-1]; last.Reason == "" {
@@ -150,6 +153,9 @@ func (h *history) end(err error) {
 func (h *history) now() (earlier []Process, samples []Sample) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.start.IsZero() {
+		return h.processes, nil // it has not begun
+	}
 	last := len(h.processes) - 1
 	samples = append(samples, h.take(h.progress.Status()).Samples...)
 	return h.processes[:last:last], samples
@@ -157,7 +163,7 @@ func (h *history) now() (earlier []Process, samples []Sample) {
 
 // write writes the file as far as that is possible. The caller holds the lock.
 func (h *history) write() {
-	if data, err := durable.Seal(kindProcesses, sealFormat, h.processes); err == nil {
+	if data, err := durable.Seal(kindProcesses, RecordFormat, h.processes); err == nil {
 		writeUnsynced(h.path, data)
 	}
 }

@@ -50,7 +50,7 @@ type journal struct {
 	dir  string // of setup and checkpoints
 	work string // of runs
 
-	setup Setup
+	setup *Record
 	spans []Span     // what the source was split into, where setup.Segments is set
 	mu    sync.Mutex // guards next and run
 	next  int        // number of the next checkpoint
@@ -61,12 +61,10 @@ type journal struct {
 }
 
 const (
-	kindCopy       = "dyn2raft copy"
-	kindCheckpoint = "dyn2raft checkpoint"
-	kindSpans      = "dyn2raft spans"
-	kindProcesses  = "dyn2raft processes"
-	// sealFormat is the version of the form of all of them.
-	sealFormat       = 6
+	kindCopy         = "dyn2raft copy"
+	kindCheckpoint   = "dyn2raft checkpoint"
+	kindSpans        = "dyn2raft spans"
+	kindProcesses    = "dyn2raft processes"
 	setupName        = "copy.json"
 	spansName        = "spans.json"
 	checkpointPrefix = "checkpoint-"
@@ -74,53 +72,20 @@ const (
 	runPrefix        = "run-"
 )
 
-// A Setup says what an unfinished copy copies. It is compared when the copy is
-// resumed.
-type Setup struct {
-	// RunID is the copy's id, in the source's locks too.
-	RunID string    `json:"run_id"`
-	Start time.Time `json:"start"`
-	// Source is the source as the copy found it; its estimates are those of
-	// that time.
-	Source Info `json:"source"`
-	// Destination is what the sink says of itself.
-	Destination Identity `json:"destination"`
-	// WorkDir is where the runs are.
-	WorkDir string `json:"work_dir"`
-	// Segments is how many spans the source was split into, 0 before it was.
-	Segments int `json:"segments"`
-	// Digest is set when digests are computed, of all runs or of none.
-	Digest bool `json:"digest"`
-	// Held is set from when the source was locked.
-	Held bool `json:"held"`
-	// GivenUp is when [GiveUp] noted that the source was freed, and zero else.
-	GivenUp time.Time `json:"given_up,omitzero"`
-	// Note is what Options.Begin returned.
-	Note string `json:"note,omitempty"`
-	// Kept is Options.Kept.
-	Kept map[string]string `json:"kept,omitempty"`
-	// Resumed counts how often the copy was resumed.
-	Resumed int `json:"resumed"`
-	// Scan, Load and Digests are set when all is read and loaded.
-	Scan    *ScanStats `json:"scan,omitempty"`
-	Load    *LoadStats `json:"load,omitempty"`
-	Digests Digests    `json:"digests,omitempty"`
-}
-
 // Differs says, in words, in what a copy that is set up now is another one than
 // s: source or destination. It returns nothing where they are the same.
-func (s Setup) Differs(now Setup) string {
+func (r *Record) Differs(now *Record) string {
 	for _, x := range [][3]string{
-		{"source", s.Source.Name, now.Source.Name},
-		{"source's id", s.Source.ID, now.Source.ID},
-		{"source's incarnation", s.Source.Incarnation, now.Source.Incarnation},
+		{"source", r.Source.Name, now.Source.Name},
+		{"source's id", r.Source.ID, now.Source.ID},
+		{"source's incarnation", r.Source.Incarnation, now.Source.Incarnation},
 	} {
 		if x[1] != x[2] {
 			return changed(x[0], x[1], x[2])
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(now.Destination)) {
-		if was, now := s.Destination[name], now.Destination[name]; was != now {
+		if was, now := r.Destination[name], now.Destination[name]; was != now {
 			return changed("destination's "+name, was, now)
 		}
 	}
@@ -192,15 +157,15 @@ func (s Span) key() string {
 
 // readSetup reads the setup of an unfinished copy, and returns nil where there
 // is none.
-func readSetup(dir string) (*Setup, error) {
-	var s Setup
+func readSetup(dir string) (*Record, error) {
+	var s Record
 	if fi, err := os.Lstat(dir); err == nil && !fi.IsDir() {
 		return nil, workError("read "+dir, syscall.ENOTDIR) // a link is not followed
 	}
 	file := filepath.Join(dir, setupName)
-	err := durable.ReadSealed(file, maxSetup, kindCopy, sealFormat, &s)
-	if err == nil && s.RunID != "" && !setupID.MatchString(s.RunID) {
-		err = fmt.Errorf("it is of a run %q, and no run has such an id", s.RunID) // which is a part of paths
+	err := durable.ReadSealed(file, maxSetup, kindCopy, RecordFormat, &s)
+	if err == nil {
+		err = s.check()
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -274,7 +239,7 @@ func (j *journal) readSpans(n int) error {
 	}
 	var rec splitRecord
 	path := filepath.Join(j.dir, spansName)
-	err := durable.ReadSealed(path, maxState, kindSpans, sealFormat, &rec)
+	err := durable.ReadSealed(path, maxState, kindSpans, RecordFormat, &rec)
 	if errors.Is(err, fs.ErrNotExist) {
 		// It was removed behind the checkpoints: none of what was read counts.
 		if saved, err := j.any(); err != nil || !saved {
@@ -298,13 +263,13 @@ func (j *journal) readSpans(n int) error {
 // [Sink.WorkDir], is dir was freed, for [ReadStatus] to say so. It does nothing where
 // there is none that has held its source. No copy may run there. An error wraps
 // [ErrDestination].
-func GiveUp(dir string) error {
+func GiveUp(dir string, tool Tool) error {
 	setup, err := readSetup(dir)
 	if err != nil || setup == nil || !setup.Held {
 		return err
 	}
-	setup.GivenUp = time.Now().UTC()
-	return (&journal{dir: dir, setup: *setup}).writeSetup()
+	setup.Amend(tool, AmendGivenUp, nil)
+	return (&journal{dir: dir, setup: setup}).writeSetup()
 }
 
 // write adds a checkpoint. What it names is synced already.
@@ -341,7 +306,7 @@ func (j *journal) createRun() (runFile, error) {
 
 // writeSealed writes a sealed record, durably and whole.
 func (j *journal) writeSealed(name, kind string, v any) error {
-	data, err := durable.Seal(kind, sealFormat, v)
+	data, err := durable.Seal(kind, RecordFormat, v)
 	if err != nil {
 		return err
 	}
@@ -434,7 +399,7 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 		}
 		j.next = max(j.next, n+1)
 		var c checkpoint
-		if err := durable.ReadSealed(filepath.Join(j.dir, f.Name()), maxState, kindCheckpoint, sealFormat, &c); err != nil {
+		if err := durable.ReadSealed(filepath.Join(j.dir, f.Name()), maxState, kindCheckpoint, RecordFormat, &c); err != nil {
 			warn(fmt.Sprintf("checkpoint %s can't be used (%v): what it accounts for is read again", f.Name(), err))
 			continue
 		}
@@ -783,9 +748,9 @@ func workDirOf(dir, runID string) string { return filepath.Join(dir, "dyn2raft-"
 // apart reports whether the runs are in a directory of the copy's own name, and
 // below which one. If not, they are beside the setup: a setup that says anything
 // else is not to be believed.
-func (s *Setup) apart() (below string, ok bool) {
-	below = filepath.Dir(s.WorkDir)
-	return below, setupID.MatchString(s.RunID) && filepath.IsAbs(s.WorkDir) && s.WorkDir == workDirOf(below, s.RunID)
+func (r *Record) apart() (below string, ok bool) {
+	below = filepath.Dir(r.WorkDir)
+	return below, setupID.MatchString(r.RunID) && filepath.IsAbs(r.WorkDir) && r.WorkDir == workDirOf(below, r.RunID)
 }
 
 var setupID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
@@ -802,7 +767,7 @@ type Journal struct {
 // [ErrOtherScan] and [ErrConfig]. Otherwise, and where there is nothing, the
 // files of an earlier journal are removed, and no others, and a new one is
 // begun.
-func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
+func OpenJournal(dir string, setup Record, resume bool) (*Journal, error) {
 	j := &journal{dir: dir, work: dir, next: 1, run: 1}
 	if resume {
 		was, err := readSetup(dir)
@@ -813,10 +778,10 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 			return nil, err
 		}
 		if was != nil {
-			if what := was.Differs(setup); what != "" {
+			if what := was.Differs(&setup); what != "" {
 				return nil, &Error{Kind: ErrConfig, Op: "go on in " + dir, Err: fmt.Errorf("%w: %s", ErrOtherScan, what)}
 			}
-			j.setup = *was
+			j.setup = was
 			j.setup.WorkDir = dir
 			if err := j.readSpans(was.Segments); err != nil {
 				return nil, err
@@ -836,14 +801,14 @@ func OpenJournal(dir string, setup Setup, resume bool) (*Journal, error) {
 	if err := j.disk.Sync(dir); err != nil {
 		return nil, workError("sync "+dir, err)
 	}
-	j.setup = setup
+	j.setup = &setup
 	j.setup.WorkDir, j.setup.Segments = dir, 0 // the scan will know
 	return &Journal{j}, j.writeSetup()
 }
 
 // Unfinished returns the setup of the journal in a directory, if a scan has saved
 // something in it, and nil otherwise.
-func Unfinished(dir string) (*Setup, error) {
+func Unfinished(dir string) (*Record, error) {
 	was, err := readSetup(dir)
 	if err != nil || was == nil {
 		return nil, err
@@ -856,7 +821,7 @@ func Unfinished(dir string) (*Setup, error) {
 
 // Setup is what the journal says of its scan. Segments is 0 as long as nothing
 // was read.
-func (j *Journal) Setup() Setup { return j.j.setup }
+func (j *Journal) Setup() Record { return *j.j.setup }
 
 // Saved reports whether there is something that a later scan need not read
 // again. It is valid before a scan and after it.

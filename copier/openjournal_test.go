@@ -19,7 +19,7 @@ func TestJournal(t *testing.T) {
 	entries := randomEntries(rnd, 2000)
 	src := newFakeSource(rnd, entries, 60, 4)
 	dir := t.TempDir()
-	setup := Setup{Start: time.Now(), Source: Info{Name: "fake"}, Destination: Identity{"path": "/p"}}
+	setup := Record{Start: time.Now(), Source: Info{Name: "fake"}, Destination: Identity{"path": "/p"}}
 	j, err := OpenJournal(dir, setup, true)
 	if err != nil || j.Saved() || j.Setup().Resumed != 0 || j.Setup().Segments != 0 {
 		t.Fatalf("%v: %+v", err, j)
@@ -35,7 +35,7 @@ func TestJournal(t *testing.T) {
 		t.Fatalf("%v, saved %v", err, j.Saved())
 	}
 
-	if _, err := OpenJournal(dir, Setup{Source: Info{Name: "other"}}, true); !errors.Is(err, ErrOtherScan) || !errors.Is(err, ErrConfig) {
+	if _, err := OpenJournal(dir, Record{Source: Info{Name: "other"}}, true); !errors.Is(err, ErrOtherScan) || !errors.Is(err, ErrConfig) {
 		t.Errorf("another source: %v", err)
 	}
 	if j, err = OpenJournal(dir, setup, true); err != nil || !j.Saved() || j.Setup().Resumed != 1 || j.Setup().Segments != 4 {
@@ -80,7 +80,7 @@ func TestJournalWorkers(t *testing.T) {
 	entries := randomEntries(rand.New(rand.NewPCG(6, 0)), 2000)
 	begun := func(workers int, allowed int) (first int) {
 		src := newFakeSource(rand.New(rand.NewPCG(6, 1)), entries, 60, 4)
-		j, err := OpenJournal(dir, Setup{Source: Info{Name: "fake"}}, true)
+		j, err := OpenJournal(dir, Record{Source: Info{Name: "fake"}}, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,17 +125,17 @@ func TestJournalAfresh(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := OpenJournal(dir, Setup{}, true); !errors.Is(err, ErrDestination) {
+	if _, err := OpenJournal(dir, Record{}, true); !errors.Is(err, ErrDestination) {
 		t.Errorf("a setup that can't be read: %v", err)
 	}
-	j, err := OpenJournal(dir, Setup{Segments: 7}, false)
+	j, err := OpenJournal(dir, Record{Segments: 7}, false)
 	if err != nil || j.Saved() || j.Setup().Segments != 0 || j.Setup().WorkDir != dir {
 		t.Fatalf("%v: %+v", err, j)
 	}
 	if got := filesIn(t, dir); !slices.Equal(got, []string{"copy.json", "other"}) {
 		t.Errorf("left: %q", got)
 	}
-	if _, err := OpenJournal(filepath.Join(dir, "gone"), Setup{}, false); !errors.Is(err, ErrDestination) {
+	if _, err := OpenJournal(filepath.Join(dir, "gone"), Record{}, false); !errors.Is(err, ErrDestination) {
 		t.Errorf("no directory: %v", err)
 	}
 }

@@ -19,14 +19,14 @@ import (
 
 // plantSetup replaces the setup of an unfinished copy with a sound one that says
 // something else.
-func plantSetup(t *testing.T, m *machine, change func(*Setup)) {
+func plantSetup(t *testing.T, m *machine, change func(*Record)) {
 	t.Helper()
 	was, err := readSetup(m.work())
 	if err != nil || was == nil {
 		t.Fatal(was, err)
 	}
 	change(was)
-	j := &journal{dir: m.work(), setup: *was}
+	j := &journal{dir: m.work(), setup: was}
 	if err := j.writeSetup(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestPlantedWorkDir(t *testing.T) {
 				}
 			}
 			m := begun(t, 5, Options{})
-			plantSetup(t, m, func(s *Setup) {
+			plantSetup(t, m, func(s *Record) {
 				s.WorkDir = dir
 				if c.dir == "dyn2raft-run-1/." {
 					s.WorkDir = victim + "/./dyn2raft-run-1"

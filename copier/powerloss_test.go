@@ -147,7 +147,7 @@ func TestPowerLossModel(t *testing.T) {
 			}
 			now.Restart = setup != nil && rnd.IntN(3) == 0
 			now.Resume = !now.Restart
-			var res Result
+			var res Record
 			res, err = m.process(t.Context(), kill, now, fail)
 			resumed += min(res.Resumed, 1)
 			thrown = thrown || now.Restart || err != nil && !res.Resumable

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,7 +74,11 @@ type Progress struct {
 	next   int
 	took   map[Phase]time.Duration // of phases that have ended
 	since  time.Time               // when the current one began
+	warned []Warning
 }
+
+// mostWarnings bounds the warnings that are kept.
+const mostWarnings = 1000
 
 // rateWindow is over how many samples, taken at most once a second, a rate is
 // computed.
@@ -133,8 +138,18 @@ func (p *Progress) Event(e Event) {
 	case CountDiffers:
 		s.LastError, s.LastErrorAt = e.String(), time.Now()
 	case Warning:
+		if !slices.Contains(p.warned, e) && len(p.warned) < mostWarnings {
+			p.warned = append(p.warned, e)
+		}
 		s.LastError, s.LastErrorAt = e.Message, time.Now()
 	}
+}
+
+// warnings are those that events have told of.
+func (p *Progress) warnings() []Warning {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.warned)
 }
 
 // phases is how long each phase took until now.
@@ -154,7 +169,7 @@ func (p *Progress) phasesAt(now time.Time) map[Phase]time.Duration {
 }
 
 // identify says whose progress it is.
-func (p *Progress) identify(r Result) {
+func (p *Progress) identify(r *Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status.RunID, p.status.Resumed, p.status.PID = r.RunID, r.Resumed, os.Getpid()
@@ -274,11 +289,11 @@ func (f *statusFile) end(err error) {
 	}
 }
 
-// ReadStatus returns the status and the setup of the unfinished copy whose
+// ReadStatus returns the status and the record of the unfinished copy whose
 // work directory, see [WorkDirer], is dir. Both are nil if there is none;
 // the status is nil too if there was no time to write one. It changes nothing,
 // and may be called while the copy runs.
-func ReadStatus(dir string) (*Status, *Setup, error) {
+func ReadStatus(dir string) (*Status, *Record, error) {
 	setup, err := readSetup(dir)
 	if err != nil || setup == nil {
 		return nil, setup, err

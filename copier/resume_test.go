@@ -199,13 +199,12 @@ type dirSink struct {
 
 type dirStage struct {
 	*dirSink
-	run    string
 	loaded []Entry
+	record Record
 }
 
 type dirResult struct {
-	RunID   string
-	State   CommitState
+	Record  Record
 	Entries []Entry
 }
 
@@ -231,7 +230,7 @@ func (s *dirSink) Open(context.Context) (found State, err error) {
 			return found, err
 		}
 		if work {
-			return State{RunID: r.RunID, Commit: r.State}, nil
+			return State{Record: &r.Record}, nil
 		}
 		return found, &Error{Kind: ErrDestination, Op: "prepare", Err: os.ErrExist}
 	}
@@ -243,8 +242,8 @@ func (s *dirSink) Open(context.Context) (found State, err error) {
 	return found, s.disk.Sync(s.dir)
 }
 
-func (s *dirSink) Stage(_ context.Context, runID string) (Stage, error) {
-	return &dirStage{dirSink: s, run: runID}, nil
+func (s *dirSink) Stage(context.Context, string) (Stage, error) {
+	return &dirStage{dirSink: s}, nil
 }
 
 func (s *dirSink) Close() error {
@@ -274,7 +273,10 @@ func (s *dirStage) Reader(context.Context) (Source, error) {
 	return entrySource(s.loaded), nil
 }
 
-func (s *dirStage) Prepare(context.Context) error { return nil }
+func (s *dirStage) Prepare(_ context.Context, r Record) error {
+	s.record = r
+	return nil
+}
 
 func (s *dirSink) write(r dirResult) error {
 	data, err := json.Marshal(r)
@@ -285,15 +287,15 @@ func (s *dirSink) write(r dirResult) error {
 }
 
 func (s *dirStage) Commit(context.Context) error {
-	return s.write(dirResult{s.run, Unconfirmed, s.loaded})
+	return s.write(dirResult{s.record, s.loaded})
 }
 
-func (s *dirStage) Amend(state CommitState) error {
+func (s *dirStage) Amend(record Record) error {
 	r, err := s.result()
 	if err != nil {
 		return err
 	}
-	r.State = state
+	r.Record = record
 	return s.write(*r)
 }
 
@@ -351,7 +353,7 @@ func (m *machine) all() []Entry { return sortedCopy(slices.Concat(m.lines...)) }
 
 // process runs a copy that is killed in front of its operation number kill,
 // never if that is negative.
-func (m *machine) process(ctx context.Context, kill int, opts Options, fail func() error) (Result, error) {
+func (m *machine) process(ctx context.Context, kill int, opts Options, fail func() error) (Record, error) {
 	defer watched("a process on " + m.dir)()
 	m.dead.Store(false)
 	m.ops = nil

@@ -366,7 +366,7 @@ func TestRunsGoToDiskEarly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				j, err := OpenJournal(t.TempDir(), Setup{Source: Info{Name: "fake", Items: c.items}}, false)
+				j, err := OpenJournal(t.TempDir(), Record{Source: Info{Name: "fake", Items: c.items}}, false)
 				if err != nil {
 					t.Fatal(err)
 				}

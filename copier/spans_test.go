@@ -25,7 +25,7 @@ func (s *splitOnly) Read(context.Context, Span, *Batch) (Page, error) { return P
 func TestMostSpans(t *testing.T) {
 	dir := t.TempDir()
 	begin := func(resume bool) (*Journal, error) {
-		return OpenJournal(dir, Setup{Source: Info{Name: "fake"}}, resume)
+		return OpenJournal(dir, Record{Source: Info{Name: "fake"}}, resume)
 	}
 	j, err := begin(false)
 	if err != nil {

@@ -34,7 +34,7 @@ type attempt struct {
 }
 
 // try runs an attempt. killed reports whether it was.
-func (m *machine) try(ctx context.Context, a attempt) (res Result, killed bool, err error) {
+func (m *machine) try(ctx context.Context, a attempt) (res Record, killed bool, err error) {
 	var mu sync.Mutex
 	n := 0
 	m.ops = nil
@@ -644,10 +644,10 @@ func TestReadStatus(t *testing.T) {
 	if s, _, err := ReadStatus(m.work()); err != nil || s == nil || s.Saved != 100 || !s.Checkpoint.After(old.Checkpoint) {
 		t.Errorf("of one that was killed: %+v, %v", s, err)
 	}
-	if err := GiveUp(m.work()); err != nil {
+	if err := GiveUp(m.work(), Tool{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, setup, err := ReadStatus(m.work()); err != nil || setup == nil || setup.RunID != "run-1" || setup.GivenUp.IsZero() {
+	if _, setup, err := ReadStatus(m.work()); err != nil || setup == nil || setup.RunID != "run-1" || setup.Amended(AmendGivenUp) == nil {
 		t.Errorf("of one that was given up: %+v, %v", setup, err)
 	}
 	for _, torn := range []string{"", "{", "\x00\x00"} {
@@ -664,7 +664,7 @@ func TestReadStatus(t *testing.T) {
 	if s, setup, err := ReadStatus(m.work()); s != nil || setup != nil || err != nil {
 		t.Errorf("of a complete copy: %v, %v, %v", s, setup, err)
 	}
-	if err := GiveUp(m.work()); err != nil {
+	if err := GiveUp(m.work(), Tool{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -717,38 +717,48 @@ func TestInterruptedOnASlowDisk(t *testing.T) {
 	}
 }
 
-// What Begin returned stays with the copy: whoever goes on with it gets it, and
-// is not asked for another; where there is none yet, it is asked for.
-func TestBeginOfAResumedCopy(t *testing.T) {
-	begin := func(note string, calls *int) func(context.Context) (string, error) {
-		return func(context.Context) (string, error) { *calls++; return note, nil }
-	}
+// A backedUpSource makes backups.
+type backedUpSource struct {
+	*lineSource
+	calls *int
+}
+
+func (s backedUpSource) Snapshot(_ context.Context, name string) (string, error) {
+	*s.calls++
+	return name, nil
+}
+
+// A backup stays with the copy: a process that resumes it makes no other; where there
+// is none yet, it is made.
+func TestBackupOfAResumedCopy(t *testing.T) {
 	for _, c := range []struct {
-		first, then bool // Begin is set
+		first, then string
 		want        string
 		calls       int
-	}{{true, false, "first", 1}, {true, true, "first", 1}, {false, true, "second", 1}, {false, false, "", 0}} {
+	}{{"first", "", "first", 1}, {"first", "second", "first", 1}, {"", "second", "second", 1}, {"", "", "", 0}} {
 		var calls int
-		var opts Options
-		if c.first {
-			opts.Begin = begin("first", &calls)
+		source := func(s *lineSource) Source { return backedUpSource{s, &calls} }
+		m := newMachine(t.TempDir(), 5, 3, 150, true)
+		if _, killed, err := m.try(t.Context(), attempt{opts: Options{RunID: "run-1", Backup: c.first}, source: source, killAt: "create checkpoint-000004.json.tmp"}); !killed {
+			t.Fatalf("not killed: %v", err)
 		}
-		m := begun(t, 5, opts)
-		again := Options{Resume: true}
-		if c.then {
-			again.Begin = begin("second", &calls)
-		}
-		var finished string
+		var kept []string
 		kill := true
-		again.Finish = func(_ context.Context, r Result) error { finished = r.Note; m.dead.Store(kill); return nil }
-		// Killed behind its commit, and again gone on with: Finish is called twice.
-		if _, killed, err := m.try(t.Context(), attempt{opts: again}); !killed || finished != c.want {
-			t.Errorf("%+v: %v, Finish was given %q", c, err, finished)
+		again := Options{Resume: true, Backup: c.then, Record: func(_ context.Context, r Record) error {
+			kept = append(kept, r.Backup)
+			if kill && r.State == Confirmed {
+				m.dead.Store(true)
+			}
+			return nil
+		}}
+		// Killed behind its commit, and again resumed.
+		if _, killed, err := m.try(t.Context(), attempt{opts: again, source: source}); !killed {
+			t.Errorf("%+v: %v", c, err)
 		}
-		finished, kill = "", false
-		res, _, err := m.try(t.Context(), attempt{opts: again})
-		if err != nil || res.Note != c.want || finished != c.want || calls != c.calls {
-			t.Errorf("%+v: note %q, Finish was given %q, %d calls, %v", c, res.Note, finished, calls, err)
+		kill = false
+		res, _, err := m.try(t.Context(), attempt{opts: again, source: source})
+		if err != nil || res.Backup != c.want || len(kept) < 4 || slices.ContainsFunc(kept, func(s string) bool { return s != c.want }) || calls != c.calls {
+			t.Errorf("%+v: backup %q, on record %q, %d calls, %v", c, res.Backup, kept, calls, err)
 		}
 		if err := m.check(); err != nil {
 			t.Error(err)
@@ -778,8 +788,8 @@ func TestFinishOfAnotherSource(t *testing.T) {
 	other := func(s *lineSource) Source {
 		return otherSource{s, func(i *Info) { i.Name, i.ID, i.Incarnation = "row", "line:2", "b" }}
 	}
-	finish := func(context.Context, Result) error { t.Error("it was finished"); return nil }
-	_, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true, Finish: finish}, source: other})
+	finish := func(context.Context, Record) error { t.Error("it was finished"); return nil }
+	_, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true, Record: finish}, source: other})
 	if !errors.Is(err, ErrOtherCopy) || !errors.Is(err, ErrConfig) || !strings.HasSuffix(coded(err), "source:line:1]") {
 		t.Errorf("%v, %s", err, coded(err))
 	}
@@ -801,9 +811,9 @@ func TestFinishTellsWhatItWas(t *testing.T) {
 	m := killedBehindCommit(t, 0, opts, nil)
 	finished := 0
 	opts.Resume = true
-	opts.Finish = func(_ context.Context, r Result) error {
+	opts.Record = func(_ context.Context, r Record) error {
 		finished++
-		if !r.ReadBack {
+		if r.Proof == nil {
 			t.Errorf("%+v", r)
 		}
 		return nil
@@ -813,7 +823,7 @@ func TestFinishTellsWhatItWas(t *testing.T) {
 			t.Errorf("warned: %s", w.Message)
 		}
 	}
-	if _, _, err := m.try(t.Context(), attempt{opts: opts}); err != nil || finished != 2 {
+	if _, _, err := m.try(t.Context(), attempt{opts: opts}); err != nil || finished != 3 {
 		t.Fatalf("finished %d times: %v", finished, err)
 	}
 }

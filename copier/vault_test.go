@@ -103,13 +103,13 @@ func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
 // Options.Check comes when both ends are fit, and before anything is locked.
 func TestCheck(t *testing.T) {
 	c := &copyCase{t: t}
-	c.opts.Check = func(context.Context) error { return c.call("check") }
+	c.opts.Check = func(context.Context) ([]Warning, error) { return nil, c.call("check") }
 	if _, err := c.run(t.Context()); err != nil || !strings.HasPrefix(c.String(), "dst.Open src.Prepare check src.Lock") {
 		t.Errorf("%v after %s", err, c.String())
 	}
 	full := errors.New("full")
 	c = &copyCase{t: t, fail: map[string]error{"check": full}}
-	c.opts.Check = func(context.Context) error { return c.call("check") }
+	c.opts.Check = func(context.Context) ([]Warning, error) { return nil, c.call("check") }
 	if result, err := c.run(t.Context()); !errors.Is(err, full) || result.Resumable || strings.Contains(c.String(), "src.Lock") {
 		t.Errorf("%v, resumable %v, after %s", err, result.Resumable, c.String())
 	}

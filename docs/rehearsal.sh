@@ -443,7 +443,7 @@ grep -q 'interrupted by SIGINT' "$work/vault_1/opt/report.html" || fail "the rep
 if [ ${#backup[@]} != 0 ]; then # made by the copy that was interrupted, and on record of the one that went on
 	arn=$(sed -n 's/.*the backup is available: arn=//p' "$work/copy")
 	[ -n "$arn" ] || fail "the interrupted copy names no backup"
-	grep -qF "\"backup_arn\": \"$arn\"" "$work/vault_1/opt/data.dyn2raft.json" || fail "the manifest does not name the backup $arn"
+	grep -qF "\"backup\": \"$arn\"" "$work/vault_1/opt/data.dyn2raft.json" || fail "the manifest does not name the backup $arn"
 	grep -qF "${arn##*/}" "$work/vault_1/opt/report.html" || fail "the report does not name the backup $arn"
 fi
 

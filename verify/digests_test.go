@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -200,8 +199,8 @@ func dataPage(t testing.TB, content []byte) int {
 func TestManifestExpected(t *testing.T) {
 	e := some(30)
 	want := expect(e)
-	m := Manifest{Prefixes: want.Digests, Destination: ManifestDestination{NodeID: "n1", Address: want.Address, Index: 2, Term: 1}}
-	rep, err := CheckManifest(t.Context(), m.Expected(), directory(t, e))
+	m := copier.Record{Prefixes: want.Digests, Destination: copier.Identity{"node_id": "n1", "cluster_addr": want.Address, "log store": "raft.db"}, State: copier.Released}
+	rep, err := CheckManifest(t.Context(), Expect(&m), directory(t, e))
 	if err != nil || !rep.Equal() {
 		t.Errorf("%+v, %v", rep, err)
 	}
@@ -210,12 +209,15 @@ func TestManifestExpected(t *testing.T) {
 // Every bit of a manifest's file: what comes of it is refused.
 func TestManifestDamage(t *testing.T) {
 	digests := digestsOf(some(12))
-	m := Manifest{RunID: "run", Prefixes: digests, Total: digests.Total(),
-		Destination: ManifestDestination{Path: "/x", NodeID: "n1", Address: "127.0.0.1:8201", Index: 2, Term: 1, LogStore: "raft.db"}}
+	m := copier.Record{RunID: "run", State: copier.Released, Prefixes: digests, Total: digests.Total(),
+		Destination: copier.Identity{"path": "/x", "node_id": "n1", "cluster_addr": "127.0.0.1:8201", "log store": "raft.db"}}
+	if _, err := Readdress(&m, copier.Tool{Name: "x"}, "n2", "127.0.0.2:8201"); err != nil || NodeOf(&m).ID != "n2" {
+		t.Fatal(err, m.Amendments)
+	}
 	file := filepath.Join(t.TempDir(), "manifest.json")
-	check(t, m.Write(file))
+	check(t, WriteManifest(file, &m, -1, -1))
 	got, err := ReadManifest(file)
-	if err != nil || !reflect.DeepEqual(got.Expected(), m.Expected()) {
+	if err != nil || !reflect.DeepEqual(Expect(got), Expect(&m)) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	good, err := os.ReadFile(file)
@@ -237,7 +239,7 @@ func TestManifestDamage(t *testing.T) {
 	}
 	refused(append(good, '\n'))
 	m.Total.Entries++
-	check(t, m.Write(file))
+	check(t, WriteManifest(file, &m, -1, -1))
 	if _, err := ReadManifest(file); !errors.Is(err, ErrNotManifest) || !strings.Contains(err.Error(), "add up") {
 		t.Errorf("a wrong total: %v", err)
 	}
@@ -318,33 +320,12 @@ func BenchmarkDigests(b *testing.B) {
 	}
 }
 
-// The time that a copy took is not negative, whatever was done to the clock.
-func TestManifestTook(t *testing.T) {
-	at := func(h float64) time.Time { return time.Unix(1e9, 0).Add(time.Duration(h * float64(time.Hour))) }
-	for _, c := range []struct {
-		m    Manifest
-		want float64 // hours
-	}{
-		{Manifest{Start: at(0), ProcessStart: at(0), End: at(2)}, 2},
-		{Manifest{Start: at(0), End: at(2)}, 2},
-		{Manifest{Start: at(0), ProcessStart: at(0), End: at(-2)}, 0},
-		{Manifest{Start: at(0), Earlier: []copier.Process{{Start: at(0), End: at(1)}}, ProcessStart: at(3), End: at(4)}, 4},
-		{Manifest{Start: at(0), Earlier: []copier.Process{{Start: at(0), End: at(1)}}, ProcessStart: at(-1), End: at(1)}, 3},
-		{Manifest{Start: at(0), Earlier: []copier.Process{{Start: at(0), End: at(-1)}}, ProcessStart: at(-1), End: at(0)}, 1},
-	} {
-		if got := c.m.Took(); got.Hours() != c.want {
-			t.Errorf("%+v took %v, expected %v hours", c.m, got, c.want)
-		}
-	}
-}
-
 // A manifest replaces that of the same copy, and keeps that of another, also where it
 // was kept before; it replaces nothing else.
 func TestManifestKeepsOthers(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data.dyn2raft.json")
 	write := func(run string) error {
-		m := Manifest{RunID: run, Prefixes: copier.Digests{}}
-		return m.Write(file)
+		return WriteManifest(file, &copier.Record{RunID: run, State: copier.Released, Prefixes: copier.Digests{}}, -1, -1)
 	}
 	read := func(path string) []byte {
 		data, err := os.ReadFile(path)

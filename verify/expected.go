@@ -16,17 +16,17 @@ import (
 type Expected struct {
 	Digests copier.Digests `json:"digests"`
 	vaultdb.Raft
-	// Unconfirmed is set of a copy that its source has not confirmed, see Manifest.
+	// Unconfirmed is set of a copy that its source has not confirmed, see [copier.CommitState].
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
-	// NotReleased is set of one whose source was not given back, see Manifest.
+	// NotReleased is set of one whose source was not given back, see [copier.CommitState].
 	NotReleased bool `json:"not_released,omitempty"`
 }
 
-// Expected returns what the directory of the manifest's copy must hold.
-func (m *Manifest) Expected() Expected {
-	d := m.Destination
-	return Expected{Digests: m.Prefixes, Raft: vaultdb.Raft{Index: d.Index, Term: d.Term, NodeID: d.NodeID, Address: d.Address, NodeIDFile: d.NodeIDFile, LogStore: d.LogStore},
-		Unconfirmed: m.State == copier.Unconfirmed, NotReleased: m.NotReleased}
+// Expect returns what the directory of a copy must hold.
+func Expect(r *copier.Record) Expected {
+	n := NodeOf(r)
+	return Expected{Digests: r.Prefixes, Raft: vaultdb.Raft{Index: n.Index, Term: n.Term, NodeID: n.ID, Address: n.Address, NodeIDFile: n.NodeIDFile, LogStore: n.LogStore},
+		Unconfirmed: r.State == copier.Unconfirmed, NotReleased: r.State == copier.Confirmed}
 }
 
 // A PrefixCheck compares the entries under one first segment of the keys, such

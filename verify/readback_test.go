@@ -102,12 +102,12 @@ func TestReadBack(t *testing.T) {
 			list, lerr := os.ReadDir(dir)
 			check(t, lerr)
 			if c.want == nil {
-				if err != nil || !res.ReadBack || !res.Complete || len(list) == 0 {
+				if err != nil || res.Proof == nil || !res.Complete || len(list) == 0 {
 					t.Errorf("undamaged: %+v, %v", res, err)
 				}
 				return
 			}
-			if !errors.Is(err, c.want) || !errors.Is(err, copier.ErrDestination) || res.Complete || res.ReadBack {
+			if !errors.Is(err, c.want) || !errors.Is(err, copier.ErrDestination) || res.Complete || res.Proof != nil {
 				t.Errorf("got %v, complete %v", err, res.Complete)
 			}
 			if len(list) != 0 {
@@ -236,13 +236,13 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 			return nil
 		}}
 		res, err := copier.Copy(t.Context(), sourceOf(e), newSink(dir, disk), copier.Options{Memory: copier.MinMemory, Disk: disk,
-			Finish: func(context.Context, copier.Result) error { released = true; return nil }})
+			Record: func(_ context.Context, r copier.Record) error { released = r.State == copier.Released; return nil }})
 		if err != nil || !res.Complete {
 			t.Fatal(res, err)
 		}
 		return dir
 	}
-	resume := func(t *testing.T, dir string, read error) (copier.Result, []string, error) {
+	resume := func(t *testing.T, dir string, read error) (copier.Record, []string, error) {
 		var warnings []string
 		src := sourceThat(e, func(context.Context) error { return read })
 		res, err := copier.Copy(t.Context(), src, newSink(dir, nil), copier.Options{Memory: copier.MinMemory, Resume: true, Events: func(ev copier.Event) {
@@ -258,7 +258,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 		check(t, os.Chmod(filepath.Join(dir, "raft"), 0o700))
 		writeRaftDB(t, dir, 2)
 		res, warnings, err := resume(t, dir, errAgain)
-		if err != nil || !res.Complete || !res.InPlace || !res.ReadBack || !res.Digests.Equal(digestsOf(e)) || len(warnings) != 1 || !strings.Contains(warnings[0], "Vault has run") {
+		if err != nil || !res.Complete || !res.InPlace || res.Proof == nil || !res.Prefixes.Equal(digestsOf(e)) || len(warnings) != 1 || !strings.Contains(warnings[0], "Vault has run") {
 			t.Errorf("%+v, %q, %v", res, warnings, err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, ".dyn2raft")); !errors.Is(err, os.ErrNotExist) {
@@ -274,11 +274,28 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 			t.Errorf("%+v, %q, %v", res, warnings, err)
 		}
 	})
+	t.Run("used, and the work files are gone", func(t *testing.T) {
+		dir := killed(t)
+		setRaft(t, dir, 57, "node-1", "127.0.0.1:8201")
+		writeRaftDB(t, dir, 2)
+		check(t, os.RemoveAll(filepath.Join(dir, ".dyn2raft", "work")))
+		res, _, err := resume(t, dir, errAgain)
+		if err != nil || !res.Complete || res.Proof == nil || !res.Prefixes.Equal(digestsOf(e)) || res.Scan.Entries != int64(len(e)) || len(res.Processes) != 2 || res.Start.After(res.Processes[0].Start) {
+			t.Errorf("%v: %+v", err, res)
+		}
+	})
 	t.Run("used, and nobody knows what was read", func(t *testing.T) {
 		dir := killed(t)
 		setRaft(t, dir, 57, "node-1", "127.0.0.1:8201")
 		writeRaftDB(t, dir, 2)
-		check(t, os.Remove(filepath.Join(dir, ".dyn2raft", "work", "copy.json")))
+		var kept map[string]map[string]any
+		file := filepath.Join(dir, ".dyn2raft", "commit.json")
+		check(t, durable.ReadSealed(file, 1<<20, "dyn2raft raft commit", 2, &kept))
+		delete(kept["copy"], "prefixes")
+		delete(kept["copy"], "total")
+		data, err := durable.Seal("dyn2raft raft commit", 2, kept)
+		check(t, err)
+		check(t, os.WriteFile(file, data, 0o600))
 		if res, _, err := resume(t, dir, errAgain); !errors.Is(err, copier.ErrChanged) || res.Complete || codeOf(err) != copier.ResultUsed {
 			t.Errorf("%v, %q", err, codeOf(err))
 		}
@@ -293,7 +310,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 		}
 		check(t, os.Rename(file, file+".bad"))
 		// It was too short to have saved anything.
-		if res, _, err := resume(t, dir, nil); err != nil || !res.ReadBack || !res.Digests.Equal(digestsOf(e)) {
+		if res, _, err := resume(t, dir, nil); err != nil || res.Proof == nil || !res.Prefixes.Equal(digestsOf(e)) {
 			t.Errorf("%+v, %v", res, err)
 		}
 		if rep, err := CheckManifest(t.Context(), Expected{Digests: digestsOf(e), Raft: vaultdb.Raft{Index: raft.FSMIndex, Term: raft.FSMTerm}}, dir); err != nil || !rep.Equal() {

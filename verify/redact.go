@@ -36,43 +36,34 @@ func redactedLargest(largest []copier.Sized) []copier.Sized {
 // redactedReason takes the place of an error's text, which may name any key.
 const redactedReason = "…"
 
-// Redacted is the manifest without the names of keys, which can name users: what a
-// key is for is all that is told of it. It is for people who are to read of a copy,
-// and proves nothing any more: it is not to be written as a manifest.
-func (m *Manifest) Redacted() *Manifest {
-	out := *m
-	out.Skipped.Locks = redactedLocks(m.Skipped.Locks)
-	out.Skipped.Why = map[string]string{}
-	for name, why := range m.Skipped.Why {
-		if name != "markers" && !lockKeys[name] {
-			name = redactedKey(name)
-		}
-		out.Skipped.Why[name] = why
-	}
-	out.Scan.Locks = redactedLocks(m.Scan.Locks)
+// RedactedRecord is the record of a copy without the names of keys, which can name
+// users: what a key is for is all that is told of it. It is for people who are to
+// read of a copy, and proves nothing any more: it is not to be written as a manifest.
+func RedactedRecord(r *copier.Record) *copier.Record {
+	out := *r
+	out.Scan.Locks = redactedLocks(r.Scan.Locks)
 	if out.Load.LargestKey != "" {
 		out.Load.LargestKey = redactedKey(out.Load.LargestKey)
 	}
-	if m.Contents != nil {
-		contents := *m.Contents
+	if r.Proof != nil && r.Proof.Contents != nil {
+		proof, contents := *r.Proof, *r.Proof.Contents
 		contents.Largest = redactedLargest(contents.Largest)
-		out.Contents = &contents
+		proof.Contents, out.Proof = &contents, &proof
 	}
-	out.Warnings = slices.Clone(m.Warnings)
+	out.Warnings = slices.Clone(r.Warnings)
 	for i := range out.Warnings {
 		out.Warnings[i].Message = redactedText(out.Warnings[i].Message)
 	}
-	out.Earlier = make([]copier.Process, len(m.Earlier))
-	for i, p := range m.Earlier {
-		if p.Reason != "" {
-			p.Reason = redactedReason
+	out.Processes = slices.Clone(r.Processes)
+	for i := range out.Processes {
+		if out.Processes[i].Reason != "" {
+			out.Processes[i].Reason = redactedReason
 		}
-		out.Earlier[i] = p
 	}
 	return &out
 }
 
-// Redacted is the report without the names of keys, as [Manifest.Redacted].
+// Redacted is the report without the names of keys, as [RedactedRecord].
 func (r *DirectoryReport) Redacted() *DirectoryReport {
 	out := *r
 	out.Scan.Locks = redactedLocks(r.Scan.Locks)
@@ -84,7 +75,7 @@ func (r *DirectoryReport) Redacted() *DirectoryReport {
 	return &out
 }
 
-// Redacted is the inspection without the names of keys, as [Manifest.Redacted].
+// Redacted is the inspection without the names of keys, as [RedactedRecord].
 func (in *Inspection) Redacted() *Inspection {
 	out := *in
 	out.Largest = redactedLargest(in.Largest)

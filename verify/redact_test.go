@@ -17,25 +17,23 @@ func TestRedacted(t *testing.T) {
 		check(t, err)
 		return strings.Contains(string(b), "alice")
 	}
-	m := &Manifest{
-		Settings: map[string]any{"segments": 3},
-		Skipped: Skipped{Locks: []string{"core/_lock", "core/alice/_x", "core/migration"},
-			Why: map[string]string{"core/alice/_x": "a lock", "core/_lock": "the lock of the active node", "markers": "no data"}},
-		Scan:     copier.ScanStats{Locks: []string{"_alice"}},
-		Load:     copier.LoadStats{LargestKey: key},
-		Contents: &copier.Contents{Groups: []copier.Group{{Name: "sys/expire/"}}, Largest: []copier.Sized{{Key: key, Bytes: 7, KeyBytes: 3, KeySHA256: "alice"}}},
-		Warnings: []Warning{{Check: "x", Message: `entry "core/alice" is large`}},
-		Earlier:  []copier.Process{{Reason: "read alice"}, {}},
+	m := &copier.Record{
+		Settings:  map[string]string{"segments": "3"},
+		Scan:      copier.ScanStats{Locks: []string{"core/_lock", "core/alice/_x", "core/migration", "_alice"}},
+		Load:      copier.LoadStats{LargestKey: key},
+		Proof:     &copier.Proof{Contents: &copier.Contents{Groups: []copier.Group{{Name: "sys/expire/"}}, Largest: []copier.Sized{{Key: key, Bytes: 7, KeyBytes: 3, KeySHA256: "alice"}}}},
+		Warnings:  []copier.Warning{{Check: "x", Message: `entry "core/alice" is large`}},
+		Processes: []copier.Process{{Reason: "read alice"}, {}},
 	}
-	got := m.Redacted()
+	got := RedactedRecord(m)
 	if secret(got) || !secret(m) {
 		t.Errorf("%+v", got)
 	}
-	if got.Contents.Largest[0] != (copier.Sized{Key: "sys/expire/…", Bytes: 7}) || got.Earlier[1].Reason != "" || got.Settings["segments"] != 3 {
+	if got.Proof.Contents.Largest[0] != (copier.Sized{Key: "sys/expire/…", Bytes: 7}) || got.Processes[1].Reason != "" || got.Settings["segments"] != "3" {
 		t.Errorf("%+v", got)
 	}
-	if locks := got.Skipped.Locks; locks[0] != "core/_lock" || locks[1] != "core/…" || got.Skipped.Why["core/_lock"] == "" || got.Skipped.Why["markers"] == "" {
-		t.Errorf("%+v", got.Skipped)
+	if locks := got.Scan.Locks; locks[0] != "core/_lock" || locks[1] != "core/…" {
+		t.Errorf("%+v", got.Scan)
 	}
 	r := &DirectoryReport{Report: Report{Diffs: []Diff{{Key: key, Kind: Extra, Known: "leases"}, {Key: "alice", KeyBytes: 5, KeySHA256: "alice"}}, Scan: copier.ScanStats{Locks: []string{"core/alice/_x"}}}}
 	if got := r.Redacted(); secret(got) || got.Diffs[0] != (Diff{Key: "sys/expire/…", Kind: Extra, Known: "leases"}) || got.Diffs[1].Key != "…" {

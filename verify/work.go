@@ -121,7 +121,7 @@ func (w *workDir) begin(x *reading, beside copier.Info, opts Options) (err error
 	if err := os.Mkdir(x.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return workError("create work directory", err)
 	}
-	x.journal, err = copier.OpenJournal(x.dir, copier.Setup{
+	x.journal, err = copier.OpenJournal(x.dir, copier.Record{
 		Start:       time.Now().UTC(),
 		Source:      x.info,
 		Destination: copier.Identity{"path": beside.ID, "incarnation": beside.Incarnation},

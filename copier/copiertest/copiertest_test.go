@@ -266,7 +266,7 @@ type brokenSink struct {
 	closing  func(keep bool) bool
 	closed   func(*stage)
 	gone     func()
-	amend    func(copier.CommitState) copier.CommitState
+	amend    func(copier.Record) copier.Record
 }
 
 type brokenStage struct {
@@ -322,8 +322,8 @@ func (s brokenStage) Reader(ctx context.Context) (copier.Source, error) {
 	return s.stage.Reader(ctx)
 }
 
-func (s brokenStage) Prepare(ctx context.Context) error {
-	err := s.stage.Prepare(ctx)
+func (s brokenStage) Prepare(ctx context.Context, r copier.Record) error {
+	err := s.stage.Prepare(ctx, r)
 	if s.early {
 		err = s.Commit(ctx)
 	}
@@ -337,11 +337,11 @@ func (s brokenStage) Commit(ctx context.Context) error {
 	return s.stage.Commit(ctx)
 }
 
-func (s brokenStage) Amend(state copier.CommitState) error {
+func (s brokenStage) Amend(r copier.Record) error {
 	if s.amend != nil {
-		state = s.amend(state)
+		r = s.amend(r)
 	}
-	return s.stage.Amend(state)
+	return s.stage.Amend(r)
 }
 
 func (s brokenStage) Rollback() error {
@@ -425,23 +425,31 @@ func TestSinkCanFail(t *testing.T) {
 				return found, err
 			}
 		},
-		"and must find {RunID:run-1 Commit:unconfirmed": func(s *brokenSink) {
+		"and must find {\"run_id\":\"run-1\",\"state\":\"unconfirmed\"": func(s *brokenSink) {
 			s.open = func(_ copier.State, err error) (copier.State, error) { return copier.State{}, err }
 		},
-		"and must find {RunID:run-1 Commit:confirmed": func(s *brokenSink) {
-			s.amend = func(copier.CommitState) copier.CommitState { return copier.Unconfirmed }
+		"and must find {\"run_id\":\"run-1\",\"state\":\"confirmed\"": func(s *brokenSink) {
+			s.amend = func(r copier.Record) copier.Record { r.State = copier.Unconfirmed; return r }
+		},
+		"backup of confirmed": func(s *brokenSink) { // not all of it is kept
+			s.amend = func(r copier.Record) copier.Record {
+				if r.State == copier.Confirmed {
+					r.Backup = ""
+				}
+				return r
+			}
 		},
 		"Close(false): ":     func(s *brokenSink) { s.closing = func(bool) bool { return true } },
 		"in WorkDir is gone": func(s *brokenSink) { s.closing = func(bool) bool { return false } },
 		"behind Close of one that was refused": func(s *brokenSink) {
 			s.gone = func() {
 				if s.store.held != s.Sink { // what it has not put there
-					(&stage{sink: s.Sink}).set(false, nil, "", "")
+					(&stage{sink: s.Sink}).set(false, nil, nil)
 				}
 			}
 		},
 		"has not come to it": func(s *brokenSink) { // its record stays
-			s.closed = func(stage *stage) { s.store.run = stage.run }
+			s.closed = func(stage *stage) { s.store.record = stage.record }
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -458,8 +466,8 @@ func TestSinkCanFail(t *testing.T) {
 // A stream that keeps to its contract spoils what a sink has kept of it.
 type lazySink struct{ *Sink }
 
-func (s lazySink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
-	return lazyStage{&stage{sink: s.Sink, run: runID}}, nil
+func (s lazySink) Stage(context.Context, string) (copier.Stage, error) {
+	return lazyStage{&stage{sink: s.Sink}}, nil
 }
 
 type lazyStage struct{ *stage }

@@ -213,8 +213,7 @@ type Store struct {
 	held    *Sink
 	inPlace bool
 	entries []copier.Entry
-	run     string // which has put them there and has not cleaned up
-	state   copier.CommitState
+	record  *copier.Record // of the run that has put them there, and has not cleaned up
 }
 
 // NewStore returns an empty store. Work files are in a directory below dir.
@@ -252,22 +251,25 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	switch {
 	case d.held != nil:
 		return found, &copier.Error{Kind: copier.ErrLocked, Op: "open", Err: errors.New("another copy holds it")}
-	case d.inPlace && d.run == "":
+	case d.inPlace && d.record == nil:
 		return found, &copier.Error{Kind: copier.ErrDestination, Op: "open", Err: errors.New("it holds data")}
 	}
 	d.held = s
 	if err := os.MkdirAll(s.WorkDir(), 0o700); err != nil {
 		return found, &copier.Error{Kind: copier.ErrDestination, Op: "open", Err: err}
 	}
-	return copier.State{RunID: d.run, Commit: d.state}, nil
+	if d.inPlace {
+		found.Record = d.record
+	}
+	return found, nil
 }
 
 // WorkDir implements [copier.WorkDirer].
 func (s *Sink) WorkDir() string { return filepath.Join(s.store.dir, "work") }
 
 // Stage implements [copier.Sink].
-func (s *Sink) Stage(_ context.Context, runID string) (copier.Stage, error) {
-	return &stage{sink: s, run: runID}, nil
+func (s *Sink) Stage(context.Context, string) (copier.Stage, error) {
+	return &stage{sink: s}, nil
 }
 
 // Close implements [copier.Sink].
@@ -284,8 +286,8 @@ func (s *Sink) Close() error {
 // A stage is what one run copies.
 type stage struct {
 	sink   *Sink
-	run    string
 	loaded []copier.Entry
+	record *copier.Record
 }
 
 // Load implements [copier.Stage].
@@ -320,32 +322,35 @@ func (s *stage) Reader(context.Context) (copier.Source, error) {
 }
 
 // Prepare implements [copier.Stage].
-func (s *stage) Prepare(context.Context) error { return nil }
-
-// Commit implements [copier.Stage].
-func (s *stage) Commit(context.Context) error {
-	s.set(true, s.loaded, s.run, copier.Unconfirmed)
+func (s *stage) Prepare(_ context.Context, r copier.Record) error {
+	s.record = &r
 	return nil
 }
 
-func (s *stage) set(inPlace bool, entries []copier.Entry, run string, state copier.CommitState) {
+// Commit implements [copier.Stage].
+func (s *stage) Commit(context.Context) error {
+	s.set(true, s.loaded, s.record)
+	return nil
+}
+
+func (s *stage) set(inPlace bool, entries []copier.Entry, r *copier.Record) {
 	d := s.sink.store
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.inPlace, d.entries, d.run, d.state = inPlace, entries, run, state
+	d.inPlace, d.entries, d.record = inPlace, entries, r
 }
 
 // Amend implements [copier.Stage].
-func (s *stage) Amend(state copier.CommitState) error {
+func (s *stage) Amend(r copier.Record) error {
 	s.sink.store.mu.Lock()
 	defer s.sink.store.mu.Unlock()
-	s.sink.store.state = state
+	s.sink.store.record = &r
 	return nil
 }
 
 // Rollback implements [copier.Stage].
 func (s *stage) Rollback() error {
-	s.set(false, nil, "", "")
+	s.set(false, nil, nil)
 	return nil
 }
 
@@ -357,6 +362,6 @@ func (s *stage) Close(keep bool) error {
 	d := s.sink.store
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.run, d.state = "", ""
+	d.record = nil
 	return os.RemoveAll(s.sink.WorkDir())
 }

@@ -1,7 +1,9 @@
 package copiertest
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -97,6 +99,11 @@ func checkSink(ctx context.Context, destination func() Destination) (errs []erro
 
 const sinkRun = "run-1"
 
+// sinkRecord is the record of a copy whose result is in a state.
+func sinkRecord(state copier.CommitState) copier.Record {
+	return copier.Record{RunID: sinkRun, State: state, Backup: "backup of " + string(state), Prefixes: copier.Digests{}}
+}
+
 // reads notes what a Vault would find that it should not, or not find that it should.
 func (s *sinkSuite) reads(when string, want []copier.Entry, inPlace bool) {
 	got, there, err := s.d.Read()
@@ -118,12 +125,14 @@ type process struct {
 
 // process opens the sink of a new process, and the stage of a run. It returns nil
 // where that fails, and notes a state that is another one than found.
-func (s *sinkSuite) process(run string, found copier.State) *process {
+func (s *sinkSuite) process(run string, found *copier.Record) *process {
 	p := &process{sink: s.d.Open()}
 	state, err := p.sink.Open(s.ctx)
 	if s.ok("Open", err) {
-		if state != found {
-			s.fail("Open: it finds %+v, and must find %+v", state, found)
+		got, gerr := json.Marshal(state.Record)
+		want, werr := json.Marshal(found)
+		if s.ok("Open", errors.Join(gerr, werr)) && !bytes.Equal(got, want) {
+			s.fail("Open: it finds %s, and must find %s", got, want)
 		}
 		if d, ok := p.sink.(copier.WorkDirer); ok {
 			p.work = d.WorkDir()
@@ -141,7 +150,7 @@ func (s *sinkSuite) process(run string, found copier.State) *process {
 }
 
 // begin opens the sink of a new process, which finds nothing in place.
-func (s *sinkSuite) begin() *process { return s.process(sinkRun, copier.State{}) }
+func (s *sinkSuite) begin() *process { return s.process(sinkRun, nil) }
 
 // load does the first steps of a copy: Load, Prepare and Commit.
 func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool {
@@ -161,7 +170,7 @@ func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool 
 		s.reads("behind Load", nil, false)
 	}
 	if steps > 1 {
-		if !s.ok("Prepare", sink.Prepare(s.ctx)) {
+		if !s.ok("Prepare", sink.Prepare(s.ctx, sinkRecord(copier.Unconfirmed))) {
 			return false
 		}
 		s.reads("behind Prepare", nil, false)
@@ -213,8 +222,8 @@ func (s *sinkSuite) copied(entries []copier.Entry) {
 		return
 	}
 	if s.load(sink, entries, 3) {
-		s.ok("Amend", sink.Amend(copier.Confirmed))
-		s.ok("Amend", sink.Amend(copier.Released))
+		s.ok("Amend", sink.Amend(sinkRecord(copier.Confirmed)))
+		s.ok("Amend", sink.Amend(sinkRecord(copier.Released)))
 	}
 	s.closed(sink, false)
 	if _, err := os.Lstat(sink.work); sink.work != "" && !errors.Is(err, os.ErrNotExist) {
@@ -233,8 +242,8 @@ func (s *sinkSuite) whole() {
 	sink = s.d.Open()
 	found, err := sink.Open(s.ctx)
 	s.refused("Open of what holds data", err, copier.ErrDestination)
-	if found != (copier.State{}) {
-		s.fail("Open: run %s has cleaned up, and has not come to it", found.RunID)
+	if found.Record != nil {
+		s.fail("Open: run %s has cleaned up, and has not come to it", found.Record.RunID)
 	}
 	s.ok("Close", sink.Close())
 	s.reads("behind Close of one that was refused", sinkEntries(), true)
@@ -287,7 +296,8 @@ func (s *sinkSuite) killed(steps int) {
 
 // found opens the sink of a process that finds the result of an earlier one.
 func (s *sinkSuite) found(state copier.CommitState) *process {
-	sink := s.process(sinkRun, copier.State{RunID: sinkRun, Commit: state})
+	record := sinkRecord(state)
+	sink := s.process(sinkRun, &record)
 	if sink != nil {
 		s.readsBack("found in place", sink, sinkEntries())
 		s.reads("found in place", sinkEntries(), true)
@@ -310,7 +320,7 @@ func (s *sinkSuite) complete() {
 		if sink = s.found(state); sink == nil {
 			return
 		}
-		s.ok("Amend", sink.Amend(next))
+		s.ok("Amend", sink.Amend(sinkRecord(next)))
 		state = next
 	}
 	s.closed(sink, false)

@@ -362,6 +362,15 @@ func (s *sourceSuite) powers(src copier.Source) {
 			s.fail("Waited: %v, and then %v", first, t.Waited())
 		}
 	}
+	if b, ok := src.(copier.Snapshotter); ok {
+		first, err := b.Snapshot(s.ctx, "copiertest-1")
+		if s.ok("Snapshot", err) {
+			second, err := b.Snapshot(s.ctx, "copiertest-2")
+			if s.ok("Snapshot, again", err) && (first == "" || first == second) {
+				s.fail("Snapshot: two backups are found by %q and %q", first, second)
+			}
+		}
+	}
 	if _, ok := src.(copier.Locker); ok {
 		s.locks()
 	}

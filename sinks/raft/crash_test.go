@@ -168,7 +168,7 @@ func checkPrepare(o Options) (complete bool, err error) {
 	if s == nil {
 		return false, err
 	}
-	ok := s.found.Commit != ""
+	ok := s.found.Record != nil
 	switch {
 	case !complete && err != nil:
 		bad("Prepare: %w", err)
@@ -189,7 +189,7 @@ func checkPrepare(o Options) (complete bool, err error) {
 		bad("Prepare on a complete copy: %w", err)
 	case ok != recorded:
 		bad("Prepare on a complete copy, record: %v, says: %w", recorded, err)
-	case ok && s.found.RunID != "run-1":
+	case ok && s.found.Record.RunID != "run-1":
 		bad("a complete copy is found to be %+v", s.found)
 	}
 	// A second run would keep an unfinished copy, and clean up after a

@@ -125,8 +125,8 @@ func Look(path string) (State, error) {
 		if !there {
 			continue
 		}
-		if r := s.placedBy(); r != nil && x.state == StateComplete && r.State != copier.Released {
-			return State(r.State), nil
+		if r := s.placedBy(); r != nil && x.state == StateComplete && r.Copy.State != copier.Released {
+			return State(r.Copy.State), nil
 		}
 		return x.state, nil
 	}
@@ -139,7 +139,7 @@ func Look(path string) (State, error) {
 func CompletedBy(path string) string {
 	s := &Sink{opts: Options{Path: path}}
 	if r := s.placedBy(); r != nil {
-		return r.RunID
+		return r.Copy.RunID
 	}
 	return ""
 }
@@ -218,7 +218,7 @@ func (s *Sink) inPlace() (found copier.State, err error) {
 	r, used := s.placedBy(), inUse(path)
 	switch {
 	case r != nil:
-		found = copier.State{RunID: r.RunID, Commit: r.State, InUse: used}
+		found = copier.State{Record: &r.Copy, InUse: used}
 	case used:
 		return found, &copier.Error{
 			Kind: copier.ErrLocked,

@@ -76,7 +76,7 @@ func (p *powerLoss) run(dir string) (o Options, ops []string, ended bool, err er
 			if err == nil {
 				err = s.commit(context.Background())
 			}
-			_ = s.Close(err != nil && s.found.Commit == "") // fails without power, and is a warning at best
+			_ = s.Close(err != nil && s.found.Record == nil) // fails without power, and is a warning at best
 		}
 	}
 	if p.kill >= 0 {

@@ -205,7 +205,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 			return found, err
 		}
 	}
-	if found, err = s.inPlace(); err != nil || found.Commit != "" {
+	if found, err = s.inPlace(); err != nil || found.Record != nil {
 		return found, err
 	}
 	if err := s.refuse(); err != nil {
@@ -315,7 +315,7 @@ func (s *Sink) names() []string {
 // Prepare puts all in place but vault.db, without which there is nothing
 // that a Vault would take for its data, and makes it durable. An error wraps
 // [copier.ErrDestination], or a context's error when nothing was done yet.
-func (s *stage) Prepare(ctx context.Context) error {
+func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -331,11 +331,11 @@ func (s *stage) Prepare(ctx context.Context) error {
 	if err := s.refuse(); err != nil {
 		return err
 	}
-	r := record{RunID: s.run}
+	record := record{Copy: r}
 	if s.newNodeID {
-		r.NodeID = s.nodeID
+		record.NodeID = s.nodeID
 	}
-	if err := s.writeRecord(r); err != nil {
+	if err := s.writeRecord(record); err != nil {
 		return s.fail("write "+s.aside(recordName), err)
 	}
 	if err := s.placeAllBut(vaultDBName); err != nil {
@@ -387,15 +387,15 @@ func (s *stage) Commit(context.Context) error {
 	return nil
 }
 
-// Amend implements [copier.Stage] with a line in the record.
-func (s *stage) Amend(state copier.CommitState) error {
-	r, err := s.readRecord()
-	if err == nil && r == nil {
+// Amend implements [copier.Stage].
+func (s *stage) Amend(r copier.Record) error {
+	was, err := s.readRecord()
+	if err == nil && was == nil {
 		err = fs.ErrNotExist
 	}
 	if err == nil {
-		r.State = state
-		err = s.writeRecord(*r)
+		was.Copy = r
+		err = s.writeRecord(*was)
 	}
 	if err != nil {
 		return s.fail("write "+s.aside(recordName), err)

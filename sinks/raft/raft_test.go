@@ -162,7 +162,7 @@ func TestPrepareRefuses(t *testing.T) {
 		}, copier.ErrLocked, "running Vault"},
 		"a complete copy in use": {func(t *testing.T, o *Options) {
 			check(t, os.Mkdir(filepath.Join(o.Path, stagingName), 0o700))
-			check(t, (&Sink{opts: *o}).writeRecord(record{RunID: "run-9"}))
+			check(t, (&Sink{opts: *o}).writeRecord(record{Copy: copier.Record{RunID: "run-9", State: copier.Unconfirmed}}))
 			db, err := bbolt.Open(filepath.Join(o.Path, vaultDBName), 0o600, nil)
 			check(t, err)
 			t.Cleanup(func() { db.Close() })

@@ -14,20 +14,19 @@ const (
 	// recordFormat is the version of the record's form.
 	recordFormat = 2
 	// maxRecord bounds what is read of one, in bytes.
-	maxRecord = 64 << 10
+	maxRecord = 64 << 20
 )
 
 // A record lies in the staging directory from before the first name is put in
 // place until after the last. It makes a crash in between curable: what it
 // names and what is no longer in the staging directory was placed by its run.
 type record struct {
-	RunID string `json:"run_id"`
 	// NodeID is the content of the node-id file that the run made; empty if
 	// it made none.
 	NodeID string `json:"node_id,omitempty"`
-	// State is how far the result came once it was in place; empty is
-	// unconfirmed.
-	State copier.CommitState `json:"state,omitempty"`
+	// Copy is what the engine says of the copy, as Prepare or Amend had it last. Its
+	// state is void as long as vault.db is not in place.
+	Copy copier.Record `json:"copy"`
 }
 
 // writeRecord writes the record durably, and whole or not at all.
@@ -64,9 +63,6 @@ func (s *Sink) placedBy() *record {
 	if placed, err := s.wasMoved(vaultDBName); err != nil || !placed {
 		return nil
 	}
-	if r.State == "" {
-		r.State = copier.Unconfirmed
-	}
 	return r
 }
 
@@ -96,7 +92,7 @@ func (s *Sink) recoverCommit() error {
 		return err
 	} else if moved {
 		if err := s.disk.Remove(s.root, raftName); err != nil {
-			return s.fail("remove what run "+r.RunID+" left", err)
+			return s.fail("remove what run "+r.Copy.RunID+" left", err)
 		}
 	}
 	if r.NodeID != "" {
@@ -106,7 +102,7 @@ func (s *Sink) recoverCommit() error {
 		}
 		if id, readErr := durable.ReadFile(s.dest(nodeIDName), MaxNodeID); moved && readErr == nil && string(id) == r.NodeID {
 			if err := s.disk.Remove(s.root, nodeIDName); err != nil {
-				return s.fail("remove what run "+r.RunID+" left", err)
+				return s.fail("remove what run "+r.Copy.RunID+" left", err)
 			}
 		}
 	}

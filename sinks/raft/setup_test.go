@@ -153,7 +153,7 @@ func open(o Options) (*process, error) {
 	switch {
 	case err == nil && p.found.InUse:
 		err = errors.Join(copier.ErrInPlace, copier.ErrLocked)
-	case err == nil && p.found.Commit != "":
+	case err == nil && p.found.Record != nil:
 		err = errors.Join(copier.ErrInPlace, copier.ErrDestination)
 	}
 	return p, err
@@ -171,7 +171,7 @@ func mustOpen(t testing.TB, o Options) *process {
 
 // commit puts what was loaded in place.
 func (p *process) commit(ctx context.Context) error {
-	if err := p.Prepare(ctx); err != nil {
+	if err := p.Prepare(ctx, copier.Record{RunID: "run-1", State: copier.Unconfirmed}); err != nil {
 		return err
 	}
 	return p.Commit(ctx)

@@ -32,17 +32,17 @@ func TestStates(t *testing.T) {
 					t.Errorf("it looks %q, want %q, %v", state, look, err)
 				}
 				s, err := open(o)
-				if !errors.Is(err, copier.ErrInPlace) || s.found != (copier.State{RunID: "run-1", Commit: want}) {
+				if !errors.Is(err, copier.ErrInPlace) || s.found.InUse || s.found.Record == nil || s.found.Record.RunID != "run-1" || s.found.Record.State != want {
 					t.Fatalf("Open finds %+v, %v, want the state %q", s.found, err, want)
 				}
 				return s
 			}
 			s = next(copier.Unconfirmed, StateUnconfirmed)
-			if err := errors.Join(s.Amend(copier.Confirmed), s.Close(true)); err != nil {
+			if err := errors.Join(s.Amend(copier.Record{RunID: "run-1", State: copier.Confirmed}), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}
 			s = next(copier.Confirmed, StateConfirmed)
-			if err := errors.Join(s.Amend(copier.Released), s.Close(true)); err != nil {
+			if err := errors.Join(s.Amend(copier.Record{RunID: "run-1", State: copier.Released}), s.Close(true)); err != nil {
 				t.Fatal(err)
 			}
 			s = next(copier.Released, StateComplete)

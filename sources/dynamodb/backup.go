@@ -32,20 +32,20 @@ func CheckBackupName(name string) error {
 		Err: fmt.Errorf("%q is no name of a backup, which has 3 to 255 letters, digits, _ . or -", name)}
 }
 
-// How long Backup waits before it asks again whether the backup is there: at
+// How long Snapshot waits before it asks again whether the backup is there: at
 // first, and at the most.
 const (
 	backupPoll    = 200 * time.Millisecond
 	backupLongest = 5 * time.Second
 )
 
-// Backup makes an on-demand backup of the table under the given name, waits
+// Snapshot makes an on-demand backup of the table under the given name, waits
 // until it is available, and returns its ARN. That is also returned with an
 // error where the backup was begun. It reads nothing of the table and consumes
 // none of its capacity. The service makes a backup within seconds, whatever the
 // table's size. An error wraps ErrBackup and [copier.ErrSource], or
 // [copier.ErrConfig] for a bad name.
-func (s *Source) Backup(ctx context.Context, name string) (arn string, err error) {
+func (s *Source) Snapshot(ctx context.Context, name string) (arn string, err error) {
 	if err := CheckBackupName(name); err != nil {
 		return "", err
 	}

@@ -23,7 +23,7 @@ func backupWaits(t *testing.T) {
 	e := newBackupEnv(t, takes)
 	s, rec := e.source()
 	began := time.Now()
-	arn, err := s.Backup(t.Context(), "before-raft")
+	arn, err := s.Snapshot(t.Context(), "before-raft")
 	e.ok(err)
 	if took := time.Since(began); took < takes {
 		t.Errorf("it returned after %v, before the backup was available", took)
@@ -49,7 +49,7 @@ func backupsLeavesOutTheUnfinished(t *testing.T) {
 	s, _ := e.source()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if arn, err := s.Backup(ctx, "slow"); !errors.Is(err, context.DeadlineExceeded) || arn == "" {
+	if arn, err := s.Snapshot(ctx, "slow"); !errors.Is(err, context.DeadlineExceeded) || arn == "" {
 		t.Errorf("%q, %v", arn, err)
 	}
 	if list, err := s.Backups(t.Context()); err != nil || len(list) != 0 {
@@ -75,7 +75,7 @@ func backupDenied(t *testing.T) {
 		e := newBackupEnv(t, time.Minute)
 		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: action})
 		s, _ := e.source()
-		arn, err := s.Backup(t.Context(), "before-raft")
+		arn, err := s.Snapshot(t.Context(), "before-raft")
 		if !errors.Is(err, ErrBackup) || !errors.Is(err, copier.ErrSource) || coded(err) != "backup-denied map[action:dynamodb:"+action+" table:"+e.table+"]" {
 			t.Errorf("%s: %v, %v", action, err, coded(err))
 		}
@@ -90,7 +90,7 @@ func TestBackupFails(t *testing.T) {
 	e := newBackupEnv(t, 0)
 	for _, name := range []string{"", "ab", "with space", strings.Repeat("x", 256)} {
 		s, _ := e.source()
-		if _, err := s.Backup(t.Context(), name); !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), "3 to 255 letters") {
+		if _, err := s.Snapshot(t.Context(), name); !errors.Is(err, copier.ErrConfig) || !strings.Contains(err.Error(), "3 to 255 letters") {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -98,7 +98,7 @@ func TestBackupFails(t *testing.T) {
 		t.Errorf("%d requests for names that no backup can have", n)
 	}
 	s, _ := e.source(func(o *Options) { o.Table = "no-such" })
-	if _, err := s.Backup(t.Context(), "before-raft"); !errors.Is(err, ErrBackup) || coded(err) != "backup-failed map[]" {
+	if _, err := s.Snapshot(t.Context(), "before-raft"); !errors.Is(err, ErrBackup) || coded(err) != "backup-failed map[]" {
 		t.Errorf("no table: %v", err)
 	}
 }

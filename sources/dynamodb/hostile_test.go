@@ -81,7 +81,7 @@ var calls = []struct {
 	{"DeleteItem", func(ctx context.Context, s *Source) error { return s.deleteMigration(ctx, bin("x")) }},
 	{"ListBackups", func(ctx context.Context, s *Source) error { _, err := s.Backups(ctx); return err }},
 	{"DescribeContinuousBackups", func(ctx context.Context, s *Source) error { _, _, err := s.Recovery(ctx); return err }},
-	{"CreateBackup", func(ctx context.Context, s *Source) error { _, err := s.Backup(ctx, "name"); return err }},
+	{"CreateBackup", func(ctx context.Context, s *Source) error { _, err := s.Snapshot(ctx, "name"); return err }},
 }
 
 // TestEndlessBody: what is more than DynamoDB can send is refused at once, and not

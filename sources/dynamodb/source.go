@@ -129,12 +129,13 @@ type Source struct {
 }
 
 var (
-	_ copier.Source    = (*Source)(nil)
-	_ copier.Locker    = (*Source)(nil)
-	_ copier.Rechecker = (*Source)(nil)
-	_ copier.Getter    = (*Source)(nil)
-	_ copier.Throttled = (*Source)(nil)
-	_ copier.Checker   = (*Source)(nil)
+	_ copier.Source      = (*Source)(nil)
+	_ copier.Locker      = (*Source)(nil)
+	_ copier.Rechecker   = (*Source)(nil)
+	_ copier.Getter      = (*Source)(nil)
+	_ copier.Throttled   = (*Source)(nil)
+	_ copier.Checker     = (*Source)(nil)
+	_ copier.Snapshotter = (*Source)(nil)
 )
 
 // New returns a source for a table. It loads the AWS configuration and asks

@@ -5,8 +5,8 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
+	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
-	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // An awsInput is an input of the AWS SDK's own configuration, as the command
@@ -77,7 +77,7 @@ func (p *printer) tellSettings(src *dynamodb.Source) {
 	for _, s := range src.Settings() {
 		text := visible.Text(strings.NewReplacer("FROM", hints.From(s), "VALUE", s.Value).Replace(settingWords[s.Name]))
 		if s.Name == dynamodb.SettingEndpoint || s.Name == dynamodb.SettingMissingProfile {
-			p.warn(verify.Warning{Check: inConfig, Message: text}, "")
+			p.warn(copier.Warning{Check: inConfig, Message: text}, "")
 		} else {
 			p.log.Info(text)
 		}

@@ -137,18 +137,19 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	if m.State == copier.Unconfirmed {
 		return hints.With(fmt.Errorf("%s: %w", file, copier.ErrUnconfirmed), unconfirmedText)
 	}
-	if m.NotReleased {
+	if m.State == copier.Confirmed {
 		return hints.With(fmt.Errorf("%s: the table of the copy was not given back", file), notReleasedText)
 	}
-	e.NodeID, e.Address = m.Destination.NodeID, m.Destination.Address
-	if e.Version == "" {
-		e.Version = m.Vault.Newest
-	}
-	if m.Contents == nil {
+	node, contents := verify.NodeOf(m), m.Contents()
+	e.NodeID, e.Address = node.ID, node.Address
+	if contents == nil {
 		out.log.Warn("the manifest does not tell the contents by mount: whether the copied mounts are there is not checked")
 		return nil
 	}
-	for _, g := range m.Contents.Groups {
+	if n := len(contents.Versions); e.Version == "" && n > 0 {
+		e.Version = contents.Versions[n-1]
+	}
+	for _, g := range contents.Groups {
 		switch kind, id, _ := strings.Cut(strings.TrimSuffix(g.Name, "/"), "/"); {
 		case id == "": // not below a mount
 		case kind == "logical":

@@ -13,7 +13,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
-	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 func ignoreFlag(usage string) cli.Flag {
@@ -76,7 +75,7 @@ func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 			failed = append(failed, hints.With(&copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message)}, hint))
 			continue
 		}
-		p.warn(verify.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}, r.Hint)
+		p.warn(copier.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}, r.Hint)
 	}
 	return errors.Join(failed...)
 }
@@ -85,7 +84,7 @@ func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 // of any other how it would be.
 func (p *printer) letPass(check string, err error, ignore []string) error {
 	if slices.Contains(ignore, check) {
-		p.warn(verify.Warning{Check: check, Message: err.Error(), Ignored: true}, "")
+		p.warn(copier.Warning{Check: check, Message: err.Error(), Ignored: true}, "")
 		return nil
 	}
 	return hints.With(err, strings.TrimPrefix(hints.Of(err)+"\nto copy in spite of it: the same command with "+ignoreHint(check), "\n"))
@@ -101,7 +100,7 @@ func ignorable(err error) error {
 }
 
 // warningText is a warning in one line.
-func warningText(w verify.Warning) string {
+func warningText(w copier.Warning) string {
 	switch {
 	case w.Ignored:
 		return w.Check + ": ignored: " + w.Message

@@ -365,16 +365,16 @@ func TestMemoryBudget(t *testing.T) {
 // A copy that failed and is not kept says what became of the table, unless
 // somebody else holds it, or it is not known.
 func TestNothingIsKept(t *testing.T) {
-	locked := copier.Result{Phases: map[copier.Phase]time.Duration{copier.PhaseLock: 1}}
+	locked := copier.Record{Processes: []copier.Process{{Phases: map[copier.Phase]time.Duration{copier.PhaseLock: 1}}}}
 	full := &copier.Error{Kind: copier.ErrDestination, Op: "write work file", Err: syscall.ENOSPC}
 	for name, c := range map[string]struct {
 		err  error
-		res  copier.Result
+		res  copier.Record
 		says string
 	}{
 		"failed":        {full, locked, "the table is not locked any more"},
-		"before a lock": {full, copier.Result{}, ""},
-		"complete":      {full, copier.Result{Complete: true, Phases: locked.Phases}, ""},
+		"before a lock": {full, copier.Record{}, ""},
+		"complete":      {full, copier.Record{Complete: true, Processes: locked.Processes}, ""},
 		"locked":        {&copier.Error{Kind: copier.ErrLocked, Err: full}, locked, ""},
 		"not released":  {errors.Join(full, copier.ErrNotReleased), locked, "free the table: "},
 		"interrupted":   {errors.Join(&signalError{signal: syscall.SIGINT}, full, copier.ErrNotReleased), locked, "free the table: "},

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -227,16 +228,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if err != nil {
 		return ignorable(err)
 	}
-	keep, err := kept(cmd, was)
+	keep, err := settingsOf(cmd, cfg, was)
 	if err != nil {
 		return err
 	}
-	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out, settings: map[string]any{
-		"max_parallel": workers(cmd, cfg), "segments": cmd.Int("segments"), "memory_bytes": memory,
-		"read_capacity": cmd.Float("read-capacity"), "retry_for": cmd.Duration("retry-for").String(), "work_dir": keep["work-dir"],
-		"keep_source_locked": cmd.Bool("keep-source-locked"), "ha_enabled": cfg.Source.HAEnabled,
-		"ignore": ignore,
-	}}
+	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out}
 	if err := rec.try(ctx, root); err != nil {
 		if verify.OutsideOf(rec.file, cfg.Destination.Path) != nil {
 			return readOnly(err)
@@ -258,21 +254,20 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 		Resume:   cmd.Bool("resume"),
 		Restart:  cmd.Bool("restart"),
 		WorkDir:  cmd.String("work-dir"),
-		Kept:     keep,
-		Check: func(ctx context.Context) error {
-			return out.beforeCopy(ctx, plan.Options{
+		Tool:     thisTool(),
+		Settings: keep,
+		Backup:   cmd.String("backup"),
+		Check: func(ctx context.Context) ([]copier.Warning, error) {
+			err := out.beforeCopy(ctx, plan.Options{
 				Config: cfg, Source: src, Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
 				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory},
 			})
+			return out.warnings(), err
 		},
 		Uninitialized: slices.Contains(ignore, "initialized"),
-		Draft:         rec.draft,
-		Finish:        rec.write,
+		Record:        rec.keep,
 		Progress:      &out.tracker,
 		Events:        out.event,
-	}
-	if cmd.IsSet("backup") {
-		opts.Begin = func(ctx context.Context) (string, error) { return backup(ctx, cmd, src, out) }
 	}
 	ctx, full := context.WithCancelCause(ctx)
 	defer full(nil)
@@ -283,10 +278,10 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 			disk.event(e)
 		}
 	}
-	res, err := copier.Copy(ctx, src, dst, opts)
+	res, err := copier.Copy(ctx, backedUpSource{src, out}, dst, opts)
 	err = ignorable(err)
 	stop()
-	if err != nil && res.Commit == "" {
+	if err != nil && res.State == "" {
 		rec.discard(res.RunID)
 	}
 	if errors.Is(err, copier.ErrInPlace) {
@@ -295,7 +290,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
 	if errors.Is(err, copier.ErrUnconfirmed) && !errors.Is(err, copier.ErrReadBack) {
 		return notConfirmed(err, res, cmd, cfg)
 	}
-	if err != nil && res.Commit == copier.Confirmed && !errors.Is(err, copier.ErrReadBack) && !errors.Is(err, copier.ErrConfig) {
+	if err != nil && res.State == copier.Confirmed && !errors.Is(err, copier.ErrReadBack) && !errors.Is(err, copier.ErrConfig) {
 		return notGivenBack(err, cmd, cfg)
 	}
 	if err != nil && cmd.Bool("resume") {
@@ -333,7 +328,7 @@ func (p *printer) giveUp(owner, path string) {
 		err = rootMayWork(path, false, ofVault(path))
 	}
 	if err == nil {
-		err = copier.GiveUp(sink.WorkDir(path))
+		err = copier.GiveUp(sink.WorkDir(path), thisTool())
 	}
 	if err != nil {
 		p.log.Warn("that could not be noted there: status calls it unfinished as before", "error", err)
@@ -357,7 +352,7 @@ func recall(cmd *cli.Command, path string) (map[string]string, error) {
 		return nil, nil //nolint:nilerr // Copy says what is wrong
 	}
 	for _, name := range keptFlags[2:] {
-		value, ok := setup.Kept[name]
+		value, ok := setup.Settings[name]
 		if !ok || cmd.IsSet(name) {
 			continue
 		}
@@ -371,15 +366,16 @@ func recall(cmd *cli.Command, path string) (map[string]string, error) {
 		return nil, hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID, Err: fmt.Errorf("it says that the work files are in %q, and not that the copy was told to put them there", setup.WorkDir)},
 			"if they are this copy's, say so: -work-dir "+shellescape.Quote(filepath.Dir(setup.WorkDir))+"; if not, start over: -restart")
 	}
-	return setup.Kept, nil
+	return setup.Settings, nil
 }
 
-// kept is what has to be kept of the flags, on top of what is on record.
-func kept(cmd *cli.Command, was map[string]string) (map[string]string, error) {
-	out := maps.Clone(was)
-	if out == nil {
-		out = map[string]string{}
-	}
+// settingsOf is what is on record of how a copy is made: the flags that are to be
+// kept, on top of what is on record, and what else decides what is read and how.
+func settingsOf(cmd *cli.Command, cfg *vaultconfig.Config, was map[string]string) (map[string]string, error) {
+	out := map[string]string{}
+	maps.Copy(out, was)
+	out["max-parallel"], out["memory"] = strconv.Itoa(workers(cmd, cfg)), cmd.String("memory")
+	out["retry-for"], out["ha_enabled"] = cmd.Duration("retry-for").String(), strconv.FormatBool(cfg.Source.HAEnabled)
 	for _, name := range keptFlags {
 		if !cmd.IsSet(name) {
 			continue
@@ -408,13 +404,13 @@ func compareFirst(cmd *cli.Command) string {
 
 // notConfirmed says what became of a copy that was put in place, and that the
 // table then did not confirm.
-func notConfirmed(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.Config) error {
+func notConfirmed(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.Config) error {
 	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	command := func(flag string) string { return strings.Join(slices.Concat(base, []string{flag}, more), " ") }
 	var hint string
 	switch {
-	case res.Commit != "":
+	case res.State != "":
 		hint = "DO NOT START A VAULT ON " + cfg.Destination.Path + ", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n" +
 			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: " + command("-resume") + "\n" +
 			"What a Vault has written to the copy is lost when that is taken back."
@@ -463,7 +459,7 @@ func inPlace(err error) error {
 // howToGoOn adds to the error of a copy what became of the work done, and what
 // to do now: the same command, with every flag that was given and still means
 // something.
-func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.Config) error {
+func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.Config) error {
 	if !res.Resumable {
 		if errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
 			return &unfinishedError{err, "nothing was put in place, and the copy can't be resumed; free the table: " +
@@ -473,7 +469,7 @@ func howToGoOn(err error, res copier.Result, cmd *cli.Command, cfg *vaultconfig.
 			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
 			return err
 		}
-		_, locked := res.Phases[copier.PhaseLock]
+		_, locked := res.Process().Phases[copier.PhaseLock]
 		locked = locked && !res.Complete
 		for _, other := range []error{copier.ErrLocked, copier.ErrWorkGone} {
 			locked = locked && !errors.Is(err, other)
@@ -640,7 +636,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + cfg.Destination.Path, Err: err}
 	}
 	for _, w := range cfg.Warnings {
-		out.warn(verify.Warning{Check: inConfig, Message: w.Error()}, "")
+		out.warn(copier.Warning{Check: inConfig, Message: w.Error()}, "")
 	}
 	for _, o := range cfg.Overrides {
 		out.log.Info(o.Error())

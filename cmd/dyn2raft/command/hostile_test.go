@@ -111,14 +111,14 @@ func TestHostileText(t *testing.T) {
 		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText) },
 		"verify sample": func(p *printer) error { return p.sampled(sampled, found(t), hostileText) },
 		"verify -manifest": func(p *printer) error {
-			return p.manifestChecked(hostile[verify.Manifest](), hostile[verify.ManifestReport]())
+			return p.manifestChecked(hostile[copier.Record](), hostile[verify.ManifestReport]())
 		},
 		"inspect":       func(p *printer) error { return p.inspected(hostile[verify.Inspection]()) },
 		"check-cluster": func(p *printer) error { return p.clusterChecked(hostile[cluster.Report]()) },
 		"bench-compare": func(p *printer) error { return p.benchmarksCompared(hostile[vaultbenchmark.Comparison]()) },
 		"reset":         func(p *printer) error { return p.reset(hostileText, []string{hostileText}) },
 		"copied": func(p *printer) error {
-			return p.copied(*hostile[copier.Result](), rec, "dyn2raft copy -reset")
+			return p.copied(*hostile[copier.Record](), rec, "dyn2raft copy -reset")
 		},
 		"error": func(p *printer) error {
 			printError(p.screen, errors.Join(hints.With(&copier.Error{Op: hostileText, Err: errors.New(hostileText)}, hostileText), &usageError{hostileText, hostileText}))

@@ -155,12 +155,12 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	}
 	path := cmd.String("path")
 	if path == "" {
-		path = m.Destination.Path
+		path = m.Destination["path"]
 	}
 	stop := out.during("all of the directory to be read")
-	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
 	stop()
-	if errors.Is(err, vaultdb.ErrDamaged) && path != m.Destination.Path {
+	if errors.Is(err, vaultdb.ErrDamaged) && path != m.Destination["path"] {
 		err = hints.With(err, "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path")
 	}
 	if err != nil {
@@ -178,7 +178,7 @@ const unconfirmedText = "UNCONFIRMED: the copy was put in place, and the table h
 const notReleasedText = "NOT GIVEN BACK: the copy was complete, and its process ended before it could give the table back: what was written to the table since is neither in the directory nor in its manifest. " +
 	"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares."
 
-func (p *printer) manifestChecked(m *verify.Manifest, rep *verify.ManifestReport) error {
+func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) error {
 	result := comparison(rep.Equal(), rep.NotVault)
 	if p.json {
 		return compared(p.encode(rep), result)
@@ -226,8 +226,8 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 		return nil, failed // there is something to go on with, or nothing to be checked
 	}
 	m, err := rec.read(ctx)
-	if err == nil && (m.Destination.Path != path || m.Source.Name != table) {
-		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination.Path)
+	if err == nil && (m.Destination["path"] != path || m.Source.Name != table) {
+		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination["path"])
 	}
 	if err != nil {
 		return nil, hints.With(failed,
@@ -237,7 +237,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	rec.manifest = m
 	rec.out.staleNode(m, rec.cfg, config)
 	stop := rec.out.during("all of the directory to be read")
-	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
 	stop()
 	if err != nil {
 		return nil, damaged(err)
@@ -246,7 +246,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	if !rep.Equal() {
 		return rep, nil
 	}
-	locked, _ := m.Settings["keep_source_locked"].(bool)
+	locked := m.Settings["keep-source-locked"] == "true"
 	if given {
 		locked = keep // false too, which has the table freed
 	}

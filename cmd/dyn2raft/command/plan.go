@@ -72,18 +72,19 @@ func backupFlag() cli.Flag {
 	return &cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it; copy does it once the table is locked"}
 }
 
-// backup makes the backup that -backup asks for, and returns its ARN; nothing
-// where it asks for none.
-func backup(ctx context.Context, cmd *cli.Command, src *dynamodb.Source, out *printer) (arn string, err error) {
-	name := cmd.String("backup")
-	if name == "" {
-		return "", nil
-	}
-	out.log.Info("making a backup of the table", "name", name)
-	if arn, err = src.Backup(ctx, name); err != nil {
+// A backedUpSource tells of its backups.
+type backedUpSource struct {
+	*dynamodb.Source
+	p *printer
+}
+
+// Snapshot makes a backup.
+func (s backedUpSource) Snapshot(ctx context.Context, name string) (arn string, err error) {
+	s.p.log.Info("making a backup of the table", "name", name)
+	if arn, err = s.Source.Snapshot(ctx, name); err != nil {
 		return "", err
 	}
-	out.log.Info("the backup is available", "arn", arn)
+	s.p.log.Info("the backup is available", "arn", arn)
 	return arn, nil
 }
 
@@ -125,9 +126,11 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
 	}
 	defer func() { _ = src.Close() }() // it holds no more than connections
 	defer out.sayWaits()()
-	arn, err := backup(ctx, cmd, src, out)
-	if err != nil {
-		return err
+	arn := ""
+	if cmd.IsSet("backup") {
+		if arn, err = (backedUpSource{src, out}).Snapshot(ctx, cmd.String("backup")); err != nil {
+			return err
+		}
 	}
 	stop := func() {}
 	switch {

@@ -51,7 +51,7 @@ type printer struct {
 	told    time.Time       // when a line said that a request failed
 	untold  int             // requests that failed since
 	waits   waits
-	warned  []verify.Warning // all that is to be said once more at the end
+	warned  []copier.Warning // all that is to be said once more at the end
 }
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
@@ -195,9 +195,9 @@ func (p *printer) event(e copier.Event) {
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
 	case copier.CountDiffers:
-		p.warn(verify.Warning{Check: duringCopy, Message: countDiffers(e)}, "")
+		p.warn(copier.Warning{Check: duringCopy, Message: countDiffers(e)}, "")
 	case copier.Warning:
-		p.warn(verify.Warning{Check: duringCopy, Message: e.Message}, "")
+		p.warn(copier.Warning{Check: duringCopy, Message: e.Message}, "")
 	}
 }
 
@@ -205,7 +205,7 @@ func (p *printer) event(e copier.Event) {
 const mostWarned = 50
 
 // warn says a warning, now and at the end.
-func (p *printer) warn(w verify.Warning, hint string) {
+func (p *printer) warn(w copier.Warning, hint string) {
 	text := visible.Text(warningText(w))
 	if hint == "" {
 		p.log.Warn(text)
@@ -216,7 +216,7 @@ func (p *printer) warn(w verify.Warning, hint string) {
 }
 
 // keep has a warning said at the end.
-func (p *printer) keep(w verify.Warning) {
+func (p *printer) keep(w copier.Warning) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !slices.Contains(p.warned, w) && len(p.warned) < mostWarned {
@@ -225,10 +225,19 @@ func (p *printer) keep(w verify.Warning) {
 }
 
 // warnings returns what was warned of so far.
-func (p *printer) warnings() []verify.Warning {
+func (p *printer) warnings() []copier.Warning {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]verify.Warning{}, p.warned...)
+	return append([]copier.Warning{}, p.warned...)
+}
+
+// remember adds to a record what was warned of in this process, and to what is said
+// at the end what is on record.
+func (p *printer) remember(r *copier.Record) {
+	for _, w := range r.Warnings {
+		p.keep(w)
+	}
+	r.Warnings = p.warnings()
 }
 
 // requestFailed says so at once, and then now and then: while the table can't be
@@ -410,7 +419,20 @@ func allEntries(n int64) string {
 
 // A copyRecord is the JSON of a copy's result.
 type copyRecord struct {
-	copier.Result
+	RunID    string                         `json:"run_id"`
+	Start    time.Time                      `json:"start"`
+	Duration time.Duration                  `json:"duration_ns"`
+	Phases   map[copier.Phase]time.Duration `json:"phases_ns"`
+	Began    time.Time                      `json:"began"`
+	Resumed  int                            `json:"resumed"`
+	Source   copier.Info                    `json:"source"`
+	Scan     copier.ScanStats               `json:"scan"`
+	Load     copier.LoadStats               `json:"load"`
+	Digests  copier.Digests                 `json:"digests"`
+	ReadBack bool                           `json:"read_back"`
+	Complete bool                           `json:"complete"`
+	Commit   copier.CommitState             `json:"commit"`
+
 	Destination string `json:"destination"`
 	NodeID      string `json:"node_id,omitempty"`
 	Address     string `json:"address"`
@@ -420,25 +442,27 @@ type copyRecord struct {
 	ManifestError string `json:"manifest_error,omitempty"`
 	// Warnings are those of the configuration, the checks before the copy and the
 	// copy itself.
-	Warnings []verify.Warning `json:"warnings"`
+	Warnings []copier.Warning `json:"warnings"`
 	Message  string           `json:"message"`
 }
 
 // copied writes the result of a copy. unlock is the command that frees the table
 // that it left locked on purpose, if it did.
-func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) error {
-	cfg := rec.cfg
+func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) error {
+	p.remember(&res)
+	cfg, last, warned := rec.cfg, res.Process(), res.Warnings
+	duration := last.Took()
 	message := "Success! All of the keys have been migrated."
-	if (&verify.Manifest{Warnings: p.warnings()}).NotVault() {
+	if res.NotVault() {
 		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized, or ends."
 	}
 	if p.json {
-		return p.encode(copyRecord{res, cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address,
-			rec.path(), res.Note, rec.failed(), p.warnings(), message})
+		return p.encode(copyRecord{res.RunID, last.Start, duration, last.Phases, res.Start, res.Resumed, res.Source, res.Scan, res.Load, res.Prefixes, res.Proof != nil, res.Complete, res.State,
+			cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address, rec.path(), res.Backup, rec.failed(), warned, message})
 	}
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
-		if d, ok := res.Phases[ph]; ok && d >= 10*time.Millisecond {
+		if d, ok := last.Phases[ph]; ok && d >= 10*time.Millisecond {
 			phases = append(phases, fmt.Sprintf("%s %s", ph, figures.Round(d)))
 		}
 	}
@@ -452,7 +476,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) 
 		same = "from the file node-id: no node_id in the server's storage stanza"
 	}
 	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(rec.dst.NodeID()), same, cfg.Destination.Address)
-	t.row("Time", "%s (%s)", figures.Round(res.Duration), strings.Join(phases, ", "))
+	t.row("Time", "%s (%s)", figures.Round(duration), strings.Join(phases, ", "))
 	if took, ok := worked(res); ok {
 		secs := max(took.Seconds(), 1e-3)
 		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), figures.Size(int64(float64(res.Load.Bytes)/secs)))
@@ -465,11 +489,11 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) 
 	}
 	t.row("Skipped", "%s (%s no data); %s",
 		english.Plural(int(res.Scan.Markers), "directory marker", ""), one(res.Scan.Markers, "it holds", "they hold"), skippedLocks(res.Scan.Locks))
-	if res.ReadBack {
-		t.row("Proof", "vault.db was read back: %s %s digest %s…", allEntries(res.Digests.Total().Entries), one(res.Digests.Total().Entries, "has", "have"), res.Digests.Total().Hash.String()[:16])
+	if res.Proof != nil {
+		t.row("Proof", "vault.db was read back: %s %s digest %s…", allEntries(res.Total.Entries), one(res.Total.Entries, "has", "have"), res.Total.Hash.String()[:16])
 	}
-	if res.Note != "" {
-		t.row("Backup", "%s", res.Note)
+	if res.Backup != "" {
+		t.row("Backup", "%s", res.Backup)
 	}
 	switch path, failed := rec.path(), rec.failed(); {
 	case path == "":
@@ -482,7 +506,7 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) 
 	if unlock != "" {
 		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `%s`", unlock)
 	}
-	for i, w := range p.warnings() {
+	for i, w := range warned {
 		name := ""
 		if i == 0 {
 			name = "Warnings"
@@ -494,15 +518,11 @@ func (p *printer) copied(res copier.Result, rec *manifestWriter, unlock string) 
 
 // worked is how long all processes of a copy have read, written and checked, without
 // the time in between, if that is known of each.
-func worked(res copier.Result) (took time.Duration, ok bool) {
-	all := []map[copier.Phase]time.Duration{res.Phases}
-	for _, p := range res.Earlier {
-		all = append(all, p.Phases)
+func worked(res copier.Record) (took time.Duration, ok bool) {
+	for _, p := range res.Processes {
+		took += p.Phases[copier.PhaseScan] + p.Phases[copier.PhaseLoad] + p.Phases[copier.PhaseCheck] + p.Phases[copier.PhaseCommit]
 	}
-	for _, phases := range all {
-		took += phases[copier.PhaseScan] + phases[copier.PhaseLoad] + phases[copier.PhaseCheck] + phases[copier.PhaseCommit]
-	}
-	return took, len(res.Earlier) == res.Resumed
+	return took, len(res.Processes) == res.Resumed+1
 }
 
 // limits says in words what bounded the reading.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -113,13 +112,14 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 	if err := rec.try(ctx, root); err != nil {
 		return err
 	}
-	was := sink.Peer{ID: m.Destination.NodeID, Address: m.Destination.Address}
+	node := verify.NodeOf(m)
+	was := sink.Peer{ID: node.ID, Address: node.Address}
 	now := sink.Peer{ID: cmp.Or(cmd.String("node-id"), was.ID), Address: cmp.Or(address, was.Address)}
 
 	// bbolt believes what it opens, so that it is looked at first.
 	out.log.Info("comparing the directory with the manifest", "directory", path, "manifest", file)
 	stop := out.during("all of the directory to be read")
-	rep, err := verify.CheckManifest(ctx, m.Expected(), path)
+	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
 	stop()
 	if err != nil {
 		return damaged(err)
@@ -132,18 +132,19 @@ func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error
 			"is this the copy's manifest? to see what differs: dyn2raft verify -manifest "+shellescape.Quote(file)+" -path "+shellescape.Quote(path))
 	}
 	_, err = sink.Readdress(ctx, sink.ReaddressOptions{Path: path, NodeID: now.ID, Address: now.Address, AnyNodeID: now.ID == was.ID,
-		NodeIDFile: m.Destination.NodeIDFile, CheckLog: m.Expected().CheckLog})
+		NodeIDFile: node.NodeIDFile, CheckLog: verify.Expect(m).CheckLog})
 	if errors.Is(err, copier.ErrChanged) {
 		return out.progressed(err, path, rep, was, now)
 	}
 	if err != nil {
 		return err
 	}
-	tool := verify.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	if m.Readdress(tool, now.ID, now.Address) {
-		if err := rec.put(ctx, m); err != nil {
-			return hints.With(fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), "run the same command again once it can be written")
-		}
+	changed, err := verify.Readdress(m, thisTool(), now.ID, now.Address)
+	if changed && err == nil {
+		err = rec.put(ctx, m)
+	}
+	if err != nil {
+		return hints.With(fmt.Errorf("the directory has its new address, and the manifest has not: %w", err), "run the same command again once it can be written")
 	}
 	return out.readdressed(readdressing{path, was, now, file})
 }
@@ -177,17 +178,18 @@ type recoveryPeer struct {
 // staleNode warns of a configuration, a file, that still has the node_id or the
 // cluster_addr that the copy had before it was corrected, and has neither other. It
 // reports whether it is so.
-func (p *printer) staleNode(m *verify.Manifest, cfg *vaultconfig.Config, file string) bool {
-	is := m.Destination
-	id, addr := cmp.Or(cfg.Destination.NodeID, is.NodeID), cfg.Destination.Address
-	oldID := id != is.NodeID && slices.ContainsFunc(m.Readdressed, func(r verify.Readdressed) bool { return r.NodeID == id })
-	oldAddr := addr != is.Address && slices.ContainsFunc(m.Readdressed, func(r verify.Readdressed) bool { return r.Address == addr })
-	if !oldID && id != is.NodeID || !oldAddr && addr != is.Address || !oldID && !oldAddr {
+func (p *printer) staleNode(m *copier.Record, cfg *vaultconfig.Config, file string) bool {
+	nodes, _ := verify.Nodes(m)
+	is := nodes[len(nodes)-1]
+	id, addr := cmp.Or(cfg.Destination.NodeID, is.ID), cfg.Destination.Address
+	oldID := id != is.ID && slices.ContainsFunc(nodes, func(n verify.Node) bool { return n.ID == id })
+	oldAddr := addr != is.Address && slices.ContainsFunc(nodes, func(n verify.Node) bool { return n.Address == addr })
+	if !oldID && id != is.ID || !oldAddr && addr != is.Address || !oldID && !oldAddr {
 		return false
 	}
 	var old []string
 	if oldID {
-		old = append(old, fmt.Sprintf("node_id = %q, and the copy's is %q", id, is.NodeID))
+		old = append(old, fmt.Sprintf("node_id = %q, and the copy's is %q", id, is.ID))
 	}
 	if oldAddr {
 		old = append(old, fmt.Sprintf("cluster_addr = %q, and the copy's is %q", addr, is.Address))

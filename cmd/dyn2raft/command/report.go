@@ -68,7 +68,7 @@ func runReport(cmd *cli.Command, std Streams) error {
 		return err
 	}
 	if cmd.Bool("redact") {
-		in.Manifest = in.Manifest.Redacted()
+		in.Manifest = verify.RedactedRecord(in.Manifest)
 		if in.Verification != nil {
 			in.Verification = in.Verification.Redacted()
 		}
@@ -81,7 +81,7 @@ func runReport(cmd *cli.Command, std Streams) error {
 		_, err := std.Out.Write(page.Bytes())
 		return err
 	}
-	if _, err := tryOutput(to, in.Manifest.Destination.Path, "a report", reportBegins); err != nil {
+	if _, err := tryOutput(to, in.Manifest.Destination["path"], "a report", reportBegins); err != nil {
 		return reportError(to, err)
 	}
 	var disk *durable.Disk
@@ -96,7 +96,7 @@ func runReport(cmd *cli.Command, std Streams) error {
 	switch {
 	case in.Manifest.State == copier.Unconfirmed:
 		err = errors.Join(err, out.text(unconfirmedText))
-	case in.Manifest.NotReleased:
+	case in.Manifest.State == copier.Confirmed:
 		err = errors.Join(err, out.text(notReleasedText))
 	}
 	return err

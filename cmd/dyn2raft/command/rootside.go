@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -145,7 +146,7 @@ func (s *rootServer) TryManifest(_ struct{}, _ *struct{}) error {
 }
 
 // ReadManifest reads the manifest that is there.
-func (s *rootServer) ReadManifest(_ struct{}, out *verify.Manifest) error {
+func (s *rootServer) ReadManifest(_ struct{}, out *copier.Record) error {
 	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
 		return err
 	}
@@ -157,11 +158,11 @@ func (s *rootServer) ReadManifest(_ struct{}, out *verify.Manifest) error {
 }
 
 // WriteManifest writes the manifest.
-func (s *rootServer) WriteManifest(data []byte, _ *struct{}) error {
+func (s *rootServer) WriteManifest(r copier.Record, _ *struct{}) error {
 	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
 		return err
 	}
-	return verify.WriteManifest(s.task.Manifest, data, s.task.UID, s.task.GID)
+	return verify.WriteManifest(s.task.Manifest, &r, s.task.UID, s.task.GID)
 }
 
 // errNotRootsAlone is the error of a directory that root does not write to.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -64,13 +63,15 @@ func (r *statusRecord) result() error {
 }
 
 // givenUp reports whether the copy can't be resumed any more.
-func (r *statusRecord) givenUp() bool { return r.Setup != nil && !r.Setup.GivenUp.IsZero() }
+func (r *statusRecord) givenUp() bool {
+	return r.Setup != nil && r.Setup.Amended(copier.AmendGivenUp) != nil
+}
 
 // A statusRecord is the JSON of a status.
 type statusRecord struct {
 	State       sink.State     `json:"state"`
 	Destination string         `json:"destination"`
-	Setup       *copier.Setup  `json:"setup,omitempty"`
+	Setup       *copier.Record `json:"setup,omitempty"`
 	Status      *copier.Status `json:"status,omitempty"`
 	Copy        *completeCopy  `json:"copy,omitempty"`
 
@@ -108,14 +109,13 @@ func readCopy(file, path string) (*completeCopy, error) {
 	}
 	m, err := verify.ReadManifest(file)
 	switch {
-	case !named && (errors.Is(err, fs.ErrNotExist) || err == nil && m.Destination.Path != path):
+	case !named && (errors.Is(err, fs.ErrNotExist) || err == nil && m.Destination["path"] != path):
 		return nil, nil
 	case err != nil:
 		return nil, err
 	}
-	kept, _ := m.Settings["keep_source_locked"].(bool)
 	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
-		KeptLocked: kept, NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.NotReleased}, nil
+		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.State == copier.Confirmed}, nil
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
@@ -237,7 +237,7 @@ func (p *printer) status(r statusRecord) error {
 		t.row("To do", "do not start a Vault: copy -resume has the table asked again, and completes the copy or takes it back")
 	case sink.StateUnfinished:
 		if r.givenUp() {
-			t.row("State", "given up %s: copy -reset has freed the table, and a Vault may have written to it since", ago(r.Setup.GivenUp))
+			t.row("State", "given up %s: copy -reset has freed the table, and a Vault may have written to it since", ago(r.Setup.Amended(copier.AmendGivenUp).At))
 			t.row("To do", "it can't be resumed: copy -restart throws it away, and begins another")
 			break
 		}
@@ -268,8 +268,10 @@ func (p *printer) status(r statusRecord) error {
 			t.row("Endpoint", "%s", s.Source.Endpoint)
 		}
 		var flags []string
-		for _, name := range slices.Sorted(maps.Keys(s.Kept)) {
-			flags = append(flags, "-"+name+"="+shellescape.Quote(s.Kept[name]))
+		for _, name := range slices.Sorted(slices.Values(keptFlags)) {
+			if value, ok := s.Settings[name]; ok {
+				flags = append(flags, "-"+name+"="+shellescape.Quote(value))
+			}
 		}
 		if flags != nil {
 			t.row("Begun with", "%s", strings.Join(flags, " "))

@@ -190,14 +190,15 @@ func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Ex
 	case err != nil:
 		p.log.Warn("the manifest beside the data directory can't be used", "error", err)
 		return want, 0
-	case m.Destination.Path != cfg.Destination.Path || m.Source.Name != cfg.Source.Table:
+	case m.Destination["path"] != cfg.Destination.Path || m.Source.Name != cfg.Source.Table:
 		return want, 0
 	}
+	node := verify.NodeOf(m)
 	if p.staleNode(m, cfg, file) {
-		want.NodeID, want.Address = m.Destination.NodeID, m.Destination.Address
+		want.NodeID, want.Address = node.ID, node.Address
 	}
-	want.Index, want.Term = m.Destination.Index, m.Destination.Term
-	want.NodeID = cmp.Or(want.NodeID, m.Destination.NodeID)
+	want.Index, want.Term = node.Index, node.Term
+	want.NodeID = cmp.Or(want.NodeID, node.ID)
 	return want, m.Scan.Segments
 }
 

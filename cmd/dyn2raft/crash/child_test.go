@@ -49,7 +49,7 @@ type order struct {
 	Path, NodeID    string // of the destination
 	URL, Table      string
 	WorkDir         string
-	Manifest        string // where Finish writes what was copied; empty: there is no Finish
+	Manifest        string // where the record is kept; empty: nowhere
 	Resume, Restart bool
 	// Kill ends the process with SIGKILL ahead of its operation of this name,
 	// the Nth, counted from 0. Pause stops it there until its standard input
@@ -160,13 +160,8 @@ func (o order) options(disk *durable.Disk) copier.Options {
 		Resume: o.Resume, Restart: o.Restart, WorkDir: o.WorkDir, Disk: disk,
 	}
 	if o.Manifest != "" {
-		opts.Finish = func(_ context.Context, res copier.Result) error {
-			if !res.ReadBack { // as the command does: one that was written knew more
-				if _, err := os.Lstat(o.Manifest); err == nil {
-					return nil
-				}
-			}
-			data, err := json.Marshal(res)
+		opts.Record = func(_ context.Context, r copier.Record) error {
+			data, err := r.Encode()
 			return errors.Join(err, disk.Replace(o.Manifest, data))
 		}
 	}

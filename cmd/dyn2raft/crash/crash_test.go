@@ -3,7 +3,6 @@ package crash
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -361,12 +360,12 @@ func (c *crash) check(o order) error {
 	if err != nil {
 		return err
 	}
-	var made copier.Result
-	if err := json.Unmarshal(data, &made); err != nil {
+	made, err := copier.DecodeRecord(data)
+	if err != nil {
 		return err
 	}
-	if n := made.Digests.Total().Entries; n != int64(len(want)) || !made.ReadBack || !made.Complete {
-		return fmt.Errorf("the manifest has %d entries of %d, read back: %v, complete: %v", n, len(want), made.ReadBack, made.Complete)
+	if n := made.Total.Entries; n != int64(len(want)) || made.Proof == nil || made.State != copier.Released {
+		return fmt.Errorf("the manifest has %d entries of %d, read back: %v, state %q", n, len(want), made.Proof != nil, made.State)
 	}
 	return holds(filepath.Dir(o.Manifest), filepath.Base(o.Manifest))
 }

@@ -28,7 +28,7 @@ func TestDiskFails(t *testing.T) {
 	c := &crash{server: server}
 
 	// run is a copy whose nth operation of a name fails, and all that follow.
-	run := func(o order, name string, nth int, failure error) (res copier.Result, ops map[string]int, err error) {
+	run := func(o order, name string, nth int, failure error) (res copier.Record, ops map[string]int, err error) {
 		var mu sync.Mutex
 		ops = map[string]int{}
 		failed := false

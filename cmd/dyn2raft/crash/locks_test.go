@@ -2,7 +2,6 @@ package crash
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -139,7 +138,7 @@ func (e *ending) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // run makes the copy, or resumes it.
-func (e *ending) run(ctx context.Context) (copier.Result, error) {
+func (e *ending) run(ctx context.Context) (copier.Record, error) {
 	front := httptest.NewServer(e)
 	defer front.Close()
 	disk := &durable.Disk{Before: func(op durable.Op) error { return e.step(op.String()) }}
@@ -147,22 +146,20 @@ func (e *ending) run(ctx context.Context) (copier.Result, error) {
 	src, err := dynamodb.New(ctx, dynamodb.Options{Table: e.o.Table, Endpoint: front.URL, AccessKey: "crash", SecretKey: "crash",
 		HAEnabled: true, MaxRetries: &retries})
 	if err != nil {
-		return copier.Result{}, err
+		return copier.Record{}, err
 	}
 	dst, err := raft.New(raft.Options{Path: e.o.Path, Address: "10.0.0.1:8201", Disk: disk})
 	if err != nil {
-		return copier.Result{}, err
+		return copier.Record{}, err
 	}
 	opts := e.o.options(disk)
 	opts.RunID, opts.Segments = lateRun, 3
-	opts.Draft = func(_ context.Context, res copier.Result) error {
-		data, err := json.Marshal(res)
-		return errors.Join(err, disk.Replace(e.o.Manifest, data))
-	}
-	finish := opts.Finish
-	opts.Finish = func(ctx context.Context, res copier.Result) error {
-		e.finished++
-		return finish(ctx, res)
+	keep := opts.Record
+	opts.Record = func(ctx context.Context, r copier.Record) error {
+		if r.State != copier.Unconfirmed {
+			e.finished++
+		}
+		return keep(ctx, r)
 	}
 	opts.Events = func(event copier.Event) {
 		if p, ok := event.(copier.PhaseStarted); ok && p.Phase == copier.PhaseCommit {
@@ -204,7 +201,7 @@ func eachStep(t *testing.T, do func(t *testing.T, e *ending, step string)) {
 	s := dynamotest.NewServer(dynamotest.Options{})
 	defer s.Close()
 	all := newEnding(t, s, -1)
-	if res, err := all.run(t.Context()); err != nil || res.Commit != copier.Released {
+	if res, err := all.run(t.Context()); err != nil || res.State != copier.Released {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	for _, want := range []string{"request UpdateItem", "answer UpdateItem", "place raft", "place vault.db", "rename commit.json", "rename manifest.json",
@@ -226,20 +223,20 @@ func eachStep(t *testing.T, do func(t *testing.T, e *ending, step string)) {
 
 // refused checks what a copy leaves that must not succeed. manifest is whether
 // the record of a complete copy may be there.
-func (e *ending) refused(res copier.Result, err error) error {
-	if err == nil || res.Complete || res.Commit != "" {
-		return fmt.Errorf("WRONG SUCCESS: complete %v, %q, %w", res.Complete, res.Commit, err)
+func (e *ending) refused(res copier.Record, err error) error {
+	if err == nil || res.Complete || res.State != "" {
+		return fmt.Errorf("WRONG SUCCESS: complete %v, %q, %w", res.Complete, res.State, err)
 	}
 	if _, err := os.Lstat(filepath.Join(e.o.Path, "vault.db")); err == nil {
 		return errors.New("vault.db is in place")
 	}
-	var made copier.Result
+	made := new(copier.Record)
 	data, rerr := os.ReadFile(e.o.Manifest)
 	if rerr == nil {
-		rerr = json.Unmarshal(data, &made)
+		made, rerr = copier.DecodeRecord(data)
 	}
-	if rerr != nil && !errors.Is(rerr, os.ErrNotExist) || made.Complete {
-		return fmt.Errorf("the manifest says that the copy is complete: %v, %w", made.Complete, rerr)
+	if rerr != nil && !errors.Is(rerr, os.ErrNotExist) || rerr == nil && made.State != copier.Unconfirmed {
+		return fmt.Errorf("the manifest says that the copy is %s: %w", made.State, rerr)
 	}
 	return nil
 }
@@ -262,7 +259,7 @@ func TestLockLost(t *testing.T) {
 				}
 				if !held { // it was given back, each on the condition that it was ours
 					free++
-					if err != nil || res.Commit != copier.Released {
+					if err != nil || res.State != copier.Released {
 						t.Errorf("%s: the table was given back already, and the copy failed: %v", step, err)
 					}
 					return
@@ -349,8 +346,8 @@ func TestKilledAndLockLost(t *testing.T) {
 					}
 				case errors.Is(err, copier.ErrUnconfirmed) && errors.Is(err, copier.ErrMoved) && released:
 					anew++ // it had given the table back, and that was not on record yet
-				case err != nil || res.Commit != copier.Released:
-					t.Errorf("%s: %q, %v", step, res.Commit, err)
+				case err != nil || res.State != copier.Released:
+					t.Errorf("%s: %q, %v", step, res.State, err)
 				default:
 					confirmed++
 				}
@@ -385,8 +382,8 @@ func TestUnreachable(t *testing.T) {
 		}
 		if e.finished > 0 {
 			confirmed++
-			if err == nil || res.Complete || res.Commit != copier.Confirmed || !res.Resumable || !errors.Is(err, copier.ErrNotReleased) || !errors.Is(err, copier.ErrSource) {
-				t.Errorf("%s: WRONG SUCCESS: complete %v, %q, resumable %v, %v", step, res.Complete, res.Commit, res.Resumable, err)
+			if err == nil || res.Complete || res.State != copier.Confirmed || !res.Resumable || !errors.Is(err, copier.ErrNotReleased) || !errors.Is(err, copier.ErrSource) {
+				t.Errorf("%s: WRONG SUCCESS: complete %v, %q, resumable %v, %v", step, res.Complete, res.State, res.Resumable, err)
 			}
 			if state, err := raft.Look(e.o.Path); err != nil || state != raft.StateConfirmed {
 				t.Errorf("%s: what is left is %q, %v", step, state, err)
@@ -394,8 +391,8 @@ func TestUnreachable(t *testing.T) {
 			ours := lockOf(e.server, e.o.Table, "core/_lock", lateRun) && lockOf(e.server, e.o.Table, "core/migration", lateRun)
 			e.dead, e.happen, e.o.Resume = false, nil, true
 			switch res, err = e.run(t.Context()); {
-			case ours && (err != nil || res.Commit != copier.Released):
-				t.Errorf("%s: resumed: %q, %v", step, res.Commit, err)
+			case ours && (err != nil || res.State != copier.Released):
+				t.Errorf("%s: resumed: %q, %v", step, res.State, err)
 			case !ours: // whoever has them, or had them
 				anew++
 				if rerr := e.refused(res, err); rerr != nil || !errors.Is(err, copier.ErrUnconfirmed) || !errors.Is(err, copier.ErrMoved) {
@@ -414,8 +411,8 @@ func TestUnreachable(t *testing.T) {
 			}
 		}
 		e.dead, e.happen, e.o.Resume = false, nil, true
-		if res, err = e.run(t.Context()); err != nil || res.Commit != copier.Released {
-			t.Errorf("%s: resumed: %q, %v", step, res.Commit, err)
+		if res, err = e.run(t.Context()); err != nil || res.State != copier.Released {
+			t.Errorf("%s: resumed: %q, %v", step, res.State, err)
 		}
 	})
 	if times < 2 || confirmed < 4 || anew < 3 {
@@ -454,8 +451,8 @@ func TestLockLostAndInUse(t *testing.T) {
 			t.Errorf("the error is %v, and not %v", err, want)
 		}
 	}
-	if res.Complete || res.Commit != copier.Unconfirmed {
-		t.Errorf("complete %v, %q", res.Complete, res.Commit)
+	if res.Complete || res.State != copier.Unconfirmed {
+		t.Errorf("complete %v, %q", res.Complete, res.State)
 	}
 	if state, err := raft.Look(e.o.Path); err != nil || state != raft.StateUnconfirmed {
 		t.Errorf("what is left is %q, %v", state, err)

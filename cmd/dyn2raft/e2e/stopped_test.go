@@ -97,7 +97,7 @@ func behindOf(t *testing.T, dir string) int64 {
 }
 
 // copyStopped copies from directories into a node's.
-func copyStopped(t *testing.T, n node, paths []string) copier.Result {
+func copyStopped(t *testing.T, n node, paths []string) copier.Record {
 	t.Helper()
 	src, err := source.New(source.Options{Paths: paths})
 	if err != nil {

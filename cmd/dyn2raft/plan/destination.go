@@ -55,7 +55,7 @@ func (p *planner) ownCopy(f *copier.Finding) {
 		switch {
 		case setup.Source.Name != p.Config.Source.Table:
 			say(copier.Failed, "other-table", " holds an unfinished copy of table "+setup.Source.Name+", and this configuration names "+p.Config.Source.Table)
-		case !setup.GivenUp.IsZero(), p.table.Locks != nil && setup.Held && holder != setup.RunID:
+		case setup.Amended(copier.AmendGivenUp) != nil, p.table.Locks != nil && setup.Held && holder != setup.RunID:
 			p.report.Next += " -restart"
 			say(copier.Warned, "stale", " holds an unfinished copy that can't be resumed: its lock in the table is gone, and a Vault may have written to that since")
 		case f.Code == "unfinished":
@@ -66,13 +66,13 @@ func (p *planner) ownCopy(f *copier.Finding) {
 
 // finished is the manifest of the copy in the destination, and nil where there is
 // no vault.db, or no record of it.
-func (p *planner) finished() *verify.Manifest {
+func (p *planner) finished() *copier.Record {
 	path := p.Config.Destination.Path
 	if state, err := raft.Look(path); err != nil || state != raft.StateComplete {
 		return nil
 	}
 	m, err := verify.ReadManifest(p.manifest())
-	if err != nil || node.Absolute(m.Destination.Path) != node.Absolute(path) || m.Source.Name != p.Config.Source.Table {
+	if err != nil || node.Absolute(m.Destination["path"]) != node.Absolute(path) || m.Source.Name != p.Config.Source.Table {
 		return nil
 	}
 	return m

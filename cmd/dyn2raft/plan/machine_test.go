@@ -113,10 +113,10 @@ func TestLeftLocked(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(path, "vault.db"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		m := &verify.Manifest{RunID: "run-1", Prefixes: copier.Digests{}, End: time.Now(), Source: copier.Info{Name: dynamotest.VaultTable},
-			Destination: verify.ManifestDestination{Path: path}}
+		m := &copier.Record{RunID: "run-1", State: copier.Released, Prefixes: copier.Digests{}, End: time.Now(), Source: copier.Info{Name: dynamotest.VaultTable},
+			Destination: copier.Identity{"path": path}}
 		if !c.gone {
-			if err := m.Write(verify.ManifestPath(path)); err != nil {
+			if err := verify.WriteManifest(verify.ManifestPath(path), m, -1, -1); err != nil {
 				t.Fatal(err)
 			}
 		}

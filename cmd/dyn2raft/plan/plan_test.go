@@ -115,7 +115,7 @@ func TestNothingWrong(t *testing.T) {
 	e := newEnv(t, dynamotest.Options{})
 	e.ok(e.srv.SetTableDetails(dynamotest.VaultTable, dynamotest.TableDetails{Recovery: true, DeletionProtection: true}))
 	opts := e.options()
-	if _, err := opts.Source.Backup(t.Context(), "just-now"); err != nil {
+	if _, err := opts.Source.Snapshot(t.Context(), "just-now"); err != nil {
 		t.Fatal(err)
 	}
 	opts.When = copier.Stopped

@@ -24,7 +24,7 @@ import (
 // An Input is what a report tells of.
 type Input struct {
 	// Manifest is the record of the copy.
-	Manifest *verify.Manifest
+	Manifest *copier.Record
 	// Verification is a comparison that was made after the copy; nil if none
 	// was.
 	Verification *verify.DirectoryReport

@@ -36,20 +36,19 @@ var hostile = []string{
 var began = time.Date(2026, 11, 24, 1, 2, 3, 0, time.UTC)
 
 // record is the manifest of a copy of some prefixes, with n samples a second.
-func record(n int, prefixes ...string) *verify.Manifest {
-	m := &verify.Manifest{
+func record(n int, prefixes ...string) *copier.Record {
+	m := &copier.Record{
 		RunID: "3f0c9a52-6a7e-4f0e-9a53-1d9d6f0d7d11", Start: began, End: began.Add(time.Duration(n+1) * time.Second),
-		Tool:   verify.Tool{Name: "dyn2raft", Version: "1.2.3", Go: "go1.26", OS: "linux", Arch: "amd64"},
-		Source: copier.Info{Name: "vault-table", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table", Incarnation: "9d1c/2021-03-04"},
-		Vault:  verify.VaultVersions{Newest: "1.21.1", All: []string{"1.15.0", "1.21.1"}},
-		Backup: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table/backup/01700000000000-abcdef",
-		Destination: verify.ManifestDestination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "https://vault-1.example:8201", LogStore: "raft.db",
-			Index: 2, Term: 1, FileBytes: 3 << 30},
-		Prefixes: copier.Digests{}, ReadBack: "device",
-		Skipped:  verify.Skipped{Markers: 1234, Locks: []string{"core/lock", "core/migration"}},
-		Phases:   map[copier.Phase]time.Duration{},
-		Settings: map[string]any{"max_parallel": 10.0, "memory_bytes": float64(512 << 20), "work_dir": "", "ha_enabled": true, "retry_for": "10m0s"},
+		Tool:        copier.Tool{Name: "dyn2raft", Version: "1.2.3", Go: "go1.26", OS: "linux", Arch: "amd64"},
+		Source:      copier.Info{Name: "vault-table", ID: "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table", Incarnation: "9d1c/2021-03-04"},
+		Backup:      "arn:aws:dynamodb:eu-west-1:123456789012:table/vault-table/backup/01700000000000-abcdef",
+		Destination: copier.Identity{"path": "/opt/vault/data", "node_id": "vault-1", "cluster_addr": "https://vault-1.example:8201", "log store": "raft.db"},
+		Prefixes:    copier.Digests{},
+		Processes:   []copier.Process{{Start: began, Phases: map[copier.Phase]time.Duration{}}},
+		Settings:    map[string]string{"max-parallel": "10", "memory": "512 MiB", "ha_enabled": "true", "retry-for": "10m0s"},
 	}
+	now := last(m)
+	prove(m, true, nil)
 	for i, p := range prefixes {
 		// Sums as hexadecimal as real ones are.
 		h := uint64(i+1) * 0x9e3779b97f4a7c15
@@ -57,10 +56,11 @@ func record(n int, prefixes ...string) *verify.Manifest {
 	}
 	m.Total = m.Prefixes.Total()
 	m.Load = copier.LoadStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, FileBytes: 3 << 30, LargestKey: "sys/policy/largest", LargestBytes: 300_000}
-	m.Scan = copier.ScanStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, Pages: 321, WireBytes: 2 << 30, Counts: copier.Counts{dynamodb.ReadCapacityUnits: 54321.5}, Segments: 16, Workers: 10, Limit: copier.LimitNetwork}
+	m.Scan = copier.ScanStats{Entries: m.Total.Entries, Bytes: m.Total.Bytes, Pages: 321, WireBytes: 2 << 30, Counts: copier.Counts{dynamodb.ReadCapacityUnits: 54321.5}, Segments: 16, Workers: 10, Limit: copier.LimitNetwork,
+		Markers: 1234, Locks: []string{"core/lock", "core/migration"}}
 	scan := max(n*7/10, 1)
 	for i := range n {
-		s := verify.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan, Workers: int64(4 + i%7)}
+		s := copier.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan, Workers: int64(4 + i%7)}
 		read := min(float64(i+1)/float64(scan), 1)
 		read += 0.03 * math.Sin(float64(i)/3) * read * (1 - read)
 		s.Entries, s.Bytes = int64(read*float64(m.Total.Entries)), int64(read*float64(m.Total.Bytes))
@@ -70,18 +70,32 @@ func record(n int, prefixes ...string) *verify.Manifest {
 			s.Phase = copier.PhaseLoad
 			s.Loaded = m.Total.Entries * int64(i+1-scan) / int64(max(n-scan, 1))
 		}
-		m.Samples = append(m.Samples, s)
+		now.Samples = append(now.Samples, s)
 		m.Scan.Throttles, m.Scan.Retries = s.Throttles, s.Throttles+2
 	}
 	second := float64(time.Second)
 	for p, share := range map[copier.Phase]float64{copier.PhasePrepare: 0.002, copier.PhaseLock: 0.01, copier.PhaseScan: 0.7, copier.PhaseLoad: 0.2, copier.PhaseCheck: 0.08, copier.PhaseCommit: 0.0001} {
-		m.Phases[p] = time.Duration(share * float64(n+1) * second)
+		now.Phases[p] = time.Duration(share * float64(n+1) * second)
 	}
 	return m
 }
 
+// last is the last process of a copy.
+func last(m *copier.Record) *copier.Process { return &m.Processes[len(m.Processes)-1] }
+
+// prove says of a copy that it was read back, and what it was found to hold.
+func prove(m *copier.Record, device bool, c *copier.Contents) {
+	node := verify.NodeOf(m)
+	node.Device = device
+	fact, err := copier.NewFact(1, node)
+	if err != nil {
+		panic(err)
+	}
+	m.Proof = &copier.Proof{Contents: c, Facts: copier.Facts{"raft": fact}}
+}
+
 func contents() *copier.Contents {
-	c := &copier.Contents{Largest: []copier.Sized{{Key: "sys/policy/largest", Bytes: 300_000}, {Key: "logical/next", Bytes: 2}}, Groups: []copier.Group{
+	c := &copier.Contents{Versions: []string{"1.15.0", "1.21.1"}, Largest: []copier.Sized{{Key: "sys/policy/largest", Bytes: 300_000}, {Key: "logical/next", Bytes: 2}}, Groups: []copier.Group{
 		{Name: "core/", Role: "Vault's own state", Entries: 40, Bytes: 80_000},
 		{Name: "logical/0d8d0b7e-93c4-5c5e-2d8f-3b1b7d7f9a10/", Role: "secrets engine", Entries: 700_000, Bytes: 900 << 20},
 		{Name: "auth/9b1c2d3e-0000-4c5e-2d8f-3b1b7d7f9a10/", Role: "auth method", Entries: 1200, Bytes: 3 << 20},
@@ -95,8 +109,8 @@ func contents() *copier.Contents {
 	return c
 }
 
-func comparisonOf(m *verify.Manifest) *verify.DirectoryReport {
-	c := &verify.DirectoryReport{Report: verify.Report{Source: m.Source, Destination: copier.Info{Name: m.Destination.Path}, Start: m.End.Add(time.Minute), Duration: 5 * time.Minute,
+func comparisonOf(m *copier.Record) *verify.DirectoryReport {
+	c := &verify.DirectoryReport{Report: verify.Report{Source: m.Source, Destination: copier.Info{Name: m.Destination["path"]}, Start: m.End.Add(time.Minute), Duration: 5 * time.Minute,
 		SourceEntries: m.Total.Entries, DestinationEntries: m.Total.Entries, Complete: true}}
 	for p, d := range m.Prefixes {
 		s := verify.Side{Entries: d.Entries, Bytes: d.Bytes, SHA256: strings.Repeat("ab", 32)}
@@ -114,36 +128,40 @@ func cases() map[string]Input {
 		many[i] = fmt.Sprintf("prefix-%03d/", i)
 	}
 	evil := record(5, hostile...)
-	evil.Warnings = []verify.Warning{{Check: hostile[0], Message: hostile[1]}}
-	evil.Skipped.Locks = hostile
-	evil.Source.Name, evil.Destination.Path, evil.Destination.NodeID, evil.RunID = hostile[0], hostile[1], hostile[2], hostile[3]
-	evil.Backup, evil.Tool.Version, evil.Load.LargestKey, evil.Vault.All = hostile[4], hostile[5], hostile[6], hostile
-	evil.Settings = map[string]any{hostile[0]: hostile[1], "nested": map[string]any{hostile[2]: hostile[3]}, "nothing": nil}
-	evil.Phases[copier.Phase(hostile[0])] = time.Second
-	evil.Samples[2].Phase = copier.Phase(hostile[1])
+	evil.Warnings = []copier.Warning{{Check: hostile[0], Message: hostile[1]}}
+	evil.Scan.Locks = hostile
+	evil.Source.Name, evil.Destination["path"], evil.Destination["node_id"], evil.RunID = hostile[0], hostile[1], hostile[2], hostile[3]
+	evil.Backup, evil.Tool.Version, evil.Load.LargestKey = hostile[4], hostile[5], hostile[6]
+	evil.Settings = map[string]string{hostile[0]: hostile[1], hostile[2]: "", "read-capacity": hostile[3]}
+	last(evil).Phases[copier.Phase(hostile[0])] = time.Second
+	last(evil).Samples[2].Phase = copier.Phase(hostile[1])
 	evilCompared := comparisonOf(evil)
 	evilCompared.Extra = int64(len(hostile)) + 3
 	for _, h := range hostile {
 		evilCompared.Diffs = append(evilCompared.Diffs, verify.Diff{Kind: verify.DiffKind(h), Key: h, Known: h})
 	}
-	evil.Contents = &copier.Contents{Sizes: []copier.Bin{{From: -5, To: 0, Entries: 1}, {From: 1, To: math.MaxInt64, Entries: 1}, {From: math.MaxInt64, To: 0, Entries: 5}}}
+	held := &copier.Contents{Versions: hostile, Sizes: []copier.Bin{{From: -5, To: 0, Entries: 1}, {From: 1, To: math.MaxInt64, Entries: 1}, {From: math.MaxInt64, To: 0, Entries: 5}}}
 	for i, h := range hostile {
-		evil.Contents.Groups = append(evil.Contents.Groups, copier.Group{Name: h, Role: h, Entries: 1, Bytes: int64(i)})
-		evil.Contents.Largest = append(evil.Contents.Largest, copier.Sized{Key: h, Bytes: 9})
+		held.Groups = append(held.Groups, copier.Group{Name: h, Role: h, Entries: 1, Bytes: int64(i)})
+		held.Largest = append(held.Largest, copier.Sized{Key: h, Bytes: 9})
 	}
+	evil.Proof = nil // else the node is not the hostile one
+	prove(evil, true, held)
 	empty := record(0)
-	empty.Skipped, empty.Samples, empty.Phases, empty.Settings = verify.Skipped{}, nil, nil, nil
+	empty.Scan.Markers, empty.Scan.Locks, empty.Settings, last(empty).Phases = 0, nil, nil, nil
 	unsampled := record(120, "core/", "sys/")
-	unsampled.Samples = nil
+	last(unsampled).Samples = nil
 	uncompared := record(60, "sys/", "logical/")
-	uncompared.ReadBack = "cache"
+	prove(uncompared, false, nil)
 	sampled := record(60, "sys/", "logical/")
 	huge := record(600, many...)
-	for i := range huge.Samples {
-		huge.Samples[i].At *= 97 // sixteen hours
+	for i := range last(huge).Samples {
+		last(huge).Samples[i].At *= 97 // sixteen hours
 	}
 	huge.Resumed = 3
-	typical.Contents, huge.Contents, empty.Contents = contents(), contents(), &copier.Contents{}
+	prove(typical, true, contents())
+	prove(huge, true, contents())
+	prove(empty, true, &copier.Contents{})
 	return map[string]Input{
 		"typical":    {typical, comparisonOf(typical)},
 		"empty":      {empty, nil},
@@ -158,16 +176,17 @@ func cases() map[string]Input {
 
 // resumed is a copy of three processes: one was killed after 40 s, one
 // interrupted ten hours later, and the last began at once.
-func resumed() *verify.Manifest {
+func resumed() *copier.Record {
 	m := record(60, "sys/", "logical/")
+	all := last(m).Samples
 	m.Resumed = 2
 	part := func(start time.Time, from, to int, reason string) copier.Process {
 		p := copier.Process{Start: start, End: start.Add(time.Duration(to-from) * time.Second), Reason: reason,
 			Phases: map[copier.Phase]time.Duration{copier.PhasePrepare: 100 * time.Millisecond, copier.PhaseScan: time.Duration(to-from)*time.Second - 100*time.Millisecond}}
-		for i, s := range m.Samples[from:to] {
+		for i, s := range all[from:to] {
 			s.At = time.Duration(i+1) * time.Second
 			if from > 0 { // these a process counts by itself
-				last := m.Samples[from-1]
+				last := all[from-1]
 				s.Counts = copier.Counts{dynamodb.ReadCapacityUnits: s.Counts[dynamodb.ReadCapacityUnits] - last.Counts[dynamodb.ReadCapacityUnits]}
 				s.Throttles -= last.Throttles
 			}
@@ -175,16 +194,16 @@ func resumed() *verify.Manifest {
 		}
 		return p
 	}
-	m.Earlier = []copier.Process{part(began, 0, 25, ""), part(began.Add(10*time.Hour), 25, 35, "interrupted by SIGINT")}
-	m.ProcessStart = m.Earlier[1].End.Add(time.Second)
-	last := part(m.ProcessStart, 35, 60, "")
-	m.Samples, m.End = last.Samples, last.End
-	m.Phases[copier.PhaseScan], m.Phases[copier.PhaseLoad] = 6*time.Second, 17*time.Second
+	phases := last(m).Phases
+	phases[copier.PhaseScan], phases[copier.PhaseLoad] = 6*time.Second, 17*time.Second
+	m.Processes = []copier.Process{part(began, 0, 25, ""), part(began.Add(10*time.Hour), 25, 35, "interrupted by SIGINT")}
+	m.Processes = append(m.Processes, part(m.Processes[1].End.Add(time.Second), 35, 60, ""))
+	last(m).Phases, m.End = phases, last(m).End
 	return m
 }
 
 // sampleOf is a comparison of a part of the table that found no difference.
-func sampleOf(m *verify.Manifest) *verify.DirectoryReport {
+func sampleOf(m *copier.Record) *verify.DirectoryReport {
 	c := comparisonOf(m)
 	c.Sample = &verify.Part{Share: 0.05, Seed: 4711, Segments: 1000, SegmentsRead: 50, Undetected: 58}
 	for i := range c.Prefixes {
@@ -337,7 +356,7 @@ func TestVerdictAndTables(t *testing.T) {
 			_, doc := write(t, in)
 			m := in.Manifest
 			v := words(byID(t, doc, "verdict"))
-			for _, want := range []string{visible.Text(m.Source.Name), visible.Text(m.Destination.Path), count(m.Total.Entries) + " entries", m.Total.Hash.String()[:16]} {
+			for _, want := range []string{visible.Text(m.Source.Name), visible.Text(m.Destination["path"]), count(m.Total.Entries) + " entries", m.Total.Hash.String()[:16]} {
 				if !strings.Contains(v, want) {
 					t.Errorf("the verdict lacks %q:\n%s", want, v)
 				}
@@ -368,12 +387,12 @@ func TestVerdictAndTables(t *testing.T) {
 			if !strings.Contains(all, m.Total.Hash.String()) {
 				t.Error("the appendix lacks the digest of all")
 			}
-			for _, l := range m.Skipped.Locks {
+			for _, l := range m.Scan.Locks {
 				if !strings.Contains(words(byID(t, doc, "skipped")), visible.Text(l)) {
 					t.Errorf("the lock %q is not named", l)
 				}
 			}
-			if c := m.Contents; c != nil && len(c.Groups) > 0 {
+			if c := m.Contents(); c != nil && len(c.Groups) > 0 {
 				groups, largest := words(byID(t, doc, "groups-table")), words(byID(t, doc, "largest"))
 				for _, e := range c.Largest {
 					if !strings.Contains(largest, visible.Text(e.Key)) {
@@ -431,11 +450,11 @@ func TestVerdicts(t *testing.T) {
 	}{
 		"proven twice":          {func(*Input) {}, "good", "all 6,021 are equal"},
 		"not compared":          {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
-		"from the device":       {func(in *Input) { in.Manifest.ReadBack = "device" }, "good", "read back from the device and has the same digest"},
-		"by way of a cache":     {func(in *Input) { in.Manifest.ReadBack = "cache" }, "good", "operating system's cache"},
-		"not read back":         {func(in *Input) { in.Manifest.ReadBack, in.Verification = "", nil }, "warn", "NOT read back"},
-		"compared instead":      {func(in *Input) { in.Manifest.ReadBack = "" }, "good", "NOT read back"},
-		"not a Vault":           {func(in *Input) { in.Manifest.Warnings = []verify.Warning{{Check: "initialized", Ignored: true}} }, "bad", "finds itself not initialized"},
+		"from the device":       {func(in *Input) { prove(in.Manifest, true, nil) }, "good", "read back from the device and has the same digest"},
+		"by way of a cache":     {func(in *Input) { prove(in.Manifest, false, nil) }, "good", "operating system's cache"},
+		"not read back":         {func(in *Input) { in.Manifest.Proof, in.Verification = nil, nil }, "warn", "NOT read back"},
+		"compared instead":      {func(in *Input) { in.Manifest.Proof = nil }, "good", "NOT read back"},
+		"not a Vault":           {func(in *Input) { in.Manifest.Warnings = []copier.Warning{{Check: "initialized", Ignored: true}} }, "bad", "finds itself not initialized"},
 		"not a Vault, compared": {func(in *Input) { in.Verification.NotVault = []string{"core/keyring"} }, "bad", "finds itself not initialized"},
 		"different":             {func(in *Input) { in.Verification.Different = 1 }, "bad", "Do not use this copy"},
 		"missing":               {func(in *Input) { in.Verification.Missing = 1 }, "bad", "1 missing in the copy"},
@@ -449,7 +468,7 @@ func TestVerdicts(t *testing.T) {
 			in.Verification = sampleOf(in.Manifest)
 		}, "good", "A sample of 5% of the table, 301 entries, was compared"},
 		"sample, not read back": {func(in *Input) {
-			in.Manifest.ReadBack, in.Verification = "", sampleOf(in.Manifest)
+			in.Manifest.Proof, in.Verification = nil, sampleOf(in.Manifest)
 		}, "warn", "no more than 58 of all are missing or different (95% certain)"},
 		"sample, different": {func(in *Input) {
 			in.Verification = sampleOf(in.Manifest)
@@ -472,7 +491,7 @@ func TestVerdicts(t *testing.T) {
 			p[i].Destination.Bytes++
 		}, "bad", "2,007 entries of 1,975,309 bytes under sys/, and the copy has 2,007 of 1,975,308 bytes"},
 		"other entries, not read back": {func(in *Input) {
-			in.Manifest.ReadBack = ""
+			in.Manifest.Proof = nil
 			in.Verification.DestinationEntries++
 		}, "bad", "not read back"},
 	} {
@@ -534,10 +553,11 @@ func TestPlots(t *testing.T) {
 func TestResumedIsNoThroughput(t *testing.T) {
 	m := record(0)
 	m.Resumed = 1
+	// The process before it is not on record.
 	for i := range 10 {
-		m.Samples = append(m.Samples, verify.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan})
+		last(m).Samples = append(last(m).Samples, copier.Sample{At: time.Duration(i+1) * time.Second, Phase: copier.PhaseScan})
 		if i > 2 {
-			m.Samples[i].Entries = 1_000_000 + int64(i)*10
+			last(m).Samples[i].Entries = 1_000_000 + int64(i)*10
 		}
 	}
 	for _, i := range intervals(m) {
@@ -574,7 +594,8 @@ func TestAllProcessesAreShown(t *testing.T) {
 	}
 	// What a process finds counts once, when it was read; of what was read in
 	// the second before its first sample nobody knows more.
-	lost := m.Earlier[1].Samples[0].Entries - m.Earlier[0].Samples[24].Entries + m.Samples[0].Entries - m.Earlier[1].Samples[9].Entries
+	p := m.Processes
+	lost := p[1].Samples[0].Entries - p[0].Samples[24].Entries + p[2].Samples[0].Entries - p[1].Samples[9].Entries
 	if read != m.Total.Entries-lost || loaded != m.Total.Entries {
 		t.Errorf("%d entries were read and %d written, want %d and %d", read, loaded, m.Total.Entries-lost, m.Total.Entries)
 	}
@@ -608,18 +629,13 @@ func TestAllProcessesAreShown(t *testing.T) {
 	if text := words(doc); !strings.Contains(text, "lacks the first 2 of its processes") || !strings.Contains(text, "Process 5 of 5") {
 		t.Error("that processes are missing is not said")
 	}
-	m.Earlier, m.ProcessStart = nil, time.Time{}
-	_, doc = write(t, Input{m, nil})
-	if !strings.Contains(words(doc), "those of the last process alone") {
-		t.Error("that there is the last process only is not said")
-	}
 }
 
 // TestRowsNameAllPhases says that a row of the last sample, between which and
 // the one before several phases were, names them all.
 func TestRowsNameAllPhases(t *testing.T) {
 	m := record(0)
-	m.Samples = []verify.Sample{{At: time.Second, Phase: copier.PhaseScan, Entries: 1}, {At: 10 * time.Second, Phase: copier.PhaseCommit, Entries: 1, Loaded: 1}}
+	last(m).Samples = []copier.Sample{{At: time.Second, Phase: copier.PhaseScan, Entries: 1}, {At: 10 * time.Second, Phase: copier.PhaseCommit, Entries: 1, Loaded: 1}}
 	rows := rateRows(intervals(m), newTimeline(processes(m)))
 	if len(rows) != 2 || rows[0].Phase != "prepare, lock, scan" || rows[1].Phase != "scan, load, check, commit" {
 		t.Errorf("the rows are %+v", rows)
@@ -628,7 +644,7 @@ func TestRowsNameAllPhases(t *testing.T) {
 
 func TestRateRowsAddUp(t *testing.T) {
 	for name, in := range cases() {
-		if in.Manifest.Resumed > 0 || len(in.Manifest.Samples) == 0 {
+		if in.Manifest.Resumed > 0 || len(last(in.Manifest).Samples) == 0 {
 			continue
 		}
 		rows := rateRows(intervals(in.Manifest), newTimeline(processes(in.Manifest)))
@@ -636,7 +652,8 @@ func TestRateRowsAddUp(t *testing.T) {
 		for _, r := range rows {
 			entries, loaded, throttles = entries+r.entries, loaded+r.loaded, throttles+r.throttle
 		}
-		last := in.Manifest.Samples[len(in.Manifest.Samples)-1]
+		all := last(in.Manifest).Samples
+		last := all[len(all)-1]
 		if entries != last.Entries || loaded != last.Loaded || throttles != last.Throttles {
 			t.Errorf("%s: the rows have %d read, %d written, %d throttled; the samples %d, %d, %d", name, entries, loaded, throttles, last.Entries, last.Loaded, last.Throttles)
 		}
@@ -657,19 +674,14 @@ func TestOtherTable(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	for _, x := range []struct {
-		name string
-		v    any
-		want string
-	}{
-		{"memory_bytes", float64(512 << 20), "512 MiB"}, {"max_parallel", 0.0, "default (64, or as many as the memory allows)"}, {"max_parallel", 10.0, "10"},
-		{"segments", 0.0, "default (by the size of the table)"}, {"segments", 4096.0, "4,096"}, {"read_capacity", 0.0, "no limit"}, {"read_capacity", 5000.5, "5000.5 units a second"},
-		{"work_dir", "", "default (in the data directory)"}, {"work_dir", "/work", "/work"},
-		{"other", 0.0, "0"}, {"other", 0.25, "0.25"}, {"other", 1e300, "1e+300"}, {"other", "", "not set"}, {"other", false, "no"}, {"retry_for", "10m0s", "10m0s"},
-		{"other", nil, "not set"}, {"other", map[string]any{"a": []int{1}}, `{"a":[1]}`},
+	for _, x := range []struct{ name, value, want string }{
+		{"memory", "512 MiB", "512 MiB"}, {"max-parallel", "0", "default (64, or as many as the memory allows)"}, {"max-parallel", "10", "10"},
+		{"segments", "", "default (by the size of the table)"}, {"segments", "4096", "4096"}, {"read-capacity", "0", "no limit"}, {"read-capacity", "5000.5", "5000.5 units a second"},
+		{"work-dir", "", "default (in the data directory)"}, {"work-dir", "/work", "/work"},
+		{"other", "0", "0"}, {"other", "<b>\x00", `<b>\u0000`}, {"retry-for", "10m0s", "10m0s"},
 	} {
-		if got := setting(x.name, x.v); got != x.want {
-			t.Errorf("%s = %v is %q, want %q", x.name, x.v, got, x.want)
+		if got := setting(x.name, x.value); got != x.want {
+			t.Errorf("%s = %v is %q, want %q", x.name, x.value, got, x.want)
 		}
 	}
 }

@@ -19,8 +19,9 @@ import (
 // A view is what the page shows, in its order. Texts in it are plain; the
 // template escapes them.
 type view struct {
-	M *verify.Manifest
-	V *verify.DirectoryReport
+	M      *copier.Record
+	Device bool // from where vault.db was read back
+	V      *verify.DirectoryReport
 
 	Verdict verdict
 	Facts   []fact
@@ -93,44 +94,44 @@ type digest struct {
 
 func newView(in Input) *view {
 	m := in.Manifest
-	v := &view{M: m, V: in.Verification, Verdict: judge(m, in.Verification), Facts: facts(m), Throttle: throttling(m),
+	v := &view{M: m, Device: verify.NodeOf(m).Device, V: in.Verification, Verdict: judge(m, in.Verification), Facts: facts(m), Throttle: throttling(m),
 		Warnings: warnings(m), Settings: settings(m), Versions: versions(m), Digests: digests(m), Compared: compared(in.Verification)}
 	v.history(m)
 	v.phases(m)
 	v.rates(m)
 	v.prefixes(m)
-	v.contents(m.Contents)
+	v.contents(m.Contents())
 	return v
 }
 
 // judge says first what a reader has to know, and whether to worry. What is
 // not proven is not called good.
-func judge(m *verify.Manifest, c *verify.DirectoryReport) verdict {
+func judge(m *copier.Record, c *verify.DirectoryReport) verdict {
 	v := verdict{Level: "good", Word: "Complete"}
 	v.Text = fmt.Sprintf("All %s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s.",
-		count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
+		count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination["path"]))
 	if m.State == copier.Unconfirmed {
 		v.Level, v.Word = "bad", "Unconfirmed"
 		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s, and the table has not confirmed that nobody wrote to it meanwhile: entries may be missing. Do not start a Vault on this copy.",
-			count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination.Path))
-	} else if m.NotReleased {
+			count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination["path"]))
+	} else if m.State == copier.Confirmed {
 		v.Level, v.Word = "bad", "Not given back"
 		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy -resume has completed it."
-	} else if n := len(m.Skipped.Locks); n > 0 {
+	} else if n := len(m.Scan.Locks); n > 0 {
 		v.Text += fmt.Sprintf(" %d locks were skipped, which a copy must not have.", n)
 	}
 	proof := fmt.Sprintf("The digest of the entries read is %s…, in full in the appendix.", m.Total.Hash.String()[:16])
-	switch m.ReadBack {
-	case "device":
-		proof += " vault.db was read back from the device and has the same digest."
-	case "cache":
-		proof += " vault.db was read back, by way of the operating system's cache, and has the same digest."
-	default:
+	switch {
+	case m.Proof == nil:
 		proof += " vault.db was NOT read back: that it has this digest is not proven by the copy itself."
 		if !proven(m, c) {
 			v.Level = "warn"
 			v.Word += ", not read back"
 		}
+	case verify.NodeOf(m).Device:
+		proof += " vault.db was read back from the device and has the same digest."
+	default:
+		proof += " vault.db was read back, by way of the operating system's cache, and has the same digest."
 	}
 	v.Points = append(v.Points, proof)
 	v.compare(m, c)
@@ -142,14 +143,14 @@ func judge(m *verify.Manifest, c *verify.DirectoryReport) verdict {
 }
 
 // proven reports whether the comparison shows that the copy is the table.
-func proven(m *verify.Manifest, c *verify.DirectoryReport) bool {
+func proven(m *copier.Record, c *verify.DirectoryReport) bool {
 	return c != nil && c.Equal() && !c.Start.Before(m.End) && otherTotals(m, c) == ""
 }
 
 // otherTotals says, in words, in what a comparison that found no difference
 // counted otherwise than the copy: then it is none of this copy as it was put
 // in place. It returns nothing where both agree.
-func otherTotals(m *verify.Manifest, c *verify.DirectoryReport) string {
+func otherTotals(m *copier.Record, c *verify.DirectoryReport) string {
 	if !c.NoDifference() || c.Started {
 		return ""
 	}
@@ -174,7 +175,7 @@ func otherTotals(m *verify.Manifest, c *verify.DirectoryReport) string {
 }
 
 // compare adds what a comparison with the table has found.
-func (v *verdict) compare(m *verify.Manifest, c *verify.DirectoryReport) {
+func (v *verdict) compare(m *copier.Record, c *verify.DirectoryReport) {
 	worse := func(level, word string) {
 		v.Word += ", " + word
 		if v.Level != "bad" {
@@ -222,8 +223,8 @@ func (v *verdict) compare(m *verify.Manifest, c *verify.DirectoryReport) {
 		worse("warn", "comparison older than the copy")
 		v.Points = append(v.Points, fmt.Sprintf("That comparison began before this copy had ended (%s): it is of an earlier state of the directory, and proves nothing of this copy.", at(m.End)))
 	}
-	if c.Destination.Name != m.Destination.Path {
-		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", visible.Text(c.Destination.Name), visible.Text(m.Destination.Path)))
+	if c.Destination.Name != m.Destination["path"] {
+		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", visible.Text(c.Destination.Name), visible.Text(m.Destination["path"])))
 	}
 }
 
@@ -233,16 +234,16 @@ func sampled(c *verify.DirectoryReport) string {
 		figures.Percent(c.Sample.Share, 4), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
-func facts(m *verify.Manifest) []fact {
-	took := took(m.Took())
+func facts(m *copier.Record) []fact {
+	took, node := took(m.Took()), verify.NodeOf(m)
 	if m.Resumed > 0 {
 		took += ", interrupted " + figures.Times(m.Resumed)
 	}
 	f := []fact{
 		{"From", "DynamoDB table " + visible.Text(m.Source.Name) + " (" + visible.Text(m.Source.ID) + ")"},
-		{"To", visible.Text(m.Destination.Path) + ", as node " + visible.Text(m.Destination.NodeID) + " at " + visible.Text(m.Destination.Address)},
+		{"To", visible.Text(m.Destination["path"]) + ", as node " + visible.Text(node.ID) + " at " + visible.Text(node.Address)},
 		{"Entries", count(m.Total.Entries) + ", keys and values " + figures.Size(m.Total.Bytes)},
-		{"vault.db", figures.Size(m.Destination.FileBytes)},
+		{"vault.db", figures.Size(m.Load.FileBytes)},
 		{"Begun", at(m.Start)},
 		{"In place", at(m.End)},
 		{"Took", took},
@@ -283,36 +284,33 @@ type process struct {
 	from, to time.Duration // since the copy was begun
 	first    bool          // it found nothing that an earlier one had read
 	phases   map[copier.Phase]time.Duration
-	samples  []verify.Sample
+	samples  []copier.Sample
 }
 
-// processes are those that the manifest tells of. One of an older dyn2raft
-// tells of the last alone, and not when it began.
-func processes(m *verify.Manifest) []process {
+// processes are those that the record tells of.
+func processes(m *copier.Record) []process {
 	var out []process
 	var end time.Duration
-	add := func(start time.Time, took time.Duration, phases map[copier.Phase]time.Duration, samples []verify.Sample) {
-		p := process{phases: phases, samples: samples}
-		if m.ProcessStart.IsZero() {
-			start = m.Start
-		}
-		p.from = max(start.Sub(m.Start), end) // clocks can be set back
-		var sum time.Duration
-		for _, d := range phases {
+	for i, e := range m.Processes {
+		p := process{phases: e.Phases, samples: e.Samples}
+		p.from = max(e.Start.Sub(m.Start), end) // clocks can be set back
+		var took, sum time.Duration
+		for _, d := range e.Phases {
 			sum += max(d, 0)
 		}
-		if n := len(samples); n > 0 {
-			took = max(took, samples[n-1].At)
+		if n := len(e.Samples); n > 0 {
+			took = e.Samples[n-1].At
+		}
+		if i+1 < len(m.Processes) {
+			took = max(took, e.End.Sub(e.Start))
 		}
 		p.to = p.from + max(took, sum)
 		end = p.to
 		out = append(out, p)
 	}
-	for _, e := range m.Earlier {
-		add(e.Start, e.End.Sub(e.Start), e.Phases, e.Samples)
+	if len(out) > 0 {
+		out[0].first = m.Resumed+1 == len(out)
 	}
-	add(m.ProcessStart, 0, m.Phases, m.Samples)
-	out[0].first = m.Resumed == len(m.Earlier)
 	return out
 }
 
@@ -359,10 +357,8 @@ func (t timeline) place(at time.Duration) time.Duration {
 	return out
 }
 
-func (t timeline) caption(m *verify.Manifest) string {
+func (t timeline) caption() string {
 	switch {
-	case m.ProcessStart.IsZero():
-		return "Time since the process began, in hours, minutes and seconds."
 	case t.cut:
 		return "Time since the copy was begun, in hours, minutes and seconds. Where it was interrupted there is a gap, drawn shorter than it lasted."
 	case len(t.parts) > 1:
@@ -374,32 +370,25 @@ func (t timeline) caption(m *verify.Manifest) string {
 
 // history says what is known of a copy's processes, and lists those that ended
 // before it was complete.
-func (v *view) history(m *verify.Manifest) {
+func (v *view) history(m *copier.Record) {
 	if m.Resumed == 0 {
 		return
 	}
 	v.History = fmt.Sprintf("The copy was interrupted and gone on with %s, between %s and %s.", figures.Times(m.Resumed), at(m.Start), at(m.End))
-	switch n := m.Resumed - len(m.Earlier); {
-	case m.ProcessStart.IsZero():
-		v.History += " The phases and rates that follow are those of the last process alone."
-	case n > 0:
+	if n := m.Resumed + 1 - len(m.Processes); n > 0 {
 		v.History += fmt.Sprintf(" What follows lacks the first %d of its processes: nothing is recorded of them.", n)
 	}
-	for i, p := range m.Earlier {
-		next := m.ProcessStart
-		if i+1 < len(m.Earlier) {
-			next = m.Earlier[i+1].Start
-		}
+	for i, p := range m.Processes[:max(len(m.Processes)-1, 0)] {
 		why := visible.Text(p.Reason)
 		if why == "" {
 			why = "killed, or the machine stopped: it had no time to say why"
 		}
-		v.Interruptions = append(v.Interruptions, interruption{at(p.End), why, took(max(next.Sub(p.End), 0))})
+		v.Interruptions = append(v.Interruptions, interruption{at(p.End), why, took(max(m.Processes[i+1].Start.Sub(p.End), 0))})
 	}
 }
 
 // phases lays the phases of all processes one behind the other.
-func (v *view) phases(m *verify.Manifest) {
+func (v *view) phases(m *copier.Record) {
 	all := processes(m)
 	line := newTimeline(all)
 	spans := map[copier.Phase][][2]time.Duration{} // on the axis
@@ -407,7 +396,7 @@ func (v *view) phases(m *verify.Manifest) {
 		from := p.from
 		rows := processRows{}
 		if len(all) > 1 {
-			rows.Title = fmt.Sprintf("Process %d of %d", m.Resumed-len(m.Earlier)+i+1, m.Resumed+1)
+			rows.Title = fmt.Sprintf("Process %d of %d", m.Resumed+1-len(m.Processes)+i+1, m.Resumed+1)
 		}
 		for _, phase := range ordered(p.phases) {
 			d := max(p.phases[phase], 0)
@@ -431,7 +420,7 @@ func (v *view) phases(m *verify.Manifest) {
 		}
 	}
 	v.Timeline = plot{
-		figure: figure{ID: "timeline", Title: "Phases of the copy", Caption: line.caption(m),
+		figure: figure{ID: "timeline", Title: "Phases of the copy", Caption: line.caption(),
 			Desc: "One bar a phase, from its beginning to its end. The table that follows has the numbers."},
 		height: 40 + 26*len(labels), bars: bars,
 		x: line.axis, y: func(narrow bool) axis { return names(labels, narrow) },
@@ -455,10 +444,10 @@ type interval struct {
 
 // intervals takes samples apart. What a resumed copy found already read came
 // from no table at that time: its first sample with entries is a beginning.
-func intervals(m *verify.Manifest) []interval {
+func intervals(m *copier.Record) []interval {
 	var out []interval
 	for n, p := range processes(m) {
-		var last verify.Sample
+		var last copier.Sample
 		found := p.first
 		for _, s := range p.samples {
 			if s.At <= last.At {
@@ -491,7 +480,7 @@ func between(from, to copier.Phase) []string {
 }
 
 // rates plots the samples.
-func (v *view) rates(m *verify.Manifest) {
+func (v *view) rates(m *copier.Record) {
 	all := intervals(m)
 	line := newTimeline(processes(m))
 	v.RateRows = rateRows(all, line)
@@ -502,7 +491,7 @@ func (v *view) rates(m *verify.Manifest) {
 		lines, top := rateLines(all, line, value)
 		if len(lines) > 0 {
 			*to = append(*to, plot{
-				figure: figure{ID: id, Title: title, Caption: line.caption(m),
+				figure: figure{ID: id, Title: title, Caption: line.caption(),
 					Desc: "A line of how many " + desc + " a second, over time. The table that follows has the numbers."},
 				height: 190, lines: lines,
 				x: line.axis, y: func(bool) axis { return values(top, 5) },
@@ -584,7 +573,7 @@ func rateRows(all []interval, line timeline) []rateRow {
 	return rows
 }
 
-func throttling(m *verify.Manifest) []string {
+func throttling(m *copier.Record) []string {
 	s := m.Scan
 	text := "No request was throttled."
 	if s.Throttles > 0 {
@@ -649,7 +638,7 @@ func shares(id, title string, groups []copier.Group) (rows []share, fig *figure)
 	}.draw()
 }
 
-func (v *view) prefixes(m *verify.Manifest) {
+func (v *view) prefixes(m *copier.Record) {
 	var groups []copier.Group
 	for prefix, d := range m.Prefixes {
 		groups = append(groups, copier.Group{Name: prefix, Entries: d.Entries, Bytes: d.Bytes})
@@ -748,7 +737,7 @@ func compared(c *verify.DirectoryReport) *comparison {
 	return out
 }
 
-func warnings(m *verify.Manifest) (out []fact) {
+func warnings(m *copier.Record) (out []fact) {
 	for _, w := range m.Warnings {
 		text := visible.Text(w.Message)
 		if w.Ignored {
@@ -759,39 +748,43 @@ func warnings(m *verify.Manifest) (out []fact) {
 	return out
 }
 
-func settings(m *verify.Manifest) []fact {
+func settings(m *copier.Record) []fact {
 	var out []fact
-	for _, k := range slices.Sorted(maps.Keys(m.Settings)) {
+	all := maps.Clone(unset)
+	maps.Copy(all, m.Settings)
+	for _, k := range slices.Sorted(maps.Keys(all)) {
 		out = append(out, fact{visible.Text(k), setting(k, m.Settings[k])})
 	}
 	return out
 }
 
-func versions(m *verify.Manifest) []fact {
+func versions(m *copier.Record) []fact {
 	vault := "the table does not tell; Vault records its versions from 1.9 on"
-	if len(m.Vault.All) > 0 {
-		all := make([]string, len(m.Vault.All))
-		for i, s := range m.Vault.All {
+	if c := m.Contents(); c != nil && len(c.Versions) > 0 {
+		all := make([]string, len(c.Versions))
+		for i, s := range c.Versions {
 			all[i] = visible.Text(s)
 		}
-		vault = visible.Text(m.Vault.Newest) + "; versions that have run on the table: " + strings.Join(all, ", ")
+		vault = all[len(all)-1] + "; versions that have run on the table: " + strings.Join(all, ", ")
 	}
+	nodes, since := verify.Nodes(m)
+	node := nodes[len(nodes)-1]
 	facts := []fact{
 		{"Copied by", strings.TrimSpace(visible.Text(m.Tool.Name+" "+m.Tool.Version)) + ", " + visible.Text(m.Tool.Go) + ", " + visible.Text(m.Tool.OS) + "/" + visible.Text(m.Tool.Arch)},
 		{"Newest Vault", vault},
-		{"Node", visible.Text(m.Destination.NodeID)},
-		{"Cluster address", visible.Text(m.Destination.Address)},
-		{"Log store", visible.Text(m.Destination.LogStore)},
-		{"Raft index and term", fmt.Sprintf("%d and %d", m.Destination.Index, m.Destination.Term)},
+		{"Node", visible.Text(node.ID)},
+		{"Cluster address", visible.Text(node.Address)},
+		{"Log store", visible.Text(node.LogStore)},
+		{"Raft index and term", fmt.Sprintf("%d and %d", node.Index, node.Term)},
 		{"Table, as found", visible.Text(m.Source.Incarnation)},
 	}
-	for _, r := range m.Readdressed {
-		facts = append(facts, fact{"Node until " + at(r.At), visible.Text(r.NodeID) + " at " + visible.Text(r.Address) + ", corrected after the copy"})
+	for i, was := range nodes[:len(nodes)-1] {
+		facts = append(facts, fact{"Node until " + at(since[i+1]), visible.Text(was.ID) + " at " + visible.Text(was.Address) + ", corrected after the copy"})
 	}
 	return facts
 }
 
-func digests(m *verify.Manifest) []digest {
+func digests(m *copier.Record) []digest {
 	out := []digest{{"all entries", m.Total.Entries, m.Total.Bytes, m.Total.Hash.String()}}
 	for _, p := range slices.Sorted(maps.Keys(m.Prefixes)) {
 		d := m.Prefixes[p]

@@ -1,11 +1,8 @@
 package report
 
 import (
-	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -56,55 +53,24 @@ func perSecond(v float64) string {
 	return humanize.Comma(int64(v + 0.5))
 }
 
-// unset says what a setting that is 0 or empty means.
+// unset says what a setting that is 0, or not there, means.
 var unset = map[string]string{
-	"max_parallel":  "default (64, or as many as the memory allows)",
+	"max-parallel":  "default (64, or as many as the memory allows)",
 	"segments":      "default (by the size of the table)",
-	"read_capacity": "no limit",
-	"work_dir":      "default (in the data directory)",
+	"read-capacity": "no limit",
+	"work-dir":      "default (in the data directory)",
 }
 
 // setting is the value of a setting, in words where it has a unit or stands for
 // something else.
-func setting(name string, v any) string {
-	n, number := v.(float64)
+func setting(name, value string) string {
 	switch text := unset[name]; {
-	case text != "" && (v == "" || number && n == 0):
+	case text != "" && (value == "" || value == "0"):
 		return text
-	case number && strings.HasSuffix(name, "_bytes") && n >= 0 && n < 1<<53:
-		return figures.Size(int64(n))
-	case number && name == "read_capacity":
-		return plainValue(v) + " units a second"
+	case name == "read-capacity":
+		return visible.Text(value) + " units a second"
 	}
-	return plainValue(v)
-}
-
-func plainValue(v any) string {
-	switch v := v.(type) {
-	case string:
-		if v == "" {
-			return "not set"
-		}
-		return visible.Text(v)
-	case bool:
-		if v {
-			return "yes"
-		}
-		return "no"
-	case float64:
-		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
-			return humanize.Comma(int64(v))
-		}
-		return strconv.FormatFloat(v, 'g', 6, 64)
-	case nil:
-		return "not set"
-	default:
-		text, err := json.Marshal(v)
-		if err != nil {
-			return visible.Text(fmt.Sprint(v))
-		}
-		return visible.Text(string(text))
-	}
+	return visible.Text(value)
 }
 
 // phases says what each phase does.

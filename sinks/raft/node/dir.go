@@ -159,7 +159,7 @@ func (p *probe) unfinished() {
 	o := p.Options
 	o.AnyNodeID = true
 	if dst, err := raft.New(o); err == nil {
-		if differs := setup.Differs(copier.Setup{Source: setup.Source, Destination: dst.Identity()}); differs != "" {
+		if differs := setup.Differs(&copier.Record{Source: setup.Source, Destination: dst.Identity()}); differs != "" {
 			p.Fail("destination", "differs", "%s holds an unfinished copy with another configuration: %s", p.Path, differs)
 			return
 		}

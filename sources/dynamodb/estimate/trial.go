@@ -33,7 +33,7 @@ func (p *estimator) try(ctx context.Context, s *sample) (local, error) {
 	if err != nil {
 		return local{}, err
 	}
-	out := local{fixed: small.Duration, sort: math.Inf(1), after: math.Inf(1)}
+	out := local{fixed: small.Process().Took(), sort: math.Inf(1), after: math.Inf(1)}
 	for range 3 { // the first one finds memory and files cold
 		large, sort, after, err := p.trial(ctx, s, trialBytes)
 		if err != nil {
@@ -48,7 +48,7 @@ func (p *estimator) try(ctx context.Context, s *sample) (local, error) {
 }
 
 // trial also returns how long the copy took to sort, and to write.
-func (p *estimator) trial(ctx context.Context, s *sample, bytes int64) (res copier.Result, sort, after time.Duration, err error) {
+func (p *estimator) trial(ctx context.Context, s *sample, bytes int64) (res copier.Record, sort, after time.Duration, err error) {
 	dir, err := os.MkdirTemp(p.TempDir, "dyn2raft-estimate-")
 	if err != nil {
 		return res, 0, 0, fmt.Errorf("write a sample: %w", err)
@@ -63,8 +63,9 @@ func (p *estimator) trial(ctx context.Context, s *sample, bytes int64) (res copi
 	if err != nil {
 		return res, 0, 0, fmt.Errorf("copy a sample to %s: %w", dir, err)
 	}
-	scan := res.Phases[copier.PhaseScan]
-	return res, scan - time.Duration(src.spent.Load())/time.Duration(workers), res.Duration - scan, nil
+	last := res.Process()
+	scan := last.Phases[copier.PhaseScan]
+	return res, scan - time.Duration(src.spent.Load())/time.Duration(workers), last.Took() - scan, nil
 }
 
 // again yields the entries of a batch again and again, until they are so many bytes,
