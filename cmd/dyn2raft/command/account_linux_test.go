@@ -372,11 +372,11 @@ func TestUserSwapsLinksWhileRootIsRoot(t *testing.T) {
 		"everybody's directory": {func(_, data string) error {
 			return errors.Join(os.Chown(filepath.Dir(data), 0, 0), os.Chown(data, 0, 0), os.Chmod(data, 0o777))
 		}, []string{"copy", "-resume"}, "vault/data", staged, exitDestination, "sudo chown vault:vault "},
-		"what leads to it": {roots, []string{"copy", "-restart"}, "vault", []string{"data"}, exitDestination, "vault: others than root can change it"},
+		"what leads to it": {roots, []string{"copy", "-restart"}, "vault", []string{"data"}, exitDestination, ": others than root can change it"},
 		"a link that leads to it": {func(dir, data string) error {
 			real := filepath.Join(dir, "real")
 			return errors.Join(os.Rename(data, real), os.Chown(real, 0, 0), os.Symlink(real, data))
-		}, []string{"copy"}, "vault", []string{"data"}, exitDestination, "vault: others than root can change it"},
+		}, []string{"copy"}, "vault", []string{"data"}, exitDestination, ": others than root can change it"},
 		"the work files' place": {func(_, data string) error {
 			return errors.Join(os.Chown(filepath.Dir(data), 0, 0), os.Chown(data, 0, 0))
 		}, []string{"copy", "-work-dir", "SCRATCH"}, "scratch", []string{"*"}, exitDestination, "directory of root's alone with -work-dir"},
