@@ -96,7 +96,7 @@ type Destination struct {
 func Load(path string, env func(string) (string, bool)) (*Config, error) {
 	if path == "" {
 		return nil, &Error{Problem: "no configuration file given",
-			Hint: "name the file for `vault operator migrate` with -config migrate.hcl"}
+			Hint: "name the file for `vault operator migrate`"}
 	}
 	src, err := read(path)
 	if err != nil {
@@ -115,7 +115,7 @@ func readError(path string, err error) *Error {
 		e.Problem = fmt.Sprintf("the configuration is larger than %d KiB", maxSize>>10)
 		e.Hint = "is this the file for `vault operator migrate`?"
 	case errors.Is(err, fs.ErrNotExist):
-		e.Problem, e.Hint = "the configuration does not exist", "check the path given with -config"
+		e.Problem, e.Hint = "the configuration does not exist", "check its path"
 		if what := Unexpanded(path); what != "" {
 			e.Hint = NoShell(what)
 		}

@@ -527,8 +527,8 @@ func TestLoadErrors(t *testing.T) {
 		want       string
 		is         error
 	}{
-		{"none given", "", "no configuration file given; name the file for `vault operator migrate` with -config", nil},
-		{"missing", missing, missing + ": the configuration does not exist; check the path given with -config", fs.ErrNotExist},
+		{"none given", "", "no configuration file given; name the file for `vault operator migrate`", nil},
+		{"missing", missing, missing + ": the configuration does not exist; check its path", fs.ErrNotExist},
 		{"directory", dir, dir + ": the configuration is a directory; name the file in it", nil},
 		{"empty", write("empty.hcl", "", 0o600), "empty.hcl: the configuration is empty", nil},
 		{"too large", write("large.hcl", strings.Repeat("\n", maxSize+1), 0o600), "large.hcl: the configuration is larger than 256 KiB", nil},

@@ -620,6 +620,9 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 	if d := cmd.Duration("retry-for"); cmd.IsSet("retry-for") && d <= 0 {
 		return nil, &usageError{fmt.Sprintf("-retry-for is %s", d), "it takes a duration such as 10m"}
 	}
+	if cmd.String("config") == "" {
+		return nil, &usageError{"no configuration file given", "name the file for `vault operator migrate` with -config migrate.hcl"}
+	}
 	cfg, err := vaultconfig.Load(cmd.String("config"), std.Env)
 	if err != nil {
 		return nil, err

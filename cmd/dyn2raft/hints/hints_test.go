@@ -3,6 +3,10 @@ package hints
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +36,51 @@ func TestEveryCodeHasWords(t *testing.T) {
 				t.Errorf("the words for %s name %q, and its facts are %q", code, name, facts)
 			}
 		}
+	}
+}
+
+// TestRunbookHasEveryCode: who sees a code finds it in the runbook, and no other.
+func TestRunbookHasEveryCode(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n### By code\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var got []copier.Code
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| .").FindAllStringSubmatch(section, -1) {
+		got = append(got, copier.Code(row[1]))
+	}
+	if want := slices.Sorted(maps.Keys(copier.Codes())); !slices.Equal(got, want) {
+		t.Errorf("the runbook has the codes %q, expected %q", got, want)
+	}
+}
+
+// TestOneDash: flags have one dash wherever we print or document them, as those of
+// Vault's command have.
+func TestOneDash(t *testing.T) {
+	ours := regexp.MustCompile(`(?:^|[^-\w])--(resume|restart|reset|manifest|work-dir|read-capacity|retry-for|source-stopped|keep-source-locked|readback|insecure-http|metrics-listen)\b`)
+	files := 0
+	for _, pattern := range []string{"../../../*.md", "../../../docs/*", "../*/*.go", "../../../copier/*.go", "../../../s*/*/*.go", "../../../verify/*.go"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files++
+			for n, line := range strings.Split(string(text), "\n") {
+				if ours.MatchString(line) {
+					t.Errorf("%s:%d: two dashes: %s", name, n+1, line)
+				}
+			}
+		}
+	}
+	if files < 100 {
+		t.Errorf("%d files were looked at", files)
 	}
 }
 
