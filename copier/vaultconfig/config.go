@@ -109,7 +109,7 @@ func Load(path string, env func(string) (string, bool)) (*Config, error) {
 func readError(path string, err error) *Error {
 	e := &Error{File: path, Err: err}
 	switch {
-	case errors.Is(err, errDirectory):
+	case errors.Is(err, unix.EISDIR):
 		e.Problem, e.Hint = "the configuration is a directory", "name the file in it, for example "+filepath.Join(path, "migrate.hcl")
 	case errors.Is(err, errTooLarge):
 		e.Problem = fmt.Sprintf("the configuration is larger than %d KiB", maxSize>>10)
@@ -130,31 +130,21 @@ func readError(path string, err error) *Error {
 	return e
 }
 
-var (
-	errDirectory = errors.New("is a directory")
-	errTooLarge  = errors.New("file too large")
-)
+var errTooLarge = errors.New("file too large")
 
+// read returns the content of a file, or of a pipe (-config <(…)), which is empty
+// where nobody writes to it.
 func read(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) // a pipe that nobody writes to is empty
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if info.IsDir() {
-		return nil, errDirectory
-	}
-	// The size is taken from what is read: a pipe (-config <(…)) has none.
 	src, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, err
+	if err == nil && len(src) > maxSize {
+		err = errTooLarge
 	}
-	if len(src) > maxSize {
-		return nil, errTooLarge
-	}
-	return src, nil
+	return src, err
 }
 
 // Parse validates src, the content of a migrate file in HCL or JSON, with the
@@ -179,15 +169,19 @@ func Parse(name string, src []byte, env func(string) (string, bool)) (*Config, e
 	cfg := r.config(items)
 	if len(r.errs) > 0 {
 		sortByLine(r.errs)
-		joined := make([]error, len(r.errs))
-		for i, e := range r.errs {
-			joined[i] = e
-		}
-		return nil, errors.Join(joined...)
+		return nil, errors.Join(plainErrors(r.errs)...)
 	}
 	sortByLine(cfg.Warnings)
 	sortByLine(cfg.Overrides)
 	return cfg, nil
+}
+
+func plainErrors(errs []*Error) []error {
+	out := make([]error, len(errs))
+	for i, e := range errs {
+		out[i] = e
+	}
+	return out
 }
 
 func sortByLine(errs []*Error) {
@@ -281,7 +275,7 @@ func (r *reader) config(items []item) *Config {
 		case "ha_storage", "ha_backend":
 			haStorage = cmp.Or(label(it), "unknown")
 		default:
-			if !serverKeys[name] {
+			if serverKeys[name] == "" {
 				r.ignored(it, "", nearest(name, topLevelKeys))
 			}
 		}
@@ -310,13 +304,8 @@ func (r *reader) otherFile(items []item, blocks map[string][]item) bool {
 	if len(blocks) > 0 {
 		return false
 	}
-	foreign := len(items) > 0
-	for _, it := range items {
-		if name := normal(it.keys[0]); serverKeys[name] || nearest(name, topLevelKeys) != "" {
-			foreign = false
-		}
-	}
-	if foreign {
+	vaults := func(it item) bool { return nearest(it.keys[0], topLevelKeys) != "" }
+	if len(items) > 0 && !slices.ContainsFunc(items, vaults) {
 		r.fail(items[0].line, fmt.Sprintf("this is not the file that `vault operator migrate` takes: it has %s, and neither storage_source nor storage_destination nor cluster_addr", quote(items[0].keys[0])),
 			"name that file, or write one, for example\n"+example)
 		return true
@@ -355,7 +344,7 @@ func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
 		for _, it := range all {
 			key := strings.ToLower(it.keys[0])
 			typed := key == "storage" && len(it.keys) == 2 && strings.EqualFold(it.keys[1], kind)
-			if typed || nearest(key, topLevelKeys) == name && !serverKeys[key] {
+			if typed || nearest(key, topLevelKeys) == name {
 				hint = fmt.Sprintf("line %d has %s: is that the block meant? %s", it.line, quote(it.keys[0]), form)
 				break
 			}
@@ -425,13 +414,9 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 		k := known[name]
 		it, inFile := file[name]
 		v := value{text: it.text, line: it.line}
-		for _, variable := range k.env {
-			if text, ok := r.env(variable); ok && text != "" { // Vault takes an empty variable as unset
-				v = value{text: text, env: variable}
-				if inFile && (!it.scalar || it.text != text) {
-					r.overrides = append(r.overrides, &Error{File: r.file, Line: it.line, Problem: fmt.Sprintf("%s: %s is overridden by the environment variable %s", b.name, name, variable)})
-				}
-				break
+		if set := r.variable(k); set.text != "" {
+			if v = set; inFile && (!it.scalar || it.text != v.text) {
+				r.overrides = append(r.overrides, &Error{File: r.file, Line: it.line, Problem: fmt.Sprintf("%s: %s is overridden by the environment variable %s", b.name, name, v.env)})
 			}
 		}
 		if v.env == "" && inFile && !it.scalar && !k.any {
@@ -461,18 +446,21 @@ func (r *reader) resolve(b stanza, known map[string]key) map[string]value {
 // copy goes; else "".
 func (r *reader) decisive(name string, b stanza, known map[string]key) string {
 	meant := deciding(name, known)
-	if meant == "" {
-		return ""
-	}
-	for _, variable := range known[meant].env {
-		if text, ok := r.env(variable); ok && text != "" {
-			return ""
-		}
-	}
-	if slices.ContainsFunc(b.items, func(it item) bool { return it.keys[0] == meant }) {
+	if r.variable(known[meant]).text != "" || slices.ContainsFunc(b.items, func(it item) bool { return it.keys[0] == meant }) {
 		return ""
 	}
 	return meant
+}
+
+// variable is the strongest variable of a key that is set, or nothing. Vault takes an
+// empty one as unset.
+func (r *reader) variable(k key) value {
+	for _, name := range k.env {
+		if text, _ := r.env(name); text != "" {
+			return value{text: text, env: name}
+		}
+	}
+	return value{}
 }
 
 func (r *reader) source(v map[string]value) Source {
@@ -483,13 +471,13 @@ func (r *reader) source(v map[string]value) Source {
 		SecretKey:    Secret(v["secret_key"].text),
 		SessionToken: Secret(v["session_token"].text),
 		HAEnabled:    isTrue(v["ha_enabled"]),
-		MaxParallel:  int(number(v["max_parallel"])),
+		MaxParallel:  int(integerOf(v["max_parallel"])),
 	}
 	if e := v["endpoint"].text; e != "" {
 		s.Endpoint = withScheme(e)
 	}
-	if n, set := v["dynamodb_max_retries"]; set && number(n) >= 0 {
-		retries := int(number(n))
+	if n, set := v["dynamodb_max_retries"]; set && integerOf(n) >= 0 {
+		retries := int(integerOf(n))
 		s.MaxRetries = &retries
 	}
 	// Vault refuses a half too, rather than mixing it with the environment's.
@@ -506,7 +494,7 @@ func (r *reader) destination(v map[string]value, line int) Destination {
 	d := Destination{
 		NodeID:       v["node_id"].text,
 		WAL:          isTrue(v["raft_wal"]),
-		MaxEntrySize: uint64(max(number(v["max_entry_size"]), 0)),
+		MaxEntrySize: uint64(max(integerOf(v["max_entry_size"]), 0)),
 	}
 	if path := v["path"].text; path != "" {
 		d.Path = filepath.Clean(path)
@@ -556,7 +544,7 @@ func (r *reader) clusterAddr(all, found []item, destination stanza) (addr, hostP
 		}
 		hint := "add at the top level, outside both blocks: " + line
 		for _, it := range all {
-			if name := normal(it.keys[0]); !serverKeys[name] && nearest(name, topLevelKeys) == "cluster_addr" {
+			if nearest(it.keys[0], topLevelKeys) == "cluster_addr" {
 				hint = fmt.Sprintf("line %d has %s: did you mean cluster_addr?", it.line, quote(it.keys[0]))
 			}
 		}
@@ -592,14 +580,14 @@ func (r *reader) clusterAddr(all, found []item, destination stanza) (addr, hostP
 	return it.text, hostPort
 }
 
-// isTrue and number read values that resolve has checked already; one it found
+// isTrue and integerOf read values that resolve has checked already; one it found
 // wrong, or that is not set, reads as false or 0.
 func isTrue(v value) bool {
 	b, _ := strconv.ParseBool(v.text)
 	return b
 }
 
-func number(v value) int64 {
+func integerOf(v value) int64 {
 	n, err := strconv.ParseInt(v.text, 10, 64)
 	if err != nil {
 		return 0

@@ -1,6 +1,7 @@
 package vaultconfig
 
 import (
+	_ "embed"
 	"fmt"
 	"maps"
 	"math"
@@ -18,14 +19,17 @@ import (
 // key is what a stanza's key takes.
 type key struct {
 	env []string // variables that beat the stanza, the strongest first
-	// check returns what is wanted instead of the value, or "" if it will do.
 	// Where check is nil the value is never looked at, nor shown.
-	check func(string) (want, hint string)
+	check check
 	any   bool // blocks and lists will do, and several of them
 	// decides is set of what says which data is read, as whom, and where the copy
 	// goes: misspelt, it is an error.
 	decides bool
 }
+
+// A check returns what is wanted instead of a value, and a hint for it; or "" for a value
+// that Vault takes too.
+type check = func(string) (want, hint string)
 
 // commonKeys are those that Vault reads in every storage stanza.
 var commonKeys = map[string]key{
@@ -80,33 +84,38 @@ var raftKeys = with(commonKeys, map[string]key{
 	"max_mount_and_namespace_table_entry_size": {check: integer(0)},
 })
 
-// serverKeys are the top-level keys of a Vault server's configuration, from
-// https://developer.hashicorp.com/vault/docs/configuration. They do no harm in
-// a migrate file.
-var serverKeys = set(`
-	storage backend ha_storage ha_backend service_registration listener seal hsm kms
-	kms_library entropy telemetry sentinel reporting replication user_lockout
-	api_addr cluster_name cluster_cipher_suites disable_clustering
-	ui cache_size disable_cache disable_mlock disable_printable_check
-	disable_sealwrap disable_performance_standby disable_indexing disable_sentinel_trace
-	plugin_directory plugin_tmpdir plugin_file_uid plugin_file_permissions
-	log_level log_format log_file log_requests_level
-	log_rotate_bytes log_rotate_duration log_rotate_max_files
-	default_lease_ttl max_lease_ttl default_max_request_duration remove_irrevocable_lease_after
-	raw_storage_endpoint introspection_endpoint pid_file license_path experiments
-	enable_response_header_hostname enable_response_header_raft_node_id
-	allow_audit_log_prefixing administrative_namespace_path observations
-	detect_deadlocks imprecise_lease_role_tracking
-	enable_post_unseal_trace post_unseal_trace_directory reporting_scan_directory`)
+var (
+	//go:embed keys.txt
+	keysText string
+	// serverForms are the keys of a server's configuration, and the form of each: the
+	// name of its section in keys.txt.
+	serverForms = sections(keysText)
+	// serverKeys are those of the top level. They do no harm in a migrate file.
+	serverKeys = topLevel(serverForms)
+	// topLevelKeys is what a mistyped top-level key is compared with.
+	topLevelKeys = with(serverKeys, map[string]string{sourceBlock: "block", destinationBlock: "block"})
+)
 
-// topLevelKeys is what a mistyped top-level key is compared with.
-var topLevelKeys = with(map[string]bool{sourceBlock: true, destinationBlock: true, "cluster_addr": true}, serverKeys)
-
-func set(names string) map[string]bool {
-	m := map[string]bool{}
-	for _, n := range strings.Fields(names) {
-		m[n] = true
+// sections reads words below the names of their sections.
+func sections(text string) map[string]string {
+	words, section := map[string]string{}, ""
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasPrefix(line, "#"):
+		case strings.HasPrefix(line, "["):
+			section = strings.Trim(line, "[]\n")
+		default:
+			for _, word := range strings.Fields(line) {
+				words[word] = section
+			}
+		}
 	}
+	return words
+}
+
+func topLevel(forms map[string]string) map[string]string {
+	m := maps.Clone(forms)
+	maps.DeleteFunc(m, func(name, _ string) bool { return strings.Contains(name, ".") })
 	return m
 }
 
@@ -163,8 +172,6 @@ func closest[V any](name string, most int, known map[string]V, distance func(k s
 // normal is how a name is compared with those that Vault knows.
 func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") }
 
-// The checks. Each returns "" for a value that Vault takes too.
-
 func unless(ok bool, otherwise string) (want, hint string) {
 	if ok {
 		return "", ""
@@ -177,7 +184,7 @@ func boolean(s string) (want, hint string) {
 	return unless(err == nil, `"true" or "false"`)
 }
 
-func integer(least int64) func(string) (string, string) {
+func integer(least int64) check {
 	return func(s string) (want, hint string) {
 		n, err := strconv.ParseInt(s, 10, 64)
 		return unless(err == nil && n >= least && int64(int(n)) == n, fmt.Sprintf("a whole number, %d or more", least))
@@ -218,24 +225,20 @@ func nodeID(s string) (want, hint string) {
 	return plain(s)
 }
 
-var tablePattern = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
-
-// tableName follows the naming rules of the DynamoDB API reference; a table
-// may also be named by its ARN.
-func tableName(s string) (want, hint string) {
-	return unless(tablePattern.MatchString(s) || strings.HasPrefix(s, "arn:") && plainWord(s), "a table name: 3 to 255 letters, digits, _ . or -")
+// matches takes what a regular expression describes.
+func matches(pattern, otherwise string) check {
+	re := regexp.MustCompile(pattern)
+	return func(s string) (want, hint string) { return unless(re.MatchString(s), otherwise) }
 }
 
-var regionPattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
-
-// regionName is strict enough for a host name, of which the region is a part.
-func regionName(s string) (want, hint string) {
-	return unless(regionPattern.MatchString(s), "a region such as us-east-1")
-}
-
-func billingMode(s string) (want, hint string) {
-	return unless(s == "PROVISIONED" || s == "PAY_PER_REQUEST", "PROVISIONED or PAY_PER_REQUEST")
-}
+var (
+	// tableName follows the naming rules of the DynamoDB API reference; a table
+	// may also be named by its ARN, one word of what prints.
+	tableName = matches(`^([a-zA-Z0-9_.-]{3,255}|arn:[\pL\pM\pN\pP\pS]*)$`, "a table name: 3 to 255 letters, digits, _ . or -")
+	// regionName is strict enough for a host name, of which the region is a part.
+	regionName  = matches(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`, "a region such as us-east-1")
+	billingMode = matches(`^(PROVISIONED|PAY_PER_REQUEST)$`, "PROVISIONED or PAY_PER_REQUEST")
+)
 
 // withScheme adds what the AWS SDK inside Vault adds to a bare host:port.
 func withScheme(endpoint string) string {
@@ -331,4 +334,4 @@ func Environment() []Variable {
 }
 
 // creation are the keys that only matter to a Vault that makes or changes the table.
-var creation = set("read_capacity write_capacity billing_mode dynamodb_allow_updates")
+var creation = map[string]bool{"read_capacity": true, "write_capacity": true, "billing_mode": true, "dynamodb_allow_updates": true}

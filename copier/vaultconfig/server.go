@@ -62,57 +62,13 @@ type File struct {
 	Path string // a directory, where Vault makes the file
 }
 
-// serverTypes are the keys whose values Vault parses when it starts, each with the
-// check of its type; those of a block are behind its name. They are what Vault
-// 1.21.1 parses so.
-var serverTypes = []struct {
-	check func(string) (want, hint string)
-	keys  map[string]bool
-}{
-	{serverBoolean, set(`
-		disable_mlock disable_clustering disable_sealwrap ui disable_cache disable_printable_check
-		introspection_endpoint raw_storage_endpoint allow_audit_log_prefixing disable_performance_standby
-		disable_indexing disable_sentinel_trace enable_response_header_hostname
-		enable_response_header_raft_node_id imprecise_lease_role_tracking enable_post_unseal_trace
-		listener.tls_disable listener.tls_require_and_verify_client_cert listener.tls_disable_client_certs
-		listener.require_request_header listener.x_forwarded_for_reject_not_present
-		listener.x_forwarded_for_reject_not_authorized listener.cors_enabled listener.redact_addresses
-		listener.redact_cluster_name listener.redact_version listener.disable_request_limiter
-		listener.disable_replication_status_endpoints
-		listener.telemetry.unauthenticated_metrics_access listener.profiling.unauthenticated_pprof_access
-		listener.inflight_requests_logging.unauthenticated_in_flight_requests_access
-		telemetry.disable_hostname telemetry.enable_hostname_label telemetry.add_lease_metrics_namespace_labels
-		telemetry.add_mount_point_rollback_metrics telemetry.filter_default user_lockout.disable_lockout`)},
-	{duration, set(`
-		default_lease_ttl max_lease_ttl default_max_request_duration remove_irrevocable_lease_after
-		log_rotate_duration listener.max_request_duration listener.http_read_timeout
-		listener.http_read_header_timeout listener.http_write_timeout listener.http_idle_timeout
-		telemetry.prometheus_retention_time telemetry.usage_gauge_period telemetry.lease_metrics_epsilon
-		user_lockout.lockout_duration user_lockout.lockout_counter_reset`)},
-	{serverNumber, set(`
-		cache_size plugin_file_uid log_rotate_bytes log_rotate_max_files
-		listener.max_request_size listener.x_forwarded_for_hop_skips listener.max_json_depth
-		listener.max_json_string_value_length listener.max_json_object_entry_count
-		listener.max_json_array_element_count listener.max_json_token
-		telemetry.maximum_gauge_cardinality telemetry.num_lease_metrics_buckets user_lockout.lockout_threshold`)},
-	{octal, set("plugin_file_permissions")},
-	{oneOf("trace debug notice info warn warning err error"), set("log_level")},
-	{oneOf("standard json"), set("log_format")},
-	{oneOf("use_always allow_authorized deny_unauthorized"), set("listener.proxy_protocol_behavior")},
-	{oneOf("tls10 tls11 tls12 tls13"), set("listener.tls_min_version listener.tls_max_version")},
+// serverChecks are the checks of serverForms.
+var serverChecks = map[string]check{
+	"boolean":  serverBoolean,
+	"duration": duration,
+	"number":   number(0, "a whole number"),
+	"octal":    number(8, "an octal number such as 0640"),
 }
-
-// serverTexts are the keys that Vault takes as they are, and serverBlocks those
-// whose own keys are looked at. What is looked at elsewhere is among them.
-var (
-	serverTexts = set(`
-		storage backend ha_storage ha_backend cluster_addr api_addr cluster_name license_path pid_file log_file
-		administrative_namespace_path log_requests_level detect_deadlocks plugin_directory plugin_tmpdir
-		listener.type listener.address listener.cluster_address listener.tls_cert_file listener.tls_key_file
-		listener.tls_client_ca_file listener.role listener.chroot_namespace
-		telemetry.statsite_address telemetry.statsd_address telemetry.metrics_prefix user_lockout.type`)
-	serverBlocks = set("listener listener.telemetry listener.profiling listener.inflight_requests_logging telemetry user_lockout")
-)
 
 // storageKeys are the keys of storage "raft". A template in node_id is no mistake
 // of form: Vault takes it as it is written.
@@ -122,9 +78,6 @@ var storageKeys = with(raftKeys, map[string]key{
 	"snapshot_interval":         {check: duration},
 	"autopilot_upgrade_version": {check: version},
 })
-
-// serverKeysOfItsOwn are read by a server, and not known to be of a migrate file.
-var serverKeysOfItsOwn = with(serverKeys, set("cluster_addr api_addr"))
 
 // LoadServer reads a server's configuration: a file, or all .hcl and .json files
 // of a directory, as Vault does. env looks up a variable of the server's
@@ -159,9 +112,7 @@ func LoadServer(path string, env func(string) (string, bool)) (*Server, error) {
 	s.leases()
 	slices.Sort(s.Unchecked)
 	s.Unchecked = slices.Compact(s.Unchecked)
-	for _, e := range s.errs {
-		s.Problems = append(s.Problems, e)
-	}
+	s.Problems = plainErrors(s.errs)
 	s.Warnings = s.warnings
 	return &s.Server, nil
 }
@@ -217,31 +168,31 @@ func (s *serverReader) twice(items []item) {
 	}
 }
 
-// form checks the value of a key, and reports whether it knows the key.
+// form checks the value of a key, and reports whether it knows the key. An empty value
+// is not set.
 func (s *serverReader) form(name string, v value) bool {
-	for _, t := range serverTypes {
-		if !t.keys[name] {
-			continue
-		}
-		if v.text == "" {
-			return true // is not set
-		}
-		if want, hint := t.check(v.text); want != "" {
-			s.bad(v, "", name, want, hint)
-		}
-		return true
+	form := serverForms[name]
+	check := serverChecks[form]
+	if words, ok := strings.CutPrefix(form, "one of "); ok {
+		check = oneOf(words)
 	}
-	return serverTexts[name]
+	if check == nil {
+		return form == "text"
+	}
+	if want, hint := check(v.text); want != "" && v.text != "" {
+		s.bad(v, "", name, want, hint)
+	}
+	return true
 }
 
 // forms checks the values of a block, whose name and a dot is before its keys.
 func (s *serverReader) forms(before string, items []item) {
 	for _, it := range items {
 		switch name := before + strings.ToLower(it.keys[0]); {
-		case it.body != nil && serverBlocks[name]:
+		case it.body != nil && serverForms[name] == "block":
 			s.forms(name+".", it.body)
-		case before == "" && !serverKeysOfItsOwn[name]: // take says so
-		case it.scalar && s.form(name, value{text: it.text, line: it.line}) || serverTexts[name]:
+		case serverForms[name] == "" && before == "": // take says so
+		case it.scalar && s.form(name, value{text: it.text, line: it.line}) || serverForms[name] == "text":
 		case label(it) != "":
 			s.Unchecked = append(s.Unchecked, fmt.Sprintf("%s %q", name, label(it)))
 		default:
@@ -261,29 +212,23 @@ func serverBoolean(s string) (want, hint string) {
 	return boolean(s)
 }
 
-func serverNumber(s string) (want, hint string) {
-	_, err := strconv.ParseInt(s, 0, 64)
-	return unless(err == nil, "a whole number")
-}
-
-func octal(s string) (want, hint string) {
-	_, err := strconv.ParseInt(s, 8, 64)
-	return unless(err == nil, "an octal number such as 0640")
+// number takes a whole number to a base, or to that which it says itself for base 0.
+func number(base int, otherwise string) check {
+	return func(s string) (want, hint string) {
+		_, err := strconv.ParseInt(s, base, 64)
+		return unless(err == nil, otherwise)
+	}
 }
 
 // oneOf takes one of the words, without regard to case.
-func oneOf(words string) func(string) (want, hint string) {
+func oneOf(words string) check {
 	list := strings.Fields(words)
 	return func(s string) (want, hint string) {
 		return unless(slices.Contains(list, strings.ToLower(strings.TrimSpace(s))), strings.Join(list, ", "))
 	}
 }
 
-var versionPattern = regexp.MustCompile(`^v?[0-9]+(\.[0-9]+)*([-+~.].*)?$`)
-
-func version(s string) (want, hint string) {
-	return unless(versionPattern.MatchString(s), "a version such as 1.21.1")
-}
+var version = matches(`^v?[0-9]+(\.[0-9]+)*([-+~.].*)?$`, "a version such as 1.21.1")
 
 // truth is a top-level boolean that form has found good.
 func truth(text string) bool {
@@ -338,8 +283,8 @@ func (s *serverReader) take(items []item) {
 		case sourceBlock, destinationBlock:
 			s.Migrate = true
 		default:
-			if !serverKeysOfItsOwn[name] {
-				s.ignored(it, "", nearest(name, serverKeysOfItsOwn))
+			if serverKeys[name] == "" {
+				s.ignored(it, "", nearest(name, serverKeys))
 			}
 		}
 	}
@@ -599,40 +544,37 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func parseEnvironment(src []byte) (variables map[string]string, notes []string) {
 	variables = map[string]string{}
-	rest := strings.ReplaceAll(string(src), "\r\n", "\n")
-	line := 1
-	for rest != "" {
-		at := line
-		trimmed := strings.TrimLeft(rest, " \t\n")
-		at += strings.Count(rest[:len(rest)-len(trimmed)], "\n")
-		end := strings.IndexByte(trimmed, '\n')
-		if end < 0 {
-			end = len(trimmed)
+	all := strings.ReplaceAll(string(src), "\r\n", "\n")
+	for at := 0; ; {
+		at += len(all[at:]) - len(strings.TrimLeft(all[at:], " \t\n"))
+		if at == len(all) {
+			return variables, notes
 		}
-		name, _, found := strings.Cut(trimmed[:end], "=")
-		if trimmed == "" {
-			break
+		ignore := func(why string) {
+			notes = append(notes, fmt.Sprintf("line %d %s", 1+strings.Count(all[:at], "\n"), why))
 		}
-		if trimmed[0] == '#' || trimmed[0] == ';' || !found {
-			if trimmed[0] != '#' && trimmed[0] != ';' {
-				notes = append(notes, fmt.Sprintf("line %d has no \"=\", and is ignored", at))
+		line, _, _ := strings.Cut(all[at:], "\n")
+		before, _, found := strings.Cut(line, "=")
+		if comment := line[0] == '#' || line[0] == ';'; comment || !found {
+			if !comment {
+				ignore(`has no "=", and is ignored`)
 			}
-			line, rest = at, trimmed[end:]
+			at += len(line)
 			continue
 		}
-		text, used := environmentValue(trimmed[len(name)+1:])
-		line, rest = at+strings.Count(trimmed[:len(name)+1+used], "\n"), trimmed[len(name)+1+used:]
-		name = strings.TrimRight(name, " \t")
-		switch exported, is := strings.CutPrefix(name, "export "); {
+		text, used := environmentValue(all[at+len(before)+1:])
+		name := strings.TrimRight(before, " \t")
+		exported, is := strings.CutPrefix(name, "export ")
+		switch exported = strings.TrimSpace(exported); {
 		case variableName.MatchString(name):
 			variables[name] = text
-		case is && variableName.MatchString(strings.TrimSpace(exported)):
-			notes = append(notes, fmt.Sprintf("line %d begins with export, and systemd ignores it: write %s=…", at, strings.TrimSpace(exported)))
+		case is && variableName.MatchString(exported):
+			ignore("begins with export, and systemd ignores it: write " + exported + "=…")
 		default:
-			notes = append(notes, fmt.Sprintf("line %d does not begin with the name of a variable, and is ignored", at))
+			ignore("does not begin with the name of a variable, and is ignored")
 		}
+		at += len(before) + 1 + used
 	}
-	return variables, notes
 }
 
 // environmentValue reads a value up to the end of its line, and returns how many

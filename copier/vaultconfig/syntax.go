@@ -96,27 +96,37 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 // isJSON is how Vault tells JSON from HCL.
 func isJSON(src []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) }
 
+// unicodeForm names the encoding of a text in UTF-16 or UTF-32, with a byte order mark or
+// without one.
+func unicodeForm(src []byte) string {
+	begins := func(mark string) bool { return bytes.HasPrefix(src, []byte(mark)) }
+	half := len(src) / 2
+	wide := half > 0 && bytes.Count(src, []byte{0}) > half*9/10
+	switch {
+	case begins("\xff\xfe\x00\x00"), begins("\x00\x00\xfe\xff"):
+		return "UTF-32"
+	case begins("\xff\xfe"), begins("\xfe\xff"):
+		return "UTF-16"
+	case wide && src[1] == 0:
+		return "UTF-16LE"
+	case wide && src[0] == 0:
+		return "UTF-16BE"
+	}
+	return ""
+}
+
 // encoding refuses a file that is not in UTF-8 without a byte order mark: neither
 // does Vault read one.
 func encoding(name string, src []byte) error {
 	e := &Error{File: name, Line: 1}
 	asNew := shellescape.Quote(name) + " > " + shellescape.Quote(name+".utf8")
-	again := func(from string) string {
-		return "save it in UTF-8 (PowerShell: Set-Content -Encoding utf8NoBOM); this writes a new file so: iconv -f " + from + " -t UTF-8 " + asNew
-	}
-	half := len(src) / 2
-	switch nul := bytes.Count(src, []byte{0}); {
+	switch from := unicodeForm(src); {
 	case bytes.HasPrefix(src, []byte("\xef\xbb\xbf")):
 		e.Problem = "the configuration begins with a byte order mark, with which no Vault reads it either"
 		e.Hint = "save it in UTF-8 without one; this writes a new file so: tail -c +4 " + asNew
-	case bytes.HasPrefix(src, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(src, []byte("\x00\x00\xfe\xff")):
-		e.Problem, e.Hint = "the configuration is encoded in UTF-32, which no Vault reads either", again("UTF-32")
-	case bytes.HasPrefix(src, []byte("\xff\xfe")), bytes.HasPrefix(src, []byte("\xfe\xff")):
-		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16")
-	case half > 0 && nul > half*9/10 && src[1] == 0: // without a byte order mark
-		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16LE")
-	case half > 0 && nul > half*9/10 && src[0] == 0:
-		e.Problem, e.Hint = "the configuration is encoded in UTF-16, which no Vault reads either", again("UTF-16BE")
+	case from != "":
+		e.Problem = "the configuration is encoded in " + from[:len("UTF-16")] + ", which no Vault reads either"
+		e.Hint = "save it in UTF-8 (PowerShell: Set-Content -Encoding utf8NoBOM); this writes a new file so: iconv -f " + from + " -t UTF-8 " + asNew
 	case bytes.ContainsFunc(src, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\v\f\r", r) }):
 		e.Problem, e.Hint = "the configuration is no text", "name the file for `vault operator migrate`; one that is packed (.gz, .zip) has to be unpacked"
 	case !utf8.Valid(src):
@@ -250,18 +260,11 @@ func list(nodes *ast.ObjectList, line *int) []item {
 // literal is a value's text as Vault's storage stanzas take it: numbers and
 // booleans as JSON writes them.
 func literal(t token.Token) string {
-	switch v := t.Value().(type) {
-	case string:
-		return v
-	case bool:
-		return strconv.FormatBool(v)
-	case int64:
-		return strconv.FormatInt(v, 10)
-	default:
-		text, err := json.Marshal(v)
-		if err != nil {
-			return fmt.Sprint(v)
+	v := t.Value()
+	if number, ok := v.(float64); ok {
+		if text, err := json.Marshal(number); err == nil {
+			return string(text)
 		}
-		return string(text)
 	}
+	return fmt.Sprint(v)
 }
