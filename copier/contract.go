@@ -381,7 +381,8 @@ type Sink interface {
 	Identity() Identity
 
 	// Open takes the destination, which is held from here to Close, and reports
-	// what it holds. It removes nothing. It refuses a destination that is not fit:
+	// what it holds. It removes at most what a run has staged and not committed,
+	// which no run reads again. It refuses a destination that is not fit:
 	// missing, not writable, held by another process, or holding data that no copy
 	// has put there.
 	Open(ctx context.Context) (State, error)
