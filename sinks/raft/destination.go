@@ -6,84 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"golang.org/x/sys/unix"
 )
-
-// takeLock opens the data directory and locks it for this process. The lock
-// is the kernel's: it ends with the process, whatever ends that.
-func (s *Sink) takeLock() error {
-	f, err := os.OpenFile(s.opts.Path, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return s.fail("open "+s.opts.Path, err)
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for range 5 {
-		// Who only asks for the state of a copy holds it for a moment.
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return &copier.Error{
-				Kind: copier.ErrLocked,
-				Op:   "lock " + s.opts.Path,
-				Code: DirectoryBusy, Facts: map[string]string{"path": s.opts.Path},
-				Err: errors.New("another dyn2raft holds this directory"),
-			}
-		}
-		return &copier.Error{
-			Kind: copier.ErrDestination,
-			Op:   "lock " + s.opts.Path,
-			Code: NoFileLocks,
-			Err:  err,
-		}
-	}
-	s.lock = f
-	// What is removed is removed in the directory that is locked, whatever becomes of
-	// the names that lead to it.
-	if s.root, err = os.OpenRoot(s.opts.Path); err == nil {
-		err = s.sameDirectory()
-	}
-	if err != nil {
-		return errors.Join(s.fail("open "+s.opts.Path, err), s.unlock())
-	}
-	return nil
-}
-
-// sameDirectory reports as an error that the root is not the directory that is locked.
-func (s *Sink) sameDirectory() error {
-	locked, err := s.lock.Stat()
-	if err != nil {
-		return err
-	}
-	opened, err := s.root.Stat(".")
-	if err == nil && !os.SameFile(locked, opened) {
-		err = errors.New("another directory was put in its place")
-	}
-	return err
-}
-
-// unlock gives the directory back.
-func (s *Sink) unlock() error {
-	err := s.lock.Close()
-	s.lock = nil
-	if s.root != nil {
-		err = errors.Join(err, s.root.Close())
-		s.root = nil
-	}
-	return err
-}
 
 // A State is what is in a data directory.
 type State string
@@ -356,7 +285,7 @@ func (s *Sink) makeStaging(left bool) error {
 // directory. Without a vault.db in place the record goes first, and for good:
 // a record without the rest would be taken for a finished commit.
 func (s *Sink) removeStaged() error {
-	if err := s.disk.Remove(s.root, filepath.Join(stagingName, recordName)); err != nil {
+	if err := s.disk.Remove(s.held.root, filepath.Join(stagingName, recordName)); err != nil {
 		return err
 	}
 	if err := s.disk.Sync(s.aside("")); err != nil {
@@ -367,7 +296,7 @@ func (s *Sink) removeStaged() error {
 
 // removeFromStaging removes all names in the staging directory but one.
 func (s *Sink) removeFromStaging(but string) error {
-	list, err := fs.ReadDir(s.root.FS(), stagingName)
+	list, err := fs.ReadDir(s.held.root.FS(), stagingName)
 	if err != nil {
 		return err
 	}
@@ -375,7 +304,7 @@ func (s *Sink) removeFromStaging(but string) error {
 		if f.Name() == but {
 			continue
 		}
-		if err := s.disk.Remove(s.root, filepath.Join(stagingName, f.Name())); err != nil {
+		if err := s.disk.Remove(s.held.root, filepath.Join(stagingName, f.Name())); err != nil {
 			return err
 		}
 	}
@@ -397,65 +326,13 @@ func (s *stage) removeStaging() error {
 			return err
 		}
 	}
-	if err := s.disk.Remove(s.root, stagingName); err != nil {
+	if err := s.disk.Remove(s.held.root, stagingName); err != nil {
 		return err
 	}
 	return s.disk.Sync(s.opts.Path)
 }
 
-// fail makes the error for a failed operation on the destination, with the
-// code that belongs to its cause.
+// fail makes the error for a failed operation on the destination.
 func (s *Sink) fail(op string, err error) error {
-	if _, ok := errors.AsType[*copier.Error](err); ok {
-		return err
-	}
-	e := &copier.Error{Kind: copier.ErrDestination, Op: op, Err: err}
-	if strings.HasPrefix(err.Error(), op+": ") {
-		e.Op = "" // it says so itself
-	}
-	path := map[string]string{"path": s.opts.Path}
-	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		e.Code, e.Facts = DiskFull, s.space()
-	case errors.Is(err, unix.EROFS):
-		e.Code, e.Facts = ReadOnly, path
-	case errors.Is(err, unix.ENOENT) && s.lock == nil:
-		e.Code, e.Facts = NoDirectory, path
-	case errors.Is(err, unix.ENOTDIR) && s.lock == nil:
-		e.Code = NotADirectory
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		e.Code, e.Facts = NotPermitted, map[string]string{"user": userName(os.Geteuid())}
-	case errors.Is(err, unix.EEXIST):
-		e.Code, e.Facts = StartedOn, path
-	}
-	return e
-}
-
-// space is how much this run has written to the directory's file system, and how
-// much is free there.
-func (s *Sink) space() map[string]string {
-	out := map[string]string{"written": strconv.FormatUint(treeBytes(s.aside("")), 10), "free": ""}
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.opts.Path, &st); err == nil {
-		out["free"] = strconv.FormatUint(st.Bavail*uint64(st.Bsize), 10)
-	}
-	return out
-}
-
-// treeBytes is what the files under root that can be seen take up on the disk.
-func treeBytes(root string) (n uint64) {
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			n += treeBytes(filepath.Join(root, e.Name()))
-		} else if fi, err := e.Info(); err == nil {
-			if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-				n += uint64(st.Blocks) * 512 // whatever the file system's block size is
-			}
-		}
-	}
-	return n
+	return s.held.Fail(op, s.opts.Path, s.aside(""), err)
 }

@@ -15,7 +15,7 @@ import (
 // will: Vault opens its files by their owner. Where a group of this user may write
 // to the directory, as Kubernetes has it for volumes, that is who it is for.
 func (s *Sink) checkOwner() error {
-	fi, err := s.lock.Stat()
+	fi, err := s.held.lock.Stat()
 	if err != nil {
 		return s.fail("look at "+s.opts.Path, err)
 	}

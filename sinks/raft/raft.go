@@ -30,6 +30,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/loading"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/boltfile"
 	"github.com/hashicorp/go-uuid"
 )
@@ -50,9 +51,6 @@ const (
 
 // MaxNodeID bounds the file node-id, in bytes: Vault has a UUID in it.
 const MaxNodeID = 4 << 10
-
-// defaultMaxEntrySize is Vault's own default of max_entry_size, in bytes.
-const defaultMaxEntrySize = 1 << 20
 
 // Options says where the data directory is and whose it will be.
 type Options struct {
@@ -123,8 +121,7 @@ type Sink struct {
 	opts Options
 	disk *durable.Disk
 
-	lock   *os.File // the data directory, locked; nil before Open and after Close
-	root   *os.Root // the same, for what is removed in it
+	held   Hold // of the data directory, from Open to Close
 	nodeID string
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
@@ -155,7 +152,7 @@ func New(o Options) (*Sink, error) {
 		return nil, err
 	}
 	if o.MaxEntrySize == 0 {
-		o.MaxEntrySize = defaultMaxEntrySize
+		o.MaxEntrySize = loading.DefaultMaxEntrySize
 	}
 	if o.Notify == nil {
 		o.Notify = func(copier.Event) {}
@@ -193,7 +190,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	if err := ctx.Err(); err != nil {
 		return found, err
 	}
-	if err := s.takeLock(); err != nil {
+	if err := s.held.Take(s.opts.Path); err != nil {
 		return found, err
 	}
 	left, err := s.stagingLeft()
@@ -257,49 +254,49 @@ func WorkDir(path string) string { return filepath.Join(path, stagingName, workN
 // twice wraps [copier.ErrDuplicateKey], a cancelled context its own error, and
 // everything else [copier.ErrDestination].
 func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
-	l := &loader{ctx: ctx, in: entries, maxEntry: s.opts.MaxEntrySize, notify: s.opts.Notify}
+	l := loading.New(ctx, entries, s.opts.MaxEntrySize, s.opts.Notify)
 	stats, err := s.load(ctx, l)
-	if l.err != nil {
-		return stats, l.err // not the disk's fault
+	if l.Err != nil {
+		return stats, l.Err // not the disk's fault
 	}
 	return stats, err
 }
 
-func (s *stage) load(ctx context.Context, l *loader) (copier.LoadStats, error) {
+func (s *stage) load(ctx context.Context, l *loading.Stream) (copier.LoadStats, error) {
 	path := s.aside(vaultDBName)
 	err := writeVaultDB(s.disk, path, configBucket(s.nodeID, s.opts.Address), l)
-	l.finish()
+	l.Finish()
 	if errors.Is(err, boltfile.ErrTwice) {
-		return l.stats, &copier.Error{Kind: copier.ErrDuplicateKey, Op: "load entries", Err: err}
+		return l.Stats, &copier.Error{Kind: copier.ErrDuplicateKey, Op: "load entries", Err: err}
 	}
 	if fi, statErr := os.Lstat(path); statErr == nil {
-		l.stats.FileBytes = fi.Size()
+		l.Stats.FileBytes = fi.Size()
 	}
 	if err != nil {
-		return l.stats, s.fail("write "+path, err)
+		return l.Stats, s.fail("write "+path, err)
 	}
 
 	if err := s.writeRaftDir(); err != nil {
-		return l.stats, s.fail("write "+s.aside(raftName), err)
+		return l.Stats, s.fail("write "+s.aside(raftName), err)
 	}
 	if s.newNodeID {
 		if err := s.disk.WriteFile(s.aside(nodeIDName), []byte(s.nodeID)); err != nil {
-			return l.stats, s.fail("write "+s.aside(nodeIDName), err)
+			return l.Stats, s.fail("write "+s.aside(nodeIDName), err)
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return l.stats, err
+		return l.Stats, err
 	}
 	for _, name := range s.names() {
 		if err := s.disk.Finalize(s.aside(name)); err != nil {
-			return l.stats, s.fail("sync "+s.aside(name), err)
+			return l.Stats, s.fail("sync "+s.aside(name), err)
 		}
 	}
 	if err := s.disk.Sync(s.aside("")); err != nil {
-		return l.stats, s.fail("sync "+s.aside(""), err)
+		return l.Stats, s.fail("sync "+s.aside(""), err)
 	}
 	s.loaded = true
-	return l.stats, nil
+	return l.Stats, nil
 }
 
 // names are the names that a commit puts in place, in its order: vault.db is
@@ -434,7 +431,7 @@ func (s *stage) moveBack(name string) error {
 	if there, err := durable.Exists(s.dest(name)); err != nil {
 		return err
 	} else if there {
-		if err := s.disk.Remove(s.root, name); err != nil {
+		if err := s.disk.Remove(s.held.root, name); err != nil {
 			return err
 		}
 	}
@@ -465,19 +462,19 @@ func (s *stage) Close(keep bool) error {
 // Close releases the lock, and removes the staging directory where it is empty. It
 // never touches what another process holds. An error wraps [copier.ErrDestination].
 func (s *Sink) Close() error {
-	if s.lock == nil {
+	if s.held.lock == nil {
 		return nil
 	}
 	var err error
 	if s.staging && s.nothingStaged() {
-		if err = s.disk.Remove(s.root, stagingName); err == nil {
+		if err = s.disk.Remove(s.held.root, stagingName); err == nil {
 			err = s.disk.Sync(s.opts.Path)
 		}
 		if err != nil {
 			err = s.fail("remove "+s.aside(""), err)
 		}
 	}
-	if closeErr := s.unlock(); err == nil && closeErr != nil {
+	if closeErr := s.held.Release(); err == nil && closeErr != nil {
 		err = s.fail("unlock "+s.opts.Path, closeErr)
 	}
 	return err
@@ -486,10 +483,10 @@ func (s *Sink) Close() error {
 // nothingStaged reports whether the staging directory is there, and has nothing in it
 // but an empty work directory.
 func (s *Sink) nothingStaged() bool {
-	staged, err := fs.ReadDir(s.root.FS(), stagingName)
+	staged, err := fs.ReadDir(s.held.root.FS(), stagingName)
 	if err != nil || len(staged) == 0 {
 		return err == nil
 	}
-	work, err := fs.ReadDir(s.root.FS(), stagingName+"/"+workName)
+	work, err := fs.ReadDir(s.held.root.FS(), stagingName+"/"+workName)
 	return err == nil && len(staged) == 1 && len(work) == 0
 }

@@ -69,10 +69,10 @@ func Readdress(ctx context.Context, o ReaddressOptions) (was Peer, err error) {
 	if o.NodeID == "" || o.CheckLog == nil {
 		return was, &copier.Error{Kind: copier.ErrConfig, Op: "check raft destination", Err: errors.New("no node id, or nothing that checks the log")}
 	}
-	if err := s.takeLock(); err != nil {
+	if err := s.held.Take(s.opts.Path); err != nil {
 		return was, err
 	}
-	defer func() { err = errors.Join(err, s.unlock()) }()
+	defer func() { err = errors.Join(err, s.held.Release()) }()
 	if err := s.refuseUnfinished(); err != nil {
 		return was, err
 	}

@@ -293,13 +293,13 @@ func TestReaddressLocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.takeLock(); err != nil {
+	if err := s.held.Take(s.opts.Path); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readdress(&o, nil); !errors.Is(err, copier.ErrLocked) {
 		t.Errorf("another dyn2raft: %v", err)
 	}
-	if err := s.unlock(); err != nil {
+	if err := s.held.Release(); err != nil {
 		t.Fatal(err)
 	}
 	// And no Vault starts while it works.

@@ -147,7 +147,7 @@ func readSegment(ctx context.Context, r io.Reader, s types.SegmentInfo, each fun
 	}
 	if err != nil || binary.LittleEndian.Uint64(head) != segmentMagic || binary.LittleEndian.Uint64(head[8:]) != s.BaseIndex ||
 		binary.LittleEndian.Uint64(head[16:]) != s.ID || binary.LittleEndian.Uint64(head[24:]) != wal.CodecBinaryV1 {
-		return false, fmt.Errorf("%w: it does not begin as segment %d of index %d (%v)", vaultdb.ErrDamaged, s.ID, s.BaseIndex, err)
+		return false, errors.Join(fmt.Errorf("%w: it does not begin as segment %d of index %d", vaultdb.ErrDamaged, s.ID, s.BaseIndex), err)
 	}
 	sum := crc32.Checksum(head, castagnoli)
 	next := s.BaseIndex // of the entry that comes
@@ -224,7 +224,7 @@ func decodeEntry(b []byte, index uint64) (l *raft.Log, err error) {
 	}()
 	l = new(raft.Log)
 	if err := new(wal.BinaryCodec).Decode(b, l); err != nil || l.Index != index {
-		return nil, fmt.Errorf("%w: entry %d has index %d (%v)", vaultdb.ErrDamaged, index, l.Index, err)
+		return nil, errors.Join(fmt.Errorf("%w: entry %d has index %d", vaultdb.ErrDamaged, index, l.Index), err)
 	}
 	return l, nil
 }

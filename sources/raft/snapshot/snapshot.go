@@ -14,6 +14,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -48,6 +49,9 @@ const (
 
 // A Source is a snapshot's file. It is safe for concurrent use.
 type Source struct {
+	// Kind is that of errors; nil means [copier.ErrSource].
+	Kind error
+
 	path  string
 	files sequential.Files
 }
@@ -57,13 +61,13 @@ var _ copier.Source = (*Source)(nil)
 // New returns the snapshot at path as a source. It does nothing yet.
 func New(path string) *Source {
 	s := &Source{path: path}
-	s.files.Open = func(int) (sequential.Cursor, error) { return open(path) }
+	s.files.Open = func(int) (sequential.Cursor, error) { return s.open() }
 	return s
 }
 
 // Open implements [copier.Source]. It reads meta.json.
 func (s *Source) Open(context.Context) (copier.Info, error) {
-	c, err := open(s.path)
+	c, err := s.open()
 	if err != nil {
 		return copier.Info{}, err
 	}
@@ -92,10 +96,12 @@ func (s *Source) Close() error { return s.files.Close() }
 
 // A cursor stands in state.bin.
 type cursor struct {
+	kind  error
 	path  string
 	file  *os.File
 	gzip  *gzip.Reader
 	tar   *tar.Reader
+	size  int64 // of the file that it stands in
 	meta  raft.SnapshotMeta
 	state *bufio.Reader
 	sums  map[string]hash.Hash
@@ -104,15 +110,15 @@ type cursor struct {
 }
 
 // open opens a snapshot, and reads up to state.bin.
-func open(path string) (c *cursor, err error) {
-	c = &cursor{path: path, sums: map[string]hash.Hash{}}
+func (s *Source) open() (c *cursor, err error) {
+	c = &cursor{kind: cmp.Or(s.Kind, copier.ErrSource), path: s.path, sums: map[string]hash.Hash{}}
 	defer func() {
 		if err != nil {
 			err = c.fail(errors.Join(err, c.Close()))
 			c = nil
 		}
 	}()
-	if c.file, err = os.Open(path); err != nil {
+	if c.file, err = os.Open(s.path); err != nil {
 		return c, err
 	}
 	if c.gzip, err = gzip.NewReader(bufio.NewReaderSize(c.file, 256<<10)); err != nil {
@@ -123,10 +129,16 @@ func open(path string) (c *cursor, err error) {
 	if err != nil {
 		return c, err
 	}
-	if err := json.Unmarshal(meta, &c.meta); err != nil || c.meta.Index == 0 {
-		return c, fmt.Errorf("%w: its %s is not that of a snapshot (%v)", ErrDamaged, metaName, err)
+	if err = json.Unmarshal(meta, &c.meta); err == nil && c.meta.Index == 0 {
+		err = errors.New("it has no index")
+	}
+	if err != nil {
+		return c, fmt.Errorf("%w: its %s is not that of a snapshot: %w", ErrDamaged, metaName, err)
 	}
 	r, err := c.member(stateName)
+	if err == nil && c.size != c.meta.Size {
+		err = fmt.Errorf("%w: its %s has %d bytes, and %s says %d", ErrDamaged, stateName, c.size, metaName, c.meta.Size)
+	}
 	if err != nil {
 		return c, err
 	}
@@ -144,7 +156,7 @@ func (c *cursor) member(name string) (io.Reader, error) {
 		return nil, fmt.Errorf("%w: it has a file %.64q where %s must be", ErrDamaged, h.Name, name)
 	}
 	sum := sha256.New()
-	c.sums[name] = sum
+	c.sums[name], c.size = sum, h.Size
 	return io.TeeReader(c.tar, sum), nil
 }
 
@@ -275,7 +287,7 @@ func unexpected(err error) error {
 }
 
 func (c *cursor) fail(err error) error {
-	return &copier.Error{Kind: copier.ErrSource, Op: "read snapshot " + c.path, Err: err}
+	return &copier.Error{Kind: c.kind, Op: "read snapshot " + c.path, Err: err}
 }
 
 // Close implements [sequential.Cursor].

@@ -80,6 +80,7 @@ func TestRefused(t *testing.T) {
 		"one key twice":           archive(append(two[:1:1], two[0])),
 		"no index":                pack("meta.json", []byte(`{}`), "state.bin", nil, "SHA256SUMS", sums([]byte(`{}`), nil)),
 		"another sum":             pack("meta.json", metaJSON, "state.bin", nil, "SHA256SUMS", sums(metaJSON, []byte("x"))),
+		"another size":            pack("meta.json", metaJSON, "state.bin", []byte{0}, "SHA256SUMS", sums(metaJSON, []byte{0})),
 		"no sums":                 pack("meta.json", metaJSON, "state.bin", nil),
 		"no sum of the state":     pack("meta.json", metaJSON, "state.bin", nil, "SHA256SUMS", fmt.Appendf(nil, "%x  meta.json\n", sha256.Sum256(metaJSON))),
 		"a file that is nobody's": pack("meta.json", metaJSON, "state.bin", nil, "SHA256SUMS", sums(metaJSON, nil), "other", nil),
@@ -99,8 +100,8 @@ func TestRefused(t *testing.T) {
 
 func FuzzState(f *testing.F) {
 	f.Add(state([]copier.Entry{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b")}}))
-	metaJSON, _ := json.Marshal(raft.SnapshotMeta{Index: 7})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		metaJSON, _ := json.Marshal(raft.SnapshotMeta{Index: 7, Size: int64(len(b))})
 		path := write(t, pack("meta.json", metaJSON, "state.bin", b, "SHA256SUMS", fmt.Appendf(nil, "%x  meta.json\n%x  state.bin\n", sha256.Sum256(metaJSON), sha256.Sum256(b))))
 		got, err := read(t, path)
 		if err == nil && len(b) > 0 && len(got) == 0 {
@@ -142,8 +143,8 @@ func entries(m map[string]string) (out []copier.Entry) {
 
 // archive makes a snapshot as Vault does.
 func archive(all []copier.Entry) []byte {
-	meta, _ := json.Marshal(raft.SnapshotMeta{ID: "bolt-snapshot", Index: 70, Term: 3})
 	s := state(all)
+	meta, _ := json.Marshal(raft.SnapshotMeta{ID: "bolt-snapshot", Index: 70, Term: 3, Size: int64(len(s))})
 	sums := fmt.Appendf(nil, "%x  meta.json\n%x  state.bin\n", sha256.Sum256(meta), sha256.Sum256(s))
 	return pack("meta.json", meta, "state.bin", s, "SHA256SUMS", sums, "SHA256SUMS.sealed", []byte("only its seal can read it"))
 }
