@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -90,28 +90,24 @@ func Compare(a, b *Report, threshold float64) (*Comparison, error) {
 			Err: fmt.Errorf("the threshold is %g%%, expected more than 0%% and less than 100%%", threshold*100)}
 	}
 	c := &Comparison{Threshold: threshold}
-	find := func(r *Report, name string) *Operation {
+	named := func(r *Report, name string) *Operation {
 		if i := slices.IndexFunc(r.Operations, func(o Operation) bool { return o.Name == name }); i >= 0 {
 			return &r.Operations[i]
 		}
 		return nil
 	}
+	names := map[string]bool{}
 	var totals []Line
-	add := func(l Line) {
-		if isTotal(l.Name) {
-			if l.Ratio != nil { // terse reports have none, which means nothing
-				totals = append(totals, l)
-			}
-			return
+	for _, o := range slices.Concat(a.Operations, b.Operations) {
+		if names[o.Name] {
+			continue
 		}
-		c.Lines = append(c.Lines, l)
-	}
-	for i, o := range a.Operations {
-		add(compare(o.Name, &a.Operations[i], find(b, o.Name), threshold))
-	}
-	for i, o := range b.Operations {
-		if find(a, o.Name) == nil {
-			add(compare(o.Name, nil, &b.Operations[i], threshold))
+		names[o.Name] = true
+		l := compare(o.Name, named(a, o.Name), named(b, o.Name), threshold)
+		if !isTotal(o.Name) {
+			c.Lines = append(c.Lines, l)
+		} else if l.Ratio != nil { // terse reports have none, which means nothing
+			totals = append(totals, l)
 		}
 	}
 	c.Verdict = verdict(c.Lines)
@@ -121,40 +117,25 @@ func Compare(a, b *Report, threshold float64) (*Comparison, error) {
 }
 
 // isTotal reports whether an operation is the sum of a section.
-func isTotal(name string) bool {
-	var n int
-	if name == Total {
-		return true
-	}
-	_, err := fmt.Sscanf(name, Total+" #%d", &n)
-	return err == nil
-}
+func isTotal(name string) bool { return name == Total || strings.HasPrefix(name, Total+" #") }
 
 // verdict is the first of these that an operation has.
 func verdict(lines []Line) Verdict {
-	for _, v := range []Verdict{Errors, Slower, OnlyInA} {
+	for _, v := range []Verdict{Errors, Slower, OnlyInA, Faster, Same} {
 		if slices.ContainsFunc(lines, func(l Line) bool { return l.Verdict == v }) {
 			return v
 		}
 	}
-	compared := func(l Line) bool { return l.Verdict == Faster || l.Verdict == Same }
-	switch {
-	case !slices.ContainsFunc(lines, compared):
-		return NoData
-	case slices.ContainsFunc(lines, func(l Line) bool { return l.Verdict == Faster }):
-		return Faster
-	default:
-		return Same
-	}
+	return NoData
 }
 
 func compare(name string, a, b *Operation, threshold float64) Line {
-	l := Line{Name: name, A: a, B: b}
-	switch {
-	case b == nil:
+	l := Line{Name: name, A: a, B: b, Verdict: Same}
+	if b == nil {
 		l.Verdict = OnlyInA
 		return l
-	case a == nil:
+	}
+	if a == nil {
 		l.Verdict = OnlyInB
 		return l
 	}
@@ -178,21 +159,15 @@ func compare(name string, a, b *Operation, threshold float64) Line {
 	if n := min(a.Count, b.Count); n < fewRequests {
 		l.Note = fmt.Sprintf("only %d requests: the 99th percentile is uncertain; let the benchmark run longer", n)
 	}
-	failedA, failedB := 1-a.Success, 1-b.Success
-	if failedB > failedA*(1+threshold)+resolution {
-		l.Verdict = Errors
-		l.Reasons = append(l.Reasons, fmt.Sprintf("failed %.2f%%, was %.2f%%", failedB*100, failedA*100))
-	}
 	slower, faster := l.Ratio.judge(a, threshold)
-	switch {
-	case l.Verdict == Errors:
-		l.Reasons = append(l.Reasons, slower...)
+	switch failedA, failedB := 1-a.Success, 1-b.Success; {
+	case failedB > failedA*(1+threshold)+resolution:
+		l.Verdict = Errors
+		l.Reasons = append([]string{fmt.Sprintf("failed %.2f%%, was %.2f%%", failedB*100, failedA*100)}, slower...)
 	case len(slower) > 0:
 		l.Verdict, l.Reasons = Slower, slower
 	case len(faster) > 0:
 		l.Verdict, l.Reasons = Faster, faster
-	default:
-		l.Verdict = Same
 	}
 	return l
 }
@@ -214,9 +189,9 @@ func (r *Ratios) judge(a *Operation, threshold float64) (slower, faster []string
 		higher bool // is better
 	}{
 		{"throughput", r.Throughput, a.Throughput > 0, true},
-		{"mean", r.Mean, known(a.Mean), false},
-		{"95th", r.P95, known(a.P95), false},
-		{"99th", r.P99, known(a.P99), false},
+		{"mean", r.Mean, a.Mean > 0, false},
+		{"95th", r.P95, a.P95 > 0, false},
+		{"99th", r.P99, a.P99 > 0, false},
 	} {
 		change := x.ratio - 1
 		if !x.known || math.Abs(change) <= threshold+1e-9 { // 1.1 - 1 is a bit more than 0.1
@@ -231,5 +206,3 @@ func (r *Ratios) judge(a *Operation, threshold float64) (slower, faster []string
 	}
 	return slower, faster
 }
-
-func known(d time.Duration) bool { return d > 0 }

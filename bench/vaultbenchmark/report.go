@@ -76,33 +76,21 @@ func parse(text []byte) (*Report, error) {
 	if len(text) > MaxSize {
 		return nil, fmt.Errorf("it is larger than %d bytes", MaxSize)
 	}
-	var b builder
+	b := builder{seen: map[string]bool{}}
 	var err error
-	if start := jsonStart(text); start >= 0 {
-		err = b.json(text[start:])
+	if start := jsonStart.FindIndex(text); start != nil {
+		err = b.json(text[start[1]-1:])
 	} else {
 		err = b.text(text)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && len(b.report.Operations) == 0 {
+		err = errors.New("no operation of a benchmark is in it")
 	}
-	if len(b.report.Operations) == 0 {
-		return nil, errors.New("no operation of a benchmark is in it")
-	}
-	return &b.report, nil
+	return &b.report, err
 }
 
-// jsonStart is where the first line begins that begins with a brace, or -1.
-func jsonStart(text []byte) int {
-	for at := 0; at < len(text); {
-		line, _, _ := bytes.Cut(text[at:], []byte("\n"))
-		if bytes.HasPrefix(bytes.TrimLeft(line, " \t\r\xef\xbb\xbf"), []byte("{")) {
-			return at + bytes.IndexByte(line, '{')
-		}
-		at += len(line) + 1
-	}
-	return -1
-}
+// jsonStart finds the first line that begins with a brace.
+var jsonStart = regexp.MustCompile(`(?m)^[ \t\r\x{feff}]*\{`)
 
 // A builder collects the operations of a report's sections, one for each target.
 type builder struct {
@@ -135,9 +123,6 @@ func (b *builder) add(o Operation) error {
 	}
 	if b.section > 1 {
 		o.Name += fmt.Sprintf(" #%d", b.section)
-	}
-	if b.seen == nil {
-		b.seen = map[string]bool{}
 	}
 	if b.seen[o.Name] {
 		return fmt.Errorf("operation %q is in it twice", o.Name)
@@ -183,14 +168,14 @@ func (b *builder) json(text []byte) error {
 		}
 		b.begin(target)
 		for _, name := range slices.Sorted(maps.Keys(operations)) {
-			if err := b.operation(name, operations[name]); err != nil {
+			if err := b.metrics(name, operations[name]); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (b *builder) operation(name string, value []byte) error {
+func (b *builder) metrics(name string, value []byte) error {
 	var m metrics
 	if err := json.Unmarshal(value, &m); err != nil {
 		return fmt.Errorf("read operation %q: %w", name, err)
@@ -209,21 +194,30 @@ const columns = "count rate throughput mean 95th% 99th% successRatio"
 
 var logLine = regexp.MustCompile(`\[(TRACE|DEBUG|INFO|WARN|ERROR)\]`)
 
+// verboseFields are what a verbose report tells of an operation, by the labels of its
+// lines, which are those of a terse report's columns together.
+var verboseFields = map[string][]string{
+	"Requests":  {"total", "rate", "throughput"},
+	"Latencies": {"mean", "95", "99"},
+	"Success":   {"ratio"},
+}
+
 // text reads the terse and the verbose mode.
 func (b *builder) text(text []byte) error {
 	var (
-		table   bool      // the last header was a terse table's
-		target  string    // the last one named
-		last    string    // the last line with something in it, maybe a name
-		verbose Operation // the one being read
-		have    map[string]bool
+		table   bool                // the last header was a terse table's
+		target  string              // the last one named
+		last    string              // the last line with something in it, maybe a name
+		name    string              // of the operation in a verbose report
+		verbose map[string][]string // its lines so far; nil behind the last
 	)
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, MaxSize+1)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(strings.ReplaceAll(lines.Text(), "|", " "))
 		fields := strings.Fields(line)
-		label, values, isVerbose := verboseLine(line)
+		label, values := verboseLine(line)
+		var err error
 		switch {
 		case len(fields) == 0:
 			table = false
@@ -236,56 +230,53 @@ func (b *builder) text(text []byte) error {
 			target = ""
 		case table && strings.Trim(line, "-:+ ") == "": // below the header
 		case table:
-			o, err := row(fields)
-			if err == nil {
+			// A name may have spaces.
+			behind := max(len(fields)-len(strings.Fields(columns)), 0)
+			var o Operation
+			if o, err = operation(strings.Join(fields[:behind], " "), fields[behind:]); err == nil {
 				err = b.add(o)
 			} else if logLine.MatchString(line) {
 				err, table = nil, false // the log goes on behind the report
 			}
-			if err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+		case label == "Requests": // which is the first of an operation
+			if b.section == 0 || last == Total { // which is the last of a section
+				b.begin("")
 			}
-		case isVerbose:
-			if label == "Requests" {
-				if b.section == 0 || last == Total { // which is the first of a section
-					b.begin("")
-				}
-				verbose, have = Operation{Name: last}, map[string]bool{}
+			name, verbose = last, map[string][]string{label: values}
+		case label != "" && verbose != nil:
+			verbose[label] = values
+		}
+		switch {
+		case label == "" || verbose == nil || table:
+		case slices.Contains(values, ""):
+			err = fmt.Errorf("%s of operation %q: one of %s is missing", label, name, strings.Join(verboseFields[label], ", "))
+		case label == "Success" && verbose["Latencies"] == nil:
+			err = fmt.Errorf("operation %q lacks its latencies", name)
+		case label == "Success": // it comes last
+			var o Operation
+			if o, err = operation(name, slices.Concat(verbose["Requests"], verbose["Latencies"], values)); err == nil {
+				err = b.add(o)
 			}
-			if have == nil {
-				break
-			}
-			if err := verbose.set(label, values); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
-			}
-			have[label] = true
-			if label == "Success" { // it comes last
-				if !have["Latencies"] {
-					return fmt.Errorf("line %d: operation %q lacks its latencies", n, verbose.Name)
-				}
-				have = nil
-				if err := b.add(verbose); err != nil {
-					return fmt.Errorf("line %d: %w", n, err)
-				}
-			}
+			verbose = nil
+		}
+		if err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
 		}
 		last = line
 	}
-	if have != nil {
-		return fmt.Errorf("it ends in the middle of operation %q", verbose.Name)
+	if verbose != nil {
+		return fmt.Errorf("it ends in the middle of operation %q", name)
 	}
 	return lines.Err()
 }
 
-// row reads a line of a terse table. A name may have spaces.
-func row(fields []string) (o Operation, err error) {
-	const behind = 7
-	if len(fields) <= behind {
-		return o, fmt.Errorf("a row has %d columns, expected %d", len(fields), behind+1)
+// operation reads the values of a terse report's columns.
+func operation(name string, v []string) (Operation, error) {
+	o := Operation{Name: name}
+	if want := len(strings.Fields(columns)); name == "" && len(v) < want {
+		return o, fmt.Errorf("a row has %d columns, expected %d", len(v), want+1)
 	}
-	v := fields[len(fields)-behind:]
-	o.Name = strings.Join(fields[:len(fields)-behind], " ")
-	var errs [behind]error
+	var errs [7]error
 	o.Count, errs[0] = strconv.ParseInt(v[0], 10, 64)
 	o.Rate, errs[1] = strconv.ParseFloat(v[1], 64)
 	o.Throughput, errs[2] = strconv.ParseFloat(v[2], 64)
@@ -309,51 +300,23 @@ func percent(s string) (float64, error) {
 //
 //	Requests      [total, rate, throughput]         2619, 87.35, 87.20
 //
-// apart: the label, and the values by their names. The form is that of vegeta,
+// apart: the label, and the values of its [verboseFields]. The form is that of vegeta,
 // which vault-benchmark measures with: https://github.com/tsenart/vegeta.
-func verboseLine(line string) (label string, values map[string]string, ok bool) {
-	label, rest, ok1 := strings.Cut(line, "[")
-	names, rest, ok2 := strings.Cut(rest, "]")
+func verboseLine(line string) (label string, values []string) {
+	label, rest, _ := strings.Cut(line, "[")
+	names, found, ok := strings.Cut(rest, "]")
 	label = strings.TrimSpace(label)
-	if !ok1 || !ok2 || (label != "Requests" && label != "Latencies" && label != "Success") {
-		return "", nil, false
+	if !ok || verboseFields[label] == nil {
+		return "", nil
 	}
-	values = map[string]string{}
-	found := strings.Split(rest, ",")
-	for i, name := range strings.Split(names, ",") {
-		if i < len(found) {
-			values[strings.TrimSpace(name)] = strings.TrimSpace(found[i])
+	have := strings.Split(strings.ReplaceAll(found, " ", ""), ",")
+	all := strings.Split(strings.ReplaceAll(names, " ", ""), ",")
+	for _, name := range verboseFields[label] {
+		value := ""
+		if i := slices.Index(all, name); i >= 0 && i < len(have) {
+			value = have[i]
 		}
+		values = append(values, value)
 	}
-	return label, values, true
-}
-
-func (o *Operation) set(label string, values map[string]string) error {
-	var errs []error
-	number := func(name string) float64 {
-		v, err := strconv.ParseFloat(values[name], 64)
-		errs = append(errs, err)
-		return v
-	}
-	duration := func(name string) time.Duration {
-		v, err := time.ParseDuration(values[name])
-		errs = append(errs, err)
-		return v
-	}
-	switch label {
-	case "Requests":
-		n, err := strconv.ParseInt(values["total"], 10, 64)
-		errs = append(errs, err)
-		o.Count, o.Rate, o.Throughput = n, number("rate"), number("throughput")
-	case "Latencies":
-		o.Mean, o.P95, o.P99 = duration("mean"), duration("95"), duration("99")
-	case "Success":
-		v, err := percent(values["ratio"])
-		errs = append(errs, err)
-		o.Success = v
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%s of operation %q: %w", label, o.Name, err)
-	}
-	return nil
+	return label, values
 }
