@@ -19,7 +19,7 @@ import (
 //	[Snapshotter.Snapshot]
 //	Sink.Stage           what an earlier process has staged goes
 //	Source.Split         then Read, from many goroutines
-//	Stage.Load
+//	[Loader.Load]           or [Unordered.Put], while the source is read
 //	Stage.Reader            what was written is read back, and compared
 //	Stage.Prepare
 //	[Lease.Check]           if it fails: Rollback
@@ -47,8 +47,10 @@ import (
 //     of it is read, and later processes read those spans: they never ask again.
 //   - A copy reads each span once, but for pages that are on no checkpoint when a
 //     process ends, or in a work file that is damaged later. A later process reads
-//     those again; see Span.Until.
-//   - A Stage is loaded once, in one goroutine, with each key once.
+//     those again; see Span.Until. For a stage that is [Unordered] all is read once
+//     before that.
+//   - A Stage is loaded once, in one goroutine, with each key once. One that is
+//     Unordered is given each page at least once.
 //   - Nothing happens between a Lease.Check that succeeds and Commit.
 //
 // What it demands:
@@ -56,7 +58,7 @@ import (
 //   - A span's tokens mean the same to a later process, which has not called Split,
 //     with the same source and options, as long as nobody writes to the source.
 //   - All spans together hold each entry once.
-//   - What has returned is true after a loss of power: what Load, Prepare,
+//   - What has returned is true after a loss of power: what Load, Put, Prepare,
 //     Commit, Amend and Rollback have written is synced.
 //   - A method ends soon after its context does, and its error is then that of the
 //     context, or wraps it.
@@ -389,7 +391,8 @@ type Sink interface {
 
 	// Stage makes the place where a run's result is written aside. It reopens what
 	// that run has committed, as the State said, and throws away what any run has
-	// staged and not committed, with what it had put in place of it. It is called
+	// staged and not committed, with what it had put in place of it; a stage that is
+	// [Unordered] leaves that to Clear. It is called
 	// once, behind Open, for a fresh copy not before the source is locked.
 	Stage(ctx context.Context, runID string) (Stage, error)
 
@@ -410,15 +413,11 @@ type State struct {
 	InUse bool
 }
 
-// A Stage is what one run writes to a [Sink]. Methods are called in the order in
-// which they stand here, each at most once, except for Reader and Amend.
+// A Stage is what one run writes to a [Sink]. It is a [Loader] or an [Unordered], which
+// is how it is written. Methods are called in the order in which they stand here,
+// behind those, each at most once, except for Reader and Amend.
 type Stage interface {
-	// Load reads the stream to its end and writes all its entries aside,
-	// durably, where nothing would open them. It keeps no entry beyond the next
-	// call of Next. What it returns is compared with what was read.
-	Load(ctx context.Context, entries Stream) (LoadStats, error)
-
-	// Reader returns a source that reads what Load has written, or, behind a Commit in
+	// Reader returns a source that reads what was written, or, behind a Commit in
 	// this process or an earlier one, what is in place. It shares no code with what
 	// writes, and believes nothing that it does not see: its Open, or Read, or Recheck,
 	// where it has that, refuses what is not as it was written with an error that wraps
@@ -455,6 +454,40 @@ type Stage interface {
 	// not in place, and the note of its state last. It may be called at any time,
 	// and once only.
 	Close(keep bool) error
+}
+
+// A Loader is a [Stage] that is written at once, in the order of keys.
+type Loader interface {
+	Stage
+
+	// Load reads the stream to its end and writes all its entries aside,
+	// durably, where nothing would open them. It keeps no entry beyond the next
+	// call of Next. What it returns is compared with what was read.
+	Load(ctx context.Context, entries Stream) (LoadStats, error)
+}
+
+// An Unordered is a [Stage] that takes entries in any order, while the source is read.
+// What was put is on record, and not read
+// again by a later process, only behind the Put that has acknowledged it; so some of it
+// may be put twice. Entries of one key overwrite each other: a source that yields a key
+// twice is noticed when the stage is read back.
+type Unordered interface {
+	Stage
+
+	// Vet says of each entry that can't be written why, and names it. It changes
+	// nothing. It is called from many goroutines, with all entries of the source,
+	// before anything is written.
+	Vet(entries *Batch) []error
+
+	// Clear removes all that was put, in this process or an earlier one. It is called
+	// before the first Put of a copy of which nothing is on record.
+	Clear(ctx context.Context) error
+
+	// Put writes entries aside, where no Vault would start on them, and returns once
+	// that is durable. It may be repeated. It keeps nothing of the batch, and is called
+	// from many goroutines. Behind an error the engine puts no more, and some of the
+	// entries may have been written.
+	Put(ctx context.Context, entries *Batch) error
 }
 
 // A WorkDirer is a [Sink] that has a place for the engine's own files. Without it

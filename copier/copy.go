@@ -446,6 +446,9 @@ func (c *copying) worthKeeping(err error) bool {
 		return false // there is nothing that would not be read again
 	case errors.Is(err, ErrDuplicateKey), errors.Is(err, ErrLocked), errors.Is(err, ErrMoved):
 		return false // what was read can't be trusted
+	case errors.Is(err, ErrReadBack):
+		_, put := c.stage.(Unordered)
+		return !put // it is on record, and would not be written again
 	default:
 		return true
 	}
@@ -697,12 +700,16 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	opts := c.opts.scanOptions()
 	opts.source, opts.WorkDir, opts.journal = c.result.Source, c.journal.work, c.journal
 	opts.digest = c.journal.setup.Digest
+	opts.unordered, _ = c.stage.(Unordered)
 	entries, stats, digests, err := runScan(ctx, c.src, opts)
 	c.result.Scan = stats
 	if err != nil {
 		return err
 	}
 	defer func() {
+		if entries == nil {
+			return
+		}
 		if cerr := entries.Close(); cerr != nil && !c.result.Complete {
 			err = errors.Join(err, &Error{Kind: ErrDestination, Op: "close work files", Err: cerr})
 		}
@@ -711,9 +718,13 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 		return err
 	}
 
-	c.startPhase(PhaseLoad)
-	if c.result.Load, err = c.stage.Load(ctx, entries); err != nil {
-		return cause(ctx, err)
+	if loader, ok := c.stage.(Loader); ok && opts.unordered == nil {
+		c.startPhase(PhaseLoad)
+		if c.result.Load, err = loader.Load(ctx, entries); err != nil {
+			return cause(ctx, err)
+		}
+	} else {
+		c.result.Load = LoadStats{Entries: stats.Entries, Bytes: stats.Bytes} // as it was acknowledged
 	}
 	if got := c.result.Load; got.Entries != stats.Entries || got.Bytes != stats.Bytes {
 		return &Error{Kind: ErrDestination, Op: "load entries",

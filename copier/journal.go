@@ -36,7 +36,8 @@ import (
 //   - checkpoint-000001.json and so on, each written once: which runs were
 //     synced since the checkpoint before, and of each run, the pages that are
 //     in it, with the span that each page was read from and those that it led
-//     to.
+//     to. Of a copy to a stage that is [Unordered] there are no files of runs: what
+//     counts as one there is all that the stage has acknowledged meanwhile.
 //
 // What is left to read follows from that alone: it is each span that the source
 // was split into or that a page led to, and from which no page in a run was
@@ -70,6 +71,7 @@ const (
 	checkpointPrefix = "checkpoint-"
 	checkpointSuffix = ".json"
 	runPrefix        = "run-"
+	putPrefix        = "put-" // of what an [Unordered] has, which is no file
 )
 
 // Differs says, in words, in what a copy that is set up now is another one than
@@ -112,12 +114,16 @@ type checkpoint struct {
 
 // A runRecord describes a synced run.
 type runRecord struct {
-	File    string `json:"file"`
+	File    string `json:"file"` // its name, see isPut too
 	Size    int64  `json:"size"`
 	Entries int64  `json:"entries"`
 	Block   int64  `json:"block"`
 	coverage
 }
+
+// isPut reports whether the run is what a stage that is [Unordered] has: there is no
+// file then.
+func (r *runRecord) isPut() bool { return strings.HasPrefix(r.File, putPrefix) }
 
 // A coverage is what was read for a run.
 type coverage struct {
@@ -291,13 +297,17 @@ func (j *journal) write(c checkpoint) error {
 	return nil
 }
 
+// nextRun is a name that no run has had.
+func (j *journal) nextRun(prefix string) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.run++
+	return fmt.Sprintf("%s%06d", prefix, j.run-1)
+}
+
 // createRun makes the file of the next run.
 func (j *journal) createRun() (runFile, error) {
-	j.mu.Lock()
-	n := j.run
-	j.run++
-	j.mu.Unlock()
-	f, err := j.disk.Create(filepath.Join(j.work, fmt.Sprintf("%s%06d", runPrefix, n)))
+	f, err := j.disk.Create(filepath.Join(j.work, j.nextRun(runPrefix)))
 	if err != nil {
 		return nil, err
 	}
@@ -438,6 +448,9 @@ func savedBy(dir string) (entries int64, at time.Time) {
 // the name is one.
 func (j *journal) used(name string) bool {
 	digits, ok := strings.CutPrefix(name, runPrefix)
+	if !ok {
+		digits, ok = strings.CutPrefix(name, putPrefix)
+	}
 	n, err := strconv.Atoi(digits)
 	if !ok || err != nil {
 		return false
@@ -565,6 +578,9 @@ func (j *journal) checkRuns(ctx context.Context, runs []runRecord) (map[string]s
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(sortWorkers * 2)
 	for _, r := range runs {
+		if r.isPut() {
+			continue // reading back will tell
+		}
 		group.Go(func() error {
 			if err := context.Cause(ctx); err != nil {
 				return err

@@ -61,6 +61,23 @@ func ReadAll(ctx context.Context, src Source, n int, each func(worker int, entri
 	if err != nil {
 		return err
 	}
+	err = readSpans(ctx, src, spans, n, func(worker int, page Page, entries *Batch) error {
+		if err := errors.Join(page.Refused...); err != nil {
+			return err
+		}
+		return each(worker, entries)
+	})
+	if err != nil {
+		return err
+	}
+	if r, ok := src.(Rechecker); ok {
+		return r.Recheck(ctx)
+	}
+	return nil
+}
+
+// readSpans reads spans, and what is left of them, as ReadAll does.
+func readSpans(ctx context.Context, src Source, spans []Span, n int, each func(worker int, page Page, entries *Batch) error) error {
 	queue := newQueue(spans)
 	group, gctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(gctx, queue.stop)()
@@ -75,10 +92,7 @@ func ReadAll(ctx context.Context, src Source, n int, each func(worker int, entri
 				b.Reset()
 				page, err := src.Read(gctx, span.Span, &b)
 				if err == nil {
-					err = errors.Join(page.Refused...)
-				}
-				if err == nil {
-					err = each(worker, &b)
+					err = each(worker, page, &b)
 				}
 				if err != nil {
 					return err
@@ -88,11 +102,5 @@ func ReadAll(ctx context.Context, src Source, n int, each func(worker int, entri
 			}
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	if r, ok := src.(Rechecker); ok {
-		return r.Recheck(ctx)
-	}
-	return nil
+	return group.Wait()
 }

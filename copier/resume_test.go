@@ -330,6 +330,7 @@ type machine struct {
 	rnd   *rand.Rand
 
 	power *durabletest.Recorder // of powerloss_test.go; or nil
+	put   *putStore             // of unordered_test.go; or nil
 
 	ops  []string // of the last process
 	mu   sync.Mutex
@@ -384,7 +385,11 @@ func (m *machine) process(ctx context.Context, kill int, opts Options, fail func
 		opts.CheckpointInterval = 300 * time.Microsecond
 	}
 	opts.tune = func(s *sorter) { s.limit, s.hold, s.fanIn = 400, m.rnd.IntN(4), 4 }
-	return Copy(ctx, src, &dirSink{dir: m.dir, disk: disk}, opts)
+	var dst Sink = &dirSink{dir: m.dir, disk: disk}
+	if m.put != nil {
+		dst = putSink{&dirSink{dir: m.dir, disk: disk}, m.put}
+	}
+	return Copy(ctx, src, dst, opts)
 }
 
 // releasedUnnoticed reports whether a copy that was resumed could not be confirmed

@@ -52,11 +52,14 @@ type ScanOptions struct {
 	// allows more, the others deal with what they have read.
 	goroutines int
 	// digest computes the digests of what is sorted.
-	digest  bool
-	journal *journal      // where it is saved
-	every   time.Duration // how often; 0 means checkpointInterval
-	source  Info          // for the event
-	tune    func(*sorter) // tests make buffers tiny, and files that fail
+	digest bool
+	// unordered, where set, is given what is read, and nothing is sorted. There is a
+	// journal then, and no Map.
+	unordered Unordered
+	journal   *journal      // where it is saved
+	every     time.Duration // how often; 0 means checkpointInterval
+	source    Info          // for the event
+	tune      func(*sorter) // tests make buffers tiny, and files that fail
 }
 
 // checkpointInterval is how often what was read is saved. With the time that
@@ -160,6 +163,8 @@ const (
 	LimitNetwork   Limit = "network"   // or how long the source takes to answer
 	LimitProcessor Limit = "processor" // of this machine
 	LimitDisk      Limit = "disk"      // with the work files
+
+	LimitDestination Limit = "destination" // that takes entries while they are read
 )
 
 // add adds what another part of a scan has read.
@@ -220,7 +225,8 @@ func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats
 }
 
 // runScan is Scan, and returns the digests of what it has read too. Where the
-// options have a journal, it goes on with what that holds.
+// options have a journal, it goes on with what that holds; where they have an
+// [Unordered], that has all of it, and nothing is returned as sorted.
 func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats, Digests, error) {
 	fail := func(stats ScanStats, err error) (*Sorted, ScanStats, Digests, error) {
 		return nil, stats, nil, cause(ctx, err)
@@ -234,14 +240,27 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	}
 	s := &scan{src: src, opts: opts, digests: Digests{}}
 	s.pace = newPace(FirstWorkers(), opts.Workers, s.paced)
-	s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.journal, s.event)
-	if opts.tune != nil {
-		opts.tune(s.sorter)
+	if opts.unordered != nil {
+		s.keeper = &putter{put: opts.unordered.Put, journal: opts.journal, events: s.event}
+	} else {
+		s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.journal, s.event)
+		s.keeper = s.sorter
+		if opts.tune != nil {
+			opts.tune(s.sorter)
+		}
 	}
 	s.stats.Segments, s.stats.Locks = len(spans), []string{}
 	left := spans
 	if opts.journal != nil {
 		if left, err = s.restore(ctx, spans); err != nil {
+			return fail(s.stats, err)
+		}
+	}
+	if u := opts.unordered; u != nil && !opts.journal.saved {
+		if err = s.vet(ctx, left); err == nil {
+			err = u.Clear(ctx)
+		}
+		if err != nil {
 			return fail(s.stats, err)
 		}
 	}
@@ -253,11 +272,17 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 	err = s.run(ctx)
 	s.stats.Workers = s.pace.peak
 	s.stats.Limit = s.limit(time.Since(began), processors.Time()-cpu)
+	slices.Sort(s.stats.Locks)
+	if s.sorter == nil {
+		if err != nil {
+			return fail(s.stats, err)
+		}
+		return nil, s.stats, s.digests, nil
+	}
 	for _, r := range s.sorter.runs {
 		s.stats.Runs++
 		s.stats.RunBytes += r.size
 	}
-	slices.Sort(s.stats.Locks)
 	var sorted *Sorted
 	if err == nil {
 		sorted, err = s.sorter.sorted(ctx)
@@ -301,7 +326,9 @@ func (s *scan) restore(ctx context.Context, spans []Span) ([]Span, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.sorter.resume(was)
+	if err := s.keeper.resume(was); err != nil {
+		return nil, err
+	}
 	s.stats.add(was.total.Stats)
 	s.digests.Add(was.total.Digests)
 	j.saved = len(was.runs) > 0
@@ -319,7 +346,7 @@ func (s *scan) run(ctx context.Context) error {
 	defer stop(nil)
 	sorting, sctx := errgroup.WithContext(sctx)
 	for range sortWorkers {
-		sorting.Go(func() error { return s.sorter.work(sctx) })
+		sorting.Go(func() error { return s.keeper.work(sctx) })
 	}
 	if s.opts.journal == nil {
 		defer context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })()
@@ -335,7 +362,7 @@ func (s *scan) run(ctx context.Context) error {
 	default:
 		s.rescue(sctx)
 	}
-	s.sorter.finish()
+	s.keeper.finish()
 	if serr := sorting.Wait(); serr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = serr // what ended the reading
 	}
@@ -343,7 +370,7 @@ func (s *scan) run(ctx context.Context) error {
 		// Whatever was written and is not on record yet.
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime/4)
 		defer cancel()
-		if rerr := s.sorter.record(rctx); rerr != nil {
+		if rerr := s.keeper.record(rctx); rerr != nil {
 			s.notSaved(rerr)
 		}
 	}
@@ -355,7 +382,7 @@ func (s *scan) run(ctx context.Context) error {
 
 // rescue saves what was read before an error ended the reading.
 func (s *scan) rescue(ctx context.Context) {
-	if err := s.sorter.save(ctx); err != nil && ctx.Err() == nil {
+	if err := s.keeper.save(ctx); err != nil && ctx.Err() == nil {
 		s.notSaved(err)
 	}
 }
@@ -401,9 +428,9 @@ func (s *scan) read(ctx, sctx context.Context) error {
 	}
 	stop()
 	others.Wait()
-	if err == nil && s.opts.journal != nil && s.sorter.isSaving() {
+	if err == nil && s.opts.journal != nil && s.keeper.isSaving() {
 		// What comes now can be repeated alone.
-		err = s.sorter.save(sctx)
+		err = s.keeper.save(sctx)
 		s.stats.Checkpoints++
 	}
 	return err
@@ -429,13 +456,13 @@ func (s *scan) checkpoints(ctx, sctx context.Context) error {
 		case <-look.C:
 			now, took := s.items(), time.Since(began)
 			if !endsWithin(every-took, s.opts.source.Items-now, now-before, took) {
-				s.sorter.startWriteback()
+				s.keeper.startWriteback()
 				look.Stop()
 			}
 			continue
 		case <-t.C:
 		}
-		if err := s.sorter.save(sctx); err != nil {
+		if err := s.keeper.save(sctx); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -463,7 +490,8 @@ type scan struct {
 	opts   ScanOptions
 	queue  *queue
 	pace   *pace
-	sorter *sorter
+	keeper keeper
+	sorter *sorter // the same, where it is one
 
 	pages pages
 
@@ -536,6 +564,8 @@ func (s *scan) limit(took, cpu time.Duration) Limit {
 		return LimitCap
 	case cpu*4 > took*time.Duration(processors.Count())*3:
 		return LimitProcessor
+	case adding*4 > reading+adding && s.sorter == nil:
+		return LimitDestination
 	case adding*4 > reading+adding && len(s.sorter.runs) == 0 && s.stats.Checkpoints == 0:
 		return LimitProcessor // nothing went to disk: workers waited for each other
 	case adding*4 > reading+adding:
@@ -614,7 +644,7 @@ func (s *scan) work(ctx context.Context) error {
 			}
 			if out.Len() > 0 || s.opts.journal != nil {
 				full := time.Now()
-				if err := s.sorter.add(ctx, out, read); err != nil {
+				if err := s.keeper.add(ctx, out, read); err != nil {
 					return err
 				}
 				s.adding.Add(int64(time.Since(full)))

@@ -110,13 +110,14 @@ func newSorter(dir string, budget int64, j *journal, events func(Event)) *sorter
 }
 
 // resume begins with what a journal has.
-func (s *sorter) resume(r *restored) {
+func (s *sorter) resume(r *restored) error {
 	for _, run := range r.runs {
 		s.added += run.Entries
 		s.runs = append(s.runs, sortedRun{path: filepath.Join(s.journal.work, run.File), size: run.Size, entries: run.Entries,
 			block: run.Block, coverage: run.coverage})
 	}
 	s.saving = len(r.runs) > 0
+	return nil
 }
 
 // add takes over the entries of b, which come from a page; it waits while all

@@ -27,16 +27,16 @@ type damagedSink struct {
 
 func (s damagedSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 	stage, err := s.Sink.Stage(ctx, runID)
-	return damagedStage{stage, func() { s.damage(filepath.Dir(s.WorkDir())) }}, err
+	return damagedStage{stage.(copier.Loader), func() { s.damage(filepath.Dir(s.WorkDir())) }}, err
 }
 
 type damagedStage struct {
-	copier.Stage
+	copier.Loader
 	damage func()
 }
 
 func (s damagedStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
-	stats, err := s.Stage.Load(ctx, in)
+	stats, err := s.Loader.Load(ctx, in)
 	if err == nil {
 		s.damage()
 	}

@@ -43,6 +43,9 @@ func TestMemory(t *testing.T) {
 		TestSource(t, func() copier.Source { return src }, nil)
 	})
 	t.Run("sink", func(t *testing.T) { TestSink(t, storeOf(t, func(s *Sink) copier.Sink { return s })) })
+	t.Run("unordered sink", func(t *testing.T) {
+		TestSink(t, storeOf(t, func(s *Sink) copier.Sink { return &UnorderedSink{s} }))
+	})
 }
 
 func storeOf(t *testing.T, sink func(*Sink) copier.Sink) func() Destination {
@@ -487,6 +490,134 @@ func (s lazyStage) Load(_ context.Context, in copier.Stream) (copier.LoadStats, 
 
 func TestSinkThatKeepsEntries(t *testing.T) {
 	refusedWith(t, checkSink(t.Context(), storeOf(t, func(s *Sink) copier.Sink { return lazySink{s} })), "behind Commit: \"")
+}
+
+// A brokenPutter does what its functions do, where they are set, in place of what a good
+// stage does.
+type brokenPutter struct {
+	*unorderedStage
+	put   func(good *unorderedStage, ctx context.Context, b *copier.Batch) error
+	vet   func(*copier.Batch) []error
+	clear func() error
+}
+
+func (s brokenPutter) Put(ctx context.Context, b *copier.Batch) error {
+	if s.put != nil {
+		return s.put(s.unorderedStage, ctx, b)
+	}
+	return s.unorderedStage.Put(ctx, b)
+}
+
+func (s brokenPutter) Vet(b *copier.Batch) []error {
+	if s.vet != nil {
+		return s.vet(b)
+	}
+	return s.unorderedStage.Vet(b)
+}
+
+func (s brokenPutter) Clear(ctx context.Context) error {
+	if s.clear != nil {
+		return s.clear()
+	}
+	return s.unorderedStage.Clear(ctx)
+}
+
+type brokenPutterSink struct {
+	*UnorderedSink
+	brokenPutter
+	gone bool // what was put goes with the process
+}
+
+func (s brokenPutterSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	stage, err := s.UnorderedSink.Stage(ctx, runID)
+	broken := s.brokenPutter
+	broken.unorderedStage = stage.(*unorderedStage) //nolint:errcheck // it is one
+	return broken, err
+}
+
+func (s brokenPutterSink) Close() error {
+	if s.gone {
+		s.store.put = nil
+	}
+	return s.UnorderedSink.Close()
+}
+
+// without returns a batch without its first entry.
+func without(b *copier.Batch) *copier.Batch {
+	var out copier.Batch
+	for i := 1; i < b.Len(); i++ {
+		out.Append(b.Entry(i).Key, b.Entry(i).Value)
+	}
+	return &out
+}
+
+// TestUnorderedSinkCanFail has stages that break one rule of [copier.Unordered] each.
+func TestUnorderedSinkCanFail(t *testing.T) {
+	for want, broken := range map[string]brokenPutterSink{
+		"behind Load, read back: \"logical/": {brokenPutter: brokenPutter{put: func(good *unorderedStage, ctx context.Context, b *copier.Batch) error {
+			return good.Put(ctx, without(b))
+		}}},
+		"behind Load, read back: \"sys/of-an-earlier": {brokenPutter: brokenPutter{clear: func() error { return nil }}},
+		"Put: ":                           {brokenPutter: brokenPutter{vet: func(*copier.Batch) []error { return []error{errors.New("refused")} }}},
+		"by a later process, read back: ": {gone: true},
+		"with a context that has ended": {brokenPutter: brokenPutter{put: func(good *unorderedStage, _ context.Context, b *copier.Batch) error {
+			return good.Put(context.Background(), b)
+		}}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			errs := checkSink(t.Context(), storeOf(t, func(s *Sink) copier.Sink {
+				broken.UnorderedSink = &UnorderedSink{s}
+				return broken
+			}))
+			refusedWith(t, errs, want)
+		})
+	}
+}
+
+// A copy to a stage that takes entries in any order is refused before anything is
+// written where the stage can't have some of them, and what the stage has lost, or the
+// source has twice, is noticed: then nothing is kept, since it would not be put again.
+func TestUnorderedCopy(t *testing.T) {
+	lossy := brokenPutter{put: func(good *unorderedStage, ctx context.Context, b *copier.Batch) error {
+		return good.Put(ctx, without(b))
+	}}
+	never := brokenPutter{put: func(*unorderedStage, context.Context, *copier.Batch) error { return errors.New("something was put") },
+		clear: func() error { return errors.New("something was cleared") }}
+	twice := append(some(300), some(300)[7])
+	zero := append(some(300), copier.Entry{Key: []byte("a\x00")}, copier.Entry{Key: []byte("b\x00")})
+	for name, test := range map[string]struct {
+		entries []copier.Entry
+		stage   brokenPutter
+		want    error
+		refused int
+	}{
+		"good":        {entries: some(300)},
+		"lost":        {some(300), lossy, copier.ErrReadBack, 0},
+		"found twice": {twice, brokenPutter{}, copier.ErrReadBack, 0},
+		"refused":     {zero, never, copier.ErrDestination, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, src := NewStore(t.TempDir()), NewSource(test.entries...)
+			src.PageEntries, src.Halve = 10, true
+			refused := 0
+			res, err := copier.Copy(t.Context(), src, brokenPutterSink{UnorderedSink: store.OpenUnordered(), brokenPutter: test.stage},
+				copier.Options{Memory: copier.MinMemory, CheckpointInterval: 1, Events: func(e copier.Event) {
+					if _, ok := e.(copier.ItemRefused); ok {
+						refused++
+					}
+				}})
+			got, there, _ := store.Read()
+			if !errors.Is(err, test.want) || refused != test.refused || res.Resumable {
+				t.Errorf("%d refused, resumable %v: %v", refused, res.Resumable, err)
+			}
+			if there != (test.want == nil) || there && (len(got) != 300 || res.Load.Entries != 300 || res.Proof == nil) {
+				t.Errorf("in place: %v, %d entries, %+v", there, len(got), res)
+			}
+			if len(store.put) > 0 || src.Holder() != "" {
+				t.Errorf("%d entries are left aside, and run %q holds the source", len(store.put), src.Holder())
+			}
+		})
+	}
 }
 
 // A placeless sink has no place for the engine's files.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -213,7 +215,8 @@ type Store struct {
 	held    *Sink
 	inPlace bool
 	entries []copier.Entry
-	record  *copier.Record // of the run that has put them there, and has not cleaned up
+	record  *copier.Record    // of the run that has put them there, and has not cleaned up
+	put     map[string][]byte // what an unordered stage was given
 }
 
 // NewStore returns an empty store. Work files are in a directory below dir.
@@ -221,6 +224,9 @@ func NewStore(dir string) *Store { return &Store{dir: dir} }
 
 // Open returns a sink for the store.
 func (s *Store) Open() *Sink { return &Sink{store: s} }
+
+// OpenUnordered returns a sink whose stages are [copier.Unordered].
+func (s *Store) OpenUnordered() *UnorderedSink { return &UnorderedSink{s.Open()} }
 
 // Read returns what is in place, and whether anything is.
 func (s *Store) Read() ([]copier.Entry, bool, error) {
@@ -290,7 +296,7 @@ type stage struct {
 	record *copier.Record
 }
 
-// Load implements [copier.Stage].
+// Load implements [copier.Loader].
 func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
 	var stats copier.LoadStats
 	for {
@@ -364,4 +370,100 @@ func (s *stage) Close(keep bool) error {
 	defer d.mu.Unlock()
 	d.record = nil
 	return os.RemoveAll(s.sink.WorkDir())
+}
+
+// An UnorderedSink copies to a [Store] in any order. What was put stays in the store
+// when a process ends.
+type UnorderedSink struct{ *Sink }
+
+var _ copier.Sink = (*UnorderedSink)(nil)
+
+// Stage implements [copier.Sink].
+func (s *UnorderedSink) Stage(context.Context, string) (copier.Stage, error) {
+	return &unorderedStage{stage{sink: s.Sink}}, nil
+}
+
+// An unorderedStage has what was put as what is loaded.
+type unorderedStage struct{ stage stage }
+
+var _ copier.Unordered = (*unorderedStage)(nil)
+
+// Vet refuses keys with a zero byte.
+func (s *unorderedStage) Vet(entries *copier.Batch) (refused []error) {
+	for i := range entries.Len() {
+		if key := entries.Entry(i).Key; bytes.IndexByte(key, 0) >= 0 {
+			refused = append(refused, &copier.Error{Kind: copier.ErrDestination, Op: fmt.Sprintf("key %q", key), Err: errors.New("it has a zero byte")})
+		}
+	}
+	return refused
+}
+
+// Clear implements [copier.Unordered].
+func (s *unorderedStage) Clear(context.Context) error {
+	s.clear()
+	return nil
+}
+
+func (s *unorderedStage) clear() {
+	d := s.stage.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.put = nil
+}
+
+// Put implements [copier.Unordered].
+func (s *unorderedStage) Put(ctx context.Context, entries *copier.Batch) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	d := s.stage.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.put == nil {
+		d.put = map[string][]byte{}
+	}
+	for i := range entries.Len() {
+		e := entries.Entry(i)
+		d.put[string(e.Key)] = bytes.Clone(e.Value)
+	}
+	return nil
+}
+
+// load has what was put as what is loaded.
+func (s *unorderedStage) load() *stage {
+	d := s.stage.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.stage.loaded = nil
+	for _, key := range slices.Sorted(maps.Keys(d.put)) {
+		s.stage.loaded = append(s.stage.loaded, copier.Entry{Key: []byte(key), Value: d.put[key]})
+	}
+	return &s.stage
+}
+
+// Reader implements [copier.Stage].
+func (s *unorderedStage) Reader(ctx context.Context) (copier.Source, error) {
+	return s.load().Reader(ctx)
+}
+
+// Prepare implements [copier.Stage].
+func (s *unorderedStage) Prepare(ctx context.Context, r copier.Record) error {
+	return s.stage.Prepare(ctx, r)
+}
+
+// Commit implements [copier.Stage].
+func (s *unorderedStage) Commit(ctx context.Context) error { return s.load().Commit(ctx) }
+
+// Amend implements [copier.Stage].
+func (s *unorderedStage) Amend(r copier.Record) error { return s.stage.Amend(r) }
+
+// Rollback implements [copier.Stage].
+func (s *unorderedStage) Rollback() error { return s.stage.Rollback() }
+
+// Close implements [copier.Stage].
+func (s *unorderedStage) Close(keep bool) error {
+	if !keep {
+		s.clear()
+	}
+	return s.stage.Close(keep)
 }

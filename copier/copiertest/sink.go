@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -155,16 +156,8 @@ func (s *sinkSuite) begin() *process { return s.process(sinkRun, nil) }
 // load does the first steps of a copy: Load, Prepare and Commit.
 func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool {
 	if steps > 0 {
-		stats, err := sink.Load(s.ctx, &stream{entries: entries})
-		if !s.ok("Load", err) {
+		if !s.written(sink, entries) {
 			return false
-		}
-		var bytes int64
-		for _, e := range entries {
-			bytes += int64(len(e.Key) + len(e.Value))
-		}
-		if stats.Entries != int64(len(entries)) || stats.Bytes != bytes {
-			s.fail("Load: it says that it has loaded %d entries of %d bytes, and not %d of %d", stats.Entries, stats.Bytes, len(entries), bytes)
 		}
 		s.readsBack("behind Load", sink, entries)
 		s.reads("behind Load", nil, false)
@@ -183,6 +176,65 @@ func (s *sinkSuite) load(sink *process, entries []copier.Entry, steps int) bool 
 		s.reads("behind Commit", entries, true)
 	}
 	return true
+}
+
+// written writes entries to a stage, in the way that it has.
+func (s *sinkSuite) written(sink *process, entries []copier.Entry) bool {
+	switch stage := sink.Stage.(type) {
+	case copier.Unordered:
+		return s.put(stage, entries)
+	case copier.Loader:
+		stats, err := stage.Load(s.ctx, &stream{entries: entries})
+		if !s.ok("Load", err) {
+			return false
+		}
+		var bytes int64
+		for _, e := range entries {
+			bytes += int64(len(e.Key) + len(e.Value))
+		}
+		if stats.Entries != int64(len(entries)) || stats.Bytes != bytes {
+			s.fail("Load: it says that it has loaded %d entries of %d bytes, and not %d of %d", stats.Entries, stats.Bytes, len(entries), bytes)
+		}
+		return true
+	}
+	s.fail("Stage: it can't be written")
+	return false
+}
+
+// put writes entries to a stage that takes them in any order, from several goroutines,
+// each batch twice. What was put before is cleared.
+func (s *sinkSuite) put(stage copier.Unordered, entries []copier.Entry) bool {
+	var old copier.Batch
+	old.Append([]byte("sys/of-an-earlier-copy"), []byte("v"))
+	if !s.ok("Put", stage.Put(s.ctx, &old)) || !s.ok("Clear", stage.Clear(s.ctx)) {
+		return false
+	}
+	const goroutines = 4
+	errs := make([]error, goroutines)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			for at := range slices.Chunk(entries, 50) {
+				var b copier.Batch
+				for j, e := range at {
+					if j%goroutines == i {
+						b.Append(e.Key, e.Value)
+					}
+				}
+				errs[i] = errors.Join(errs[i], errors.Join(stage.Vet(&b)...), stage.Put(s.ctx, &b), stage.Put(s.ctx, &b))
+				for j := range b.Len() { // it is the caller's again
+					e := b.Entry(j)
+					for _, bytes := range [][]byte{e.Key, e.Value} {
+						for k := range bytes {
+							bytes[k] = '!'
+						}
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return s.ok("Put", errors.Join(errs...))
 }
 
 // readsBack notes what the stage's reader yields that it should not, or does not yield
@@ -284,6 +336,9 @@ func (s *sinkSuite) killed(steps int) {
 		return
 	}
 	s.reads("behind Open", nil, false)
+	if _, ok := sink.Stage.(copier.Unordered); ok && steps > 0 {
+		s.readsBack("by a later process", sink, sinkEntries())
+	}
 	if _, err := os.Stat(kept); sink.work != "" && err != nil {
 		s.fail("what an unfinished copy has left in WorkDir is gone: %w", err)
 	}
@@ -354,10 +409,12 @@ func (s *sinkSuite) broken() {
 	if sink == nil {
 		return
 	}
-	broken := errors.New("the stream is broken")
-	_, err := sink.Load(s.ctx, &stream{entries: sinkEntries(), err: broken})
-	s.refused("Load of a stream that fails", err, broken)
-	s.reads("behind Load", nil, false)
+	if loader, ok := sink.Stage.(copier.Loader); ok {
+		broken := errors.New("the stream is broken")
+		_, err := loader.Load(s.ctx, &stream{entries: sinkEntries(), err: broken})
+		s.refused("Load of a stream that fails", err, broken)
+		s.reads("behind Load", nil, false)
+	}
 	s.closed(sink, false)
 
 	if sink = s.begin(); sink == nil {
@@ -365,7 +422,15 @@ func (s *sinkSuite) broken() {
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
-	_, err = sink.Load(ctx, &stream{entries: sinkEntries()})
+	var err error
+	switch stage := sink.Stage.(type) {
+	case copier.Loader:
+		_, err = stage.Load(ctx, &stream{entries: sinkEntries()})
+	case copier.Unordered:
+		var b copier.Batch
+		b.Append([]byte("sys/late"), nil)
+		err = stage.Put(ctx, &b)
+	}
 	s.refused("Load with a context that has ended", err, context.Canceled)
 	s.reads("behind Load", nil, false)
 	s.closed(sink, false)

@@ -23,16 +23,16 @@ type damaged struct {
 
 func (s damaged) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 	stage, err := s.Sink.Stage(ctx, runID)
-	return damagedStage{stage, func() { s.damage(s.aside("")) }}, err
+	return damagedStage{stage.(copier.Loader), func() { s.damage(s.aside("")) }}, err
 }
 
 type damagedStage struct {
-	copier.Stage
+	copier.Loader
 	damage func()
 }
 
 func (s damagedStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
-	stats, err := s.Stage.Load(ctx, in)
+	stats, err := s.Loader.Load(ctx, in)
 	s.damage()
 	return stats, err
 }

@@ -142,7 +142,7 @@ type stage struct {
 var (
 	_ copier.Sink      = (*Sink)(nil)
 	_ copier.WorkDirer = (*Sink)(nil)
-	_ copier.Stage     = (*stage)(nil)
+	_ copier.Loader    = (*stage)(nil)
 )
 
 // New returns a sink for the directory that the options name. It does nothing

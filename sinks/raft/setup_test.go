@@ -134,7 +134,7 @@ func runAndKeep(o Options, entries []copier.Entry, before func(string) error, ke
 // A process does with a directory what the engine does.
 type process struct {
 	*Sink
-	copier.Stage
+	copier.Loader
 	found copier.State
 }
 
@@ -148,7 +148,9 @@ func open(o Options) (*process, error) {
 	}
 	p := &process{Sink: s}
 	if p.found, err = s.Open(context.Background()); err == nil && !p.found.InUse {
-		p.Stage, err = s.Stage(context.Background(), "run-1")
+		var stage copier.Stage
+		stage, err = s.Stage(context.Background(), "run-1")
+		p.Loader, _ = stage.(copier.Loader)
 	}
 	switch {
 	case err == nil && p.found.InUse:
@@ -178,8 +180,8 @@ func (p *process) commit(ctx context.Context) error {
 }
 
 func (p *process) Close(keep bool) (err error) {
-	if p.Stage != nil {
-		err = p.Stage.Close(keep)
+	if p.Loader != nil {
+		err = p.Loader.Close(keep)
 	}
 	return errors.Join(err, p.Sink.Close())
 }

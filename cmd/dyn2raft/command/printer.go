@@ -527,11 +527,12 @@ func worked(res copier.Record) (took time.Duration, ok bool) {
 
 // limits says in words what bounded the reading.
 var limits = map[copier.Limit]string{
-	copier.LimitTable:     "the table: it throttled; more read capacity makes a copy faster",
-	copier.LimitCap:       "your -read-capacity; a higher one, or none, makes a copy faster as long as the table does not throttle",
-	copier.LimitNetwork:   "the network, or how fast the table answers; the processor and the disk had time to spare",
-	copier.LimitProcessor: "this machine's processor; one with more makes a copy faster",
-	copier.LimitDisk:      "the disk with the work files; a faster one, or more -memory, makes a copy faster",
+	copier.LimitTable:       "the table: it throttled; more read capacity makes a copy faster",
+	copier.LimitCap:         "your -read-capacity; a higher one, or none, makes a copy faster as long as the table does not throttle",
+	copier.LimitNetwork:     "the network, or how fast the table answers; the processor and the disk had time to spare",
+	copier.LimitProcessor:   "this machine's processor; one with more makes a copy faster",
+	copier.LimitDisk:        "the disk with the work files; a faster one, or more -memory, makes a copy faster",
+	copier.LimitDestination: "the destination, which took entries while they were read",
 }
 
 func skippedLocks(keys []string) string {

@@ -138,11 +138,11 @@ type announced struct {
 
 func (s announced) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 	stage, err := s.Sink.Stage(ctx, runID)
-	return announcedStage{stage, s.disk}, err
+	return announcedStage{stage.(copier.Loader), s.disk}, err //nolint:errcheck // it is one
 }
 
 type announcedStage struct {
-	copier.Stage
+	copier.Loader
 	disk *durable.Disk
 }
 
@@ -150,7 +150,7 @@ func (s announcedStage) Reader(ctx context.Context) (copier.Source, error) {
 	if err := s.disk.Step("begin", "check"); err != nil {
 		return nil, err
 	}
-	return s.Stage.Reader(ctx)
+	return s.Loader.Reader(ctx)
 }
 
 // options are those of the order's copy.

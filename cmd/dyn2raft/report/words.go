@@ -85,11 +85,12 @@ var phases = map[copier.Phase]string{
 
 // limits says what bounded the reading.
 var limits = map[copier.Limit]string{
-	copier.LimitTable:     "The table bounded the reading: it throttled. More read capacity makes a copy faster.",
-	copier.LimitCap:       "The cap on what is asked of the table (-read-capacity) bounded the reading. A higher one makes a copy faster as long as the table does not throttle.",
-	copier.LimitNetwork:   "The network bounded the reading, or how fast the table answers. The processor and the disk had time to spare.",
-	copier.LimitProcessor: "This machine's processor bounded the reading. One with more cores makes a copy faster.",
-	copier.LimitDisk:      "The disk with the work files bounded the reading. A faster one, or more memory, makes a copy faster.",
+	copier.LimitTable:       "The table bounded the reading: it throttled. More read capacity makes a copy faster.",
+	copier.LimitCap:         "The cap on what is asked of the table (-read-capacity) bounded the reading. A higher one makes a copy faster as long as the table does not throttle.",
+	copier.LimitNetwork:     "The network bounded the reading, or how fast the table answers. The processor and the disk had time to spare.",
+	copier.LimitProcessor:   "This machine's processor bounded the reading. One with more cores makes a copy faster.",
+	copier.LimitDisk:        "The disk with the work files bounded the reading. A faster one, or more memory, makes a copy faster.",
+	copier.LimitDestination: "The destination bounded the reading: it took entries while they were read.",
 }
 
 // diffKind is a difference in words.

@@ -75,7 +75,7 @@ type stage struct {
 var (
 	_ copier.Sink      = (*Sink)(nil)
 	_ copier.WorkDirer = (*Sink)(nil)
-	_ copier.Stage     = (*stage)(nil)
+	_ copier.Loader    = (*stage)(nil)
 )
 
 // New returns a sink. It does nothing yet. An error wraps [copier.ErrConfig].
@@ -239,7 +239,7 @@ func (s *Sink) remove(name string) error {
 	return s.disk.Remove(s.held.Root(), filepath.Join(s.beside(), name))
 }
 
-// Load implements [copier.Stage].
+// Load implements [copier.Loader].
 func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
 	in := loading.New(ctx, entries, s.opts.MaxEntrySize, s.opts.Notify)
 	path := s.aside(stagedName)

@@ -128,16 +128,16 @@ type damaged struct {
 
 func (d damaged) Stage(ctx context.Context, run string) (copier.Stage, error) {
 	s, err := d.Sink.Stage(ctx, run)
-	return damagedStage{s, d}, err
+	return damagedStage{s.(copier.Loader), d}, err
 }
 
 type damagedStage struct {
-	copier.Stage
+	copier.Loader
 	damaged
 }
 
 func (d damagedStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
-	stats, err := d.Stage.Load(ctx, in)
+	stats, err := d.Loader.Load(ctx, in)
 	if err != nil {
 		return stats, err
 	}
@@ -149,7 +149,7 @@ func (d damagedStage) Load(ctx context.Context, in copier.Stream) (copier.LoadSt
 	return stats, err
 }
 
-func (d damagedStage) Close(keep bool) error { return d.Stage.Close(keep) }
+func (d damagedStage) Close(keep bool) error { return d.Loader.Close(keep) }
 
 // TestForeign: a file that no copy has made is refused, ahead and at the commit, and stays
 // as it is.
