@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,9 +43,9 @@ func (c *checker) unchecked(check, code string, expected bool, format string, a 
 
 // A request is what a check asks for.
 type request struct {
-	check, path  string
-	capabilities []string // that a policy has to give
-	expected     bool     // something is compared with the answer
+	check, path string
+	expected    bool // something is compared with the answer
+	sudo        bool // a policy has to give that capability too
 }
 
 // failed is for a request that got no good answer. A token that may not ask
@@ -66,7 +67,11 @@ func (c *checker) failed(r request, err error) bool {
 	}
 	switch answer.StatusCode {
 	case http.StatusForbidden:
-		c.unchecked(r.check, "forbidden", r.expected, "not checked: the token may not read %s", r.path).With("path", r.path, "capabilities", `"`+strings.Join(r.capabilities, `", "`)+`"`)
+		capabilities := `"read"`
+		if r.sudo {
+			capabilities = `"read", "sudo"`
+		}
+		c.unchecked(r.check, "forbidden", r.expected, "not checked: the token may not read %s", r.path).With("path", r.path, "capabilities", capabilities)
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		c.unchecked(r.check, "missing", r.expected, "not checked: this server has no %s", r.path)
 	default:
@@ -75,8 +80,6 @@ func (c *checker) failed(r request, err error) bool {
 	}
 	return true
 }
-
-var readOnly = []string{"read"}
 
 // sealStatus makes the checks that a sealed Vault answers, and reports whether it
 // is worth to go on.
@@ -147,7 +150,7 @@ func sameVersion(is, want string) bool {
 func (c *checker) node(ctx context.Context) bool {
 	h, err := c.root.Sys().HealthWithContext(ctx)
 	if err != nil {
-		c.failed(request{"node", "sys/health", readOnly, false}, err)
+		c.failed(request{check: "node", path: "sys/health"}, err)
 		return true
 	}
 	if h.ServerTimeUTC > 0 {
@@ -177,7 +180,7 @@ func (c *checker) leader(ctx context.Context) *api.LeaderResponse {
 	l, err := c.root.Sys().LeaderWithContext(ctx)
 	switch {
 	case err != nil:
-		c.failed(request{"leader", "sys/leader", readOnly, false}, err)
+		c.failed(request{check: "leader", path: "sys/leader"}, err)
 		return nil
 	case !l.HAEnabled:
 		c.Fail("leader", "off", "high availability is off")
@@ -206,7 +209,7 @@ func (c *checker) peers(ctx context.Context) bool {
 	const path = "sys/storage/raft/configuration"
 	answer, err := c.root.Logical().ReadRawWithContext(ctx, path)
 	if err != nil {
-		return c.failed(request{"peers", path, readOnly, c.Expect.cluster()}, err)
+		return c.failed(request{check: "peers", path: path, expected: c.Expect.cluster()}, err)
 	}
 	defer answer.Body.Close()
 	var found struct {
@@ -242,15 +245,15 @@ func (c *checker) peers(ctx context.Context) bool {
 	default:
 		c.Pass("peers", "%d (%s)", n, strings.Join(ids, ", "))
 	}
-	want := c.Expect.Voters
-	if want == 0 {
-		want = c.Expect.Peers
+	without := ""
+	if len(waiting) > 0 {
+		without = "; without a vote: " + strings.Join(waiting, ", ")
 	}
-	switch {
+	switch want := cmp.Or(c.Expect.Voters, c.Expect.Peers); {
 	case want != 0 && voters != want:
-		c.Fail("voters", "", "%d, expected %d%s", voters, want, listed("; without a vote: ", waiting))
-	case want == 0 && len(waiting) > 0:
-		c.Warn("voters", "", "%d of %d%s", voters, n, listed("; without a vote: ", waiting))
+		c.Fail("voters", "", "%d, expected %d%s", voters, want, without)
+	case want == 0 && without != "":
+		c.Warn("voters", "", "%d of %d%s", voters, n, without)
 	default:
 		c.Pass("voters", "%d of %d", voters, n)
 	}
@@ -270,14 +273,12 @@ func (c *checker) loopbacks() {
 	real := 0 // loopback addresses, which do for a rehearsal
 	for _, s := range c.servers {
 		host, _, err := net.SplitHostPort(s.Address)
-		unspecified := host == "" || net.ParseIP(host).IsUnspecified()
-		if err != nil || !loopback(host) && !unspecified {
+		if err == nil && loopback(host) {
+			real++
+		} else if err != nil || host != "" && !net.ParseIP(host).IsUnspecified() {
 			continue
 		}
 		local = append(local, s.ID+" at "+s.Address)
-		if !unspecified {
-			real++
-		}
 	}
 	switch {
 	case len(local) == 0:
@@ -287,13 +288,6 @@ func (c *checker) loopbacks() {
 	default:
 		c.Fail(check, "", "%d of %d peers have a loopback or unspecified address: %s", len(local), len(c.servers), strings.Join(local, ", "))
 	}
-}
-
-func listed(head string, names []string) string {
-	if len(names) == 0 {
-		return ""
-	}
-	return head + strings.Join(names, ", ")
 }
 
 // copiedNode looks for the server that was given the copy.
@@ -328,7 +322,7 @@ func (c *checker) autopilot(ctx context.Context) {
 	s, err := c.root.Sys().RaftAutopilotStateWithContext(ctx)
 	switch {
 	case err != nil:
-		c.failed(request{"autopilot", path, readOnly, false}, err)
+		c.failed(request{check: "autopilot", path: path}, err)
 		return
 	case s == nil || len(s.Servers) == 0:
 		c.Warn("autopilot", "none", "autopilot has no state yet, or is off")
@@ -353,15 +347,11 @@ func (c *checker) autopilot(ctx context.Context) {
 		if x.Version != "" {
 			versions[x.Version] = true
 		}
-		lag := uint64(0)
-		if last > x.LastIndex {
-			lag = last - x.LastIndex
-		}
-		text := fmt.Sprintf("%s, last contact %s, %d entries behind", x.Status, contact(x.LastContact), lag)
+		text := fmt.Sprintf("%s, last contact %s, %d entries behind", x.Status, contact(x.LastContact), max(last, x.LastIndex)-x.LastIndex)
 		if x.Healthy {
 			c.Pass("server "+id, "%s", text)
 		} else {
-			c.Fail("server "+id, "server", "not healthy: %s, node %s", text, orUnknown(x.NodeStatus)).With("address", x.Address)
+			c.Fail("server "+id, "server", "not healthy: %s, node %s", text, cmp.Or(x.NodeStatus, "unknown")).With("address", x.Address)
 		}
 	}
 	if len(versions) > 1 {
@@ -373,16 +363,9 @@ func (c *checker) autopilot(ctx context.Context) {
 func contact(s string) string {
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return orUnknown(s)
+		return cmp.Or(s, "unknown")
 	}
 	return d.Round(10 * time.Millisecond).String()
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
-	}
-	return s
 }
 
 const (
@@ -396,7 +379,7 @@ func (c *checker) nodes(ctx context.Context) {
 	const path = "sys/ha-status"
 	s, err := c.root.Sys().HAStatusWithContext(ctx)
 	if err != nil {
-		if c.failed(request{"nodes", path, readOnly, false}, err) {
+		if c.failed(request{check: "nodes", path: path}, err) {
 			c.unchecked(checkAddresses, "unknown", false, "not checked: only %s says which addresses the nodes use", path)
 		}
 		return
@@ -408,8 +391,7 @@ func (c *checker) nodes(ctx context.Context) {
 			active++
 		}
 	}
-	want := max(len(c.servers), c.Expect.Peers)
-	switch {
+	switch want := max(len(c.servers), c.Expect.Peers); {
 	case active != 1:
 		c.Fail("nodes", "", "%d of %d nodes are active, expected 1", active, len(s.Nodes))
 	case len(s.Nodes) < want:
@@ -467,35 +449,29 @@ func (c *checker) addresses(nodes []api.HANode) {
 // mounts counts what users see. These lists are the client's namespace's.
 func (c *checker) mounts(ctx context.Context) {
 	secrets, err := c.client.Sys().ListMountsWithContext(ctx)
-	if err != nil {
-		c.failed(request{"secrets engines", "sys/mounts", readOnly, c.Expect.Mounts != 0}, err)
-	} else {
-		c.counted("secrets engines", len(secrets), c.Expect.Mounts, "vault secrets list")
-	}
+	c.counted(request{check: "secrets engines", path: "sys/mounts"}, err, len(secrets), c.Expect.Mounts, "vault secrets list")
 	auth, err := c.client.Sys().ListAuthWithContext(ctx)
-	if err != nil {
-		c.failed(request{"auth methods", "sys/auth", readOnly, c.Expect.Auth != 0}, err)
-	} else {
-		c.counted("auth methods", len(auth), c.Expect.Auth, "vault auth list")
-	}
+	c.counted(request{check: "auth methods", path: "sys/auth"}, err, len(auth), c.Expect.Auth, "vault auth list")
 	c.copiedMounts(ctx)
 	audit, err := c.root.Sys().ListAuditWithContext(ctx)
-	switch {
-	case err != nil:
-		c.failed(request{"audit devices", "sys/audit", []string{"read", "sudo"}, c.Expect.Audit != 0}, err)
-	case len(audit) == 0 && c.Expect.Audit == 0:
+	if err == nil && len(audit)+c.Expect.Audit == 0 {
 		c.Warn("audit devices", "none", "none: nobody would know who did what")
-	default:
-		c.counted("audit devices", len(audit), c.Expect.Audit, "vault audit list")
-	}
-}
-
-func (c *checker) counted(check string, n, want int, command string) {
-	if want != 0 && n != want {
-		c.Fail(check, "count", "%d, expected %d", n, want).With("command", command)
 		return
 	}
-	c.Pass(check, "%d", n)
+	c.counted(request{check: "audit devices", path: "sys/audit", sudo: true}, err, len(audit), c.Expect.Audit, "vault audit list")
+}
+
+// counted compares the length of a list, or tells that there was no answer.
+func (c *checker) counted(r request, err error, n, want int, command string) {
+	r.expected = want != 0
+	switch {
+	case err != nil:
+		c.failed(r, err)
+	case r.expected && n != want:
+		c.Fail(r.check, "count", "%d, expected %d", n, want).With("command", command)
+	default:
+		c.Pass(r.check, "%d", n)
+	}
 }
 
 // copiedMounts looks for the mounts that the copy has data of. Their keys begin
@@ -513,12 +489,12 @@ func (c *checker) copiedMounts(ctx context.Context) {
 	}
 	secrets, err := c.root.Sys().ListMountsWithContext(ctx)
 	if err != nil {
-		c.failed(request{check, "sys/mounts", readOnly, true}, err)
+		c.failed(request{check: check, path: "sys/mounts", expected: true}, err)
 		return
 	}
 	auth, err := c.root.Sys().ListAuthWithContext(ctx)
 	if err != nil {
-		c.failed(request{check, "sys/auth", readOnly, true}, err)
+		c.failed(request{check: check, path: "sys/auth", expected: true}, err)
 		return
 	}
 	left := append(unmounted("logical/", c.Expect.MountIDs, secrets), unmounted("auth/", c.Expect.AuthIDs, auth)...)
@@ -567,7 +543,7 @@ func (c *checker) appliedIndex(ctx context.Context, before *api.LeaderResponse, 
 	const check = "applied index"
 	after, err := c.root.Sys().LeaderWithContext(ctx)
 	if err != nil {
-		c.failed(request{check, "sys/leader", readOnly, false}, err)
+		c.failed(request{check: check, path: "sys/leader"}, err)
 		return
 	}
 	took := time.Since(sampled).Round(100 * time.Millisecond)
@@ -579,7 +555,7 @@ func (c *checker) appliedIndex(ctx context.Context, before *api.LeaderResponse, 
 	case to == 0:
 		c.Warn(check, "unknown", "the server does not tell it")
 	case before.LeaderAddress != after.LeaderAddress || before.IsSelf != after.IsSelf:
-		c.Warn(check, "leader", "the leader changed from %s to %s, or two servers answered", orUnknown(before.LeaderAddress), orUnknown(after.LeaderAddress))
+		c.Warn(check, "leader", "the leader changed from %s to %s, or two servers answered", cmp.Or(before.LeaderAddress, "unknown"), cmp.Or(after.LeaderAddress, "unknown"))
 	case to < from:
 		c.Warn(check, "balancer", "%d, then %d: two servers answered", from, to)
 	case to > from:
