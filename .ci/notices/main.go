@@ -7,12 +7,10 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,17 +21,18 @@ import (
 )
 
 func main() {
-	if err := run(os.Stdout, os.Args[1:]); err != nil {
+	text, err := run(os.Args[1:])
+	if err == nil {
+		_, err = os.Stdout.WriteString(text)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "notices:", err)
 		os.Exit(1)
 	}
 }
 
 // A module is what the notices are of.
-type module struct {
-	Path, Version, Dir string
-	Main               bool
-}
+type module struct{ path, version, dir string }
 
 // A text is a file with a licence or a notice, and whose it is.
 type text struct {
@@ -42,31 +41,27 @@ type text struct {
 	modules []string
 }
 
-func run(w io.Writer, targets []string) error {
+func run(targets []string) (string, error) {
 	if len(targets) == 0 {
-		return errors.New("name the systems, such as linux/amd64")
+		return "", errors.New("name the systems, such as linux/amd64")
 	}
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
-		return err
+		return "", err
 	}
-	std := module{Path: "Go's standard library", Version: runtime.Version(), Dir: strings.TrimSpace(string(goroot))}
-	dirs := map[module]map[string]bool{std: {std.Dir: true}}
+	std := module{"Go's standard library", runtime.Version(), strings.TrimSpace(string(goroot))}
+	dirs := map[module]map[string]bool{std: {std.dir: true}}
 	for _, target := range targets {
 		if err := linked(target, dirs); err != nil {
-			return err
+			return "", err
 		}
 	}
-	modules := make([]module, 0, len(dirs))
-	for m := range dirs {
-		modules = append(modules, m)
-	}
-	slices.SortFunc(modules, func(a, b module) int { return cmp.Compare(a.Path, b.Path) })
+	modules := slices.SortedFunc(maps.Keys(dirs), func(a, b module) int { return cmp.Compare(a.path, b.path) })
 	var texts []*text
 	for _, m := range modules {
 		found, err := notices(m, dirs[m])
 		if err != nil {
-			return err
+			return "", err
 		}
 		for _, f := range found {
 			i := slices.IndexFunc(texts, func(t *text) bool { return t.content == f.content })
@@ -74,10 +69,10 @@ func run(w io.Writer, targets []string) error {
 				i = len(texts)
 				texts = append(texts, f)
 			}
-			texts[i].modules = append(texts[i].modules, m.Path+" "+m.Version)
+			texts[i].modules = append(texts[i].modules, m.path+" "+m.version)
 		}
 	}
-	return write(w, modules, texts)
+	return write(modules, texts), nil
 }
 
 // linked adds the modules that are linked for a system, and the directories of their
@@ -87,31 +82,26 @@ func linked(target string, dirs map[module]map[string]bool) error {
 	if !ok {
 		return fmt.Errorf("%q is no system, such as linux/amd64", target)
 	}
-	cmd := exec.Command("go", "list", "-deps", "-json=Dir,Module", "./cmd/dyn2raft")
+	const format = `{{with .Module}}{{if not .Main}}{{.Path}}|{{.Version}}|{{.Dir}}|{{$.Dir}}{{end}}{{end}}`
+	cmd := exec.Command("go", "list", "-deps", "-f", format, "./cmd/dyn2raft")
 	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+arch, "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return fmt.Errorf("list the packages for %s: %w", target, err)
 	}
-	for in := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p struct {
-			Dir    string
-			Module *module
+	for line := range strings.Lines(string(out)) {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		if len(f) != 4 {
+			continue // of Go itself, or of dyn2raft
 		}
-		if err := in.Decode(&p); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+		m := module{f[0], f[1], f[2]}
+		if dirs[m] == nil {
+			dirs[m] = map[string]bool{}
 		}
-		if p.Module == nil || p.Module.Main {
-			continue
-		}
-		if dirs[*p.Module] == nil {
-			dirs[*p.Module] = map[string]bool{}
-		}
-		dirs[*p.Module][p.Dir] = true
+		dirs[m][f[3]] = true
 	}
+	return nil
 }
 
 var named = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patents|unlicense)([._-].*)?$`)
@@ -121,7 +111,7 @@ var named = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patent
 func notices(m module, packages map[string]bool) ([]*text, error) {
 	all := map[string]bool{}
 	for dir := range packages {
-		for ; len(dir) >= len(m.Dir); dir = filepath.Dir(dir) {
+		for ; len(dir) >= len(m.dir); dir = filepath.Dir(dir) {
 			all[dir] = true
 		}
 	}
@@ -135,19 +125,17 @@ func notices(m module, packages map[string]bool) ([]*text, error) {
 			if !e.Type().IsRegular() || !named.MatchString(e.Name()) || strings.HasSuffix(e.Name(), ".go") {
 				continue
 			}
-			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			file := filepath.Join(dir, e.Name())
+			content, err := os.ReadFile(file)
 			if err != nil {
 				return nil, err
 			}
-			name, err := filepath.Rel(m.Dir, filepath.Join(dir, e.Name()))
-			if err != nil {
-				return nil, err
-			}
+			name := strings.TrimPrefix(file, m.dir+string(filepath.Separator))
 			out = append(out, &text{name: name, content: strings.TrimSpace(strings.ReplaceAll(string(content), "\r\n", "\n"))})
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%s %s has no licence in %s: look for it, and for whether it may be shipped", m.Path, m.Version, m.Dir)
+		return nil, fmt.Errorf("%s %s has no licence in %s: look for it, and for whether it may be shipped", m.path, m.version, m.dir)
 	}
 	slices.SortFunc(out, func(a, b *text) int { return cmp.Compare(a.name, b.name) })
 	return out, nil
@@ -159,11 +147,11 @@ module. What dyn2raft contains of it is unchanged.
 
 `
 
-func write(w io.Writer, modules []module, texts []*text) error {
+func write(modules []module, texts []*text) string {
 	var b strings.Builder
 	b.WriteString(head)
 	for _, m := range modules {
-		fmt.Fprintf(&b, "%s %s\n", m.Path, m.Version)
+		fmt.Fprintf(&b, "%s %s\n", m.path, m.version)
 	}
 	for _, t := range texts {
 		fmt.Fprintf(&b, "\n%s\n%s of\n", strings.Repeat("=", 78), t.name)
@@ -172,6 +160,5 @@ func write(w io.Writer, modules []module, texts []*text) error {
 		}
 		fmt.Fprintf(&b, "\n%s\n", t.content)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
