@@ -24,37 +24,16 @@ import (
 var errWorse = fmt.Errorf("the second benchmark is worse than the first: %w", errDifferent)
 
 func benchCompareCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "bench-compare",
-		Usage:     "compare two reports of vault-benchmark, of the old cluster and of the new one",
-		UsageText: "dyn2raft bench-compare A B [flags]",
-		Description: "bench-compare reads two files with what `vault-benchmark run` has printed, in any of its\n" +
-			"report modes (json is the most precise): A from the old cluster, B from the new one, with\n" +
-			"the same tests. An operation is slower when its throughput, mean, 95th or 99th percentile\n" +
-			"is worse by more than the threshold, and has errors when more of its requests fail.\n\n" +
-			"Exit status 0: B is not worse than A; 3: it is in at least one operation, or lacks one.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "threshold", Value: "10%", Usage: "`percent` by which a number has to differ to count"},
-			formatFlag(),
-		},
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			return runBenchCompare(cmd, std)
-		},
-	}
+	return newCommand(std, "bench-compare", runBenchCompare,
+		&cli.StringFlag{Name: "threshold", Value: "10%", Usage: "`percent` by which a number has to differ to count"},
+		formatFlag(),
+	)
 }
 
-func runBenchCompare(cmd *cli.Command, std Streams) error {
+func runBenchCompare(_ context.Context, cmd *cli.Command, _ Streams, out *printer) error {
 	if cmd.NArg() != 2 {
 		return &usageError{fmt.Sprintf("%s takes two files, and got %d", cmd.FullName(), cmd.NArg()),
 			fmt.Sprintf("as in: %s cluster_a.json cluster_b.json", cmd.FullName())}
-	}
-	out := &printer{stdout: std.Out}
-	switch f := cmd.String("format"); f {
-	case "table":
-	case "json":
-		out.json = true
-	default:
-		return &usageError{fmt.Sprintf("-format is %q", f), "it takes table or json"}
 	}
 	threshold, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(cmd.String("threshold"), "%")), 64)
 	if err != nil || !(threshold > 0 && threshold < 100) {

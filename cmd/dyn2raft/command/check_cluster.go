@@ -23,53 +23,27 @@ import (
 var errUnhealthy = fmt.Errorf("the cluster is not as it should be: %w", errDifferent)
 
 func checkClusterCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "check-cluster",
-		Usage:     "check the Vault cluster that was started on the copy",
-		UsageText: "dyn2raft check-cluster [flags]",
-		Description: "check-cluster asks Vault's public API what matters after a migration: unsealed, Raft\n" +
-			"storage, leader, peers and voters, autopilot, applied index, secrets engines, auth methods.\n" +
-			"With -manifest it compares with the copy: version, node_id, cluster_addr, and that every\n" +
-			"mount that the copy has data of is there.\n" +
-			"It changes nothing, and reads no secret. It takes the environment of the vault command:\n" +
-			"VAULT_ADDR, VAULT_TOKEN or what `vault login` has stored, VAULT_NAMESPACE, VAULT_CACERT,\n" +
-			"VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY, VAULT_TLS_SERVER_NAME, VAULT_SKIP_VERIFY.\n" +
-			"The token needs read on sys/storage/raft/configuration, sys/storage/raft/autopilot/state,\n" +
-			"sys/ha-status, sys/mounts and sys/auth, and read and sudo on sys/audit; what it may not read\n" +
-			"is a warning, or a failure if the manifest or an -expect flag is about it. Without a token\n" +
-			"only what Vault tells everybody is checked. Unlike the vault command it sends the token\n" +
-			"neither along a redirect to another server nor over plain HTTP to another machine.\n\n" +
-			"Exit status 0: no check failed, warnings or not; 3: a check failed; 12: the address does not\n" +
-			"answer as a Vault does, or the manifest can't be read or is none of a copy.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
-			&cli.BoolFlag{Name: "insecure-http", Usage: "send the token to an http:// address of another machine too, where everybody on the way can read it"},
-			&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
-			manifestFlag("the copy's manifest, a `file`: what it tells of the copy is expected; instead of -config"),
-			expectFlag("peers", "servers in the Raft configuration, which should all vote"),
-			expectFlag("voters", "voters, where not all peers are"),
-			&cli.IntFlag{Name: "expect-mounts", Hidden: true},
-			&cli.IntFlag{Name: "expect-auth", Hidden: true},
-			expectFlag("audit", "audit devices, as 'vault audit list' showed on the old cluster"),
-			&cli.StringFlag{Name: "expect-version", Hidden: true},
-			&cli.DurationFlag{Name: "sample", Value: cluster.DefaultSample, Usage: "`time` between the two looks at the applied index"},
-			levelFlag(), formatFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runCheckCluster(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "check-cluster", runCheckCluster,
+		&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
+		&cli.BoolFlag{Name: "insecure-http", Usage: "send the token to an http:// address of another machine too, where everybody on the way can read it"},
+		&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
+		manifestFlag("the copy's manifest, a `file`: what it tells of the copy is expected; instead of -config"),
+		expectFlag("peers", "servers in the Raft configuration, which should all vote"),
+		expectFlag("voters", "voters, where not all peers are"),
+		&cli.IntFlag{Name: "expect-mounts", Hidden: true},
+		&cli.IntFlag{Name: "expect-auth", Hidden: true},
+		expectFlag("audit", "audit devices, as 'vault audit list' showed on the old cluster"),
+		&cli.StringFlag{Name: "expect-version", Hidden: true},
+		&cli.DurationFlag{Name: "sample", Value: cluster.DefaultSample, Usage: "`time` between the two looks at the applied index"},
+		levelFlag(), formatFlag(),
+	)
 }
 
 func expectFlag(what, usage string) cli.Flag {
 	return &cli.IntFlag{Name: "expect-" + what, Usage: "fail unless there are this `number` of " + usage, HideDefault: true}
 }
 
-func runCheckCluster(ctx context.Context, cmd *cli.Command, std Streams) error {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runCheckCluster(ctx context.Context, cmd *cli.Command, std Streams, out *printer) error {
 	opts, err := clusterOptions(cmd, std, out)
 	if err != nil {
 		return err

@@ -94,23 +94,18 @@ func Main(args []string, std Streams) int {
 func root(std Streams) *cli.Command {
 	commands := []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), readdressCommand(std), reportCommand(std),
 		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std)}
-	for _, c := range commands {
-		c.ShellComplete, c.OnUsageError = complete, onUsageError
+	var statuses []string
+	for _, m := range exitMeanings {
+		statuses = append(statuses, m.Status+" "+m.Meaning)
 	}
+	h := helps["dyn2raft"]
 	cli.HelpPrinter = printHelp
 	cli.HelpPrinterCustom = func(w io.Writer, _ string, data any, _ map[string]any) { printHelp(w, "", data) }
 	return &cli.Command{
-		Name:      "dyn2raft",
-		Usage:     "move HashiCorp Vault from DynamoDB to integrated storage (Raft)",
-		UsageText: "dyn2raft COMMAND [flags]",
-		Description: "copy reads the table of Vault's dynamodb storage and writes a data directory that an\n" +
-			"unmodified Vault starts from. status reports how far a copy is. verify reads the table again\n" +
-			"and compares.\n\n" +
-			"Flags take one dash or two. Results go to standard output, everything else to standard error.\n\n" +
-			"Exit status: 0 done, 1 usage, configuration or internal error, 3 differences found,\n" +
-			"4, 5 and 6 of status: a copy is running, is unfinished, there is none,\n" +
-			"10 the source failed, 11 locked by another run or a live Vault, 12 the destination failed,\n" +
-			"129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM.",
+		Name:                            "dyn2raft",
+		Usage:                           h.Usage,
+		UsageText:                       h.Lines,
+		Description:                     h.Description + "\n\nExit status: " + strings.Join(statuses, ", ") + ".",
 		Commands:                        commands,
 		Flags:                           []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
 		Writer:                          std.Out,

@@ -84,44 +84,26 @@ func retryFlag() cli.Flag {
 }
 
 func copyCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "copy",
-		Usage:     "copy Vault's table into a Raft data directory",
-		UsageText: "dyn2raft copy -config migrate.hcl [flags]",
-		Description: "copy takes the configuration of `vault operator migrate`. Stop every Vault that uses the\n" +
-			"table first. The data directory must exist and hold no Vault data.\n\n" +
-			"What was read is saved every few seconds. A copy that was interrupted, killed or failed is\n" +
-			"gone on with by -resume, or thrown away by -restart; until it is complete or given up\n" +
-			"(-reset), no Vault starts on the table. Of a complete copy -resume checks, and says, what\n" +
-			"verify -manifest does; exit status 3: the directory is not what was copied.",
-		Flags: []cli.Flag{
-			configFlag(),
-			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
-			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
-			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
-			ignoreFlag("and put that on record: " + strings.Join(plan.Ignorable(true), ", ")),
-			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
-			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
-			parallelFlag(), segmentsFlag(), memoryFlag(), capacityFlag(), retryFlag(),
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
-			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
-			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
-			backupFlag(),
-			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
-			&cli.StringFlag{Name: "start", Hidden: true},
-			strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runCopy(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "copy", runCopy,
+		configFlag(),
+		&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
+		&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
+		&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
+		ignoreFlag("and put that on record: "+strings.Join(plan.Ignorable(true), ", ")),
+		&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
+		&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
+		parallelFlag(), segmentsFlag(), memoryFlag(), capacityFlag(), retryFlag(),
+		&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
+		&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
+		manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
+		backupFlag(),
+		&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
+		&cli.StringFlag{Name: "start", Hidden: true},
+		strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
+	)
 }
 
-func runCopy(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
 	switch {
 	case cmd.IsSet("start"): // a flag of vault operator migrate
 		return &usageError{"-start would leave entries out, and a Vault that starts without them has lost them: nothing can be added to a copy later",

@@ -19,31 +19,20 @@ import (
 )
 
 func demoCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "demo",
-		Usage:     "show a copy from an embedded DynamoDB server, or only serve one",
-		UsageText: "dyn2raft demo [flags]",
-		Description: "demo fills an embedded DynamoDB server with a table shaped like a Vault's, copies it, verifies\n" +
-			"the copy, and checks it once more against what was put into the table. With -serve it only\n" +
-			"serves the table, for any DynamoDB client with any credentials.",
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "serve", Usage: "only serve the table, until SIGTERM or SIGINT"},
-			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
-			&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
-			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another seed makes other entries"},
-			&cli.IntFlag{Name: "value-size", Usage: "mean size of a value in `bytes` (default: about 800)", HideDefault: true},
-			&cli.DurationFlag{Name: "latency", Usage: "delay of each response; the real service has about 5ms", HideDefault: true},
-			&cli.StringFlag{Name: "throughput", Usage: "`bytes` a second at which one response is served, such as 33MB, which is about the real service's (default: no limit)"},
-			&cli.StringFlag{Name: "dir", Usage: "a `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
-			levelFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runDemo(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "demo", runDemo,
+		&cli.BoolFlag{Name: "serve", Usage: "only serve the table, until SIGTERM or SIGINT"},
+		&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
+		&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
+		&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another seed makes other entries"},
+		&cli.IntFlag{Name: "value-size", Usage: "mean size of a value in `bytes` (default: about 800)", HideDefault: true},
+		&cli.DurationFlag{Name: "latency", Usage: "delay of each response; the real service has about 5ms", HideDefault: true},
+		&cli.StringFlag{Name: "throughput", Usage: "`bytes` a second at which one response is served, such as 33MB, which is about the real service's (default: no limit)"},
+		&cli.StringFlag{Name: "dir", Usage: "a `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
+		levelFlag(),
+	)
 }
 
-func runDemo(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
+func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (err error) {
 	if err := noArguments(cmd); err != nil {
 		return err
 	}

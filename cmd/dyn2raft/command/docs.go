@@ -27,24 +27,22 @@ import (
 // out, sorts flags by name, gives them two dashes, shows hidden defaults, and
 // panics on a "|" in a description.
 func docsCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "docs",
-		Usage:     "print the command reference in markdown, or the manual page",
-		UsageText: "dyn2raft docs markdown|man",
-		Hidden:    true,
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			form, known := map[string]func() ([]byte, error){"markdown": markdown, "man": man}[cmd.Args().First()]
-			if !known || cmd.Args().Len() != 1 {
-				return &usageError{"which form?", "run `dyn2raft docs markdown` or `dyn2raft docs man`"}
-			}
-			text, err := form()
-			if err != nil {
-				return err
-			}
-			_, err = std.Out.Write(text)
-			return err
-		},
+	docs := newCommand(std, "docs", runDocs)
+	docs.Hidden = true
+	return docs
+}
+
+func runDocs(_ context.Context, cmd *cli.Command, std Streams, _ *printer) error {
+	form, known := map[string]func() ([]byte, error){"markdown": markdown, "man": man}[cmd.Args().First()]
+	if !known || cmd.Args().Len() != 1 {
+		return &usageError{"which form?", "run `dyn2raft docs markdown` or `dyn2raft docs man`"}
 	}
+	text, err := form()
+	if err != nil {
+		return err
+	}
+	_, err = std.Out.Write(text)
+	return err
 }
 
 //go:embed docs.md.tmpl
@@ -136,7 +134,7 @@ func newReference() reference {
 		if c.Hidden {
 			continue
 		}
-		d := documented{Command: c, Examples: examples[c.Name]}
+		d := documented{Command: c, Examples: helps[c.Name].Examples}
 		for _, f := range c.VisibleFlags() {
 			group := &d.Options
 			if advanced(f) {

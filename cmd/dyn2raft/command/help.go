@@ -2,6 +2,8 @@ package command
 
 import (
 	"cmp"
+	"context"
+	_ "embed"
 	"fmt"
 	"io"
 	"slices"
@@ -15,50 +17,55 @@ var advancedFlags = []string{"ignore", "max-parallel", "memory", "retry-for", "w
 	"metrics-listen", "sample", "no-sample", "no-write-probes", "vault-env", "vault-bin", "vault-unit", "audit-path", "insecure-http",
 	"seed", "value-size", "latency", "throughput", "threshold", "largest"}
 
+//go:embed help.txt
+var helpText string
+
+// helps are the commands' helps by their names.
+var helps = parseHelps(helpText)
+
+// A help is what a person reads of a command, besides its flags.
+type help struct {
+	Usage, Lines, Description string
+	Examples                  []example
+}
+
 // An example is a command line and what it does.
 type example struct{ Line, What string }
 
-var examples = map[string][]example{
-	"plan": {
-		{"dyn2raft plan -config migrate.hcl", "Days before: what is in the way, and how long a copy takes."},
-		{"dyn2raft plan -config migrate.hcl -source-stopped -vault-config vault.hcl", "In the window, with every Vault stopped."},
-	},
-	"copy": {
-		{"dyn2raft copy -config migrate.hcl -keep-source-locked", "Copy, and let no old Vault start on the table any more."},
-		{"dyn2raft copy -config migrate.hcl -resume", "Resume after an interruption, a crash or an error."},
-	},
-	"status": {
-		{"dyn2raft status -config migrate.hcl", "How far the copy is."},
-		{"dyn2raft status -config migrate.hcl -watch", "The same, until it has ended."},
-	},
-	"verify": {
-		{"dyn2raft verify -config migrate.hcl", "Read the table again, and compare every entry."},
-		{"dyn2raft verify -manifest data.dyn2raft.json", "Compare the directory with the copy's record, without the table."},
-	},
-	"inspect": {
-		{"dyn2raft inspect /opt/vault/data", "What is in a data directory."},
-		{"dyn2raft inspect /opt/vault/data -redact", "The same, for others to read."},
-	},
-	"readdress": {
-		{"dyn2raft readdress /opt/vault/data -node-id vault-2", "The server has another node_id."},
-		{"dyn2raft readdress /opt/vault/data -cluster-addr https://10.0.0.5:8201", "It has another cluster_addr."},
-	},
-	"report": {
-		{"dyn2raft report -manifest data.dyn2raft.json -o report.html", "A page of the copy."},
-		{"dyn2raft report -manifest data.dyn2raft.json -verify v.json -o report.html", "With the comparison that `verify -o` has written."},
-	},
-	"check-cluster": {
-		{"dyn2raft check-cluster -manifest data.dyn2raft.json", "On the first node, once it is unsealed."},
-		{"dyn2raft check-cluster -manifest data.dyn2raft.json -expect-peers 3", "Once all three have joined."},
-	},
-	"bench-compare": {
-		{"dyn2raft bench-compare old.json new.json", "Is the new cluster slower than the old one?"},
-		{"dyn2raft bench-compare old.json new.json -threshold 20%", "By more than 20 %?"},
-	},
-	"demo": {
-		{"dyn2raft demo", "See a copy, on this machine alone."},
-		{"dyn2raft demo -serve -listen 127.0.0.1:8000", "Serve a table to try the other commands with."},
-	},
+// parseHelps reads helps: each begins with "# NAME: " and its usage, and of the blocks
+// that follow the first has the command lines, those with "$ " are examples, and the
+// others the description.
+func parseHelps(text string) map[string]help {
+	all := map[string]help{}
+	for part := range strings.SplitSeq(strings.TrimPrefix(strings.TrimSpace(text), "# "), "\n\n# ") {
+		blocks := strings.Split(part, "\n\n")
+		name, usage, _ := strings.Cut(blocks[0], ": ")
+		h := help{Usage: usage, Lines: strings.ReplaceAll(strings.TrimSpace(blocks[1]), "\n    ", "\n")}
+		for _, block := range blocks[2:] {
+			if line, ok := strings.CutPrefix(block, "$ "); ok {
+				line, what, _ := strings.Cut(line, "\n")
+				h.Examples = append(h.Examples, example{line, what})
+				continue
+			}
+			h.Description = strings.TrimPrefix(h.Description+"\n\n"+block, "\n\n")
+		}
+		all[name] = h
+	}
+	return all
+}
+
+// newCommand makes a command with the help of its name, which run does with a printer
+// made by its flags.
+func newCommand(std Streams, name string, run func(context.Context, *cli.Command, Streams, *printer) error, flags ...cli.Flag) *cli.Command {
+	h := helps[name]
+	return &cli.Command{Name: name, Usage: h.Usage, UsageText: h.Lines, Description: h.Description, Flags: flags, ShellComplete: complete, OnUsageError: onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			out, err := newPrinter(cmd, std)
+			if err != nil {
+				return err
+			}
+			return run(ctx, cmd, std, out)
+		}}
 }
 
 // advanced reports whether a flag is one of those that come last.
@@ -87,7 +94,7 @@ func printHelp(w io.Writer, _ string, data any) {
 			say(fmt.Sprintf("  %-15s", c.Name), c.Usage)
 		}
 	}
-	if found := examples[cmd.Name]; found != nil {
+	if found := helps[cmd.Name].Examples; found != nil {
 		b.WriteString("\nExamples:\n")
 		for _, e := range found {
 			b.WriteString("  " + e.Line + "\n")

@@ -71,7 +71,7 @@ func TestHelpWidth(t *testing.T) {
 func TestExamples(t *testing.T) {
 	r := root(Streams{})
 	for _, c := range r.VisibleCommands() {
-		found := examples[c.Name]
+		found := helps[c.Name].Examples
 		if len(found) < 2 && c.Name != "version" {
 			t.Errorf("%s has %d examples", c.Name, len(found))
 		}

@@ -23,28 +23,13 @@ import (
 )
 
 func inspectCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "inspect",
-		Usage:     "tell what a Raft data directory holds",
-		UsageText: "dyn2raft inspect PATH [flags]",
-		Description: "inspect reads the data directory of a Vault that is not running: entries by what they are for,\n" +
-			"the largest ones, sizes, Raft's state and log, pages, and whether vault.db is sound. It changes\n" +
-			"nothing. Exit status 3: vault.db or Raft's log is damaged.",
-		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
-			redactFlag(), levelFlag(), formatFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runInspect(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "inspect", runInspect,
+		&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
+		redactFlag(), levelFlag(), formatFlag(),
+	)
 }
 
-func runInspect(ctx context.Context, cmd *cli.Command, std Streams) error {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runInspect(ctx context.Context, cmd *cli.Command, _ Streams, out *printer) error {
 	if cmd.Args().Len() != 1 {
 		return &usageError{"inspect takes one data directory", "such as: dyn2raft inspect /opt/vault/data"}
 	}

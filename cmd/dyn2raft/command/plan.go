@@ -26,46 +26,27 @@ import (
 var errNotReady = fmt.Errorf("a copy would fail: %w", errDifferent)
 
 func planCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "plan",
-		Usage:     "check everything a copy depends on, and estimate how long it takes",
-		UsageText: "dyn2raft plan -config migrate.hcl [flags]",
-		Description: "plan changes nothing, neither in the table nor in the destination. It checks credentials\n" +
-			"and IAM actions, the table and what hangs on it, locks, the seal, the destination, this\n" +
-			"machine, and with -vault-config the configuration of the server that will start on the\n" +
-			"copy. Then it reads a sample for some seconds, eventually consistent, with at most a tenth\n" +
-			"of a provisioned table's read units and until the table throttles, and estimates the copy.\n" +
-			"Run it on the node that gets the copy, as the user who runs Vault, with the flags that\n" +
-			"copy will get: days before, and again in the window with -source-stopped.\n\n" +
-			"Checks that passed are shown with -v only; those that failed come last, and the last line\n" +
-			"names them. copy makes the same checks again, as far as they need no sample.\n\n" +
-			"Exit status 0: no check failed, warnings or not; 3: a check failed; 10: the table can't be\n" +
-			"reached, and what needs no table was checked.",
-		Flags: []cli.Flag{
-			configFlag(),
-			&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
-			&cli.StringFlag{Name: "vault-env", Usage: "with -vault-config: `file` of the server's environment, its unit's EnvironmentFile"},
-			&cli.StringFlag{Name: "vault-bin", Usage: "`path` of the Vault that will start on the copy: compare its version with the table's; nothing but 'version' is run"},
-			&cli.StringFlag{Name: "vault-unit", Usage: "`name` of the server's systemd unit: look at its limits"},
-			&cli.StringSliceFlag{Name: "audit-path", Usage: "`file` of an audit device: see that Vault's user can write it on this node; may be repeated"},
-			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
-			&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
-			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
-			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
-			backupFlag(),
-			parallelFlag(), memoryFlag(), capacityFlag(), retryFlag(),
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
-			manifestFlag("`file` for the record of the copy that copy will be given"),
-			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
-			ignoreFlag("by the name that it has in the report"),
-			&cli.BoolFlag{Name: "no-write-probes", Usage: "send no request that could write: whether PutItem, UpdateItem and DeleteItem are allowed is not tried; nor how fast the destination's disk is"},
-			&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
-			strictFlag(), levelFlag(), formatFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runPlan(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "plan", runPlan,
+		configFlag(),
+		&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
+		&cli.StringFlag{Name: "vault-env", Usage: "with -vault-config: `file` of the server's environment, its unit's EnvironmentFile"},
+		&cli.StringFlag{Name: "vault-bin", Usage: "`path` of the Vault that will start on the copy: compare its version with the table's; nothing but 'version' is run"},
+		&cli.StringFlag{Name: "vault-unit", Usage: "`name` of the server's systemd unit: look at its limits"},
+		&cli.StringSliceFlag{Name: "audit-path", Usage: "`file` of an audit device: see that Vault's user can write it on this node; may be repeated"},
+		&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
+		&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
+		&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
+		&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
+		backupFlag(),
+		parallelFlag(), memoryFlag(), capacityFlag(), retryFlag(),
+		&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
+		manifestFlag("`file` for the record of the copy that copy will be given"),
+		&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
+		ignoreFlag("by the name that it has in the report"),
+		&cli.BoolFlag{Name: "no-write-probes", Usage: "send no request that could write: whether PutItem, UpdateItem and DeleteItem are allowed is not tried; nor how fast the destination's disk is"},
+		&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
+		strictFlag(), levelFlag(), formatFlag(),
+	)
 }
 
 func backupFlag() cli.Flag {
@@ -88,11 +69,7 @@ func (s backedUpSource) Snapshot(ctx context.Context, name string) (arn string, 
 	return arn, nil
 }
 
-func runPlan(ctx context.Context, cmd *cli.Command, std Streams) error {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) error {
 	if d := cmd.Duration("sample"); d < time.Second || d > 5*time.Minute {
 		return &usageError{fmt.Sprintf("-sample is %s", d), "it takes a time from 1s to 5m"}
 	}

@@ -56,22 +56,22 @@ type printer struct {
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
 	p := &printer{stdout: std.Out, every: 30 * time.Second, screen: newScreen(std.Err, std.Env)}
-	switch f := cmd.String("format"); f {
-	case "table":
-	case "json":
+	switch f := cmd.String("format"); {
+	case f == "table", f == "" && !cmd.IsSet("format"): // not every command has these flags
+	case f == "json":
 		p.json = true
 	default:
 		return nil, &usageError{fmt.Sprintf("-format is %q", f), "it takes table or json"}
 	}
 	level := hclog.LevelFromString(cmd.String("log-level"))
-	if level == hclog.NoLevel {
+	if level == hclog.NoLevel && hasFlag(cmd, "log-level") {
 		return nil, &usageError{fmt.Sprintf("-log-level is %q", cmd.String("log-level")), "it takes trace, debug, info, warn or error"}
 	}
 	opts := &hclog.LoggerOptions{Output: p.screen, Level: level}
 	switch f := cmd.String("log-format"); {
 	case p.json && hasFlag(cmd, "log-format") && !cmd.IsSet("log-format"):
 		opts.JSONFormat = true // who reads the result reads these too
-	case f == "text", f == "" && !cmd.IsSet("log-format"): // commands that log little have no such flag
+	case f == "text", f == "" && !cmd.IsSet("log-format"):
 	case f == "json":
 		opts.JSONFormat = true
 	default:

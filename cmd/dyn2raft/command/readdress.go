@@ -23,28 +23,12 @@ import (
 )
 
 func readdressCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "readdress",
-		Usage:     "correct the node_id or cluster_addr of a complete copy",
-		UsageText: "dyn2raft readdress PATH -node-id ID -cluster-addr URL [flags]",
-		Description: "readdress gives the node of a complete copy another node_id, another cluster_addr or both,\n" +
-			"without reading the table again. Raft must have made no progress since the copy: no Vault has\n" +
-			"started on it, or one did and never unsealed because its node_id was another. Stop that Vault\n" +
-			"first. The data directory is read and compared with the copy's manifest before, and the\n" +
-			"manifest notes what it was: verify -manifest says equal afterwards. A file node-id gets the\n" +
-			"new id too. A readdress that was interrupted is finished by the same command.\n\n" +
-			"Where Raft has made progress nothing is changed: the peers.json that corrects it is printed,\n" +
-			"which Vault's documentation describes (manual recovery using peers.json). Exit status 3.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "node-id", Usage: "the `ID` that the server will run with, as node_id in its storage stanza (default: as it is)"},
-			&cli.StringFlag{Name: "cluster-addr", Usage: "the `URL` that the server will have as cluster_addr, such as https://vault-1.example.com:8201 (default: as it is)"},
-			manifestFlag("the copy's manifest, a `file` (default: beside the data directory, PATH.dyn2raft.json)"),
-			levelFlag(), formatFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runReaddress(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "readdress", runReaddress,
+		&cli.StringFlag{Name: "node-id", Usage: "the `ID` that the server will run with, as node_id in its storage stanza (default: as it is)"},
+		&cli.StringFlag{Name: "cluster-addr", Usage: "the `URL` that the server will have as cluster_addr, such as https://vault-1.example.com:8201 (default: as it is)"},
+		manifestFlag("the copy's manifest, a `file` (default: beside the data directory, PATH.dyn2raft.json)"),
+		levelFlag(), formatFlag(),
+	)
 }
 
 // A readdressing is the JSON of a readdress.
@@ -55,11 +39,7 @@ type readdressing struct {
 	Manifest    string    `json:"manifest"`
 }
 
-func runReaddress(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runReaddress(ctx context.Context, cmd *cli.Command, _ Streams, out *printer) (err error) {
 	switch {
 	case cmd.Args().Len() != 1:
 		return &usageError{"readdress takes one data directory", "such as: dyn2raft readdress /opt/vault/data -node-id vault-1"}

@@ -21,33 +21,19 @@ import (
 )
 
 func reportCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "report",
-		Usage:     "make a page that shows what a copy did, for those who were not there",
-		UsageText: "dyn2raft report -manifest FILE -o report.html [flags]",
-		Description: "report reads the manifest that copy has written and makes one HTML file of it: the verdict,\n" +
-			"phases, throughput, what was copied and skipped, verification, settings and digests. The file\n" +
-			"opens without a network, runs no script, and prints on A4 paper. It has names of keys in it,\n" +
-			"which can name users, unless -redact leaves them out, and no value and no credential.\n\n" +
-			"Exit status 0: the report is made, whatever it says; 12: the manifest can't be read, or the\n" +
-			"report not be written.",
-		Flags: []cli.Flag{
-			manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
-			&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
-			&cli.StringFlag{Name: "o", Usage: "`file` to write; only an earlier report is replaced; - is standard output"},
-			redactFlag(),
-		},
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			return runReport(cmd, std)
-		},
-	}
+	return newCommand(std, "report", runReport,
+		manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
+		&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
+		&cli.StringFlag{Name: "o", Usage: "`file` to write; only an earlier report is replaced; - is standard output"},
+		redactFlag(),
+	)
 }
 
 func redactFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "redact", Usage: "leave out the names of keys, which can name users: of each is told what it is for"}
 }
 
-func runReport(cmd *cli.Command, std Streams) error {
+func runReport(_ context.Context, cmd *cli.Command, std Streams, out *printer) error {
 	if err := noArguments(cmd); err != nil {
 		return err
 	}
@@ -91,7 +77,6 @@ func runReport(cmd *cli.Command, std Streams) error {
 	}); err != nil {
 		return reportError(to, err)
 	}
-	out := &printer{stdout: std.Out}
 	err = out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
 	switch {
 	case in.Manifest.State == copier.Unconfirmed:

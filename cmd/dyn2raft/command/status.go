@@ -23,23 +23,12 @@ import (
 )
 
 func statusCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "status",
-		Usage:     "report how far a copy is, from another terminal",
-		UsageText: "dyn2raft status -config migrate.hcl [flags]",
-		Description: "status reads what a copy writes into its destination every second, while it runs and after\n" +
-			"it has ended; of a complete copy, its manifest. It asks nothing of the table and changes nothing.\n\n" +
-			"Exit status 0: a copy is complete; 4: one is running; 5: one is unfinished, or complete with\n" +
-			"something left to do or not confirmed, which copy -resume does, or was given up by -reset, and\n" +
-			"copy -restart begins another; 6: there is none.",
-		Flags: []cli.Flag{configFlag(),
-			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
-			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
-			strictFlag(), levelFlag(), formatFlag()},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runStatus(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "status", runStatus,
+		configFlag(),
+		manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
+		&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
+		strictFlag(), levelFlag(), formatFlag(),
+	)
 }
 
 // The results of status, each with an exit status of its own.
@@ -118,11 +107,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.State == copier.Confirmed}, nil
 }
 
-func runStatus(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runStatus(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
 	cfg, err := loadConfig(cmd, std, out)
 	if err != nil {
 		return err

@@ -28,43 +28,24 @@ import (
 )
 
 func verifyCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "verify",
-		Usage:     "compare a Raft data directory with Vault's table, entry by entry",
-		UsageText: "dyn2raft verify -config migrate.hcl [flags]\ndyn2raft verify -manifest FILE [-path DIR]",
-		Description: "verify reads the whole table again and compares every key and the hash of every value\n" +
-			"with the data directory, before a Vault is started on it. It changes nothing on either\n" +
-			"side. What was read is saved every few seconds: a comparison that was interrupted, killed or\n" +
-			"failed is gone on with by -resume. With -sample it reads a random part of the table only, and\n" +
-			"says what that proves. With -manifest it compares the directory, or a copy of it, with the record that copy has\n" +
-			"written, without the table. Exit status 0: equal; 3: there are differences, vault.db or Raft's log is damaged, or\n" +
-			"what is equal is no initialized Vault's.",
-		Flags: []cli.Flag{
-			configFlag(),
-			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
-			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
-			&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
-			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
-			&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
-			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
-			&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
-			parallelFlag(),
-			&cli.IntFlag{Name: "segments", Hidden: true},
-			resultFlag(),
-			memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
-		},
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			return runVerify(ctx, cmd, std)
-		},
-	}
+	return newCommand(std, "verify", runVerify,
+		configFlag(),
+		manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
+		&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
+		&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
+		&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
+		&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
+		&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
+		&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
+		&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
+		parallelFlag(),
+		&cli.IntFlag{Name: "segments", Hidden: true},
+		resultFlag(),
+		memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
+	)
 }
 
-func runVerify(ctx context.Context, cmd *cli.Command, std Streams) (err error) {
-	out, err := newPrinter(cmd, std)
-	if err != nil {
-		return err
-	}
+func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
 	switch {
 	case cmd.IsSet("path") && !cmd.IsSet("manifest"):
 		return &usageError{"-path has no meaning without -manifest", "verify takes the directory from -config"}

@@ -25,17 +25,12 @@ func versionString() string {
 }
 
 func versionCommand(std Streams) *cli.Command {
-	return &cli.Command{
-		Name:      "version",
-		Usage:     "print the version",
-		UsageText: "dyn2raft version",
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := noArguments(cmd); err != nil {
-				return err
-			}
-			return printVersion(std)
-		},
-	}
+	return newCommand(std, "version", func(_ context.Context, cmd *cli.Command, std Streams, _ *printer) error {
+		if err := noArguments(cmd); err != nil {
+			return err
+		}
+		return printVersion(std)
+	})
 }
 
 func printVersion(std Streams) error {
