@@ -220,10 +220,7 @@ func split(err error) []error {
 }
 
 // A signalError is the cause of a context that a signal ended.
-type signalError struct {
-	signal syscall.Signal
-	hint   string // what to do now, set by the command that was interrupted
-}
+type signalError struct{ signal syscall.Signal }
 
 func (e *signalError) Error() string { return "interrupted by " + unix.SignalName(e.signal) }
 

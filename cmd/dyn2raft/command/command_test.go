@@ -381,8 +381,8 @@ func TestNothingIsKept(t *testing.T) {
 		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, ""},
 	} {
 		err := howToGoOn(c.err, c.res, &cli.Command{}, nil)
-		kept, ok := errors.AsType[*unfinishedError](err)
-		if ok != (c.says != "") || ok && !strings.Contains(kept.hint, c.says) || !errors.Is(err, syscall.ENOSPC) {
+		kept, ok := errors.AsType[*ending](err)
+		if ok != (c.says != "") || ok && !strings.Contains(kept.hint(0), c.says) || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, %+v", name, err, kept)
 		}
 	}
@@ -391,6 +391,7 @@ func TestNothingIsKept(t *testing.T) {
 // A copy whose result is in place is not said to be started over, and what is wrong
 // with it is a difference.
 func TestInPlace(t *testing.T) {
+	inPlace := func(err error) error { return howToGoOn(err, copier.Record{InPlace: true}, &cli.Command{}, nil) }
 	damage := &copier.Error{Kind: copier.ErrReadBack, Err: hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "read vault.db"}, "look")}
 	if err := inPlace(damage); exitStatus(err) != exitDifferent || !errors.Is(err, copier.ErrDestination) || hints.Of(err) != "look" {
 		t.Errorf("%v, status %d", err, exitStatus(err))
@@ -399,8 +400,9 @@ func TestInPlace(t *testing.T) {
 		t.Errorf("%v, status %d", err, exitStatus(err))
 	}
 	sig := &signalError{signal: syscall.SIGINT}
-	if err := inPlace(sig); exitStatus(err) != 130 || !strings.Contains(sig.hint, "the copy is in place") {
-		t.Errorf("%v, %q", err, sig.hint)
+	err := inPlace(sig)
+	if e, ok := errors.AsType[*ending](err); exitStatus(err) != 130 || !ok || !strings.Contains(e.hint(0), "the copy is in place") {
+		t.Errorf("%v", err)
 	}
 }
 

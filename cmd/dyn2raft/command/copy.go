@@ -267,32 +267,21 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		rec.discard(res.RunID)
 	}
 	if errors.Is(err, copier.ErrInPlace) {
-		err = hints.With(err, hints.Of(err)+":\n"+strings.Join(program(), " ")+" copy -config "+shellescape.Quote(cmd.String("config"))+" -resume")
-	}
-	if errors.Is(err, copier.ErrUnconfirmed) && !errors.Is(err, copier.ErrReadBack) {
-		return notConfirmed(err, res, cmd, cfg)
-	}
-	if err != nil && res.State == copier.Confirmed && !errors.Is(err, copier.ErrReadBack) && !errors.Is(err, copier.ErrConfig) {
-		return notGivenBack(err, cmd, cfg)
+		err = hints.With(err, hints.Of(err)+":\n"+commandLine(cmd, "copy", "-resume"))
 	}
 	if err != nil && cmd.Bool("resume") {
 		var rep *verify.ManifestReport
-		if rep, err = alreadyComplete(ctx, err, rec, cmd.String("config"), cmd.Bool("keep-source-locked"), cmd.IsSet("keep-source-locked")); rep != nil {
+		if rep, err = alreadyComplete(ctx, err, rec, cmd); rep != nil {
 			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
 		}
-		if rec.manifest != nil {
-			return inPlace(err)
-		}
-	}
-	if res.InPlace && err != nil {
-		return inPlace(err)
+		res.InPlace = res.InPlace || rec.manifest != nil
 	}
 	if err != nil {
 		return howToGoOn(err, res, cmd, cfg)
 	}
 	locked := ""
 	if cmd.Bool("keep-source-locked") {
-		locked = strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"
+		locked = commandLine(cmd, "copy", "-reset")
 	}
 	if err := out.copied(res, rec, locked); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
@@ -381,99 +370,7 @@ func settingsOf(cmd *cli.Command, cfg *vaultconfig.Config, was map[string]string
 // compareFirst is what to do with a copy of which nobody knows whether the table
 // was written to meanwhile.
 func compareFirst(cmd *cli.Command) string {
-	return "do not start a Vault on it before it was found equal to the table: " + strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config"))
-}
-
-// notConfirmed says what became of a copy that was put in place, and that the
-// table then did not confirm.
-func notConfirmed(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.Config) error {
-	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
-	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
-	command := func(flag string) string { return strings.Join(slices.Concat(base, []string{flag}, more), " ") }
-	var hint string
-	switch {
-	case res.State != "":
-		hint = "DO NOT START A VAULT ON " + cfg.Destination.Path + ", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n" +
-			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: " + command("-resume") + "\n" +
-			"What a Vault has written to the copy is lost when that is taken back."
-	case errors.Is(err, copier.ErrMoved):
-		hint = "vault.db was taken back, and nothing is in place in " + cfg.Destination.Path + ": a Vault may have written to the table since it was read. What was read is worth nothing any more.\n" +
-			"Stop every Vault that uses the table, then copy again: " + command("-restart") + "\n" +
-			"or give up: " + strings.Join(append(base, "-reset"), " ")
-	default:
-		if sig, ok := errors.AsType[*signalError](err); ok {
-			sig.hint = ""
-		}
-		return &resumableError{err, "vault.db was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy",
-			slices.Concat(base, []string{"-resume"}, more), append(base, "-reset")}
-	}
-	if sig, ok := errors.AsType[*signalError](err); ok {
-		sig.hint = hint
-	}
-	return hints.With(err, hint)
-}
-
-// notGivenBack says of a copy that is in place what to do where its table was not
-// given back.
-func notGivenBack(err error, cmd *cli.Command, cfg *vaultconfig.Config) error {
-	command := slices.Concat(program(), []string{"copy", "-config " + shellescape.Quote(cmd.String("config")), "-resume"},
-		givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup"))
-	hint := "the copy is in place in " + cfg.Destination.Path + ", but the table was not given back: somebody may have written to it since.\n" +
-		"Do not start a Vault, on the table or on the copy, before this has said that the copy is complete: " + strings.Join(command, " ")
-	if sig, ok := errors.AsType[*signalError](err); ok {
-		sig.hint = hint
-	}
-	return hints.With(err, hint)
-}
-
-// inPlace is the error of a copy whose result is in place already, and was to be
-// checked.
-func inPlace(err error) error {
-	if sig, ok := errors.AsType[*signalError](err); ok {
-		sig.hint = "the copy is in place, and is not checked to its end; run the same command again"
-	}
-	if errors.Is(err, copier.ErrReadBack) {
-		return errors.Join(errDifferent, err)
-	}
-	return err
-}
-
-// howToGoOn adds to the error of a copy what became of the work done, and what
-// to do now: the same command, with every flag that was given and still means
-// something.
-func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.Config) error {
-	if !res.Resumable {
-		if errors.Is(err, copier.ErrNotReleased) && !errors.Is(err, copier.ErrWorkGone) {
-			return &unfinishedError{err, "nothing was put in place, and the copy can't be resumed; free the table: " +
-				strings.Join(program(), " ") + " copy -config " + shellescape.Quote(cmd.String("config")) + " -reset"}
-		}
-		if sig, ok := errors.AsType[*signalError](err); ok && !errors.Is(err, copier.ErrWorkGone) {
-			sig.hint = "nothing was put in place, and the table is as it was; run the same command again to start over"
-			return err
-		}
-		_, locked := res.Process().Phases[copier.PhaseLock]
-		locked = locked && !res.Complete
-		for _, other := range []error{copier.ErrLocked, copier.ErrWorkGone} {
-			locked = locked && !errors.Is(err, other)
-		}
-		if locked {
-			return &unfinishedError{err, "nothing is kept, since nothing that can be gone on with was saved, and nothing was put in place: the table is not locked any more, and a Vault may start on it"}
-		}
-		return err
-	}
-	if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {
-		return hints.With(err,
-			fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: go on with the one that it was begun with",
-				setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region))
-	}
-	kept := "what was read is kept, and the table stays locked for this copy"
-	if errors.Is(err, copier.ErrNotReleased) {
-		kept = "nothing was put in place, and the table may still be locked for this copy"
-	}
-	base := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
-	// What is left out is said already, the contrary of going on, or done.
-	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
-	return &resumableError{err, kept, slices.Concat(base, []string{"-resume"}, more), append(base, "-reset")}
+	return "do not start a Vault on it before it was found equal to the table: " + commandLine(cmd, "verify")
 }
 
 // names reports whether a configuration names a table, as far as that can be told
@@ -514,38 +411,6 @@ func readOnly(err error) error {
 		"that file system is mounted read-only, by the system itself if its disk failed (see dmesg): "+
 			"mount it writable (mount -o remount,rw), or, if the data directory is on another one, name a place with -manifest FILE")
 }
-
-// An unfinishedError is the error of work that did not come to its end, with what
-// became of it.
-type unfinishedError struct {
-	error
-	hint string // comes behind the error's own
-}
-
-func (e *unfinishedError) Unwrap() error { return e.error }
-
-// A resumableError is the error of a copy that can be gone on with, and the
-// words of the commands that do so and give it up.
-type resumableError struct {
-	error
-	kept          string // what became of the work done
-	resume, reset []string
-}
-
-// hint comes behind the error's own. Its lines have so many columns; 0 is no
-// limit.
-func (e *resumableError) hint(columns int) string {
-	const until = "(until then no Vault starts on the table)"
-	columns = max(columns-2, 0) // its lines are indented
-	out := e.kept + "\n" +
-		pasteable("to go on:   ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
-	if columns > 0 {
-		return out + "\n" + strings.Repeat(" ", len("to give up: ")) + until
-	}
-	return out + "   " + until
-}
-
-func (e *resumableError) Unwrap() error { return e.error }
 
 // begun is the most memory that a program has in use when it has just begun, in
 // bytes. It is a part of the budget.

@@ -124,7 +124,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 		say("== %s", strings.Join(args, " "))
 		if err := root(std).Run(inner, args); err != nil {
 			if sig, ok := errors.AsType[*signalError](err); ok {
-				sig.hint = ""
+				return sig // nothing comes next: the table is gone
 			}
 			return err
 		}

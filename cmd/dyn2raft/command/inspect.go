@@ -199,9 +199,8 @@ func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) 
 
 // alreadyComplete looks whether what stands in the way of a copy that was to be
 // resumed is its own result, and says what it finds of its locks in the table.
-// failed is the error of the copy, config the name of its configuration, and keep
-// reports whether core/migration shall stay in the table.
-func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, config string, keep, given bool) (*verify.ManifestReport, error) {
+// failed is the error of the copy.
+func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd *cli.Command) (*verify.ManifestReport, error) {
 	if !errors.Is(failed, sink.ErrHoldsData) {
 		return nil, failed
 	}
@@ -217,10 +216,10 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	if err != nil {
 		return nil, hints.With(failed,
 			fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
-				"Without it, compare the directory with the table: %s verify -config %s\n%s", err, strings.Join(program(), " "), shellescape.Quote(config), hints.Of(failed)))
+				"Without it, compare the directory with the table: %s\n%s", err, commandLine(cmd, "verify"), hints.Of(failed)))
 	}
 	rec.manifest = m
-	rec.out.staleNode(m, rec.cfg, config)
+	rec.out.staleNode(m, rec.cfg, cmd.String("config"))
 	stop := rec.out.during("all of the directory to be read")
 	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
 	stop()
@@ -231,8 +230,8 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, con
 	if !rep.Equal() {
 		return rep, nil
 	}
-	locked := m.Settings["keep-source-locked"] == "true"
-	if given {
+	keep, locked := cmd.Bool("keep-source-locked"), m.Settings["keep-source-locked"] == "true"
+	if cmd.IsSet("keep-source-locked") {
 		locked = keep // false too, which has the table freed
 	}
 	if keep || !locked {

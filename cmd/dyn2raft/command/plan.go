@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
@@ -153,8 +152,7 @@ func copyOf(cmd *cli.Command, std Streams) string {
 			but = append(but, name)
 		}
 	}
-	line := append(program(), "copy", "-config "+shellescape.Quote(cmd.String("config")))
-	return strings.Join(append(line, givenFlags(cmd, but...)...), " ")
+	return commandLine(cmd, "copy", givenFlags(cmd, but...)...)
 }
 
 // planned writes a report of plan: what failed comes last, and what passed only

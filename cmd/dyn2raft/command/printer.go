@@ -103,13 +103,12 @@ func printError(w io.Writer, err error) {
 			bare.Hint = ""
 			text, hint = bare.Error(), e.Hint
 		}
-		if e, ok := errors.AsType[*signalError](err); ok {
-			hint = e.hint // whatever the interruption has led to
+		_, interrupted := errors.AsType[*signalError](err)
+		e, ended := errors.AsType[*ending](err)
+		if interrupted || ended && e.alone {
+			hint = "" // what it has led to counts
 		}
-		if e, ok := errors.AsType[*unfinishedError](err); ok {
-			hint = strings.TrimPrefix(hint+"\n"+e.hint, "\n")
-		}
-		if e, ok := errors.AsType[*resumableError](err); ok {
+		if ended {
 			hint = strings.TrimPrefix(hint+"\n"+e.hint(terminalWidth(w)), "\n")
 		}
 		if _, ok := err.(cli.ExitCoder); ok { //nolint:errorlint // the library's own, of the command help; an exec.ExitError in err is one too

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 
@@ -277,15 +276,15 @@ func (p *printer) comparing(e copier.Event) {
 // howToCompareOn adds to the error of a comparison how to go on with it, where
 // that can be.
 func howToCompareOn(err error, rep *verify.DirectoryReport, cmd *cli.Command) error {
-	again := strings.Join(program(), " ") + " verify -config " + shellescape.Quote(cmd.String("config")) + " -resume " + strings.Join(givenFlags(cmd, "config", "resume", "restart"), " ")
-	todo := "to go on:      " + strings.TrimSpace(again) + "\nto start over: the same with -restart in place of -resume"
+	again := commandLine(cmd, "verify", append([]string{"-resume"}, givenFlags(cmd, "config", "resume", "restart")...)...)
+	todo := "to go on:      " + again + "\nto start over: the same with -restart in place of -resume"
 	switch {
 	case rep.Kept != "":
-		return &unfinishedError{err, fmt.Sprintf("what was read is kept in %s\n%s", rep.Kept, todo)}
+		return &ending{error: err, kept: fmt.Sprintf("what was read is kept in %s\n%s", rep.Kept, todo)}
 	case errors.Is(err, verify.ErrUnfinished):
-		return &unfinishedError{err, todo}
+		return &ending{error: err, kept: todo}
 	case errors.Is(err, copier.ErrOtherScan):
-		return &unfinishedError{err, "go on with the configuration and the data directory that the comparison was begun with, or start over: the same command with -restart in place of -resume"}
+		return &ending{error: err, kept: "go on with the configuration and the data directory that the comparison was begun with, or start over: the same command with -restart in place of -resume"}
 	}
 	return err
 }

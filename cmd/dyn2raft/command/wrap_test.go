@@ -48,7 +48,7 @@ func TestPasteable(t *testing.T) {
 }
 
 func TestResumableHint(t *testing.T) {
-	e := &resumableError{errors.New("x"), "it is kept", []string{"dyn2raft", "copy", "-config migrate.hcl", "-resume", "-manifest /a/place/for/it.json", "-max-parallel 4"}, []string{"dyn2raft", "copy", "-config migrate.hcl", "-reset"}}
+	e := &ending{error: errors.New("x"), kept: "it is kept", resume: []string{"dyn2raft", "copy", "-config migrate.hcl", "-resume", "-manifest /a/place/for/it.json", "-max-parallel 4"}, reset: []string{"dyn2raft", "copy", "-config migrate.hcl", "-reset"}}
 	const want = "it is kept\n" +
 		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/for/it.json -max-parallel 4\n" +

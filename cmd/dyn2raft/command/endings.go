@@ -1,0 +1,113 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"al.essio.dev/pkg/shellescape"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+)
+
+// An ending is the error of work that did not come to its end, with what became of it
+// and which commands come next.
+type ending struct {
+	error
+	kept string // comes behind what to do about the error itself
+	// alone has it take the place of that. It does so wherever the work was interrupted.
+	alone         bool
+	resume, reset []string // the words of the commands that come behind it, if any
+}
+
+func (e *ending) Unwrap() error { return e.error }
+
+// hint is what a person reads. Its lines have so many columns; 0 is no limit.
+func (e *ending) hint(columns int) string {
+	if e.resume == nil {
+		return e.kept
+	}
+	const until = "(until then no Vault starts on the table)"
+	columns = max(columns-2, 0) // its lines are indented
+	out := e.kept + "\n" +
+		pasteable("to go on:   ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
+	if columns > 0 {
+		return out + "\n" + strings.Repeat(" ", len("to give up: ")) + until
+	}
+	return out + "   " + until
+}
+
+// commandWords are the words of a command with the configuration of cmd.
+func commandWords(cmd *cli.Command, name string, flags ...string) []string {
+	return slices.Concat(program(), []string{name, "-config " + shellescape.Quote(cmd.String("config"))}, flags)
+}
+
+// commandLine is such a command in one line.
+func commandLine(cmd *cli.Command, name string, flags ...string) string {
+	return strings.Join(commandWords(cmd, name, flags...), " ")
+}
+
+// howToGoOn adds to the error of a copy what became of the work done, by how far the
+// copy came, and what to do now: the same command, with every flag that was given and
+// still means something.
+func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.Config) error {
+	// What is left out is said already, the contrary of going on, or done.
+	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
+	again := func(flag string) []string { return commandWords(cmd, "copy", append([]string{flag}, more...)...) }
+	line := func(flag string) string { return strings.Join(again(flag), " ") }
+	reset := commandWords(cmd, "copy", "-reset")
+
+	is := func(target error) bool { return errors.Is(err, target) }
+	_, interrupted := errors.AsType[*signalError](err)
+	unconfirmed := is(copier.ErrUnconfirmed) && !is(copier.ErrReadBack)
+	_, locked := res.Process().Phases[copier.PhaseLock]
+	locked = locked && !res.Complete && !is(copier.ErrLocked)
+
+	e := &ending{error: err}
+	switch {
+	case unconfirmed && res.State != "":
+		e.alone, e.kept = true, "DO NOT START A VAULT ON "+cfg.Destination.Path+", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n"+
+			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: "+line("-resume")+"\n"+
+			"What a Vault has written to the copy is lost when that is taken back."
+	case unconfirmed && is(copier.ErrMoved):
+		e.alone, e.kept = true, "vault.db was taken back, and nothing is in place in "+cfg.Destination.Path+": a Vault may have written to the table since it was read. What was read is worth nothing any more.\n"+
+			"Stop every Vault that uses the table, then copy again: "+line("-restart")+"\n"+
+			"or give up: "+strings.Join(reset, " ")
+	case unconfirmed:
+		e.kept, e.resume, e.reset = "vault.db was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy", again("-resume"), reset
+	case res.State == copier.Confirmed && !is(copier.ErrReadBack) && !is(copier.ErrConfig):
+		e.alone, e.kept = true, "the copy is in place in "+cfg.Destination.Path+", but the table was not given back: somebody may have written to it since.\n"+
+			"Do not start a Vault, on the table or on the copy, before this has said that the copy is complete: "+line("-resume")
+	case res.InPlace && is(copier.ErrReadBack):
+		return errors.Join(errDifferent, err)
+	case res.InPlace && interrupted:
+		e.kept = "the copy is in place, and is not checked to its end; run the same command again"
+	case res.InPlace:
+		return err
+	case res.Resumable:
+		e.kept, e.resume, e.reset = "what was read is kept, and the table stays locked for this copy", again("-resume"), reset
+		if is(copier.ErrNotReleased) {
+			e.kept = "nothing was put in place, and the table may still be locked for this copy"
+		}
+		if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {
+			return hints.With(err, fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: go on with the one that it was begun with",
+				setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region))
+		}
+	case is(copier.ErrWorkGone):
+		return err
+	case is(copier.ErrNotReleased):
+		e.kept = "nothing was put in place, and the copy can't be resumed; free the table: " + strings.Join(reset, " ")
+	case interrupted:
+		e.kept = "nothing was put in place, and the table is as it was; run the same command again to start over"
+	case locked:
+		e.kept = "nothing is kept, since nothing that can be gone on with was saved, and nothing was put in place: the table is not locked any more, and a Vault may start on it"
+	default:
+		return err
+	}
+	return e
+}
