@@ -109,7 +109,7 @@ func TestHostileText(t *testing.T) {
 		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true) },
 		"status":        func(p *printer) error { return p.status(*status) },
 		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText) },
-		"verify sample": func(p *printer) error { return p.sampled(sampled, found(t), hostileText) },
+		"verify sample": func(p *printer) error { return p.verified(sampled, found(t), hostileText) },
 		"verify -manifest": func(p *printer) error {
 			return p.manifestChecked(hostile[copier.Record](), hostile[verify.ManifestReport]())
 		},

@@ -562,48 +562,6 @@ func (p *printer) reset(table string, freed []string) error {
 	return p.sentence("Success! Removed %s from table %s.", strings.Join(freed, " and "), table)
 }
 
-// verified writes the result of a comparison. started says that Raft has gone
-// on, where it has.
-func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started string) error {
-	result := comparison(rep.Equal(), rep.NotVault)
-	if p.json {
-		return compared(encodeReport(p.stdout, rep, found), result)
-	}
-	t := p.table()
-	t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
-	for _, x := range rep.Prefixes {
-		t.prefix(x.Prefix, x.Source.Entries, x.Destination.Entries, x.Source.Bytes, x.Destination.Bytes, x.Source.SHA256 == x.Destination.SHA256)
-	}
-	t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
-	errs := []error{t.flush(), p.name(rep, found)}
-	n := rep.Missing + rep.Extra + rep.Different
-	if n > rep.Named {
-		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-format json names all)", humanize.Comma(n-rep.Named))))
-	}
-	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
-	counts := fmt.Sprintf("%s missing, %s extra, %s with another value",
-		humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
-	switch {
-	case errors.Is(result, errNotAVault):
-		errs = append(errs, p.sentence("NOT A VAULT: %s of table %s %s in %s, and nothing else, but %s.",
-			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination.Name, notAVault(rep.NotVault)))
-	case result == nil:
-		if started != "" {
-			errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
-		}
-		errs = append(errs, p.sentence("Equal: %s of table %s %s in %s, and nothing else, in %s.",
-			allEntries(rep.SourceEntries), rep.Source.Name, one(rep.SourceEntries, "is", "are"), rep.Destination.Name, figures.Round(rep.Duration)))
-	case rep.Started:
-		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s. But %s, and a Vault writes as soon as it starts:\n%s", counts, visible.Text(started), judge(rep))))
-	default:
-		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
-	}
-	if rep.Resumed > 0 && n > 0 {
-		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", figures.Times(rep.Resumed), rep.Began.Format(time.DateTime))))
-	}
-	return compared(errors.Join(errs...), result)
-}
-
 // comparison is the result of a comparison, as an error.
 func comparison(equal bool, notVault []string) error {
 	switch {
@@ -627,20 +585,6 @@ func compared(written, result error) error {
 		what = "there are differences"
 	}
 	return errors.Join(fmt.Errorf("write the result (%s): %w", what, all[0]), result)
-}
-
-// judge says what differences are worth on a directory that Raft has gone on in.
-func judge(rep *verify.DirectoryReport) string {
-	return fmt.Sprintf("%s of these are of a kind that it changes by itself, which proves nothing of them; the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
-		"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", humanize.Comma(rep.Known))
-}
-
-// andRaft goes on in a list of what differs.
-func andRaft(rep *verify.DirectoryReport) string {
-	if len(rep.RaftDiffs) == 0 {
-		return ""
-	}
-	return ", and Raft's state is not as a copy leaves it"
 }
 
 // raftDiffs names what differs of Raft; the manifest says, or it must be.

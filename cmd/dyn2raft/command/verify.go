@@ -146,9 +146,6 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if rep.Started {
 		started = startedText(rep.Raft.Index, raft.Index)
 	}
-	if rep.Sample != nil {
-		return errors.Join(file.write(rep, found), out.sampled(rep, found, started))
-	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
 		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %s: if a Vault wrote to the table since, a difference may be no more than that",
 			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed)))
@@ -289,43 +286,71 @@ func howToCompareOn(err error, rep *verify.DirectoryReport, cmd *cli.Command) er
 	return err
 }
 
-// sampled writes the result of a comparison of a part of the table. started
-// says that Raft has gone on, where it has.
-func (p *printer) sampled(rep *verify.DirectoryReport, found *spool, started string) error {
-	result := comparison(rep.NoDifference(), rep.NotVault)
+// verified writes the result of a comparison, of a sample or of all. started says that
+// Raft has gone on, where it has.
+func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started string) error {
+	result := comparison(rep.Equal() || rep.Sample != nil && rep.NoDifference(), rep.NotVault)
 	if p.json {
 		return compared(encodeReport(p.stdout, rep, found), result)
 	}
-	s := rep.Sample
+	table, n := rep.Source.Name, rep.Missing+rep.Extra+rep.Different
+	counts := fmt.Sprintf("%s missing, %s extra, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
+	where, writes := "", ", and a Vault writes as soon as it starts"
 	t := p.table()
-	t.row("Sample", "%s of %s segments: %s of table %s, of about %s (%s)",
-		humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
-		entries(rep.SourceEntries), rep.Source.Name, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), figures.Percent(s.EntriesShare, 2))
-	t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
-	t.row("Proves", "that each entry read is in the directory with the same value, unless it is named below")
-	if result == nil {
-		t.row("", "if damage hits entries at random, no more than %s of all are missing or different (95%% certain)", humanize.Comma(s.Undetected))
-	}
-	t.row("Not seen", "what is missing or different outside of the sample, and entries that only the directory has")
-	if started != "" {
-		t.row("Started", "%s, and a Vault writes as soon as it starts", started)
+	if s := rep.Sample; s != nil {
+		where, counts = " in the sample", fmt.Sprintf("%s missing, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Different))
+		t.row("Sample", "%s of %s segments: %s of table %s, of about %s (%s)",
+			humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
+			entries(rep.SourceEntries), table, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), figures.Percent(s.EntriesShare, 2))
+		t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
+		t.row("Proves", "that each entry read is in the directory with the same value, unless it is named below")
+		if result == nil {
+			t.row("", "if damage hits entries at random, no more than %s of all are missing or different (95%% certain)", humanize.Comma(s.Undetected))
+		}
+		t.row("Not seen", "what is missing or different outside of the sample, and entries that only the directory has")
+		if started != "" {
+			t.row("Started", "%s%s", started, writes)
+			writes = ""
+		}
+	} else {
+		t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
+		for _, x := range rep.Prefixes {
+			t.prefix(x.Prefix, x.Source.Entries, x.Destination.Entries, x.Source.Bytes, x.Destination.Bytes, x.Source.SHA256 == x.Destination.SHA256)
+		}
+		t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
 	}
 	errs := []error{t.flush(), p.name(rep, found)}
-	if n := rep.Missing + rep.Different; n > rep.Named {
+	if n > rep.Named {
 		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-format json names all)", humanize.Comma(n-rep.Named))))
 	}
 	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
-	counts := fmt.Sprintf("%s missing, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Different))
-	switch {
-	case errors.Is(result, errNotAVault):
-		errs = append(errs, p.sentence("NOT A VAULT: nothing differs in the sample, but in the directory: %s.", notAVault(rep.NotVault)))
+	allIn := visible.Text(fmt.Sprintf("%s of table %s %s in %s, and nothing else", allEntries(rep.SourceEntries), table, one(rep.SourceEntries, "is", "are"), rep.Destination.Name))
+	if result == nil && started != "" && rep.Sample == nil {
+		errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
+	}
+	var last string
+	switch notVault := errors.Is(result, errNotAVault); {
+	case notVault && rep.Sample != nil:
+		last = fmt.Sprintf("NOT A VAULT: nothing differs in the sample, but in the directory: %s.", visible.Text(notAVault(rep.NotVault)))
+	case notVault:
+		last = fmt.Sprintf("NOT A VAULT: %s, but %s.", allIn, visible.Text(notAVault(rep.NotVault)))
+	case result == nil && rep.Sample != nil:
+		last = fmt.Sprintf("No difference in the sample: %s %s compared, in %s. Only a comparison without -sample shows that all are there.",
+			entries(rep.SourceEntries), one(rep.SourceEntries, "was", "were"), figures.Round(rep.Duration))
 	case result == nil:
-		errs = append(errs, p.text(fmt.Sprintf("No difference in the sample: %s %s compared, in %s. Only a comparison without -sample shows that all are there.",
-			entries(rep.SourceEntries), one(rep.SourceEntries, "was", "were"), figures.Round(rep.Duration))))
+		last = fmt.Sprintf("Equal: %s, in %s.", allIn, figures.Round(rep.Duration))
 	case rep.Started:
-		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT in the sample: %s. But %s:\n%s", counts, visible.Text(started), judge(rep))))
+		last = fmt.Sprintf("DIFFERENT%s: %s. But %s%s:\n%s of these are of a kind that it changes by itself, which proves nothing of them; the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
+			"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", where, counts, visible.Text(started), writes, humanize.Comma(rep.Known))
 	default:
-		errs = append(errs, p.text(fmt.Sprintf("DIFFERENT in the sample: %s%s. Do not use this copy, unless a Vault wrote to the table since it was made.", counts, andRaft(rep))))
+		if len(rep.RaftDiffs) > 0 {
+			counts += ", and Raft's state is not as a copy leaves it"
+		}
+		last = fmt.Sprintf("DIFFERENT%s: %s. Do not use this copy, unless a Vault wrote to the table since it was made.", where, counts)
+	}
+	errs = append(errs, p.text(last))
+	if rep.Resumed > 0 && n > 0 {
+		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", figures.Times(rep.Resumed), rep.Began.Format(time.DateTime))))
 	}
 	return compared(errors.Join(errs...), result)
 }
