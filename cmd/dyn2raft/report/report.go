@@ -18,6 +18,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -43,6 +44,10 @@ var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"show": visible.Text, "name": name, "count": count, "size": figures.Size, "took": took, "at": at, "kind": diffKind, "lock": whyLock,
+	"number": func(n int) string { return count(int64(n)) }, "times": figures.Times, "part": fraction, "setting": setting,
+	"percent": func(share float64) string { return figures.Percent(share, 4) },
+	"units":   func(c copier.Counts) string { return perSecond(c[dynamodb.ReadCapacityUnits]) },
+	"limit":   func(l copier.Limit) string { return limits[l] },
 }).Parse(page))
 
 // Write writes the page. An error wraps [copier.ErrConfig] and ErrOtherSource

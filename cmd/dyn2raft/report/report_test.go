@@ -650,7 +650,7 @@ func TestRateRowsAddUp(t *testing.T) {
 		rows := rateRows(intervals(in.Manifest), newTimeline(processes(in.Manifest)))
 		var entries, loaded, throttles int64
 		for _, r := range rows {
-			entries, loaded, throttles = entries+r.entries, loaded+r.loaded, throttles+r.throttle
+			entries, loaded, throttles = entries+r.entries, loaded+r.loaded, throttles+r.throttles
 		}
 		all := last(in.Manifest).Samples
 		last := all[len(all)-1]

@@ -16,35 +16,38 @@ import (
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-// A view is what the page shows, in its order. Texts in it are plain; the
-// template escapes them.
+// A view is what the page shows, beside the record and the comparison themselves.
 type view struct {
-	M      *copier.Record
-	Device bool // from where vault.db was read back
-	V      *verify.DirectoryReport
+	M        *copier.Record
+	V        *verify.DirectoryReport
+	Contents *copier.Contents
 
 	Verdict verdict
-	Facts   []fact
-	// History tells of a copy that was resumed.
-	History       string
+	// Node is the node of the copy, and EarlierNodes are what it was before it was
+	// corrected.
+	Node         verify.Node
+	EarlierNodes []earlierNode
+	// Lost is how many processes nothing is recorded of.
+	Lost          int
 	Interruptions []interruption
 	Phases        []processRows
 	Timeline      *figure
 	Rates         []*figure
 	Requests      []*figure
 	RateRows      []rateRow
-	Throttle      []string
-	Prefixes      []share
-	Groups        []share
-	Sizes         []share
-	Largest       []fact
-	// PrefixPlot, GroupPlot and SizePlot are nil where there is nothing to plot.
-	PrefixPlot, GroupPlot, SizePlot *figure
-	Compared                        *comparison
-	Warnings                        []fact
-	Settings                        []fact
-	Versions                        []fact
-	Digests                         []digest
+	OtherRetries  int64 // that are none of throttled requests
+	Prefixes      parts
+	Groups        parts
+	// Sizes are in ascending order, and Sized is the number of their entries. SizePlot
+	// is nil where there is nothing to plot.
+	Sizes    []copier.Bin
+	Sized    int64
+	SizePlot *figure
+	Unnamed  int64 // differences that V does not name
+	Settings map[string]string
+	// Versions are those of the Vaults that have run on the source, the Newest one last.
+	Versions []string
+	Newest   string
 }
 
 // A verdict is the first thing on the page. Level is good, warn or bad.
@@ -53,10 +56,16 @@ type verdict struct {
 	Points            []string
 }
 
-type fact struct{ Name, Value string }
-
 // An interruption is the end of a process before the copy was complete.
-type interruption struct{ At, Why, Pause string }
+type interruption struct {
+	copier.Process
+	Pause time.Duration
+}
+
+type earlierNode struct {
+	verify.Node
+	Until time.Time
+}
 
 // A processRows has the phases of one process; Title is empty where it is the
 // only one.
@@ -71,36 +80,40 @@ type phaseRow struct {
 }
 
 type rateRow struct {
-	Span, Phase                      string
-	Read, Bytes, Written, Units      string
-	Throttles                        string
-	phases                           []string
-	from, to                         time.Duration
-	entries, bytes, loaded, throttle int64
-	units                            float64
+	interval
+	Span, Phase, Read, Bytes, Written, Units, Throttles string
 }
 
-// A share is a part of the entries.
-type share struct {
-	Name, Role, Entries, Bytes, OfBytes string
-}
-
-type digest struct {
-	Name    string
-	Entries int64
-	Bytes   int64
-	Hash    string
+// parts are the entries by what they belong to, the largest part first, and the Bytes of
+// all. Plot is nil where there is nothing to plot.
+type parts struct {
+	Groups []copier.Group
+	Bytes  int64
+	Plot   *figure
 }
 
 func newView(in Input) *view {
-	m := in.Manifest
-	v := &view{M: m, Device: verify.NodeOf(m).Device, V: in.Verification, Verdict: judge(m, in.Verification), Facts: facts(m), Throttle: throttling(m),
-		Warnings: warnings(m), Settings: settings(m), Versions: versions(m), Digests: digests(m), Compared: compared(in.Verification)}
+	m, c := in.Manifest, in.Verification
+	v := &view{M: m, V: c, Contents: m.Contents(), Verdict: judge(m, c), OtherRetries: m.Scan.Retries - m.Scan.Throttles, Settings: map[string]string{}}
+	for name := range unset {
+		v.Settings[name] = ""
+	}
+	maps.Copy(v.Settings, m.Settings)
+	if c != nil {
+		v.Unnamed = c.Missing + c.Extra + c.Different - int64(len(c.Diffs))
+	}
+	nodes, since := verify.Nodes(m)
+	v.Node = nodes[len(nodes)-1]
+	for i, n := range nodes[:len(nodes)-1] {
+		v.EarlierNodes = append(v.EarlierNodes, earlierNode{n, since[i+1]})
+	}
 	v.history(m)
 	v.phases(m)
 	v.rates(m)
 	v.prefixes(m)
-	v.contents(m.Contents())
+	if v.Contents != nil {
+		v.contents(v.Contents)
+	}
 	return v
 }
 
@@ -234,31 +247,6 @@ func sampled(c *verify.DirectoryReport) string {
 		figures.Percent(c.Sample.Share, 4), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
-func facts(m *copier.Record) []fact {
-	took, node := took(m.Took()), verify.NodeOf(m)
-	if m.Resumed > 0 {
-		took += ", interrupted " + figures.Times(m.Resumed)
-	}
-	f := []fact{
-		{"From", "DynamoDB table " + visible.Text(m.Source.Name) + " (" + visible.Text(m.Source.ID) + ")"},
-		{"To", visible.Text(m.Destination["path"]) + ", as node " + visible.Text(node.ID) + " at " + visible.Text(node.Address)},
-		{"Entries", count(m.Total.Entries) + ", keys and values " + figures.Size(m.Total.Bytes)},
-		{"vault.db", figures.Size(m.Load.FileBytes)},
-		{"Begun", at(m.Start)},
-		{"In place", at(m.End)},
-		{"Took", took},
-		{"Read capacity", perSecond(m.Scan.Counts[dynamodb.ReadCapacityUnits]) + " units"},
-	}
-	if key := m.Load.LargestKey; key != "" {
-		f = append(f, fact{"Largest value", figures.Size(m.Load.LargestBytes) + ", of " + visible.Text(key)})
-	}
-	backup := "none was made by dyn2raft"
-	if m.Backup != "" {
-		backup = visible.Text(m.Backup)
-	}
-	return append(f, fact{"Backup of the table", backup}, fact{"Run", visible.Text(m.RunID)})
-}
-
 // phaseOrder is the order of the phases that are known.
 var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit}
 
@@ -368,22 +356,14 @@ func (t timeline) caption() string {
 	}
 }
 
-// history says what is known of a copy's processes, and lists those that ended
-// before it was complete.
+// history lists the processes that ended before the copy was complete.
 func (v *view) history(m *copier.Record) {
 	if m.Resumed == 0 {
 		return
 	}
-	v.History = fmt.Sprintf("The copy was interrupted and gone on with %s, between %s and %s.", figures.Times(m.Resumed), at(m.Start), at(m.End))
-	if n := m.Resumed + 1 - len(m.Processes); n > 0 {
-		v.History += fmt.Sprintf(" What follows lacks the first %d of its processes: nothing is recorded of them.", n)
-	}
+	v.Lost = m.Resumed + 1 - len(m.Processes)
 	for i, p := range m.Processes[:max(len(m.Processes)-1, 0)] {
-		why := visible.Text(p.Reason)
-		if why == "" {
-			why = "killed, or the machine stopped: it had no time to say why"
-		}
-		v.Interruptions = append(v.Interruptions, interruption{at(p.End), why, took(max(m.Processes[i+1].Start.Sub(p.End), 0))})
+		v.Interruptions = append(v.Interruptions, interruption{p, max(m.Processes[i+1].Start.Sub(p.End), 0)})
 	}
 }
 
@@ -544,7 +524,7 @@ func rateRows(all []interval, line timeline) []rateRow {
 	last, process := time.Duration(-1), -1
 	for _, i := range all {
 		if row := line.place(i.to) / each; row != last || i.process != process {
-			rows, last, process = append(rows, rateRow{from: i.from}), row, i.process
+			rows, last, process = append(rows, rateRow{interval: interval{from: i.from}}), row, i.process
 		}
 		r := &rows[len(rows)-1]
 		for _, p := range i.phases {
@@ -557,7 +537,7 @@ func rateRows(all []interval, line timeline) []rateRow {
 		r.bytes += i.bytes
 		r.loaded += i.loaded
 		r.units += i.units
-		r.throttle += i.throttles
+		r.throttles += i.throttles
 	}
 	for n := range rows {
 		r := &rows[n]
@@ -568,44 +548,24 @@ func rateRows(all []interval, line timeline) []rateRow {
 		}
 		r.Phase = visible.Text(strings.Join(r.phases, ", "))
 		r.Read, r.Written, r.Units = perSecond(float64(r.entries)/s), perSecond(float64(r.loaded)/s), perSecond(r.units/s)
-		r.Bytes, r.Throttles = figures.Size(int64(float64(r.bytes)/s)), count(r.throttle)
+		r.Bytes, r.Throttles = figures.Size(int64(float64(r.bytes)/s)), count(r.throttles)
 	}
 	return rows
-}
-
-func throttling(m *copier.Record) []string {
-	s := m.Scan
-	text := "No request was throttled."
-	if s.Throttles > 0 {
-		text = fmt.Sprintf("%s requests were throttled and made again later; this costs time, and no entry.", count(s.Throttles))
-	}
-	if other := s.Retries - s.Throttles; other > 0 {
-		text += fmt.Sprintf(" %s failed for other reasons and were made again.", count(other))
-	}
-	out := []string{text}
-	if l := limits[s.Limit]; l != "" {
-		out = append(out, l)
-	}
-	return append(out, fmt.Sprintf("%s pages, %s over the network, %s read capacity units, %s segments at first, at most %s pages at the same time, %s checkpoints.",
-		count(s.Pages), figures.Size(s.WireBytes), perSecond(s.Counts[dynamodb.ReadCapacityUnits]), count(int64(s.Segments)), count(int64(s.Workers)), count(int64(s.Checkpoints))))
 }
 
 // mostBars bounds the bars of a plot; the table has all.
 const mostBars = 12
 
-// shares makes rows and a plot of parts, the largest first.
-func shares(id, title string, groups []copier.Group) (rows []share, fig *figure) {
+// plotted sorts parts, and plots them.
+func plotted(id, title string, groups []copier.Group) parts {
 	groups = slices.SortedFunc(slices.Values(groups), func(a, b copier.Group) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(b.Entries, a.Entries), cmp.Compare(a.Name, b.Name))
 	})
-	var total int64
-	for _, g := range groups {
-		total += g.Bytes
-	}
+	out := parts{Groups: groups}
 	var labels []string
 	var lengths []int64
 	for i, g := range groups {
-		rows = append(rows, share{name(g.Name), visible.Text(g.Role), count(g.Entries), figures.Size(g.Bytes), fraction(g.Bytes, total)})
+		out.Bytes += g.Bytes
 		switch {
 		case i < mostBars || len(groups) == mostBars+1:
 			labels, lengths = append(labels, name(g.Name)), append(lengths, g.Bytes)
@@ -615,8 +575,8 @@ func shares(id, title string, groups []copier.Group) (rows []share, fig *figure)
 			lengths[mostBars] += g.Bytes
 		}
 	}
-	if total <= 0 {
-		return rows, nil
+	if out.Bytes <= 0 {
+		return out
 	}
 	top, unit, factor := slices.Max(lengths), "bytes", int64(1)
 	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
@@ -629,13 +589,14 @@ func shares(id, title string, groups []copier.Group) (rows []share, fig *figure)
 	for i, n := range lengths {
 		bars = append(bars, across(len(lengths)-1-i, 0, float64(n)/float64(factor)))
 	}
-	return rows, plot{
+	out.Plot = plot{
 		figure: figure{ID: id, Title: title, Caption: "Size of keys and values, in " + unit + ".",
 			Desc: "One bar each, as long as what it holds. The table that follows has the numbers."},
 		height: 40 + 22*len(bars), bars: bars,
 		x: func(narrow bool) axis { return values(float64(top)/float64(factor), fits(7, 4, narrow)) },
 		y: func(narrow bool) axis { return names(labels, narrow) },
 	}.draw()
+	return out
 }
 
 func (v *view) prefixes(m *copier.Record) {
@@ -643,38 +604,32 @@ func (v *view) prefixes(m *copier.Record) {
 	for prefix, d := range m.Prefixes {
 		groups = append(groups, copier.Group{Name: prefix, Entries: d.Entries, Bytes: d.Bytes})
 	}
-	v.Prefixes, v.PrefixPlot = shares("prefixes", "Size under each first segment of the keys", groups)
+	v.Prefixes = plotted("prefixes", "Size under each first segment of the keys", groups)
 }
 
 func (v *view) contents(c *copier.Contents) {
-	if c == nil {
-		return
+	if n := len(c.Versions); n > 0 {
+		v.Versions, v.Newest = c.Versions, c.Versions[n-1]
 	}
-	v.Groups, v.GroupPlot = shares("groups", "Size of each mount and part of Vault", c.Groups)
-	for _, e := range c.Largest {
-		v.Largest = append(v.Largest, fact{visible.Text(e.Key), figures.Size(e.Bytes)})
-	}
-	bins := slices.SortedFunc(slices.Values(c.Sizes), func(a, b copier.Bin) int { return cmp.Compare(a.From, b.From) })
-	var entries, top int64
-	for _, b := range bins {
-		entries, top = entries+b.Entries, max(top, b.Entries)
-	}
+	v.Groups = plotted("groups", "Size of each mount and part of Vault", c.Groups)
+	v.Sizes = slices.SortedFunc(slices.Values(c.Sizes), func(a, b copier.Bin) int { return cmp.Compare(a.From, b.From) })
+	var top int64
 	var labels []string
 	var bars [][2]point
 	add := func(from, entries int64) {
 		at := float64(len(labels))
 		labels, bars = append(labels, figures.Size(from)), append(bars, [2]point{{at - 0.4, 0}, {at + 0.4, float64(entries)}})
 	}
-	for i, b := range bins {
-		v.Sizes = append(v.Sizes, share{Name: fmt.Sprintf("%s – %s", figures.Size(b.From), figures.Size(b.To)), Entries: count(b.Entries), Bytes: figures.Size(b.Bytes), OfBytes: fraction(b.Entries, entries)})
+	for i, b := range v.Sizes {
+		v.Sized, top = v.Sized+b.Entries, max(top, b.Entries)
 		if i > 0 { // sizes that no entry has
-			for to := bins[i-1].To; to > 0 && to < b.From; to *= 2 {
+			for to := v.Sizes[i-1].To; to > 0 && to < b.From; to *= 2 {
 				add(to, 0)
 			}
 		}
 		add(b.From, b.Entries)
 	}
-	if entries <= 0 {
+	if v.Sized <= 0 {
 		return
 	}
 	v.SizePlot = plot{
@@ -692,103 +647,4 @@ func (v *view) contents(c *copier.Contents) {
 		},
 		y: func(bool) axis { return values(float64(top), 5) },
 	}.draw()
-}
-
-// A comparison is a result of verify.
-type comparison struct {
-	Title string
-	Facts []fact
-	Rows  []compareRow
-	Diffs []verify.Diff
-	// More is how many differences are not named.
-	More int64
-}
-
-type compareRow struct {
-	Name, Table, Directory, Same string
-}
-
-func compared(c *verify.DirectoryReport) *comparison {
-	if c == nil {
-		return nil
-	}
-	out := &comparison{Title: "Comparison with the table, after the copy", Diffs: c.Diffs, More: c.Missing + c.Extra + c.Different - int64(len(c.Diffs))}
-	out.Facts = []fact{
-		{"Made", at(c.Start) + ", in " + took(c.Duration)},
-		{"Table", visible.Text(c.Source.Name) + " (" + visible.Text(c.Source.ID) + "), " + count(c.SourceEntries) + " entries"},
-		{"Directory", visible.Text(c.Destination.Name) + ", " + count(c.DestinationEntries) + " entries"},
-		{"Missing, extra, different", count(c.Missing) + ", " + count(c.Extra) + ", " + count(c.Different)},
-	}
-	if s := c.Sample; s != nil {
-		out.Facts = append(out.Facts, fact{"Sample", fmt.Sprintf("%s of the table, in %s of %s segments chosen at random (seed %d)",
-			figures.Percent(s.Share, 4), count(int64(s.SegmentsRead)), count(int64(s.Segments)), s.Seed)})
-		out.Title = "Comparison of a sample of the table, after the copy"
-	}
-	for _, p := range c.Prefixes {
-		same := "equal"
-		if p.Source != p.Destination {
-			same = "DIFFERENT"
-		}
-		if !c.Complete {
-			same = "unfinished"
-		}
-		out.Rows = append(out.Rows, compareRow{name(p.Prefix), count(p.Source.Entries), count(p.Destination.Entries), same})
-	}
-	return out
-}
-
-func warnings(m *copier.Record) (out []fact) {
-	for _, w := range m.Warnings {
-		text := visible.Text(w.Message)
-		if w.Ignored {
-			text = "let pass on demand: " + text
-		}
-		out = append(out, fact{visible.Text(w.Check), text})
-	}
-	return out
-}
-
-func settings(m *copier.Record) []fact {
-	var out []fact
-	all := maps.Clone(unset)
-	maps.Copy(all, m.Settings)
-	for _, k := range slices.Sorted(maps.Keys(all)) {
-		out = append(out, fact{visible.Text(k), setting(k, m.Settings[k])})
-	}
-	return out
-}
-
-func versions(m *copier.Record) []fact {
-	vault := "the table does not tell; Vault records its versions from 1.9 on"
-	if c := m.Contents(); c != nil && len(c.Versions) > 0 {
-		all := make([]string, len(c.Versions))
-		for i, s := range c.Versions {
-			all[i] = visible.Text(s)
-		}
-		vault = all[len(all)-1] + "; versions that have run on the table: " + strings.Join(all, ", ")
-	}
-	nodes, since := verify.Nodes(m)
-	node := nodes[len(nodes)-1]
-	facts := []fact{
-		{"Copied by", strings.TrimSpace(visible.Text(m.Tool.Name+" "+m.Tool.Version)) + ", " + visible.Text(m.Tool.Go) + ", " + visible.Text(m.Tool.OS) + "/" + visible.Text(m.Tool.Arch)},
-		{"Newest Vault", vault},
-		{"Node", visible.Text(node.ID)},
-		{"Cluster address", visible.Text(node.Address)},
-		{"Log store", visible.Text(node.LogStore)},
-		{"Raft index and term", fmt.Sprintf("%d and %d", node.Index, node.Term)},
-		{"Table, as found", visible.Text(m.Source.Incarnation)},
-	}
-	for i, was := range nodes[:len(nodes)-1] {
-		facts = append(facts, fact{"Node until " + at(since[i+1]), visible.Text(was.ID) + " at " + visible.Text(was.Address) + ", corrected after the copy"})
-	}
-	return facts
-}
-
-func digests(m *copier.Record) []digest {
-	out := []digest{{"all entries", m.Total.Entries, m.Total.Bytes, m.Total.Hash.String()}}
-	for _, p := range slices.Sorted(maps.Keys(m.Prefixes)) {
-		d := m.Prefixes[p]
-		out = append(out, digest{name(p), d.Entries, d.Bytes, d.Hash.String()})
-	}
-	return out
 }
