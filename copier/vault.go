@@ -17,6 +17,10 @@ const keyringKey, sealConfigKey = "core/keyring", "core/seal-config"
 // 1.0 to 1.21.
 func VaultKeys() [2]string { return [...]string{keyringKey, sealConfigKey} }
 
+// IsLock reports whether a key is that of a lock of Vault's, which a source counts and does
+// not copy: that of the active node, or that of a migration. A DynamoDB table has others.
+func IsLock(key string) bool { return key == "core/lock" || key == "core/migration" }
+
 // CheckVault returns the seal configuration of the Vault that a source belongs
 // to. An error wraps [ErrNotAVault] where [Lacks] says that there is something.
 func CheckVault(ctx context.Context, src Getter) (SealConfig, error) {

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/raft/internal/fsm"
 	"github.com/dyn2raft/dyn2raft/sources/raft/replay"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
@@ -297,7 +298,7 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 		for i := range read.Len() {
 			e := read.Entry(i)
 			if _, changed := s.tail.Changes[string(e.Key)]; !changed {
-				take(e, b, &page)
+				fsm.Take(e, b, &page)
 			}
 		}
 		for i := range page.Next {
@@ -326,29 +327,13 @@ func (s *Source) readTail(inner, span copier.Span, b *copier.Batch) (page copier
 	to := min(from+pageKeys, until)
 	for _, key := range s.keys[from:to] {
 		if c := s.tail.Changes[key]; !c.Deleted {
-			take(copier.Entry{Key: []byte(key), Value: c.Value}, b, &page)
+			fsm.Take(copier.Entry{Key: []byte(key), Value: c.Value}, b, &page)
 		}
 	}
 	if to < until {
 		page.Next = []copier.Span{{Index: span.Index, From: tailToken(to), Until: span.Until}}
 	}
 	return page, nil
-}
-
-// chunking is where Vault keeps the pieces of operations that are not complete. Those that
-// matter were found in the log.
-const chunking = "raftchunking/"
-
-// take takes an entry over, unless it is none.
-func take(e copier.Entry, b *copier.Batch, page *copier.Page) {
-	switch key := string(e.Key); {
-	case strings.HasPrefix(key, chunking):
-		page.Markers++
-	case key == "core/lock" || key == "core/migration":
-		page.Locks = append(page.Locks, key)
-	default:
-		b.Append(e.Key, e.Value)
-	}
 }
 
 // Value implements [copier.Getter].
@@ -413,7 +398,7 @@ func (m *stream) Next() (copier.Entry, error) {
 			e = copier.Entry{Key: []byte(key), Value: c.Value}
 		}
 		m.buf.Reset()
-		if take(e, &m.buf, new(copier.Page)); m.buf.Len() > 0 {
+		if fsm.Take(e, &m.buf, new(copier.Page)); m.buf.Len() > 0 {
 			return m.buf.Entry(0), nil
 		}
 	}

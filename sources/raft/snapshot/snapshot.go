@@ -7,7 +7,7 @@
 // entry, its length as a uvarint and a protobuf message of the key and the value.
 //
 // A snapshot holds what was applied when it was taken, whole, whatever the log holds. What
-// was written since is not in it.
+// was written since is not in it. The lock of the active node is, and is not copied.
 package snapshot
 
 import (
@@ -34,6 +34,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/internal/sequential"
+	"github.com/dyn2raft/dyn2raft/sources/raft/internal/fsm"
 )
 
 // ErrDamaged is returned when a snapshot is not as it was written, or is no snapshot.
@@ -176,10 +177,10 @@ func (c *cursor) small(name string) ([]byte, error) {
 }
 
 // Page implements [sequential.Cursor].
-func (c *cursor) Page(b *copier.Batch, _ *copier.Page, most int64) (items int64, err error) {
+func (c *cursor) Page(b *copier.Batch, page *copier.Page, most int64) (items int64, err error) {
 	start := b.Bytes()
 	for items < most && b.Bytes()-start < pageBytes {
-		switch err := c.entry(b); {
+		switch err := c.entry(b, page); {
 		case err == io.EOF:
 			if err := c.end(); err != nil {
 				return items, c.fail(err)
@@ -194,7 +195,7 @@ func (c *cursor) Page(b *copier.Batch, _ *copier.Page, most int64) (items int64,
 }
 
 // entry reads the next entry, or returns io.EOF where there is none.
-func (c *cursor) entry(b *copier.Batch) error {
+func (c *cursor) entry(b *copier.Batch, page *copier.Page) error {
 	size, err := binary.ReadUvarint(c.state)
 	if err == io.EOF { // before its first byte
 		return io.EOF
@@ -233,7 +234,7 @@ func (c *cursor) entry(b *copier.Batch) error {
 		return fmt.Errorf("%w: the key %.64q stands behind the key %.64q", ErrDamaged, key, c.last)
 	}
 	c.last = append(c.last[:0], key...)
-	b.Append(key, value)
+	fsm.Take(copier.Entry{Key: key, Value: value}, b, page)
 	return nil
 }
 

@@ -67,6 +67,16 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestNotCopied: a snapshot has the active node's lock, and pieces of operations that are
+// not complete.
+func TestNotCopied(t *testing.T) {
+	all := map[string]string{"core/keyring": "k", "core/lock": "l", "logical/a": "1", "raftchunking/1/1": "piece"}
+	got, err := read(t, write(t, archive(entries(all))))
+	if want := map[string]string{"core/keyring": "k", "logical/a": "1"}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	two := []copier.Entry{{Key: []byte("b"), Value: []byte("1")}, {Key: []byte("a"), Value: []byte("2")}}
 	meta := raft.SnapshotMeta{ID: "x", Index: 7}
