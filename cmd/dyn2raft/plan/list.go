@@ -2,7 +2,9 @@ package plan
 
 import (
 	"context"
+	_ "embed"
 	"slices"
+	"strings"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
@@ -33,61 +35,27 @@ const (
 	none    = copier.Outcome("")
 )
 
-var list = []Check{
-	{"table", failure, failure, copier.ErrSource, true, "the table can be reached and described, is active, and has the key schema of Vault's"},
-	{"access", failure, failure, copier.ErrSource, false, "the IAM actions that read"},
-	{"write-access", warning, failure, copier.ErrSource, false, "the IAM actions that lock the table and free it"},
-	{"clock", failure, failure, copier.ErrSource, false, "this machine's clock against the table's; 4 s warn, 5 min fail"},
-	{"capacity", warning, none, nil, false, "the table's read and write units"},
-	{"recovery", warning, none, nil, false, "point-in-time recovery"},
-	{"backup", warning, warning, nil, false, "a backup of the last 24 hours; at the copy point-in-time recovery does as well"},
-	{"deletion", warning, none, nil, false, "whether the table is protected from being deleted"},
-	{"stream", warning, none, nil, false, "who reads the table's stream"},
-	{"replicas", warning, warning, nil, false, "other regions of a global table"},
-	{"locks", failure, failure, copier.ErrSource, true, "whether the locks can be read"},
-	{"running-vault", warning, failure, copier.ErrLocked, true, "a Vault that runs on the table"},
-	{"migration-lock", failure, failure, copier.ErrLocked, true, "an entry core/migration that is another's"},
-	{"initialized", failure, failure, copier.ErrSource, false, "core/keyring and core/seal-config"},
-	{"seal", failure, none, copier.ErrSource, false, "how the Vault is unsealed"},
-	{"version", warning, none, nil, false, "which Vaults have run on the table"},
-	{"items", failure, none, copier.ErrSource, true, "whether a copy takes the table's items, as far as they were read: those of the sample, or all with -full"},
-	{"sample", warning, none, nil, false, "what a sample of the table shows"},
-	{"size", warning, none, nil, false, "how large the table is"},
-	{"estimate", warning, none, nil, false, "what there is to estimate by"},
-	{"duration", warning, none, nil, false, "how long the copy takes"},
-	{"destination", failure, failure, copier.ErrDestination, true, "whether the data directory is there and holds no data"},
-	{"owner", failure, failure, copier.ErrDestination, false, "whose the data directory is, and who can write there"},
-	{"manifest", failure, failure, copier.ErrDestination, false, "whether the manifest can be written"},
-	{"file-system", warning, warning, nil, false, "whether the data directory is on a local disk"},
-	{"disk", failure, failure, copier.ErrDestination, false, "free space; fails only where a sample, or what the copy has read so far, proves that it is too little"},
-	{"work-files", failure, failure, copier.ErrDestination, false, "the directory for work files"},
-	{"other-nodes", warning, none, nil, false, "what nodes need that join later"},
-	{"memory", warning, warning, nil, false, "this machine's memory"},
-	{"node-id", failure, failure, copier.ErrConfig, false, "whether Vault can start with the node's id"},
-	{"cluster-addr", failure, failure, copier.ErrConfig, false, "whether other nodes can reach the address"},
-	{"open-files", failure, failure, copier.ErrDestination, false, "the limit of open files"},
-	{"disk-latency", warning, none, nil, false, "what a synced write takes on the destination's disk"},
-	{"vault-version", failure, none, copier.ErrConfig, false, "the Vault program's version against the table's newest"},
-	{"vault-unit", failure, none, copier.ErrConfig, false, "the user and the limits of Vault's unit"},
-	{"audit", failure, none, copier.ErrConfig, false, "the files of audit devices"},
-	{"server-configuration", failure, none, copier.ErrConfig, false, "whether the server's configuration can be read"},
-	{"server-environment", failure, none, copier.ErrConfig, false, "whether the server's environment can be read"},
-	{"server-storage", failure, none, copier.ErrConfig, false, "the server's storage is raft"},
-	{"server-path", failure, none, copier.ErrConfig, false, "the server's path is the copy's"},
-	{"server-node-id", failure, none, copier.ErrConfig, false, "the server's node_id is the copy's"},
-	{"server-cluster-addr", failure, none, copier.ErrConfig, false, "the server's cluster_addr is the copy's"},
-	{"server-api-addr", failure, none, copier.ErrConfig, false, "the server has an api_addr"},
-	{"server-mlock", failure, none, copier.ErrConfig, false, "the server says whether memory is locked"},
-	{"server-ha-storage", failure, none, copier.ErrConfig, false, "the server has no HA storage"},
-	{"server-clustering", failure, none, copier.ErrConfig, false, "the server's clustering is not disabled"},
-	{"server-listener", failure, none, copier.ErrConfig, false, "the server has a listener"},
-	{"server-raft-wal", failure, none, copier.ErrConfig, false, "the server's log store is the copy's"},
-	{"server-retry-join", warning, none, nil, false, "how other nodes join"},
-	{"server-non-voter", warning, none, nil, false, "whether the first node may vote"},
-	{"server-seal", failure, none, copier.ErrConfig, false, "the server's seal is the table's"},
-	{"server-sealwrap", warning, none, nil, false, "the way back from Enterprise"},
-	{"server-settings", failure, none, copier.ErrConfig, false, "the server's other settings"},
-}
+//go:embed list.txt
+var listText string
+
+var list = func() (list []Check) {
+	outcomes := map[string]copier.Outcome{"fails": failure, "warns": warning, "-": none}
+	kinds := map[string]error{"source": copier.ErrSource, "locked": copier.ErrLocked, "destination": copier.ErrDestination, "config": copier.ErrConfig, "-": nil}
+	for line := range strings.Lines(listText) {
+		f := strings.Fields(line)
+		before, ok1 := outcomes[f[1]]
+		atCopy, ok2 := outcomes[f[2]]
+		kind, ok3 := kinds[f[3]]
+		if f[0] == "#" { // names the columns
+			continue
+		}
+		if !ok1 || !ok2 || !ok3 {
+			panic("a check without an outcome or a kind: " + line)
+		}
+		list = append(list, Check{f[0], before, atCopy, kind, f[4] == "never", strings.Join(f[5:], " ")})
+	}
+	return list
+}()
 
 // Checks returns the list.
 func Checks() []Check { return slices.Clone(list) }
