@@ -262,37 +262,29 @@ func quote(s string) string {
 }
 
 func (r *reader) config(items []item) *Config {
-	blocks := map[string][]item{}
-	var addrs []item
-	haStorage := ""
+	found := map[string][]item{}
 	for _, it := range items {
-		// Vault matches top-level keys without regard to case.
-		switch name := strings.ToLower(it.keys[0]); name {
-		case sourceBlock, destinationBlock:
-			blocks[name] = append(blocks[name], it)
-		case "cluster_addr":
-			addrs = append(addrs, it)
-		case "ha_storage", "ha_backend":
-			haStorage = cmp.Or(label(it), "unknown")
-		default:
-			if serverKeys[name] == "" {
-				r.ignored(it, "", nearest(name, topLevelKeys))
-			}
+		name := strings.ToLower(it.keys[0]) // Vault matches top-level keys without regard to case
+		if topLevelKeys[name] == "" {
+			r.ignored(it, "", nearest(name, topLevelKeys))
 		}
+		found[name] = append(found[name], it)
 	}
-
-	if r.otherFile(items, blocks) {
+	if r.otherFile(items, found) {
 		return nil
 	}
-	cfg := &Config{HAStorage: haStorage}
-	if b, ok := r.block(items, sourceBlock, blocks[sourceBlock]); ok {
+	cfg := &Config{}
+	for _, it := range slices.Concat(found["ha_backend"], found["ha_storage"]) {
+		cfg.HAStorage = cmp.Or(label(it), "unknown")
+	}
+	if b, ok := r.block(items, sourceBlock, found[sourceBlock]); ok {
 		cfg.Source = r.source(r.resolve(b, dynamodbKeys))
 	}
-	b, ok := r.block(items, destinationBlock, blocks[destinationBlock])
+	b, ok := r.block(items, destinationBlock, found[destinationBlock])
 	if ok {
 		cfg.Destination = r.destination(r.resolve(b, raftKeys), b.line)
 	}
-	cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(items, addrs, b)
+	cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(items, found["cluster_addr"], b)
 	cfg.Warnings, cfg.Overrides = r.warnings, r.overrides
 	return cfg
 }
@@ -300,8 +292,8 @@ func (r *reader) config(items []item) *Config {
 // otherFile reports what was given in place of a migrate file: a Vault server's own
 // configuration, which has a storage block, or a listener, and neither of the blocks
 // that are needed; or what has nothing of Vault's in it.
-func (r *reader) otherFile(items []item, blocks map[string][]item) bool {
-	if len(blocks) > 0 {
+func (r *reader) otherFile(items []item, found map[string][]item) bool {
+	if len(found[sourceBlock])+len(found[destinationBlock]) > 0 {
 		return false
 	}
 	vaults := func(it item) bool { return nearest(it.keys[0], topLevelKeys) != "" }
@@ -310,11 +302,11 @@ func (r *reader) otherFile(items []item, blocks map[string][]item) bool {
 			"name that file, or write one, for example\n"+example)
 		return true
 	}
-	for _, it := range items {
-		key := strings.ToLower(it.keys[0])
-		if key != "storage" && key != "backend" && key != "listener" {
+	for _, key := range []string{"storage", "backend", "listener"} {
+		if len(found[key]) == 0 {
 			continue
 		}
+		it := found[key][0]
 		hint := "write a file of its own for the migration, for example\n" + example
 		if len(it.keys) == 2 && strings.EqualFold(it.keys[1], supported[sourceBlock]) {
 			hint += fmt.Sprintf("\nwhose storage_source block has the lines of the %s block here", key)
@@ -356,15 +348,16 @@ func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
 		return stanza{}, false
 	}
 	it := found[0]
-	if it.body == nil {
-		r.fail(it.line, fmt.Sprintf("%s is %s, want a block", name, it.found), form)
-		return stanza{}, false
+	problem := ""
+	switch {
+	case it.body == nil:
+		problem = fmt.Sprintf("%s is %s, want a block", name, it.found)
+	case len(it.keys) == 1:
+		problem = fmt.Sprintf("the %s block does not say its type", name)
+	case len(it.keys) > 2:
+		problem = fmt.Sprintf("the %s block has %d labels, want its type only", name, len(it.keys)-1)
 	}
-	if len(it.keys) != 2 {
-		problem := fmt.Sprintf("the %s block does not say its type", name)
-		if len(it.keys) > 2 {
-			problem = fmt.Sprintf("the %s block has %d labels, want its type only", name, len(it.keys)-1)
-		}
+	if problem != "" {
 		r.fail(it.line, problem, form)
 		return stanza{}, false
 	}

@@ -43,7 +43,7 @@ type Server struct {
 	LicensePath     string // of Vault Enterprise
 	DisableSealwrap bool
 	// From says which variable of the environment a value is from: that of
-	// "path", "node_id", "cluster_addr", "api_addr", "disable_mlock", "seal".
+	// "path", "node_id", "cluster_addr", "api_addr", "license_path", "disable_mlock", "seal".
 	From map[string]string
 	// Problems are values with which Vault ends at its start or can't be
 	// unsealed, and Duplicates keys that are set twice, with which Vault ends at
@@ -240,10 +240,14 @@ func truth(text string) bool {
 func (s *serverReader) take(items []item) {
 	var storage, backend []item
 	s.forms("", items)
+	texts := map[string]*string{"cluster_addr": &s.ClusterAddr, "api_addr": &s.APIAddr, "license_path": &s.LicensePath, "disable_clustering": &s.clustering}
 	first := map[string]int{} // the lines of blocks that a file may have once
 	for _, it := range items {
 		name := strings.ToLower(it.keys[0])
 		on := truth(it.text)
+		if to := texts[name]; to != nil {
+			*to = it.text
+		}
 		switch name {
 		case "storage":
 			storage = append(storage, it)
@@ -251,18 +255,10 @@ func (s *serverReader) take(items []item) {
 			backend = append(backend, it)
 		case "ha_storage", "ha_backend":
 			s.HAStorage = cmp.Or(label(it), name)
-		case "cluster_addr":
-			s.ClusterAddr = it.text
-		case "api_addr":
-			s.APIAddr = it.text
 		case "disable_mlock":
 			s.MlockSet, s.DisableMlock = true, on
-		case "disable_clustering":
-			s.clustering = it.text
 		case "disable_sealwrap":
 			s.DisableSealwrap = on
-		case "license_path":
-			s.LicensePath = it.text
 		case "pid_file", "log_file":
 			s.addFile(name, filepath.Dir(it.text))
 		case "default_lease_ttl", "max_lease_ttl":
@@ -459,9 +455,7 @@ func (s *serverReader) storage() {
 	s.file = s.stanzaFile
 	b := stanza{name: "storage", line: s.stanza.line, items: s.stanza.body}
 	v := s.resolve(b, storageKeys)
-	for _, name := range []string{"path", "node_id"} {
-		s.From[name] = v[name].env
-	}
+	s.From["path"], s.From["node_id"] = v["path"].env, v["node_id"].env
 	s.NodeID, s.WAL = v["node_id"].text, isTrue(v["raft_wal"])
 	for _, it := range b.items {
 		if it.keys[0] == "retry_join" {
@@ -484,19 +478,14 @@ func (s *serverReader) storage() {
 // environment puts what the server's environment says in the place of what the
 // files say.
 func (s *serverReader) environment() {
-	for key, from := range map[string]struct {
-		to        *string
-		variables []string
-	}{
-		"cluster_addr": {&s.ClusterAddr, []string{"VAULT_CLUSTER_ADDR"}},
-		"api_addr":     {&s.APIAddr, []string{"VAULT_API_ADDR", "VAULT_REDIRECT_ADDR", "VAULT_ADVERTISE_ADDR"}},
-	} {
-		for _, variable := range slices.Backward(from.variables) {
-			if text, _ := s.env(variable); text != "" {
-				*from.to, s.From[key] = text, variable
-			}
+	override := func(name string, to *string, variables ...string) {
+		if v := s.variable(key{env: variables}); v.text != "" {
+			*to, s.From[name] = v.text, v.env
 		}
 	}
+	override("cluster_addr", &s.ClusterAddr, "VAULT_CLUSTER_ADDR")
+	override("api_addr", &s.APIAddr, "VAULT_API_ADDR", "VAULT_REDIRECT_ADDR", "VAULT_ADVERTISE_ADDR")
+	override("license_path", &s.LicensePath, "VAULT_LICENSE_PATH")
 	for _, key := range []string{"disable_mlock", "ui", "log_level", "log_format"} {
 		variable := "VAULT_" + strings.ToUpper(key)
 		text, _ := s.env(variable)
@@ -513,9 +502,6 @@ func (s *serverReader) environment() {
 	}
 	if kind, _ := s.env("VAULT_SEAL_TYPE"); kind != "" {
 		s.Seals, s.From["seal"] = []string{kind}, "VAULT_SEAL_TYPE"
-	}
-	if path, _ := s.env("VAULT_LICENSE_PATH"); path != "" {
-		s.LicensePath = path
 	}
 	if text, _ := s.env("VAULT_RAFT_RETRY_JOIN_AS_NON_VOTER"); text != "" && !s.NonVoter {
 		if s.NonVoter = true; s.RetryJoins == 0 {

@@ -173,18 +173,16 @@ func oddCharacter(src []byte, suspect int) (line int, found rune) {
 }
 
 func oddError(name string, line int, found rune) *Error {
-	e := &Error{File: name, Line: line, Problem: characterName(found) + " stands outside of the quotes"}
-	switch found {
-	case '\'', '`':
-		e.Hint = `put texts in double quotes: key = "value"`
-	case ':':
-		e.Hint = `write key = "value"; this looks like YAML`
-	case ';':
-		e.Hint = "each key has a line of its own, without a semicolon"
-	default:
-		e.Hint = "text that was copied from a web page or a document may have it: type the line anew, with plain blanks and plain quotes"
+	hint, ok := map[rune]string{
+		'\'': `put texts in double quotes: key = "value"`,
+		'`':  `put texts in double quotes: key = "value"`,
+		':':  `write key = "value"; this looks like YAML`,
+		';':  "each key has a line of its own, without a semicolon",
+	}[found]
+	if !ok {
+		hint = "text that was copied from a web page or a document may have it: type the line anew, with plain blanks and plain quotes"
 	}
-	return e
+	return &Error{File: name, Line: line, Problem: characterName(found) + " stands outside of the quotes", Hint: hint}
 }
 
 // characterName names a character that can't be seen, or looks like another.
