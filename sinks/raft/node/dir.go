@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -178,13 +177,9 @@ func (p *probe) empty() {
 
 func (p *probe) owner() {
 	path := p.Path
-	fi, err := os.Stat(path)
+	st, err := owner(path)
 	if err != nil {
 		p.Fail("owner", "unknown", "%w", err)
-		return
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
 		return
 	}
 	have, here := UserName(int(st.Uid)), UserName(os.Geteuid())
@@ -195,8 +190,8 @@ func (p *probe) owner() {
 	case os.Geteuid() == 0:
 		will = have // as whom the copy works then
 	}
-	volume := fi.Mode()&fs.ModeSetgid != 0 && fi.Mode().Perm()&0o020 != 0 // of Kubernetes, with fsGroup: a group's
-	mode := fi.Mode().Perm()
+	mode := fs.FileMode(st.Mode).Perm()
+	volume := st.Mode&unix.S_ISGID != 0 && mode&0o020 != 0 // of Kubernetes, with fsGroup: a group's
 	switch {
 	case p.mayWrite(path) != nil:
 		p.Fail("owner", "", "%s belongs to %s, mode %04o, and %s can't write there", path, have, mode, here).With("owner", have)
@@ -429,15 +424,11 @@ func (p *probe) nodeIDFile() (file, id string, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
-	case err == nil && len(text) == 0:
-		err = errEmpty
+	case err == nil && len(text) == 0: // neither Vault nor a copy makes such a file
+		err = errors.New("the file is empty")
 	}
 	return file, string(text), err
 }
-
-// errEmpty is returned for a file node-id with nothing in it, which neither Vault
-// nor a copy makes.
-var errEmpty = errors.New("the file is empty")
 
 // nodeID says which node the copy will be for, and looks at whether Vault can
 // start with its id.

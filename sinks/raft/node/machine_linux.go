@@ -8,28 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const noLocks = "Vault needs locks and mapped files that work"
+
+// fileSystems are the kinds of file systems by their numbers from statfs(2), and why a
+// Vault should not run on one, if it should not.
+var fileSystems = map[uint32][2]string{
+	unix.EXT4_SUPER_MAGIC:      {"ext4"},
+	unix.XFS_SUPER_MAGIC:       {"xfs"},
+	unix.BTRFS_SUPER_MAGIC:     {"btrfs"},
+	0x2fc12fc1:                 {"zfs"},
+	unix.TMPFS_MAGIC:           {"tmpfs", "it is in memory, and gone after a restart"},
+	unix.OVERLAYFS_SUPER_MAGIC: {"overlay", "it is a container's own, and gone with it"},
+	unix.NFS_SUPER_MAGIC:       {"nfs", noLocks},
+	unix.SMB_SUPER_MAGIC:       {"cifs", noLocks},
+	unix.CIFS_SUPER_MAGIC:      {"cifs", noLocks},
+	unix.SMB2_SUPER_MAGIC:      {"cifs", noLocks},
+	unix.FUSE_SUPER_MAGIC:      {"fuse", noLocks},
+}
+
 // fileSystem names the kind of a file system, and says why a Vault should not
-// run on it, if it should not. The numbers are from statfs(2).
+// run on it, if it should not.
 func fileSystem(st *unix.Statfs_t) (kind, unfit string) {
-	switch uint32(st.Type) {
-	case unix.EXT4_SUPER_MAGIC:
-		return "ext4", ""
-	case unix.XFS_SUPER_MAGIC:
-		return "xfs", ""
-	case unix.BTRFS_SUPER_MAGIC:
-		return "btrfs", ""
-	case 0x2fc12fc1:
-		return "zfs", ""
-	case unix.TMPFS_MAGIC:
-		return "tmpfs", "it is in memory, and gone after a restart"
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		return "overlay", "it is a container's own, and gone with it"
-	case unix.NFS_SUPER_MAGIC:
-		return "nfs", "Vault needs locks and mapped files that work"
-	case unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC:
-		return "cifs", "Vault needs locks and mapped files that work"
-	case unix.FUSE_SUPER_MAGIC:
-		return "fuse", "Vault needs locks and mapped files that work"
+	if k, known := fileSystems[uint32(st.Type)]; known {
+		return k[0], k[1]
 	}
 	return "of type 0x" + strconv.FormatUint(uint64(uint32(st.Type)), 16), ""
 }

@@ -90,23 +90,19 @@ func (p *probe) unit(ctx context.Context) {
 		p.Fail("vault-unit", "missing", "systemd has no unit %s (%s)", p.Unit, is["LoadState"])
 		return
 	}
-	most, err := strconv.ParseUint(is["LimitNOFILE"], 10, 64)
-	wrong := false
-	if err == nil && most < enoughOpen { // infinity is no number
-		wrong = true
+	before := len(p.Findings)
+	if most, err := strconv.ParseUint(is["LimitNOFILE"], 10, 64); err == nil && most < enoughOpen { // infinity is no number
 		p.Warn("vault-unit", "files", "%s: LimitNOFILE is %d: each client and each lease may want a file", p.Unit, most)
 	}
 	if _, err := strconv.ParseUint(is["LimitMEMLOCK"], 10, 64); err == nil && p.mlock {
-		wrong = true
 		p.Warn("vault-unit", "memlock", "%s: LimitMEMLOCK is %s bytes, and disable_mlock is false: Vault ends at its start where it can't lock its memory, the mapped vault.db included", p.Unit, is["LimitMEMLOCK"])
 	}
 	if st, err := owner(p.Path); err == nil && p.Owner == "" {
 		if runs, has := is["User"], UserName(int(st.Uid)); runs != has && !(runs == "" && st.Uid == 0) && runs != strconv.Itoa(int(st.Uid)) {
-			wrong = true
 			p.Warn("vault-unit", "user", "%s runs as %q, and the data directory belongs to %s", p.Unit, runs, has)
 		}
 	}
-	if !wrong {
+	if len(p.Findings) == before {
 		p.Pass("vault-unit", "%s: LimitNOFILE %s, LimitMEMLOCK %s", p.Unit, is["LimitNOFILE"], is["LimitMEMLOCK"])
 	}
 }
