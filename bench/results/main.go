@@ -49,31 +49,28 @@ func run(in io.Reader, out io.Writer, file string, write bool, now time.Time) er
 	var problems []error
 	for _, row := range rows {
 		old, known := committed[row.id()]
-		value, ok := row.value(o)
-		if !ok {
-			if !row.OnRequest {
-				problems = append(problems, fmt.Errorf("%s, against %s: not measured", row.What, row.Against))
-			}
-			if known {
-				results = append(results, old)
-				_, _ = fmt.Fprintf(t, "%s\t%s\tnot this time\t%s\t\t%s of %s\n", row.What, row.Against, row.goalText(), number(old.value), old.date)
-			} else {
-				_, _ = fmt.Fprintf(t, "%s\t%s\tnot this time\t%s\t\tnever\n", row.What, row.Against, row.goalText())
-			}
-			continue
-		}
-		r := result{row: row, value: value, date: now.Format(time.DateOnly), details: row.fill(o)}
-		results = append(results, r)
 		before := "never"
 		if known {
-			before = number(old.value)
-			if row.worse(value, old.value) {
+			before = number(old.value) + " of " + old.date
+		}
+		measured, met := "not this time", ""
+		value, ok := row.value(o)
+		switch {
+		case ok:
+			measured, met = number(value), yesNo(row.met(value))
+			results = append(results, result{row: row, value: value, date: now.Format(time.DateOnly), details: row.fill(o)})
+			if known && row.worse(value, old.value) {
 				before += " (WORSE)"
 				problems = append(problems, fmt.Errorf("%s, against %s: %s, and %s in %s, which is worse by more than the margin of %.0f%%",
-					row.What, row.Against, number(value), number(old.value), file, 100*row.Margin))
+					row.What, row.Against, measured, number(old.value), file, 100*row.Margin))
 			}
+		case known:
+			results = append(results, old)
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", row.What, row.Against, number(value), row.goalText(), yesNo(row.met(value)), before)
+		if !ok && !row.OnRequest {
+			problems = append(problems, fmt.Errorf("%s, against %s: not measured", row.What, row.Against))
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", row.What, row.Against, measured, row.goalText(), met, before)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -265,7 +265,7 @@ func (p *estimator) items(s *sample, err error) {
 		p.Warn("items", "warned", "%s", w)
 	}
 	if len(s.refused) == 0 {
-		if p.Full && err == nil && s.complete {
+		if p.Full && err == nil && s.Complete {
 			p.Pass("items", "the whole table was read: all %s items are what Vault writes", humanize.Comma(s.items))
 		}
 		return
@@ -282,7 +282,7 @@ func (p *estimator) items(s *sample, err error) {
 	}
 	n := int(s.more) + len(s.refused)
 	code := ""
-	if !s.complete {
+	if !s.Complete {
 		code = "sample"
 	}
 	p.Fail("items", code, "a copy refuses %s: %s", english.Plural(n, "item that is not Vault's", "items that are not Vault's"), strings.Join(names, "; "))
@@ -294,12 +294,13 @@ const enoughEntries = 200
 
 // sampled takes a sample over into the estimate and the model.
 func (p *estimator) sampled(ctx context.Context, e *Estimate, m *model, s *sample) {
-	e.Sample = &Sample{Entries: s.entries, Bytes: s.bytes, Units: s.units, Seconds: s.took.Seconds(), Workers: s.workers, Throttled: s.throttled, Complete: s.complete}
+	read := s.Sample // without the entries that s holds
+	e.Sample = &read
 	m.segments = max(s.spans, m.segments)
-	if s.throttled {
+	if s.Throttled {
 		p.Warn("sample", "throttled", "the table throttled the sample")
 	}
-	if !s.complete && s.entries < enoughEntries && p.Survey.Items > 0 {
+	if !s.Complete && s.Entries < enoughEntries && p.Survey.Items > 0 {
 		return // of what the table holds the table itself tells more
 	}
 	if s.items == 0 {
@@ -307,7 +308,7 @@ func (p *estimator) sampled(ctx context.Context, e *Estimate, m *model, s *sampl
 	}
 	e.Largest, e.AtLeast = s.largest, s.atLeast()
 	for i, n := range s.sizes {
-		c := SizeClass{Share: float64(n) / float64(max(s.entries, 1))}
+		c := SizeClass{Share: float64(n) / float64(max(s.Entries, 1))}
 		if i < len(sizeClasses) {
 			c.UpTo = sizeClasses[i]
 		}
@@ -316,24 +317,24 @@ func (p *estimator) sampled(ctx context.Context, e *Estimate, m *model, s *sampl
 	// The names of the attributes belong to an item's size; a marker has
 	// little more.
 	const names, marker = 11, 60
-	items := float64(s.bytes + names*s.entries + marker*(s.items-s.entries))
+	items := float64(s.Bytes + names*s.Entries + marker*(s.items-s.Entries))
+	e.Entries, m.bytes, m.items = s.Entries, float64(s.Bytes), items
 	switch {
-	case s.complete:
-		e.Entries, m.bytes, m.items = s.entries, float64(s.bytes), items
+	case s.Complete:
 	case p.Survey.Items > 0 && p.Survey.Bytes > 0:
 		m.items = max(float64(p.Survey.Bytes), items)
-		m.bytes = m.items * float64(s.bytes) / items
+		m.bytes = m.items * float64(s.Bytes) / items
 		// Markers lie together, so that their share in a sample tells little
 		// of that in the table.
-		if s.entries > 0 {
-			e.Entries = min(int64(m.bytes*float64(s.entries)/float64(s.bytes)), p.Survey.Items)
+		e.Entries = p.Survey.Items
+		if s.Entries > 0 {
+			e.Entries = min(int64(m.bytes*float64(s.Entries)/float64(s.Bytes)), p.Survey.Items)
 		}
 	case s.done > 0:
 		scale := float64(s.spans) / float64(s.done)
-		e.Entries, m.bytes, m.items = int64(float64(s.entries)*scale), float64(s.bytes)*scale, items*scale
+		e.Entries, m.bytes, m.items = int64(float64(s.Entries)*scale), m.bytes*scale, m.items*scale
 		p.Warn("size", "", "the table does not tell its size yet: it is estimated by the part that was read")
 	default:
-		e.Entries, m.bytes, m.items = s.entries, float64(s.bytes), items
 		p.Warn("size", "", "the table does not tell its size yet: the estimate is of what was read, and too low")
 	}
 	trial, err := p.try(ctx, s)
@@ -344,7 +345,7 @@ func (p *estimator) sampled(ctx context.Context, e *Estimate, m *model, s *sampl
 		return
 	}
 	m.local = trial
-	if s.bytes > 0 && !s.capped {
+	if s.Bytes > 0 && !s.capped {
 		if m.perWorker = s.perWorker(); s.processor {
 			m.perWorker = max(m.perWorker, commonWorker)
 		}

@@ -70,8 +70,8 @@ func TestSampleOfHotPath(t *testing.T) {
 			begun++
 		}
 	}
-	if s.complete || s.entries < 40 || begun < s.entries*4/10 || begun > s.entries*6/10 {
-		t.Errorf("%d of %d entries are of the segment that has most, complete %v", begun, s.entries, s.complete)
+	if s.Complete || s.Entries < 40 || begun < s.Entries*4/10 || begun > s.Entries*6/10 {
+		t.Errorf("%d of %d entries are of the segment that has most, complete %v", begun, s.Entries, s.Complete)
 	}
 }
 

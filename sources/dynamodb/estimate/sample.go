@@ -39,6 +39,7 @@ var sizeClasses = [...]int64{1 << 10, 4 << 10, 16 << 10, 64 << 10}
 // turns, and each turn is the next page of a span that was begun, or of one that was
 // not. A sample of the whole table has the table's own spans.
 type sample struct {
+	Sample
 	src    copier.Source
 	full   bool
 	tell   func(copier.Event) // of what a whole table has
@@ -50,23 +51,18 @@ type sample struct {
 	begun  []copier.Span // what is left of others
 	turn   bool          // of what was begun
 
-	spans, done    int   // for tables that don't tell how large they are
-	entries, bytes int64 // of keys and values
-	items          int64 // with markers and locks
-	units          float64
-	pages          int64
-	sizes          [len(sizeClasses) + 1]int64
-	largest        int64
-	throttled      bool
-	capped         bool  // it was not allowed to read as fast as it could
-	complete       bool  // the whole table was read
-	first, seen    int64 // bytes of the spans' first pages, and of how many
-	reading, took  time.Duration
-	workers        int     // at the most
-	refused        []error // why a copy refuses items
-	more           int64   // such items beyond mostRefused
-	warnings       []string
-	batch          copier.Batch // some of the entries
+	spans, done int   // for tables that don't tell how large they are
+	items       int64 // with markers and locks
+	pages       int64
+	sizes       [len(sizeClasses) + 1]int64
+	largest     int64
+	capped      bool  // it was not allowed to read as fast as it could
+	first, seen int64 // bytes of the spans' first pages, and of how many
+	reading     time.Duration
+	refused     []error // why a copy refuses items
+	more        int64   // such items beyond mostRefused
+	warnings    []string
+	batch       copier.Batch // some of the entries
 
 	// most is the best rate of all workers together, in bytes of entries a second,
 	// and saturated tells that more workers brought no more.
@@ -93,13 +89,13 @@ type sample struct {
 // of these.
 func (s *sample) atLeast() int64 {
 	if s.seen == 0 {
-		return s.bytes
+		return s.Bytes
 	}
-	return max(s.bytes, s.first/s.seen*int64(s.spans))
+	return max(s.Bytes, s.first/s.seen*int64(s.spans))
 }
 
 // perWorker is how fast one worker read, in bytes of entries a second.
-func (s *sample) perWorker() float64 { return float64(s.bytes) / max(s.reading.Seconds(), 1e-9) }
+func (s *sample) perWorker() float64 { return float64(s.Bytes) / max(s.reading.Seconds(), 1e-9) }
 
 // take reads a sample, or the whole table. An error that is not the context's is
 // the source's; what was read until then is returned with it.
@@ -130,7 +126,7 @@ func (p *estimator) take(ctx context.Context) (*sample, error) {
 	s.src = src
 	if s.fresh, err = src.Split(s.ctx, 0); err != nil {
 		if s.ctx.Err() != nil && ctx.Err() == nil {
-			s.took = p.SampleTime // with next to no capacity, even that takes longer
+			s.Seconds = p.SampleTime.Seconds() // with next to no capacity, even that takes longer
 			return s, nil
 		}
 		return s, err
@@ -167,18 +163,18 @@ func (s *sample) scan(ctx context.Context, opts copier.ScanOptions) error {
 	if err == nil {
 		err = sorted.Close()
 	}
-	s.took, s.workers = time.Since(began), stats.Workers
+	s.Seconds, s.Workers = time.Since(began).Seconds(), stats.Workers
 	s.event(copier.WorkersChanged{Workers: s.step.workers}) // ends the last step
 	s.processor = stats.Limit == copier.LimitProcessor
-	if s.bytes > 0 {
-		s.cpu = (processors.Time() - cpu).Seconds() / float64(s.bytes)
+	if s.Bytes > 0 {
+		s.cpu = (processors.Time() - cpu).Seconds() / float64(s.Bytes)
 	}
 	if n := len(s.stretches); n >= enoughStretches {
 		slices.Sort(s.stretches)
 		s.cpu = s.stretches[n/2]
 	}
 	left := len(s.fresh) + len(s.begun)
-	s.complete, s.done = left == 0 && err == nil, s.spans-left
+	s.Complete, s.done = left == 0 && err == nil, s.spans-left
 	return err
 }
 
@@ -188,7 +184,7 @@ func (s *sample) event(e copier.Event) {
 	defer s.mu.Unlock()
 	switch e := e.(type) {
 	case copier.Retried:
-		if s.throttled = s.throttled || e.Throttled; e.Throttled && !s.full {
+		if s.Throttled = s.Throttled || e.Throttled; e.Throttled && !s.full {
 			s.end()
 		}
 	case copier.Warning:
@@ -196,7 +192,7 @@ func (s *sample) event(e copier.Event) {
 	case copier.WorkersChanged:
 		if took := time.Since(s.step.began); s.step.workers > 0 && took > 0 {
 			s.most = max(s.most, float64(s.step.bytes)/took.Seconds())
-			s.saturated = s.saturated || e.Workers < s.step.workers && !s.throttled && !s.capped
+			s.saturated = s.saturated || e.Workers < s.step.workers && !s.Throttled && !s.capped
 		}
 		s.step.workers, s.step.began, s.step.bytes = e.Workers, time.Now(), 0
 	}
@@ -234,7 +230,7 @@ func (s *sample) next(place copier.Span) (span copier.Span, ok bool) {
 	if s.turn && s.pages >= manyPlaces && len(s.begun) > 0 || len(s.fresh) == 0 {
 		from = &s.begun
 	}
-	if len(*from) == 0 || s.ctx.Err() != nil || s.bytes >= sampleBytes {
+	if len(*from) == 0 || s.ctx.Err() != nil || s.Bytes >= sampleBytes {
 		return copier.Span{}, false // what others have begun is theirs to read
 	}
 	span, *from, s.turn = (*from)[0], (*from)[1:], !s.turn
@@ -271,26 +267,26 @@ func (s *sample) Read(ctx context.Context, place copier.Span, b *copier.Batch) (
 
 // add measures a page, whose entries are those behind before. The caller holds s.mu.
 func (s *sample) add(b *copier.Batch, before int, page copier.Page, first bool, took time.Duration) {
-	was, n := s.bytes, b.Len()-before
+	was, n := s.Bytes, b.Len()-before
 	for i := range n {
 		e := b.Entry(before + i)
 		size := int64(len(e.Key) + len(e.Value))
 		class, _ := slices.BinarySearch(sizeClasses[:], size)
 		s.sizes[class]++
 		s.largest = max(s.largest, size)
-		s.bytes += size
+		s.Bytes += size
 		if i*keptShare < n && (!s.full || s.batch.Bytes() < sampleBytes/keptShare) {
 			s.batch.Append(e.Key, e.Value)
 		}
 	}
 	s.pages++
-	s.units += page.Counts[dynamodb.ReadCapacityUnits]
-	s.entries += int64(n)
+	s.Units += page.Counts[dynamodb.ReadCapacityUnits]
+	s.Entries += int64(n)
 	s.items += int64(n+len(page.Locks)+len(page.Refused)) + page.Markers
 	s.reading += took
-	s.step.bytes += s.bytes - was
+	s.step.bytes += s.Bytes - was
 	if first {
-		s.first += s.bytes - was
+		s.first += s.Bytes - was
 		s.seen++
 	}
 	for _, r := range page.Refused {
@@ -305,9 +301,9 @@ func (s *sample) add(b *copier.Batch, before int, page copier.Page, first bool, 
 	}
 	if s.pages%stretchPages == 0 {
 		cpu := processors.Time()
-		if s.fromCPU > 0 && s.bytes > s.from {
-			s.stretches = append(s.stretches, (cpu-s.fromCPU).Seconds()/float64(s.bytes-s.from))
+		if s.fromCPU > 0 && s.Bytes > s.from {
+			s.stretches = append(s.stretches, (cpu-s.fromCPU).Seconds()/float64(s.Bytes-s.from))
 		}
-		s.from, s.fromCPU = s.bytes, cpu
+		s.from, s.fromCPU = s.Bytes, cpu
 	}
 }
