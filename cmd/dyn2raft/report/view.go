@@ -23,6 +23,12 @@ type view struct {
 	Contents *copier.Contents
 
 	Verdict verdict
+	// NotVault is set where no initialized Vault has used the source. OtherTotals says in
+	// what the comparison counts otherwise than the copy. Equal is set where it found no
+	// difference in what it compared, and Differ is the number of keys that do.
+	NotVault, Equal bool
+	OtherTotals     string
+	Differ, Unnamed int64 // and those that V does not name
 	// Node is the node of the copy, and EarlierNodes are what it was before it was
 	// corrected.
 	Node         verify.Node
@@ -43,7 +49,6 @@ type view struct {
 	Sizes    []copier.Bin
 	Sized    int64
 	SizePlot *figure
-	Unnamed  int64 // differences that V does not name
 	Settings map[string]string
 	// Versions are those of the Vaults that have run on the source, the Newest one last.
 	Versions []string
@@ -51,9 +56,14 @@ type view struct {
 }
 
 // A verdict is the first thing on the page. Level is good, warn or bad.
-type verdict struct {
-	Level, Word, Text string
-	Points            []string
+type verdict struct{ Level, Word string }
+
+// worse adds to the verdict. What is bad stays so.
+func (v *verdict) worse(level, word string) {
+	v.Word += ", " + word
+	if v.Level != "bad" {
+		v.Level = level
+	}
 }
 
 // An interruption is the end of a process before the copy was complete.
@@ -94,14 +104,19 @@ type parts struct {
 
 func newView(in Input) *view {
 	m, c := in.Manifest, in.Verification
-	v := &view{M: m, V: c, Contents: m.Contents(), Verdict: judge(m, c), OtherRetries: m.Scan.Retries - m.Scan.Throttles, Settings: map[string]string{}}
+	v := &view{M: m, V: c, Contents: m.Contents(), OtherRetries: m.Scan.Retries - m.Scan.Throttles, Settings: map[string]string{}}
 	for name := range unset {
 		v.Settings[name] = ""
 	}
 	maps.Copy(v.Settings, m.Settings)
 	if c != nil {
-		v.Unnamed = c.Missing + c.Extra + c.Different - int64(len(c.Diffs))
+		v.OtherTotals = otherTotals(m, c)
+		v.Equal = c.Equal() || c.Sample != nil && c.NoDifference()
+		v.Differ = c.Missing + c.Extra + c.Different
+		v.Unnamed = v.Differ - int64(len(c.Diffs))
 	}
+	v.NotVault = m.NotVault() || c != nil && c.NotVault != nil
+	v.Verdict = v.judge()
 	nodes, since := verify.Nodes(m)
 	v.Node = nodes[len(nodes)-1]
 	for i, n := range nodes[:len(nodes)-1] {
@@ -118,46 +133,43 @@ func newView(in Input) *view {
 }
 
 // judge says first what a reader has to know, and whether to worry. What is
-// not proven is not called good.
-func judge(m *copier.Record, c *verify.DirectoryReport) verdict {
-	v := verdict{Level: "good", Word: "Complete"}
-	v.Text = fmt.Sprintf("All %s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s.",
-		count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination["path"]))
-	if m.State == copier.Unconfirmed {
-		v.Level, v.Word = "bad", "Unconfirmed"
-		v.Text = fmt.Sprintf("%s entries (%s) of the DynamoDB table %s were copied to the Raft data directory %s, and the table has not confirmed that nobody wrote to it meanwhile: entries may be missing. Do not start a Vault on this copy.",
-			count(m.Total.Entries), figures.Size(m.Total.Bytes), visible.Text(m.Source.Name), visible.Text(m.Destination["path"]))
-	} else if m.State == copier.Confirmed {
-		v.Level, v.Word = "bad", "Not given back"
-		v.Text += " But the table was not given back when this was recorded: what was written to it since is not in the copy. Do not start a Vault on this copy before dyn2raft copy -resume has completed it."
-	} else if n := len(m.Scan.Locks); n > 0 {
-		v.Text += fmt.Sprintf(" %d locks were skipped, which a copy must not have.", n)
+// not proven is not called good. The page has the words for why.
+func (v *view) judge() verdict {
+	m, c := v.M, v.V
+	out := verdict{Level: "good", Word: "Complete"}
+	switch m.State {
+	case copier.Unconfirmed:
+		out = verdict{"bad", "Unconfirmed"}
+	case copier.Confirmed:
+		out = verdict{"bad", "Not given back"}
 	}
-	proof := fmt.Sprintf("The digest of the entries read is %s…, in full in the appendix.", m.Total.Hash.String()[:16])
+	if m.Proof == nil && !v.proven() {
+		out.worse("warn", "not read back")
+	}
 	switch {
-	case m.Proof == nil:
-		proof += " vault.db was NOT read back: that it has this digest is not proven by the copy itself."
-		if !proven(m, c) {
-			v.Level = "warn"
-			v.Word += ", not read back"
-		}
-	case verify.NodeOf(m).Device:
-		proof += " vault.db was read back from the device and has the same digest."
+	case c == nil:
+	case !c.Complete:
+		out.worse("warn", "comparison unfinished")
+	case v.OtherTotals != "":
+		out.worse("bad", "but the comparison counts OTHER ENTRIES")
+	case v.Equal:
+	case c.Started:
+		out.worse("warn", "compared after Vault had run")
 	default:
-		proof += " vault.db was read back, by way of the operating system's cache, and has the same digest."
+		out.worse("bad", "but DIFFERENT")
 	}
-	v.Points = append(v.Points, proof)
-	v.compare(m, c)
-	if m.NotVault() || c != nil && c.NotVault != nil {
-		v.Level, v.Word = "bad", "Not a Vault"
-		v.Text += " But no initialized Vault has used the table: a Vault that starts on this copy finds itself not initialized, or ends."
+	if c != nil && c.Start.Before(m.End) {
+		out.worse("warn", "comparison older than the copy")
 	}
-	return v
+	if v.NotVault {
+		out = verdict{"bad", "Not a Vault"}
+	}
+	return out
 }
 
 // proven reports whether the comparison shows that the copy is the table.
-func proven(m *copier.Record, c *verify.DirectoryReport) bool {
-	return c != nil && c.Equal() && !c.Start.Before(m.End) && otherTotals(m, c) == ""
+func (v *view) proven() bool {
+	return v.V != nil && v.V.Equal() && !v.V.Start.Before(v.M.End) && v.OtherTotals == ""
 }
 
 // otherTotals says, in words, in what a comparison that found no difference
@@ -185,66 +197,6 @@ func otherTotals(m *copier.Record, c *verify.DirectoryReport) string {
 		}
 	}
 	return ""
-}
-
-// compare adds what a comparison with the table has found.
-func (v *verdict) compare(m *copier.Record, c *verify.DirectoryReport) {
-	worse := func(level, word string) {
-		v.Word += ", " + word
-		if v.Level != "bad" {
-			v.Level = level
-		}
-	}
-	switch {
-	case c == nil:
-		v.Points = append(v.Points, "No comparison with the table after the copy is part of this report.")
-		return
-	case !c.Complete:
-		worse("warn", "comparison unfinished")
-		v.Points = append(v.Points, "A comparison with the table was begun and did not end: it says nothing of the entries it did not come to.")
-	case otherTotals(m, c) != "":
-		worse("bad", "but the comparison counts OTHER ENTRIES")
-		v.Points = append(v.Points, fmt.Sprintf("A comparison with the table on %s found no difference, but not what this copy has written: %s. Table and directory are not as they were when the copy was made, or the comparison is of another copy. Find out which before you use this copy: dyn2raft verify -manifest compares the directory with this copy's record.",
-			at(c.Start), otherTotals(m, c)))
-	case c.Sample != nil && c.NoDifference():
-		v.Points = append(v.Points, sampled(c))
-	case c.Equal():
-		v.Points = append(v.Points, fmt.Sprintf("The table was read a second time on %s and compared with the data directory, entry by entry: all %s are equal, and there is nothing else.",
-			at(c.Start), count(c.SourceEntries)))
-	default:
-		n := c.Missing + c.Extra + c.Different
-		text := fmt.Sprintf("A comparison with the table on %s found %s keys that differ: %s missing in the copy, %s not in the table, %s with another value.",
-			at(c.Start), count(n), count(c.Missing), count(c.Extra), count(c.Different))
-		if c.Sample != nil {
-			text = fmt.Sprintf("A comparison of a sample, %s of the table, on %s found %s keys that differ: %s missing in the copy, %s with another value. How many differ outside of the sample is not known.",
-				figures.Percent(c.Sample.Share, 4), at(c.Start), count(n), count(c.Missing), count(c.Different))
-		}
-		for _, d := range c.RaftDiffs {
-			text += fmt.Sprintf(" Raft's %s is %s and must be %s.", visible.Text(d.Name), visible.Text(d.Found), visible.Text(d.Expected))
-		}
-		switch {
-		case c.Started:
-			worse("warn", "compared after Vault had run")
-			text += fmt.Sprintf(" A Vault had run on the data directory by then, and writes: %s of the keys are such that it changes by itself, the rest can't be judged.", count(c.Known))
-		default:
-			worse("bad", "but DIFFERENT")
-			text += " Do not use this copy, unless a Vault wrote to the table since it was made."
-		}
-		v.Points = append(v.Points, text)
-	}
-	if c.Start.Before(m.End) {
-		worse("warn", "comparison older than the copy")
-		v.Points = append(v.Points, fmt.Sprintf("That comparison began before this copy had ended (%s): it is of an earlier state of the directory, and proves nothing of this copy.", at(m.End)))
-	}
-	if c.Destination.Name != m.Destination["path"] {
-		v.Points = append(v.Points, fmt.Sprintf("The directory that was compared is %s, and the one copied to %s. It is the same one only if it was moved.", visible.Text(c.Destination.Name), visible.Text(m.Destination["path"])))
-	}
-}
-
-// sampled says what a sample without a difference shows, and what it does not.
-func sampled(c *verify.DirectoryReport) string {
-	return fmt.Sprintf("A sample of %s of the table, %s entries, was compared with the data directory on %s: no difference. If damage hits entries at random, no more than %s of all are missing or different (95%% certain). What lies outside of the sample, and entries that only the directory has, it can't show.",
-		figures.Percent(c.Sample.Share, 4), count(c.SourceEntries), at(c.Start), count(c.Sample.Undetected))
 }
 
 // phaseOrder is the order of the phases that are known.
