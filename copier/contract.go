@@ -248,8 +248,8 @@ type Locker interface {
 	// ended, and that nobody may have had it since: where the source is not
 	// locked as that process left it, the error wraps [ErrMoved] too, and the
 	// locks stay as they are. Where held is false, a failed Lock leaves no
-	// lock of this run behind, or the error wraps [ErrNotReleased] too, and
-	// locks that a process of this run may have left are taken over.
+	// lock of this run behind, or the error wraps [ErrNotReleased] too. Locks
+	// that a process of this run may have left are taken over.
 	Lock(ctx context.Context, runID string, held bool, lost func(error)) (Lease, error)
 
 	// Unlock ends the lease of a run whose process was killed: as Release
@@ -270,11 +270,10 @@ type Lease interface {
 	Check(ctx context.Context) error
 
 	// Release ends the lease. It must be called exactly once, also after the
-	// lease was lost; ctx has a deadline, and has not ended where the copy's
-	// has. What it gives back it gives back on the condition that it
-	// is ours: an error wraps [ErrMoved] where it is not, which is to say that
-	// somebody else may have written to the source. On another error the source
-	// may still be locked.
+	// lease was lost. ctx has a deadline of its own: it is not ended by the
+	// copy's. A lock is given back on the condition that it is ours. Where it is
+	// not, the error wraps [ErrMoved]: somebody else may have written to the
+	// source. On another error the source may still be locked.
 	Release(ctx context.Context, end End) error
 }
 
@@ -294,13 +293,13 @@ const (
 	EndComplete
 )
 
-// A Rechecker is a [Source] that can tell what it was opened as from what took its
-// place, or has checks of its own of all that was read. A [Scan] asks once, when all
-// is read; a copy relies on its [Lease].
+// A Rechecker is a [Source] that notices when another source has taken its place, or
+// that has checks of its own of all that was read. A [Scan] asks once, when all is
+// read. A copy relies on its [Lease].
 type Rechecker interface {
-	// Recheck returns an error that wraps [ErrMoved] where the source is not the
-	// one that Open has seen any more, and another where that can't be told, or
-	// the source is found damaged.
+	// Recheck returns an error that wraps [ErrMoved] where the source is no longer
+	// the one that Open has seen. It returns another error where that can't be
+	// known, or the source is damaged.
 	Recheck(ctx context.Context) error
 }
 
@@ -353,7 +352,7 @@ type Checker interface {
 	Check(ctx context.Context, when Moment) (Findings, error)
 }
 
-// A Snapshotter is a [Source] of which a backup can be made, for Options.Backup.
+// A Snapshotter is a [Source] that can make a backup of itself, for Options.Backup.
 type Snapshotter interface {
 	// Snapshot makes a backup with the given name, waits until it is there, and
 	// returns what it can be found by. The source is locked meanwhile.
@@ -417,14 +416,13 @@ type State struct {
 // is how it is written. Methods are called in the order in which they stand here,
 // behind those, each at most once, except for Reader and Amend.
 type Stage interface {
-	// Reader returns a source that reads what was written, or, behind a Commit in
-	// this process or an earlier one, what is in place. It shares no code with what
-	// writes, and believes nothing that it does not see: its Open, or Read, or Recheck,
-	// where it has that, refuses what is not as it was written with an error that wraps
-	// [ErrReadBack], and ErrDestination. Where somebody has worked on a result in place,
-	// so that it can't be as it was written any more, its Recheck returns an error that
-	// wraps [ErrChanged]. The facts of its Info are those that only the adapter can
-	// tell of the result. It may be called often; the engine closes what it has opened
+	// Reader returns a source that reads what was written: what is staged, or what is
+	// in place after a Commit in this process or an earlier one. It shares no code with
+	// the writer, and relies only on what it reads. Where that is not what was written,
+	// its Open, Read or Recheck returns an error that wraps [ErrReadBack] and
+	// ErrDestination. Where a result in place was used since, its Recheck returns an
+	// error that wraps [ErrChanged]. The facts of its Info are what only the adapter
+	// knows of the result. It may be called often. The engine closes what it has opened
 	// before it calls another method.
 	Reader(ctx context.Context) (Source, error)
 
@@ -433,12 +431,11 @@ type Stage interface {
 	// undone that.
 	Prepare(ctx context.Context, r Record) error
 
-	// Commit is the last step, which puts what was loaded in place, and what
-	// makes it durable. It does nothing else: the time from its call to that
-	// step is the time in which the source's lease may be lost unnoticed. From
-	// then on [Sink.Open] finds the run, and the state Unconfirmed. When
-	// Commit returns an error the destination holds nothing that Vault would
-	// open, or the error wraps ErrUnconfirmed.
+	// Commit puts what was loaded in place, in one last step, and makes that
+	// durable. It does nothing else: from its call to that step the source's lease
+	// may be lost unnoticed. From then on [Sink.Open] finds the run, and the state
+	// Unconfirmed. When Commit returns an error, the destination holds nothing that
+	// Vault would open, or the error wraps ErrUnconfirmed.
 	Commit(ctx context.Context) error
 
 	// Amend durably replaces the record of a result that is in place, and its state
@@ -467,10 +464,9 @@ type Loader interface {
 }
 
 // An Unordered is a [Stage] that takes entries in any order, while the source is read.
-// What was put is on record, and not read
-// again by a later process, only behind the Put that has acknowledged it; so some of it
-// may be put twice. Entries of one key overwrite each other: a source that yields a key
-// twice is noticed when the stage is read back.
+// Entries are on record once their Put has returned. A later process does not read
+// those again; others may be put twice. Entries of one key overwrite each other: a
+// source that yields a key twice is noticed when the stage is read back.
 type Unordered interface {
 	Stage
 
@@ -480,7 +476,7 @@ type Unordered interface {
 	Vet(entries *Batch) []error
 
 	// Clear removes all that was put, in this process or an earlier one. It is called
-	// before the first Put of a copy of which nothing is on record.
+	// before the first Put of a copy that has nothing on record.
 	Clear(ctx context.Context) error
 
 	// Put writes entries aside, where no Vault would start on them, and returns once
@@ -514,12 +510,12 @@ type CommitState string
 
 // The states of a result that is in place.
 const (
-	// Unconfirmed is a result of which nobody knows whether the source was
-	// written to meanwhile. No Vault may be started on it.
+	// Unconfirmed is a result whose source may have been written to meanwhile:
+	// nobody knows. No Vault may be started on it.
 	Unconfirmed CommitState = "unconfirmed"
-	// Confirmed is a result of a source that was found to be still locked for
-	// its run, by condition, after the result was in place. No Vault may be started
-	// on it before it is Released: whether it was still locked then is not known.
+	// Confirmed is a result whose source was still locked for its run after the
+	// result was in place: a conditional write has shown it. No Vault may be started
+	// on it before it is Released: until then the lock may have been lost.
 	Confirmed CommitState = "confirmed"
 	// Released is a confirmed result whose source was given back, each lock on
 	// the condition that it was still held.

@@ -27,9 +27,9 @@ type Options struct {
 	Workers  int
 	Segments int
 	Memory   int64
-	// Resume goes on with an unfinished copy, and begins one where there is
-	// none. Restart throws an unfinished copy away and begins another. Without
-	// either, an unfinished copy is refused with ErrUnfinished.
+	// Resume resumes an unfinished copy, or begins one where there is none.
+	// Restart throws an unfinished copy away and begins another. Without either,
+	// an unfinished copy is refused with [ErrUnfinished].
 	Resume  bool
 	Restart bool
 	// WorkDir is an existing directory for work files, as large as the data;
@@ -64,11 +64,11 @@ type Options struct {
 	// process is killed meanwhile, a later call with Resume calls it again. Its error
 	// becomes a Warning.
 	Record func(ctx context.Context, r Record) error
-	// Events, where set, is told what goes on.
+	// Events, where set, is called with the engine's events.
 	Events func(Event)
-	// Progress, where set, is what the status file tells. It is for the caller
-	// to pass it all events, those of the source and of the sink too; where it
-	// is nil, the file tells of the engine's own.
+	// Progress, where set, is what the status file is made of. The caller then
+	// passes it all events: the engine's, the source's and the sink's. Where it is
+	// nil, the status file has the engine's events only.
 	Progress *Progress
 	// Disk is what work files are written through; nil is the real one.
 	Disk *durable.Disk
@@ -519,14 +519,12 @@ func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 	return earlier, c.journal.readSpans(earlier.Segments)
 }
 
-// ErrUnfinished is returned, together with ErrDestination, when the
-// destination holds an unfinished copy, and the caller did not say what shall
-// become of it.
+// ErrUnfinished is returned, together with ErrDestination, when the destination
+// holds an unfinished copy, and neither Options.Resume nor Options.Restart is set.
 var ErrUnfinished = errors.New("an unfinished copy is there")
 
-// sameSource refuses what is to be done with an unfinished copy of another source
-// than this run's: were it thrown away, the locks in that source would have no
-// name any more.
+// sameSource refuses an unfinished copy of another source than this run's. Its
+// record names the locks in that source: without the record nobody could remove them.
 func (c *copying) sameSource(op string, was Record) error {
 	now := c.result.Source
 	what := (&Record{Source: was.Source}).Differs(&Record{Source: now})
@@ -819,8 +817,8 @@ var ErrChanged = errors.New("a Vault has run on it since the copy")
 // is not what was read from the source, or is damaged.
 var ErrReadBack = errors.New("what was written is not what was read")
 
-// look reads a result of which nobody knows any more what it should be. What
-// is read is then all that can be told of it, and no proof.
+// look reads a result whose expected content is no longer known. It shows that the
+// result is sound, and proves no more.
 func (c *copying) look(ctx context.Context) error {
 	if c.opts.NoProof {
 		return nil

@@ -174,7 +174,7 @@ func (d *Digester) Add(e Entry) {
 	d.last.Add(Digest{Entries: 1, Bytes: int64(len(e.Key) + len(e.Value)), Hash: hashOf(e)})
 }
 
-// turn goes on to the entries of another prefix.
+// turn turns to the entries of another prefix.
 func (d *Digester) turn(prefix []byte) {
 	if d.sums == nil {
 		d.sums = map[string]*Digest{}

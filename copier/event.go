@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// An Event tells what goes on while it goes on. The library prints and logs
-// nothing: whoever wants to know passes a function that takes events, and
-// switches on their types. Such a function is called from many goroutines at
-// once and must return quickly.
+// An Event reports progress. The library prints and logs nothing: a caller who
+// wants to know passes a function that takes events and switches on their types.
+// Such a function is called from many goroutines at once and must return quickly.
 type Event interface{ event() }
 
 // PhaseStarted says that a copy entered a phase.

@@ -28,11 +28,11 @@ type Finding struct {
 	// Unchecked is set where the check could not be made: whoever asks may not,
 	// or there is no answer.
 	Unchecked bool `json:"unchecked,omitempty"`
-	// Code tells what can be wrong with the same check apart; it is empty for
-	// what most often is. Facts are what words about it need.
+	// Code distinguishes the findings of one check. It is empty for the most common
+	// one. Facts are the values that its words need.
 	Code  string            `json:"-"`
 	Facts map[string]string `json:"-"`
-	// Err is the error that the message tells of, if it tells of one.
+	// Err is the error that the message is about, if any.
 	Err error `json:"-"`
 }
 

@@ -67,8 +67,8 @@ type history struct {
 	seconds   int
 }
 
-// readHistory reads what earlier processes did. What can't be read is not
-// known, and no reason not to go on.
+// readHistory reads what earlier processes did. What can't be read is left out: it
+// is no reason to stop.
 func readHistory(dir string) []Process {
 	var all []Process
 	if durable.ReadSealed(filepath.Join(dir, historyName), maxState, kindProcesses, RecordFormat, &all) != nil || len(all) == 0 {

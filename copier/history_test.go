@@ -72,7 +72,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestHistoryIsBounded runs a process for a day, and goes on with it often.
+// TestHistoryIsBounded runs a process for a day, and resumes often.
 func TestHistoryIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now()

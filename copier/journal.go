@@ -108,7 +108,7 @@ type checkpoint struct {
 	// Lost names runs that were found damaged. Their pages are to be read
 	// once more, each alone.
 	Lost []string `json:"lost,omitempty"`
-	// Workers read at that time; who goes on begins with as many.
+	// Workers is how many read at that time. A resumed scan begins with as many.
 	Workers int `json:"workers,omitempty"`
 }
 
@@ -459,7 +459,7 @@ func (j *journal) used(name string) bool {
 	return true
 }
 
-// any reports whether there is a checkpoint, be it a damaged one.
+// any reports whether there is a checkpoint, sound or damaged.
 func (j *journal) any() (bool, error) {
 	list, err := os.ReadDir(j.dir)
 	if err != nil {
@@ -777,12 +777,11 @@ type Journal struct {
 	j *journal
 }
 
-// OpenJournal opens the journal in an existing directory, to which nobody else
-// may write meanwhile. With resume it goes on with what is there: setup, which
-// says what will be read, must then be that of the journal, or the error wraps
-// [ErrOtherScan] and [ErrConfig]. Otherwise, and where there is nothing, the
-// files of an earlier journal are removed, and no others, and a new one is
-// begun.
+// OpenJournal opens the journal in an existing directory. Nobody else may write to
+// the directory meanwhile. setup says what will be read. With resume, the scan that
+// the journal holds is resumed: its setup must be the same, or the error wraps
+// [ErrOtherScan] and [ErrConfig]. Without resume, or where there is no journal, a
+// new one is begun. The files of an earlier journal are removed first, and no others.
 func OpenJournal(dir string, setup Record, resume bool) (*Journal, error) {
 	j := &journal{dir: dir, work: dir, next: 1, run: 1}
 	if resume {
@@ -795,7 +794,7 @@ func OpenJournal(dir string, setup Record, resume bool) (*Journal, error) {
 		}
 		if was != nil {
 			if what := was.Differs(&setup); what != "" {
-				return nil, &Error{Kind: ErrConfig, Op: "go on in " + dir, Err: fmt.Errorf("%w: %s", ErrOtherScan, what)}
+				return nil, &Error{Kind: ErrConfig, Op: "resume in " + dir, Err: fmt.Errorf("%w: %s", ErrOtherScan, what)}
 			}
 			j.setup = was
 			j.setup.WorkDir = dir
@@ -806,7 +805,7 @@ func OpenJournal(dir string, setup Record, resume bool) (*Journal, error) {
 				return nil, err
 			}
 			if j.saved {
-				j.setup.Resumed++ // otherwise nothing is gone on with
+				j.setup.Resumed++ // otherwise there is nothing to resume
 			}
 			return &Journal{j}, j.writeSetup()
 		}

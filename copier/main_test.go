@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // watch ends the process with all stacks when what follows takes too long: a
-// deadlock shall not wait for the test binary's own limit.
+// deadlock must not wait for the test binary's own limit.
 func watch(t testing.TB) {
 	t.Helper()
 	t.Cleanup(watched(t.Name()))

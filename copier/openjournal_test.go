@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestJournal has a scan fail and another one go on with it.
+// TestJournal has a scan fail and another one resume it.
 func TestJournal(t *testing.T) {
 	watch(t)
 	rnd := rand.New(rand.NewPCG(5, 0))
@@ -117,7 +117,7 @@ func TestJournalWorkers(t *testing.T) {
 	}
 }
 
-// TestJournalAfresh opens a journal without going on with what is there.
+// TestJournalAfresh opens a journal without resuming what is there.
 func TestJournalAfresh(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"run-000001", "checkpoint-000001.json", "copy.json", "copy.json.tmp", "spans.json", "other"} {

@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// PaceInterval is how often the number of workers that read is thought over.
+	// PaceInterval is how often the number of workers that read is reconsidered.
 	PaceInterval = time.Second
-	// paceStep is how often it is while more are let in and that pays, once
-	// paceSample pages for each worker have come: a copy of a minute should not
-	// spend seconds of it on finding out that the source bears more. That it
-	// does not is only believed of a whole interval.
+	// paceStep is the shorter interval while workers are being added and the rate
+	// still rises, once paceSample pages for each worker have come: a copy of a
+	// minute should not spend seconds on finding out that the source bears more.
+	// That the source bears no more is concluded from a whole PaceInterval only.
 	paceStep   = PaceInterval / 4
 	paceSample = 4
 )
@@ -147,7 +147,7 @@ func (p *pace) begin() {
 
 // rate is how many bytes a second all workers read together: the bytes of a page
 // over the time that a worker waited for it, times the workers that read at once.
-// Counting what came within an interval would tell little, since pages that take
+// Counting what came within an interval would say little, since pages that take
 // seconds come in bunches. The caller holds p.mu.
 func (p *pace) rate() int64 {
 	p.note()
@@ -158,9 +158,8 @@ func (p *pace) rate() int64 {
 	return int64(float64(p.bytes) / p.took.Seconds() * readers)
 }
 
-// ripe reports whether enough is known of the source as it is with the workers
-// of now: a page for each, asked for since they are that many. The caller holds
-// p.mu.
+// ripe reports whether the current number of workers has been measured: each has
+// read a page that was asked for since there are that many. The caller holds p.mu.
 func (p *pace) ripe() bool {
 	c := &p.control
 	if c.growing && p.throttles == 0 && p.pages >= paceSample*c.limit && c.pays(p.rate()) {

@@ -73,7 +73,7 @@ func (m *machine) recover(ctx context.Context, opts Options) error {
 }
 
 // TestPowerLossAtEveryOperation takes the power away at each operation of a
-// copy, and goes on with what is found then.
+// copy, and resumes from what is found then.
 func TestPowerLossAtEveryOperation(t *testing.T) {
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {

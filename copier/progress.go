@@ -56,13 +56,14 @@ type Status struct {
 	// that need not be read again.
 	Checkpoint time.Time `json:"checkpoint,omitzero"`
 	Saved      int64     `json:"saved_entries"`
-	// LastError is the last thing that went wrong, at LastErrorAt, which may be
-	// mended by now, and Ended is when the process ended, if it did so in order,
-	// with Error.
+	// LastError is the last thing that went wrong, at LastErrorAt. It may be fixed
+	// by now.
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
-	Ended       time.Time `json:"ended,omitzero"`
-	Error       string    `json:"error,omitempty"`
+	// Ended is when the process ended, and Error its error. Both are zero of a
+	// process that runs, or was killed.
+	Ended time.Time `json:"ended,omitzero"`
+	Error string    `json:"error,omitempty"`
 }
 
 // A Progress makes a [Status] of events. It is safe for concurrent use; the

@@ -194,9 +194,9 @@ func (r *Record) check() error {
 	return nil
 }
 
-// PeekRun is the id of the run that a sealed record says that it is of, were it
-// damaged or of another format. It is empty where the record names none; ok reports
-// whether it is the record of a copy at all.
+// PeekRun returns the id of the run that a sealed record names, even of a record that
+// is damaged or of another format. The id is empty where the record names none. ok
+// reports whether it is the record of a copy at all.
 func PeekRun(data []byte) (runID string, ok bool) {
 	var r struct {
 		RunID string `json:"run_id"`

@@ -506,7 +506,7 @@ func TestCheckpointModel(t *testing.T) {
 			} else if res.Resumable {
 				kept++
 			}
-			// A plain rerun is refused while there is something to go on with.
+			// A plain rerun is refused while there is something to resume.
 			setup, err := readSetup(filepath.Join(m.dir, "work"))
 			if err != nil {
 				rt.Fatal(err)

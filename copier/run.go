@@ -18,7 +18,7 @@ import (
 // uvarints), the rest of the key and the value. Vault's keys share much: most
 // of a table lies in a few Paths. The CRC covers the length and the bytes. The
 // last block has the length 0 and is followed by the number of entries (u64),
-// which its CRC covers too: a file that ends before it, or goes on behind it,
+// which its CRC covers too: a file that ends before it, or continues behind it,
 // is damaged.
 
 const (

@@ -36,16 +36,16 @@ type ScanOptions struct {
 	Memory int64
 	// WorkDir is an existing directory for what exceeds Memory.
 	WorkDir string
-	// Map, where set, is called for each entry read and adds to out what
-	// shall be sorted in its place: the entry, another one, or nothing. It
-	// is called from all workers at once, and keeps neither argument.
+	// Map, where set, is called for each entry read. It adds to out what is sorted
+	// in its place: the entry, another one, or nothing. It is called from all
+	// workers at once, and keeps neither argument.
 	Map func(e Entry, out *Batch)
-	// Journal, where set, is where what was read is saved every few seconds,
-	// and before a scan that fails or is cancelled returns. The scan reads only
-	// what is not there yet; Map must be the same. Its directory takes the place of WorkDir, and its files stay until
-	// Journal.Remove.
+	// Journal, where set, saves what was read: every few seconds, and before a scan
+	// that fails or is cancelled returns. The scan reads only what the journal does
+	// not have yet. Map must be the same in each process. The journal's directory
+	// takes the place of WorkDir, and its files stay until Journal.Remove.
 	Journal *Journal
-	// Events, where set, is told what goes on.
+	// Events, where set, is called with the scan's events.
 	Events func(Event)
 
 	// goroutines read, at most Workers of them at the same time. Where memory
@@ -66,9 +66,9 @@ type ScanOptions struct {
 // saving takes, no more than 5 s of reading are lost.
 const checkpointInterval = 4 * time.Second
 
-// saveTime is how long a scan that is interrupted may take to save what it has
-// read. An interrupted run shall end within 2 s, also on a disk that takes 0.4 s
-// for what is under way then, and for as much again.
+// saveTime is how long an interrupted scan may take to save what it has read. A
+// process must end within 2 s of an interrupt. That includes a disk that takes 0.4 s
+// for the writes under way, and 0.4 s for those that follow.
 const saveTime = time.Second
 
 const (
@@ -120,7 +120,7 @@ func (o *ScanOptions) validate() error {
 	return nil
 }
 
-// ScanStats tells what was read from a source.
+// ScanStats says what was read from a source.
 type ScanStats struct {
 	// Entries is the number of entries read, and Bytes the size of their keys
 	// and values together.
@@ -184,10 +184,10 @@ func (s *ScanStats) add(o ScanStats) {
 // from a source's estimate before anybody is told.
 const countTolerance = 5
 
-// CheckCount compares how many items were read, of all of a source, with how many
-// that has reported: a digest can't see what a scan did not return. It tells
-// [CountDiffers] where an estimate is far off. Where the source's count is exact, its
-// error wraps [ErrSource].
+// CheckCount compares how many items were read of a whole source with how many the
+// source reported: a digest can't see what a scan did not return. Where an estimate
+// is far off, it sends a [CountDiffers]. Where an exact count differs, the error wraps
+// [ErrSource].
 func (s *ScanStats) CheckCount(info Info, events func(Event)) error {
 	locks := int64(len(s.Locks))
 	reported, read := info.Items, s.Entries+s.Markers
@@ -224,9 +224,9 @@ func Scan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats
 	return sorted, stats, err
 }
 
-// runScan is Scan, and returns the digests of what it has read too. Where the
-// options have a journal, it goes on with what that holds; where they have an
-// [Unordered], that has all of it, and nothing is returned as sorted.
+// runScan is Scan, and also returns the digests of what it has read. Where the
+// options have a journal, it resumes from that. Where they have an [Unordered], the
+// entries go there, and nothing is returned as sorted.
 func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanStats, Digests, error) {
 	fail := func(stats ScanStats, err error) (*Sorted, ScanStats, Digests, error) {
 		return nil, stats, nil, cause(ctx, err)
@@ -387,7 +387,7 @@ func (s *scan) rescue(ctx context.Context) {
 	}
 }
 
-// notSaved tells that what was read last could not be saved.
+// notSaved reports that what was read last could not be saved.
 func (s *scan) notSaved(err error) {
 	message := "what was read could not be saved: "
 	if s.opts.journal.saved {
@@ -507,7 +507,7 @@ type scan struct {
 // mostRefused is how many items that can't be copied a scan names before it ends.
 const mostRefused = 100
 
-// refuse tells of items that can't be copied. It returns false once that is enough.
+// refuse reports items that can't be copied. It returns false once it has reported enough.
 func (s *scan) refuse(items []error) bool {
 	s.mu.Lock()
 	items = items[:min(len(items), mostRefused-len(s.refused))]
@@ -549,7 +549,7 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() []error { return e.items }
 
-// limit tells what bounded a scan that took so much time, on the clock and of
+// limit returns what bounded a scan, from the time that it took on the clock and on
 // the processors.
 func (s *scan) limit(took, cpu time.Duration) Limit {
 	var waited time.Duration
@@ -662,11 +662,11 @@ func (s *scan) work(ctx context.Context) error {
 	}
 }
 
-// pages is memory of batches for what pages hold. A batch takes it with its first
-// entry, which comes when a page was received, and gives it back when its entries
-// have gone on. So only a few pieces of it come into being, however many workers
-// wait for a response, and the one that was used last, which the processor has in
-// its cache, is used next. It is safe for concurrent use.
+// pages is a pool of memory for the entries of pages. A batch takes memory with its
+// first entry, when a page was received, and gives it back when its entries have been
+// taken over. So a few pieces are enough, however many workers wait for a response.
+// The piece used last is used next: the processor has it in its cache. It is safe for
+// concurrent use.
 type pages struct {
 	mu   sync.Mutex
 	free []Batch

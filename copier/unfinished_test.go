@@ -230,7 +230,7 @@ func contents(t *testing.T, dir string) string {
 	return out.String()
 }
 
-// An unfinished copy of something else is not gone on with, and not touched.
+// An unfinished copy of something else is not resumed, and not touched.
 func TestResumeComparesIdentities(t *testing.T) {
 	apart, other := t.TempDir(), t.TempDir()
 	m := begun(t, 1, Options{WorkDir: apart})
@@ -398,7 +398,7 @@ func TestStaleCheckpoints(t *testing.T) {
 	}
 }
 
-// Work files go where they shall, and go when the copy is done.
+// Work files are where they were asked for, and are removed when the copy is done.
 func TestWorkDirElsewhere(t *testing.T) {
 	apart := t.TempDir()
 	m := newMachine(t.TempDir(), 6, 3, 150, true)
@@ -508,7 +508,7 @@ func TestWhatIsKept(t *testing.T) {
 }
 
 // A disk that fails ends the copy with the destination's error, and the copy
-// can be gone on with once the disk is well again.
+// can be resumed once the disk is well again.
 func TestEveryOperationFails(t *testing.T) {
 	errnos := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS}
 	for _, forGood := range []bool{false, true} {
@@ -637,7 +637,7 @@ func TestReadStatus(t *testing.T) {
 		t.Errorf("after the copy: %+v", s)
 	}
 	// One that was killed had last told of itself before its last checkpoint: what is
-	// safe is what the next process goes on with.
+	// safe is what the next process resumes from.
 	old := *s
 	old.Saved, old.Checkpoint = 7, s.Checkpoint.Add(-time.Second)
 	(&statusFile{path: filepath.Join(m.work(), StatusName)}).write(old)

@@ -1,4 +1,4 @@
-// Package processors tells what this program may use of the machine's
+// Package processors reports what this program may use of the machine's
 // processors, and what it has used of them.
 package processors
 

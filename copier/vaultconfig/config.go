@@ -515,7 +515,7 @@ func Unexpanded(path string) string {
 	return ""
 }
 
-// NoShell is what to do about a path on the command line of which something is
+// NoShell is what to do about a path on the command line, part of which is
 // [Unexpanded].
 func NoShell(what string) string {
 	return "no shell has replaced " + what + ": put a blank instead of = before the path, and no quotes around it; or write the whole path"

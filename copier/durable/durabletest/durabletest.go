@@ -54,9 +54,8 @@ var ErrPower = errors.New("the power has failed")
 // A Recorder knows what of a directory tree is durable. It is safe for
 // concurrent use.
 type Recorder struct {
-	// Ignore, where set, tells of syncs and seals that they shall have no
-	// effect, as if the program did without them. It is set before the first
-	// operation.
+	// Ignore, where set, reports whether a sync or a seal has no effect, as if the
+	// program had left it out. It is set before the first operation.
 	Ignore func(durable.Op) bool
 
 	root string
