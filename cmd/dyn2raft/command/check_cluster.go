@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,18 +72,18 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 		"expect-auth": &o.Expect.Auth, "expect-audit": &o.Expect.Audit,
 	} {
 		if *field = cmd.Int(name); cmd.IsSet(name) && *field < 1 {
-			return o, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", name, *field), "leave it out to compare nothing"}
+			return o, &usageError{flagIs(cmd, name) + ", expected at least 1", "leave it out to compare nothing"}
 		}
 	}
-	if o.Expect.Peers != 0 && o.Expect.Voters > o.Expect.Peers {
-		return o, &usageError{fmt.Sprintf("-expect-voters is %d, more than -expect-peers %d", o.Expect.Voters, o.Expect.Peers), "voters are peers"}
-	}
-	if o.Sample = cmd.Duration("sample"); o.Sample <= 0 || o.Sample > time.Hour {
-		return o, &usageError{fmt.Sprintf("-sample is %s", o.Sample), "it takes a time such as 5s, of at most an hour"}
+	o.Sample = cmd.Duration("sample")
+	if err := cmp.Or(
+		mistake(o.Expect.Peers != 0 && o.Expect.Voters > o.Expect.Peers, fmt.Sprintf("-expect-voters is %d, more than -expect-peers %d", o.Expect.Voters, o.Expect.Peers), "voters are peers"),
+		mistake(o.Sample <= 0 || o.Sample > time.Hour, flagIs(cmd, "sample"), "it takes a time such as 5s, of at most an hour"),
+		mistake(cmd.IsSet("config") && cmd.IsSet("manifest"), "-config and -manifest both tell of the copy", "give -manifest, which tells more"),
+	); err != nil {
+		return o, err
 	}
 	switch {
-	case cmd.IsSet("config") && cmd.IsSet("manifest"):
-		return o, &usageError{"-config and -manifest both tell of the copy", "give -manifest, which tells more"}
 	case cmd.IsSet("manifest"):
 		return o, expectManifest(&o.Expect, cmd.String("manifest"), out)
 	case !cmd.IsSet("config"):

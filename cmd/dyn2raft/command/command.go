@@ -66,6 +66,22 @@ type usageError struct{ msg, hint string }
 func (e *usageError) Error() string { return e.msg }
 func (e *usageError) Hint() string  { return e.hint }
 
+// mistake is a usageError where one was made. Of several, [cmp.Or] is the first.
+func mistake(made bool, msg, hint string) error {
+	if !made {
+		return nil
+	}
+	return &usageError{msg, hint}
+}
+
+// flagIs says what the value of a flag is.
+func flagIs(cmd *cli.Command, name string) string {
+	if s, ok := cmd.Value(name).(string); ok {
+		return fmt.Sprintf("-%s is %q", name, s)
+	}
+	return fmt.Sprintf("-%s is %v", name, cmd.Value(name))
+}
+
 // Main runs the command line args, whose first element is the program's name,
 // and returns the exit status.
 func Main(args []string, std Streams) int {

@@ -104,29 +104,20 @@ func copyCommand(std Streams) *cli.Command {
 }
 
 func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
-	switch {
-	case cmd.IsSet("start"): // a flag of vault operator migrate
-		return &usageError{"-start would leave entries out, and a Vault that starts without them has lost them: nothing can be added to a copy later",
-			"to resume an interrupted copy run it again with -resume and without -start; it reads only what is missing"}
-	case cmd.Bool("reset") && (cmd.Bool("keep-source-locked") || cmd.Bool("resume") || cmd.Bool("restart")):
-		return &usageError{"-reset copies nothing, and goes with none of -resume, -restart and -keep-source-locked", "run it alone, then copy"}
-	case cmd.Bool("reset") && cmd.IsSet("backup"):
-		return &usageError{"-backup makes a backup before the first read, and -reset reads nothing", "leave -backup out"}
-	case cmd.Bool("resume") && cmd.Bool("restart"):
-		return &usageError{"-resume goes on with an unfinished copy, -restart throws it away", "give one of them"}
-	case cmd.IsSet("manifest") && cmd.String("manifest") == "":
-		return &usageError{"-manifest is empty", "name a file, or leave it out: then it is beside the data directory"}
-	case cmd.IsSet("work-dir") && cmd.String("work-dir") == "":
-		return &usageError{"-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"}
-	}
-	if cmd.IsSet("backup") {
-		if err := dynamodb.CheckBackupName(cmd.String("backup")); err != nil {
-			return err
-		}
-	}
-	readBack := cmd.String("readback")
-	if readBack != "cache" && readBack != "device" {
-		return &usageError{fmt.Sprintf("-readback is %q", readBack), "it takes cache or device"}
+	set, on := cmd.IsSet, cmd.Bool
+	if err := cmp.Or(
+		mistake(set("start"), // a flag of vault operator migrate
+			"-start would leave entries out, and a Vault that starts without them has lost them: nothing can be added to a copy later",
+			"to resume an interrupted copy run it again with -resume and without -start; it reads only what is missing"),
+		mistake(on("reset") && (on("keep-source-locked") || on("resume") || on("restart")), "-reset copies nothing, and goes with none of -resume, -restart and -keep-source-locked", "run it alone, then copy"),
+		mistake(on("reset") && set("backup"), "-backup makes a backup before the first read, and -reset reads nothing", "leave -backup out"),
+		mistake(on("resume") && on("restart"), "-resume goes on with an unfinished copy, -restart throws it away", "give one of them"),
+		mistake(set("manifest") && cmd.String("manifest") == "", "-manifest is empty", "name a file, or leave it out: then it is beside the data directory"),
+		mistake(set("work-dir") && cmd.String("work-dir") == "", "-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"),
+		backupName(cmd),
+		mistake(!slices.Contains([]string{"cache", "device"}, cmd.String("readback")), flagIs(cmd, "readback"), "it takes cache or device"),
+	); err != nil {
+		return err
 	}
 	if _, err := ignored(cmd); err != nil {
 		return err
@@ -456,19 +447,15 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 	if err := noArguments(cmd); err != nil {
 		return nil, err
 	}
-	for _, f := range []string{"max-parallel", "segments"} {
-		if cmd.IsSet(f) && cmd.Int(f) < 1 {
-			return nil, &usageError{fmt.Sprintf("-%s is %d, expected at least 1", f, cmd.Int(f)), "leave it out for a good default"}
-		}
-	}
-	if n := cmd.Float("read-capacity"); !(n == 0 || n >= 1) || math.IsInf(n, 1) {
-		return nil, &usageError{fmt.Sprintf("-read-capacity is %v, expected at least 1", n), "it takes read capacity units a second; 0 is no limit"}
-	}
-	if d := cmd.Duration("retry-for"); cmd.IsSet("retry-for") && d <= 0 {
-		return nil, &usageError{fmt.Sprintf("-retry-for is %s", d), "it takes a duration such as 10m"}
-	}
-	if cmd.String("config") == "" {
-		return nil, &usageError{"no configuration file given", "name the file for `vault operator migrate` with -config migrate.hcl"}
+	units := cmd.Float("read-capacity")
+	if err := cmp.Or(
+		mistake(cmd.IsSet("max-parallel") && cmd.Int("max-parallel") < 1, flagIs(cmd, "max-parallel")+", expected at least 1", "leave it out for a good default"),
+		mistake(cmd.IsSet("segments") && cmd.Int("segments") < 1, flagIs(cmd, "segments")+", expected at least 1", "leave it out for a good default"),
+		mistake(!(units == 0 || units >= 1) || math.IsInf(units, 1), flagIs(cmd, "read-capacity")+", expected at least 1", "it takes read capacity units a second; 0 is no limit"),
+		mistake(cmd.IsSet("retry-for") && cmd.Duration("retry-for") <= 0, flagIs(cmd, "retry-for"), "it takes a duration such as 10m"),
+		mistake(cmd.String("config") == "", "no configuration file given", "name the file for `vault operator migrate` with -config migrate.hcl"),
+	); err != nil {
+		return nil, err
 	}
 	cfg, err := vaultconfig.Load(cmd.String("config"), std.Env)
 	if err != nil {

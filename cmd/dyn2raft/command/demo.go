@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,18 +41,16 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 	if t := cmd.String("throughput"); t != "" {
 		n, err := humanize.ParseBytes(t)
 		if err != nil || n == 0 {
-			return &usageError{fmt.Sprintf("-throughput is %q", t), "it takes bytes a second, such as 33MB"}
+			return &usageError{flagIs(cmd, "throughput"), "it takes bytes a second, such as 33MB"}
 		}
 		opts.Throughput = float64(n)
 	}
-	if opts.Latency < 0 {
-		return &usageError{fmt.Sprintf("-latency is %s", opts.Latency), "it takes a duration such as 5ms"}
-	}
-	if n := cmd.Int("entries"); n < dynamotest.LeastVault {
-		return &usageError{fmt.Sprintf("-entries is %d", n), fmt.Sprintf("it takes a number from %d on: fewer are no initialized Vault", dynamotest.LeastVault)}
-	}
-	if cmd.IsSet("value-size") && cmd.Int("value-size") < 1 {
-		return &usageError{fmt.Sprintf("-value-size is %d", cmd.Int("value-size")), "it takes a number of bytes from 1 on"}
+	if err := cmp.Or(
+		mistake(opts.Latency < 0, flagIs(cmd, "latency"), "it takes a duration such as 5ms"),
+		mistake(cmd.Int("entries") < dynamotest.LeastVault, flagIs(cmd, "entries"), fmt.Sprintf("it takes a number from %d on: fewer are no initialized Vault", dynamotest.LeastVault)),
+		mistake(cmd.IsSet("value-size") && cmd.Int("value-size") < 1, flagIs(cmd, "value-size"), "it takes a number of bytes from 1 on"),
+	); err != nil {
+		return err
 	}
 	shape := dynamotest.VaultShape{
 		Entries:   cmd.Int("entries"),

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +31,11 @@ func inspectCommand(std Streams) *cli.Command {
 }
 
 func runInspect(ctx context.Context, cmd *cli.Command, _ Streams, out *printer) error {
-	if cmd.Args().Len() != 1 {
-		return &usageError{"inspect takes one data directory", "such as: dyn2raft inspect /opt/vault/data"}
-	}
-	if n := cmd.Int("largest"); n < 0 {
-		return &usageError{fmt.Sprintf("-largest is %d", n), "it takes a number from 0 on"}
+	if err := cmp.Or(
+		mistake(cmd.NArg() != 1, "inspect takes one data directory", "such as: dyn2raft inspect /opt/vault/data"),
+		mistake(cmd.Int("largest") < 0, flagIs(cmd, "largest"), "it takes a number from 0 on"),
+	); err != nil {
+		return err
 	}
 	stop := out.during("all of the directory to be read")
 	in, err := verify.Inspect(ctx, cmd.Args().First(), verify.InspectOptions{Largest: cmd.Int("largest")})

@@ -283,13 +283,14 @@ const (
 	normal = "\x1b[0m"
 )
 
-// phases says in words what is done in those phases that have no bar.
+// phases says in words what is done in a phase.
 var phases = map[copier.Phase]string{
 	"":                  "starting",
 	copier.PhasePrepare: "checking source and destination",
 	copier.PhaseLock:    "taking the source's locks",
+	copier.PhaseScan:    "reading the source",
 	copier.PhaseCheck:   "reading back what was written",
-	copier.PhaseLoad:    "writing the destination aside", // of no entries
+	copier.PhaseLoad:    "writing the destination aside",
 	copier.PhaseCommit:  "putting the result in place",
 	copier.PhaseCleanUp: "it is in place: removing work files",
 }

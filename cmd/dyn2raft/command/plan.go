@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,14 @@ func backupFlag() cli.Flag {
 	return &cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it; copy does it once the table is locked"}
 }
 
+// backupName is the error of a backup's name that DynamoDB does not take.
+func backupName(cmd *cli.Command) error {
+	if !cmd.IsSet("backup") {
+		return nil
+	}
+	return dynamodb.CheckBackupName(cmd.String("backup"))
+}
+
 // A backedUpSource tells of its backups.
 type backedUpSource struct {
 	*dynamodb.Source
@@ -69,24 +78,18 @@ func (s backedUpSource) Snapshot(ctx context.Context, name string) (arn string, 
 }
 
 func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) error {
-	if d := cmd.Duration("sample"); d < time.Second || d > 5*time.Minute {
-		return &usageError{fmt.Sprintf("-sample is %s", d), "it takes a time from 1s to 5m"}
-	}
-	if cmd.IsSet("backup") {
-		if err := dynamodb.CheckBackupName(cmd.String("backup")); err != nil {
-			return err
-		}
-	}
-	if cmd.IsSet("vault-env") && !cmd.IsSet("vault-config") {
-		return &usageError{"-vault-env has no meaning without -vault-config", "give the server's configuration too"}
+	sample, full := cmd.Duration("sample"), cmd.Bool("full")
+	if err := cmp.Or(
+		mistake(sample < time.Second || sample > 5*time.Minute, flagIs(cmd, "sample"), "it takes a time from 1s to 5m"),
+		backupName(cmd),
+		mistake(cmd.IsSet("vault-env") && !cmd.IsSet("vault-config"), "-vault-env has no meaning without -vault-config", "give the server's configuration too"),
+		mistake(full && (cmd.Bool("no-sample") || cmd.IsSet("sample")), "-full reads the whole table, and -sample and -no-sample a part or nothing", "leave one out"),
+	); err != nil {
+		return err
 	}
 	ignore, err := ignored(cmd)
 	if err != nil {
 		return err
-	}
-	full := cmd.Bool("full")
-	if full && (cmd.Bool("no-sample") || cmd.IsSet("sample")) {
-		return &usageError{"-full reads the whole table, and -sample and -no-sample a part or nothing", "leave one out"}
 	}
 	memory, err := memoryBudget(cmd)
 	if err != nil {
@@ -114,7 +117,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 		out.log.Info("making checks, and reading the whole table")
 		stop = out.progress()
 	case !cmd.Bool("no-sample"):
-		out.log.Info("making checks, and reading a sample", "for", cmd.Duration("sample"))
+		out.log.Info("making checks, and reading a sample", "for", sample)
 	}
 	when := copier.Ahead
 	if cmd.Bool("source-stopped") {
@@ -124,7 +127,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 		Config: cfg, Source: src, Command: copyOf(cmd, std), Manifest: cmd.String("manifest"), Ignore: ignore, When: when,
 		Estimate: estimation.Options{
 			Workers: workers(cmd, cfg), Memory: memory, ReadCapacity: cmd.Float("read-capacity"),
-			NoSample: cmd.Bool("no-sample"), SampleTime: cmd.Duration("sample"), Full: full, Events: out.event,
+			NoSample: cmd.Bool("no-sample"), SampleTime: sample, Full: full, Events: out.event,
 		},
 		Node: node.Node{
 			Workers: workers(cmd, cfg), Memory: memory, Owner: cmd.String("owner"), WorkDir: cmd.String("work-dir"), NoProbes: cmd.Bool("no-write-probes"),

@@ -65,7 +65,7 @@ func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
 	}
 	level := hclog.LevelFromString(cmd.String("log-level"))
 	if level == hclog.NoLevel && hasFlag(cmd, "log-level") {
-		return nil, &usageError{fmt.Sprintf("-log-level is %q", cmd.String("log-level")), "it takes trace, debug, info, warn or error"}
+		return nil, &usageError{flagIs(cmd, "log-level"), "it takes trace, debug, info, warn or error"}
 	}
 	opts := &hclog.LoggerOptions{Output: p.screen, Level: level}
 	switch f := cmd.String("log-format"); {
@@ -157,24 +157,20 @@ func (p *printer) event(e copier.Event) {
 	p.note(e)
 	switch e := e.(type) {
 	case copier.PhaseStarted:
-		s := p.tracker.Status()
+		s, what, args := p.tracker.Status(), phases[e.Phase], []any{}
 		switch e.Phase {
-		case copier.PhasePrepare:
-			p.log.Info("checking source and destination")
 		case copier.PhaseLock:
-			p.log.Info("taking the source's locks", "table", e.Source.Name, "id", e.Source.ID,
-				"items_reported", e.Source.Items, "size_reported", byteCount(e.Source.Bytes))
+			args = []any{"table", e.Source.Name, "id", e.Source.ID, "items_reported", e.Source.Items, "size_reported", byteCount(e.Source.Bytes)}
 		case copier.PhaseScan:
-			p.log.Info("reading the source", "segments", e.Segments, "max_parallel", e.Workers)
+			args = []any{"segments", e.Segments, "max_parallel", e.Workers}
 		case copier.PhaseLoad:
-			p.log.Info("writing the destination aside", "entries_read", count(s.Entries), "size", byteCount(s.Bytes))
+			args = []any{"entries_read", count(s.Entries), "size", byteCount(s.Bytes)}
 		case copier.PhaseCheck:
-			p.log.Info("reading back what was written", "entries_written", count(s.Loaded))
-		case copier.PhaseCommit:
-			p.log.Info("putting the result in place")
+			args = []any{"entries_written", count(s.Loaded)}
 		case copier.PhaseCleanUp:
-			p.log.Info("the result is in place: removing work files")
+			what = "the result is in place: removing work files"
 		}
+		p.log.Info(what, args...)
 	case copier.Resuming:
 		p.log.Info("going on with an unfinished copy", "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
 	case copier.RunWritten:

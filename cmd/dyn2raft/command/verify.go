@@ -63,12 +63,13 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		return verifyManifest(ctx, cmd, out)
 	}
 	maxDiffs := cmd.Int("max-diffs")
-	switch {
-	case cmd.Bool("resume") && cmd.Bool("restart"):
-		return &usageError{"-resume goes on with an unfinished comparison, -restart throws it away", "give one of them"}
-	case maxDiffs == 0 || maxDiffs < -1:
-		return &usageError{fmt.Sprintf("-max-diffs is %d", maxDiffs), "it takes a number from 1 on, or -1 to name all"}
-	case out.json && !cmd.IsSet("max-diffs"):
+	if err := cmp.Or(
+		mistake(cmd.Bool("resume") && cmd.Bool("restart"), "-resume goes on with an unfinished comparison, -restart throws it away", "give one of them"),
+		mistake(maxDiffs == 0 || maxDiffs < -1, flagIs(cmd, "max-diffs"), "it takes a number from 1 on, or -1 to name all"),
+	); err != nil {
+		return err
+	}
+	if out.json && !cmd.IsSet("max-diffs") {
 		maxDiffs = -1
 	}
 	sample, err := sampleShare(cmd)
@@ -213,25 +214,18 @@ func damaged(err error) error {
 
 // sampleShare is the value of -sample, 0 where it is not given.
 func sampleShare(cmd *cli.Command) (float64, error) {
-	text := cmd.String("sample")
+	seed := cmd.IsSet("sample-seed")
 	if !cmd.IsSet("sample") {
-		if cmd.IsSet("sample-seed") {
-			return 0, &usageError{"-sample-seed has no meaning without -sample", "give -sample 5% too, or leave -sample-seed out"}
-		}
-		return 0, nil
+		return 0, mistake(seed, "-sample-seed has no meaning without -sample", "give -sample 5% too, or leave -sample-seed out")
 	}
-	if cmd.IsSet("sample-seed") && cmd.Uint64("sample-seed") == 0 {
-		return 0, &usageError{"-sample-seed is 0", "it takes a number from 1 on; leave it out for another sample each time"}
-	}
-	if cmd.Bool("resume") {
-		return 0, &usageError{"-sample reads little and is not saved, so -resume has nothing to go on with", "give one of them"}
-	}
-	digits, ok := strings.CutSuffix(text, "%")
+	digits, ok := strings.CutSuffix(cmd.String("sample"), "%")
 	share, err := strconv.ParseFloat(digits, 64)
-	if share /= 100; !ok || err != nil || !(share > 0 && share < 1) {
-		return 0, &usageError{fmt.Sprintf("-sample is %q", text), "it takes a share of the table in percent, above 0% and below 100%, such as 5%"}
-	}
-	return share, nil
+	share /= 100
+	return share, cmp.Or(
+		mistake(seed && cmd.Uint64("sample-seed") == 0, "-sample-seed is 0", "it takes a number from 1 on; leave it out for another sample each time"),
+		mistake(cmd.Bool("resume"), "-sample reads little and is not saved, so -resume has nothing to go on with", "give one of them"),
+		mistake(!ok || err != nil || !(share > 0 && share < 1), flagIs(cmd, "sample"), "it takes a share of the table in percent, above 0% and below 100%, such as 5%"),
+	)
 }
 
 // A tellingSource tells of the source when it is opened, which Copy does itself, and

@@ -116,9 +116,6 @@ func (p *printer) wait(now time.Time) (text, what string, every time.Duration) {
 		return fmt.Sprintf("waiting for %s, for %s so far", what, now.Sub(w.Since).Round(time.Second)), what, p.every
 	case idle >= silent && now.Sub(p.waits.over) >= silent && !p.moved.IsZero():
 		what = phases[p.phase]
-		if p.phase == copier.PhaseScan {
-			what = "reading the source"
-		}
 		text = fmt.Sprintf("still %s: nothing new for %s", what, idle.Round(time.Second))
 		switch { // of requests that take less than 5 s each
 		case now.Sub(p.waits.throttled) < quiet:
