@@ -25,8 +25,10 @@ var errWorse = fmt.Errorf("the second benchmark is worse than the first: %w", er
 
 func benchCompareCommand(std Streams) *cli.Command {
 	return newCommand(std, "bench-compare", runBenchCompare,
-		&cli.StringFlag{Name: "threshold", Value: "10%", Usage: "`percent` by which a number has to differ to count"},
-		formatFlag(),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "threshold", Value: "10%", Usage: "`percent` by which a number has to differ to count"},
+		},
+		shared("format"),
 	)
 }
 

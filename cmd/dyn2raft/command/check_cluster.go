@@ -25,18 +25,20 @@ var errUnhealthy = fmt.Errorf("the cluster is not as it should be: %w", errDiffe
 
 func checkClusterCommand(std Streams) *cli.Command {
 	return newCommand(std, "check-cluster", runCheckCluster,
-		&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
-		&cli.BoolFlag{Name: "insecure-http", Usage: "send the token to an http:// address of another machine too, where everybody on the way can read it"},
-		&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
-		manifestFlag("the copy's manifest, a `file`: what it tells of the copy is expected; instead of -config"),
-		expectFlag("peers", "servers in the Raft configuration, which should all vote"),
-		expectFlag("voters", "voters, where not all peers are"),
-		&cli.IntFlag{Name: "expect-mounts", Hidden: true},
-		&cli.IntFlag{Name: "expect-auth", Hidden: true},
-		expectFlag("audit", "audit devices, as 'vault audit list' showed on the old cluster"),
-		&cli.StringFlag{Name: "expect-version", Hidden: true},
-		&cli.DurationFlag{Name: "sample", Value: cluster.DefaultSample, Usage: "`time` between the two looks at the applied index"},
-		levelFlag(), formatFlag(),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "address", Usage: "`URL` of one server, which is better than a load balancer's (default: VAULT_ADDR, else https://127.0.0.1:8200)"},
+			&cli.BoolFlag{Name: "insecure-http", Usage: "send the token to an http:// address of another machine too, where everybody on the way can read it"},
+			&cli.StringFlag{Name: "config", Usage: "the `file` the copy was made with: its node_id and cluster_addr should be a peer's"},
+			manifestFlag("the copy's manifest, a `file`: what it tells of the copy is expected; instead of -config"),
+			expectFlag("peers", "servers in the Raft configuration, which should all vote"),
+			expectFlag("voters", "voters, where not all peers are"),
+			&cli.IntFlag{Name: "expect-mounts", Hidden: true},
+			&cli.IntFlag{Name: "expect-auth", Hidden: true},
+			expectFlag("audit", "audit devices, as 'vault audit list' showed on the old cluster"),
+			&cli.StringFlag{Name: "expect-version", Hidden: true},
+			&cli.DurationFlag{Name: "sample", Value: cluster.DefaultSample, Usage: "`time` between the two looks at the applied index"},
+		},
+		shared("log-level", "format"),
 	)
 }
 

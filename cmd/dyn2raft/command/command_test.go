@@ -333,7 +333,7 @@ func TestMemoryBudget(t *testing.T) {
 		debug.SetMemoryLimit(before)
 		t.Setenv("GOMEMLIMIT", c.env)
 		var got int64
-		cmd := &cli.Command{Flags: []cli.Flag{memoryFlag()}, Action: func(_ context.Context, cmd *cli.Command) (err error) {
+		cmd := &cli.Command{Flags: []cli.Flag{shared("memory")[0]}, Action: func(_ context.Context, cmd *cli.Command) (err error) {
 			got, err = memoryBudget(cmd)
 			return err
 		}}
@@ -350,7 +350,7 @@ func TestMemoryBudget(t *testing.T) {
 	}
 
 	t.Setenv("GOGC", "100") // has set it already, when the process began
-	cmd := &cli.Command{Flags: []cli.Flag{memoryFlag()}, Action: func(_ context.Context, cmd *cli.Command) error {
+	cmd := &cli.Command{Flags: []cli.Flag{shared("memory")[0]}, Action: func(_ context.Context, cmd *cli.Command) error {
 		_, err := memoryBudget(cmd)
 		return err
 	}}

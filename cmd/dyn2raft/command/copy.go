@@ -36,70 +36,29 @@ import (
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-// Flags that several commands share. Each command has its own, because a flag
-// keeps its value.
-func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "the `file` that 'vault operator migrate' takes; needed"}
-}
-
-func strictFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "strict", Usage: "refuse a configuration with keys that Vault does not know"}
-}
-
-func levelFlag() cli.Flag {
-	return &cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"}
-}
-
-func logFormatFlag() cli.Flag {
-	return &cli.StringFlag{Name: "log-format", Usage: "of everything on standard error: text, or json for one object a line, with plain numbers (default: that of -format)", Value: "text", HideDefault: true}
-}
-
-func metricsFlag() cli.Flag {
-	return &cli.StringFlag{Name: "metrics-listen", Usage: "serve Prometheus metrics and /healthz at this `address`; :9100 is 127.0.0.1:9100, 0.0.0.0:9100 is every interface"}
-}
-
-func formatFlag() cli.Flag {
-	return &cli.StringFlag{Name: "format", Value: "table", Usage: "of the result on standard output: table or json"}
-}
-
-func memoryFlag() cli.Flag {
-	return &cli.StringFlag{Name: "memory", Value: figures.Size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"}
-}
-
-// The defaults of these are told in words: they depend on the machine and the table.
-func parallelFlag() cli.Flag {
-	return &cli.IntFlag{Name: "max-parallel", Usage: "read at most this `number` of pages at the same time (default: max_parallel of storage_source, else 64, or as many as -memory allows)", HideDefault: true}
-}
-
-func segmentsFlag() cli.Flag {
-	return &cli.IntFlag{Name: "segments", Hidden: true}
-}
-
-func capacityFlag() cli.Flag {
-	return &cli.FloatFlag{Name: "read-capacity", Usage: "consume at most this `number` of read capacity units a second; 0 is no limit (default: 0)", HideDefault: true}
-}
-
-func retryFlag() cli.Flag {
-	return &cli.DurationFlag{Name: "retry-for", Value: dynamodb.DefaultRetryFor, Usage: "end with status 10 when no request has succeeded for this `time`; being throttled never ends a copy"}
-}
-
 func copyCommand(std Streams) *cli.Command {
 	return newCommand(std, "copy", runCopy,
-		configFlag(),
-		&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
-		&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
-		&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
-		ignoreFlag("and put that on record: "+strings.Join(plan.Ignorable(true), ", ")),
-		&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
-		&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
-		parallelFlag(), segmentsFlag(), memoryFlag(), capacityFlag(), retryFlag(),
-		&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
-		&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
-		manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
-		backupFlag(),
-		&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
-		&cli.StringFlag{Name: "start", Hidden: true},
-		strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
+		shared("config"),
+		[]cli.Flag{
+			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
+			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
+			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
+			ignoreFlag("and put that on record: " + strings.Join(plan.Ignorable(true), ", ")),
+			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
+			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
+		},
+		shared("max-parallel", "segments", "memory", "read-capacity", "retry-for"),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
+			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
+			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
+		},
+		shared("backup"),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
+			&cli.StringFlag{Name: "start", Hidden: true},
+		},
+		shared("strict", "log-level", "log-format", "metrics-listen", "format"),
 	)
 }
 

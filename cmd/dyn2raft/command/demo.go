@@ -21,15 +21,17 @@ import (
 
 func demoCommand(std Streams) *cli.Command {
 	return newCommand(std, "demo", runDemo,
-		&cli.BoolFlag{Name: "serve", Usage: "only serve the table, until SIGTERM or SIGINT"},
-		&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
-		&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
-		&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another seed makes other entries"},
-		&cli.IntFlag{Name: "value-size", Usage: "mean size of a value in `bytes` (default: about 800)", HideDefault: true},
-		&cli.DurationFlag{Name: "latency", Usage: "delay of each response; the real service has about 5ms", HideDefault: true},
-		&cli.StringFlag{Name: "throughput", Usage: "`bytes` a second at which one response is served, such as 33MB, which is about the real service's (default: no limit)"},
-		&cli.StringFlag{Name: "dir", Usage: "a `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
-		levelFlag(),
+		[]cli.Flag{
+			&cli.BoolFlag{Name: "serve", Usage: "only serve the table, until SIGTERM or SIGINT"},
+			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
+			&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another seed makes other entries"},
+			&cli.IntFlag{Name: "value-size", Usage: "mean size of a value in `bytes` (default: about 800)", HideDefault: true},
+			&cli.DurationFlag{Name: "latency", Usage: "delay of each response; the real service has about 5ms", HideDefault: true},
+			&cli.StringFlag{Name: "throughput", Usage: "`bytes` a second at which one response is served, such as 33MB, which is about the real service's (default: no limit)"},
+			&cli.StringFlag{Name: "dir", Usage: "a `directory` to copy into and to leave there (default: a temporary one, removed at the end)"},
+		},
+		shared("log-level"),
 	)
 }
 

@@ -24,6 +24,9 @@ type spool struct {
 }
 
 func spoolError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: op, Err: err},
 		"every key that differs takes about 350 bytes of the work directory until it is printed: make room, name another place with -work-dir, or bound their number with -max-diffs")
 }
@@ -39,18 +42,11 @@ func (s *spool) add(d verify.Diff) error {
 			return spoolError("remove work file", err)
 		}
 	}
-	line, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
-	if _, err := s.w.Write(append(line, '\n')); err != nil {
-		return spoolError("write work file", err)
-	}
-	return nil
+	return spoolError("write work file", json.NewEncoder(s.w).Encode(d))
 }
 
-// each calls do with every line.
-func (s *spool) each(do func(line []byte) error) error {
+// each calls do with every difference.
+func (s *spool) each(do func(verify.Diff) error) error {
 	if s.f == nil {
 		return nil
 	}
@@ -60,16 +56,14 @@ func (s *spool) each(do func(line []byte) error) error {
 	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
 		return spoolError("read work file", err)
 	}
-	r := bufio.NewReaderSize(s.f, 64<<10)
-	for {
-		line, err := r.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
+	for in := json.NewDecoder(s.f); ; {
+		var d verify.Diff
+		if err := in.Decode(&d); errors.Is(err, io.EOF) {
 			return nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return spoolError("read work file", err)
 		}
-		if err := do(line[:len(line)-1]); err != nil {
+		if err := do(d); err != nil {
 			return err
 		}
 	}
@@ -95,20 +89,19 @@ func encodeReport(to io.Writer, rep *verify.DirectoryReport, found *spool) error
 		return errors.New("write the report: it has no place for the differences")
 	}
 	// A command that fails prints no JSON, so what can fail is tried first.
-	if err := found.each(func([]byte) error { return nil }); err != nil {
+	if err := found.each(func(verify.Diff) error { return nil }); err != nil {
 		return err
 	}
 	w := bufio.NewWriterSize(to, 64<<10)
 	_, err := w.Write(before)
 	separator, end := "\n  \"diffs\": [\n    ", empty
-	err = errors.Join(err, found.each(func(line []byte) error {
-		var out bytes.Buffer
-		out.WriteString(separator)
-		separator, end = ",\n    ", "\n  ]"
-		if err := json.Indent(&out, line, "    ", "  "); err != nil {
+	err = errors.Join(err, found.each(func(d verify.Diff) error {
+		text, err := json.MarshalIndent(d, "    ", "  ")
+		if err != nil {
 			return err
 		}
-		_, err := w.Write(out.Bytes())
+		_, err = w.WriteString(separator + string(text))
+		separator, end = ",\n    ", "\n  ]"
 		return err
 	}))
 	_, werr := w.WriteString(end)
@@ -119,11 +112,7 @@ func encodeReport(to io.Writer, rep *verify.DirectoryReport, found *spool) error
 // name writes the differences, one a line, and returns the first error.
 func (p *printer) name(rep *verify.DirectoryReport, found *spool) error {
 	w := bufio.NewWriterSize(p.stdout, 64<<10)
-	err := found.each(func(line []byte) error {
-		var d verify.Diff
-		if err := json.Unmarshal(line, &d); err != nil {
-			return err
-		}
+	err := found.each(func(d verify.Diff) error {
 		why := ""
 		switch {
 		case d.Known != "":

@@ -6,12 +6,10 @@ import (
 	_ "embed"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"text/template"
 	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 
@@ -215,19 +213,6 @@ var roffQuoted = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", "",
 // roff writes text for a manual page, in lines of at most 80 characters that
 // don't begin with a control character.
 func roff(text string) string {
-	var lines []string
-	line := ""
-	for word := range strings.FieldsSeq(roffQuoted.Replace(text)) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 80 {
-			lines, line = append(lines, line), ""
-		}
-		line = strings.TrimLeft(line+" "+word, " ")
-	}
-	lines = slices.DeleteFunc(append(lines, line), func(s string) bool { return s == "" })
-	for i := range lines {
-		if strings.HasPrefix(lines[i], ".") {
-			lines[i] = `\&` + lines[i]
-		}
-	}
-	return strings.Join(lines, "\n")
+	text = hanging("", strings.Join(strings.Fields(roffQuoted.Replace(text)), " "), 80)
+	return strings.TrimPrefix(strings.ReplaceAll("\n"+text, "\n.", "\n"+`\&.`), "\n")
 }

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/urfave/cli/v3"
 )
 
@@ -56,9 +59,9 @@ func parseHelps(text string) map[string]help {
 
 // newCommand makes a command with the help of its name, which run does with a printer
 // made by its flags.
-func newCommand(std Streams, name string, run func(context.Context, *cli.Command, Streams, *printer) error, flags ...cli.Flag) *cli.Command {
+func newCommand(std Streams, name string, run func(context.Context, *cli.Command, Streams, *printer) error, flags ...[]cli.Flag) *cli.Command {
 	h := helps[name]
-	return &cli.Command{Name: name, Usage: h.Usage, UsageText: h.Lines, Description: h.Description, Flags: flags, ShellComplete: complete, OnUsageError: onUsageError,
+	return &cli.Command{Name: name, Usage: h.Usage, UsageText: h.Lines, Description: h.Description, Flags: slices.Concat(flags...), ShellComplete: complete, OnUsageError: onUsageError,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			out, err := newPrinter(cmd, std)
 			if err != nil {
@@ -66,6 +69,31 @@ func newCommand(std Streams, name string, run func(context.Context, *cli.Command
 			}
 			return run(ctx, cmd, std, out)
 		}}
+}
+
+// shared makes flags that several commands have, in this order. Each command has its
+// own, because a flag keeps its value.
+func shared(names ...string) (flags []cli.Flag) {
+	for _, f := range []cli.Flag{
+		&cli.StringFlag{Name: "config", Usage: "the `file` that 'vault operator migrate' takes; needed"},
+		&cli.BoolFlag{Name: "redact", Usage: "leave out the names of keys, which can name users: of each is told what it is for"},
+		&cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it; copy does it once the table is locked"},
+		&cli.IntFlag{Name: "max-parallel", Usage: "read at most this `number` of pages at the same time (default: max_parallel of storage_source, else 64, or as many as -memory allows)", HideDefault: true},
+		&cli.IntFlag{Name: "segments", Hidden: true},
+		&cli.StringFlag{Name: "memory", Value: figures.Size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"},
+		&cli.FloatFlag{Name: "read-capacity", Usage: "consume at most this `number` of read capacity units a second; 0 is no limit (default: 0)", HideDefault: true},
+		&cli.DurationFlag{Name: "retry-for", Value: dynamodb.DefaultRetryFor, Usage: "end with status 10 when no request has succeeded for this `time`; being throttled never ends a copy"},
+		&cli.BoolFlag{Name: "strict", Usage: "refuse a configuration with keys that Vault does not know"},
+		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-format", Usage: "of everything on standard error: text, or json for one object a line, with plain numbers (default: that of -format)", Value: "text", HideDefault: true},
+		&cli.StringFlag{Name: "metrics-listen", Usage: "serve Prometheus metrics and /healthz at this `address`; :9100 is 127.0.0.1:9100, 0.0.0.0:9100 is every interface"},
+		&cli.StringFlag{Name: "format", Value: "table", Usage: "of the result on standard output: table or json"},
+	} {
+		if slices.Contains(names, f.Names()[0]) {
+			flags = append(flags, f)
+		}
+	}
+	return flags
 }
 
 // advanced reports whether a flag is one of those that come last.

@@ -25,8 +25,10 @@ import (
 
 func inspectCommand(std Streams) *cli.Command {
 	return newCommand(std, "inspect", runInspect,
-		&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
-		redactFlag(), levelFlag(), formatFlag(),
+		[]cli.Flag{
+			&cli.IntFlag{Name: "largest", Value: 10, Usage: "name this `number` of the largest entries"},
+		},
+		shared("redact", "log-level", "format"),
 	)
 }
 
@@ -143,16 +145,21 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	if path == "" {
 		path = m.Destination["path"]
 	}
-	stop := out.during("all of the directory to be read")
-	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
-	stop()
+	rep, err := out.checkManifest(ctx, m, path)
 	if errors.Is(err, vaultdb.ErrDamaged) && path != m.Destination["path"] {
 		err = hints.With(err, "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path")
 	}
 	if err != nil {
-		return damaged(err)
+		return err
 	}
 	return out.manifestChecked(m, rep)
+}
+
+// checkManifest compares a data directory with a copy's record.
+func (p *printer) checkManifest(ctx context.Context, m *copier.Record, path string) (*verify.ManifestReport, error) {
+	defer p.during("all of the directory to be read")()
+	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
+	return rep, damaged(err)
 }
 
 // unconfirmedText is what a directory with a copy is that its table has not
@@ -221,11 +228,9 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	}
 	rec.manifest = m
 	rec.out.staleNode(m, rec.cfg, cmd.String("config"))
-	stop := rec.out.during("all of the directory to be read")
-	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
-	stop()
+	rep, err := rec.out.checkManifest(ctx, m, path)
 	if err != nil {
-		return nil, damaged(err)
+		return nil, err
 	}
 	rec.out.log.Info("the copy was complete already, and the table is not read again")
 	if !rep.Equal() {

@@ -27,30 +27,29 @@ var errNotReady = fmt.Errorf("a copy would fail: %w", errDifferent)
 
 func planCommand(std Streams) *cli.Command {
 	return newCommand(std, "plan", runPlan,
-		configFlag(),
-		&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
-		&cli.StringFlag{Name: "vault-env", Usage: "with -vault-config: `file` of the server's environment, its unit's EnvironmentFile"},
-		&cli.StringFlag{Name: "vault-bin", Usage: "`path` of the Vault that will start on the copy: compare its version with the table's; nothing but 'version' is run"},
-		&cli.StringFlag{Name: "vault-unit", Usage: "`name` of the server's systemd unit: look at its limits"},
-		&cli.StringSliceFlag{Name: "audit-path", Usage: "`file` of an audit device: see that Vault's user can write it on this node; may be repeated"},
-		&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
-		&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
-		&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
-		&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
-		backupFlag(),
-		parallelFlag(), memoryFlag(), capacityFlag(), retryFlag(),
-		&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
-		manifestFlag("`file` for the record of the copy that copy will be given"),
-		&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
-		ignoreFlag("by the name that it has in the report"),
-		&cli.BoolFlag{Name: "no-write-probes", Usage: "send no request that could write: whether PutItem, UpdateItem and DeleteItem are allowed is not tried; nor how fast the destination's disk is"},
-		&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
-		strictFlag(), levelFlag(), formatFlag(),
+		shared("config"),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "vault-config", Usage: "ask whether Vault starts on the copy from the server's configuration, a `file` or a directory"},
+			&cli.StringFlag{Name: "vault-env", Usage: "with -vault-config: `file` of the server's environment, its unit's EnvironmentFile"},
+			&cli.StringFlag{Name: "vault-bin", Usage: "`path` of the Vault that will start on the copy: compare its version with the table's; nothing but 'version' is run"},
+			&cli.StringFlag{Name: "vault-unit", Usage: "`name` of the server's systemd unit: look at its limits"},
+			&cli.StringSliceFlag{Name: "audit-path", Usage: "`file` of an audit device: see that Vault's user can write it on this node; may be repeated"},
+			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
+			&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
+			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
+			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
+		},
+		shared("backup", "max-parallel", "memory", "read-capacity", "retry-for"),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
+			manifestFlag("`file` for the record of the copy that copy will be given"),
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that copy will be given"},
+			ignoreFlag("by the name that it has in the report"),
+			&cli.BoolFlag{Name: "no-write-probes", Usage: "send no request that could write: whether PutItem, UpdateItem and DeleteItem are allowed is not tried; nor how fast the destination's disk is"},
+			&cli.BoolFlag{Name: "v", Usage: "show the checks that passed too"},
+		},
+		shared("strict", "log-level", "format"),
 	)
-}
-
-func backupFlag() cli.Flag {
-	return &cli.StringFlag{Name: "backup", Usage: "before anything is read, make an on-demand backup of the table under this `name`, and wait for it; copy does it once the table is locked"}
 }
 
 // backupName is the error of a backup's name that DynamoDB does not take.

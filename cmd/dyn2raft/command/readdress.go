@@ -24,10 +24,12 @@ import (
 
 func readdressCommand(std Streams) *cli.Command {
 	return newCommand(std, "readdress", runReaddress,
-		&cli.StringFlag{Name: "node-id", Usage: "the `ID` that the server will run with, as node_id in its storage stanza (default: as it is)"},
-		&cli.StringFlag{Name: "cluster-addr", Usage: "the `URL` that the server will have as cluster_addr, such as https://vault-1.example.com:8201 (default: as it is)"},
-		manifestFlag("the copy's manifest, a `file` (default: beside the data directory, PATH.dyn2raft.json)"),
-		levelFlag(), formatFlag(),
+		[]cli.Flag{
+			&cli.StringFlag{Name: "node-id", Usage: "the `ID` that the server will run with, as node_id in its storage stanza (default: as it is)"},
+			&cli.StringFlag{Name: "cluster-addr", Usage: "the `URL` that the server will have as cluster_addr, such as https://vault-1.example.com:8201 (default: as it is)"},
+			manifestFlag("the copy's manifest, a `file` (default: beside the data directory, PATH.dyn2raft.json)"),
+		},
+		shared("log-level", "format"),
 	)
 }
 
@@ -98,11 +100,9 @@ func runReaddress(ctx context.Context, cmd *cli.Command, _ Streams, out *printer
 
 	// bbolt believes what it opens, so that it is looked at first.
 	out.log.Info("comparing the directory with the manifest", "directory", path, "manifest", file)
-	stop := out.during("all of the directory to be read")
-	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
-	stop()
+	rep, err := out.checkManifest(ctx, m, path)
 	if err != nil {
-		return damaged(err)
+		return err
 	}
 	if rep.Started {
 		return out.progressed(fmt.Errorf("%w: it stands at index %d, the log at %d", copier.ErrChanged, rep.Raft.Index, rep.Log.Last), path, rep, was, now)

@@ -22,15 +22,13 @@ import (
 
 func reportCommand(std Streams) *cli.Command {
 	return newCommand(std, "report", runReport,
-		manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
-		&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
-		&cli.StringFlag{Name: "o", Usage: "`file` to write; only an earlier report is replaced; - is standard output"},
-		redactFlag(),
+		[]cli.Flag{
+			manifestFlag("`file` that copy has written (PATH.dyn2raft.json, unless it was told another one)"),
+			&cli.StringFlag{Name: "verify", Usage: "`file` that 'dyn2raft verify -o' has written, to show that comparison with the table too"},
+			&cli.StringFlag{Name: "o", Usage: "`file` to write; only an earlier report is replaced; - is standard output"},
+		},
+		shared("redact"),
 	)
-}
-
-func redactFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "redact", Usage: "leave out the names of keys, which can name users: of each is told what it is for"}
 }
 
 func runReport(_ context.Context, cmd *cli.Command, std Streams, out *printer) error {

@@ -24,10 +24,12 @@ import (
 
 func statusCommand(std Streams) *cli.Command {
 	return newCommand(std, "status", runStatus,
-		configFlag(),
-		manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
-		&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
-		strictFlag(), levelFlag(), formatFlag(),
+		shared("config"),
+		[]cli.Flag{
+			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
+			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
+		},
+		shared("strict", "log-level", "format"),
 	)
 }
 

@@ -28,19 +28,23 @@ import (
 
 func verifyCommand(std Streams) *cli.Command {
 	return newCommand(std, "verify", runVerify,
-		configFlag(),
-		manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
-		&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
-		&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
-		&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
-		&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
-		&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
-		&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
-		&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
-		parallelFlag(),
-		&cli.IntFlag{Name: "segments", Hidden: true},
-		resultFlag(),
-		memoryFlag(), capacityFlag(), retryFlag(), strictFlag(), levelFlag(), logFormatFlag(), metricsFlag(), formatFlag(),
+		shared("config"),
+		[]cli.Flag{
+			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
+			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
+			&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
+			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
+			&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
+			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
+			&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
+		},
+		shared("max-parallel"),
+		[]cli.Flag{
+			&cli.IntFlag{Name: "segments", Hidden: true},
+			resultFlag(),
+		},
+		shared("memory", "read-capacity", "retry-for", "strict", "log-level", "log-format", "metrics-listen", "format"),
 	)
 }
 
