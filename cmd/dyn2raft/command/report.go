@@ -12,11 +12,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -65,15 +63,12 @@ func runReport(_ context.Context, cmd *cli.Command, std Streams, out *printer) e
 		_, err := std.Out.Write(page.Bytes())
 		return err
 	}
-	if _, err := tryOutput(to, in.Manifest.Destination["path"], "a report", reportBegins); err != nil {
-		return reportError(to, err)
+	file := output{to, "report", "a report", reportBegins, "name a place that can be written, or - for standard output: -o FILE"}
+	if _, err := file.find(in.Manifest.Destination["path"]); err != nil {
+		return file.failed(err)
 	}
-	var disk *durable.Disk
-	if err := disk.Output(to, -1, -1, func(w io.Writer) error {
-		_, err := w.Write(page.Bytes())
+	if err := file.write(func(w io.Writer) error { _, err := w.Write(page.Bytes()); return err }); err != nil {
 		return err
-	}); err != nil {
-		return reportError(to, err)
 	}
 	err = out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
 	switch {
@@ -113,7 +108,3 @@ func reportFile(path string, inputs ...string) (string, error) {
 
 // reportBegins matches how a report begins.
 var reportBegins = regexp.MustCompile("^" + regexp.QuoteMeta(report.Begins))
-
-func reportError(file string, err error) error {
-	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "write report " + file, Err: err}, "name a place that can be written, or - for standard output: -o FILE")
-}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func verifyCommand(std Streams) *cli.Command {
 		shared("max-parallel"),
 		[]cli.Flag{
 			&cli.IntFlag{Name: "segments", Hidden: true},
-			resultFlag(),
+			&cli.StringFlag{Name: "o", Usage: "write the result to this `file` too, as JSON, for 'dyn2raft report -verify'; only an earlier result is replaced"},
 		},
 		shared("memory", "read-capacity", "retry-for", "strict", "log-level", "log-format", "metrics-listen", "format"),
 	)
@@ -101,8 +102,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		defer root.Close()
 	}
 	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
-	file := resultFile(cmd.String("o"))
-	if err := file.try(cfg.Destination.Path); err != nil {
+	result := resultOf(cmd.String("o"))
+	if err := result.clear(cfg.Destination.Path); err != nil {
 		return err
 	}
 	stopMetrics, err := out.serveMetrics(cmd)
@@ -155,7 +156,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %s: if a Vault wrote to the table since, a difference may be no more than that",
 			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed)))
 	}
-	return errors.Join(file.write(rep, found), out.verified(rep, found, started))
+	return errors.Join(result.write(func(w io.Writer) error { return encodeReport(w, rep, found) }), out.verified(rep, found, started))
 }
 
 // expected is what the copy has left of Raft, and the number of segments that

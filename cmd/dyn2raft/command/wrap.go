@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/mattn/go-runewidth"
@@ -69,27 +70,37 @@ var words = regexp.MustCompile("(?:`[^`]*`|[^ \n])+")
 // hanging is a text in lines of at most so many columns, those behind the first
 // indented as far as head is long. A word is never cut: it may be a command.
 func hanging(head, text string, columns int) string {
+	var gaps, all []string
+	end := 0
+	for _, found := range words.FindAllStringIndex(text, -1) {
+		gaps, all = append(gaps, strings.ReplaceAll(text[end:found[0]], "\n", " ")), append(all, text[found[0]:found[1]])
+		end = found[1]
+	}
+	return strings.TrimRight(fold(head, gaps, all, max(columns, len(head)+20), "\n"+strings.Repeat(" ", len(head))), " ")
+}
+
+// fold writes words, with the gaps before them, behind a head. Where a line would have
+// more than so many columns it has a line break, and what is around that, for a gap.
+func fold(head string, gaps, words []string, columns int, lineBreak string) string {
 	var b strings.Builder
 	b.WriteString(head)
-	at, room := 0, max(columns-len(head), 20)
-	end := 0
-	for i, found := range words.FindAllStringIndex(text, -1) {
-		word, gap := text[found[0]:found[1]], strings.ReplaceAll(text[end:found[0]], "\n", " ")
+	at := len(head)
+	for i, word := range words {
 		n := runewidth.StringWidth(word)
 		switch {
 		case i == 0:
-		case at+len(gap)+n > room:
-			b.WriteString("\n" + strings.Repeat(" ", len(head)))
-			at = 0
+		case at+len(gaps[i])+n > columns:
+			b.WriteString(lineBreak)
+			_, indent, _ := strings.Cut(lineBreak, "\n")
+			at = len(indent)
 		default:
-			b.WriteString(gap)
-			at += len(gap)
+			b.WriteString(gaps[i])
+			at += len(gaps[i])
 		}
 		b.WriteString(word)
 		at += n
-		end = found[1]
 	}
-	return strings.TrimRight(b.String(), " ")
+	return b.String()
 }
 
 // ownLine is a command at the end of a text, which stays whole, so that it can be
@@ -128,23 +139,6 @@ func pasteable(head string, words []string, columns int) string {
 	if columns == 0 {
 		return head + strings.Join(words, " ")
 	}
-	var b strings.Builder
-	b.WriteString(head)
-	indent := strings.Repeat(" ", len(head)+2)
-	at := len(head)
-	for i, word := range words {
-		n := runewidth.StringWidth(word)
-		switch {
-		case i == 0:
-		case at+1+n > columns-3: // for the backslash, and the last column
-			b.WriteString(" \\\n" + indent)
-			at = len(indent)
-		default:
-			b.WriteByte(' ')
-			at++
-		}
-		b.WriteString(word)
-		at += n
-	}
-	return b.String()
+	// 3 are for the backslash, and the last column
+	return fold(head, slices.Repeat([]string{" "}, len(words)), words, columns-3, " \\\n"+strings.Repeat(" ", len(head)+2))
 }
