@@ -150,7 +150,7 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 		err = hints.With(err, "take the copy of the directory again, from where nothing has run on it; if that is damaged too, check the directory itself: without -path")
 	}
 	if err != nil {
-		return err
+		return damaged(err)
 	}
 	return out.manifestChecked(m, rep)
 }
@@ -158,8 +158,7 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 // checkManifest compares a data directory with a copy's record.
 func (p *printer) checkManifest(ctx context.Context, m *copier.Record, path string) (*verify.ManifestReport, error) {
 	defer p.during("all of the directory to be read")()
-	rep, err := verify.CheckManifest(ctx, verify.Expect(m), path)
-	return rep, damaged(err)
+	return verify.CheckManifest(ctx, verify.Expect(m), path)
 }
 
 // unconfirmedText is what a directory with a copy is that its table has not
@@ -230,7 +229,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	rec.out.staleNode(m, rec.cfg, cmd.String("config"))
 	rep, err := rec.out.checkManifest(ctx, m, path)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	rec.out.log.Info("the copy was complete already, and the table is not read again")
 	if !rep.Equal() {

@@ -102,7 +102,7 @@ func runReaddress(ctx context.Context, cmd *cli.Command, _ Streams, out *printer
 	out.log.Info("comparing the directory with the manifest", "directory", path, "manifest", file)
 	rep, err := out.checkManifest(ctx, m, path)
 	if err != nil {
-		return err
+		return damaged(err)
 	}
 	if rep.Started {
 		return out.progressed(fmt.Errorf("%w: it stands at index %d, the log at %d", copier.ErrChanged, rep.Raft.Index, rep.Log.Last), path, rep, was, now)
