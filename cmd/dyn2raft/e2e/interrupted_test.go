@@ -313,19 +313,22 @@ func (s *slowScenario) wantCopied(run finished, n node) {
 // one for each of its segments.
 func (s *slowScenario) scansOfCopy(n node) int {
 	s.t.Helper()
-	var manifest struct {
-		Resumed int `json:"resumed"`
-		Scan    struct {
-			Segments int `json:"segments"`
-		} `json:"scan"`
+	var file struct {
+		Record struct {
+			Resumed int `json:"resumed"`
+			Scan    struct {
+				Segments int `json:"segments"`
+			} `json:"scan"`
+		} `json:"record"`
 	}
 	b, err := os.ReadFile(manifestFile(n))
 	if err == nil {
-		err = json.Unmarshal(b, &manifest)
+		err = json.Unmarshal(b, &file)
 	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	manifest := file.Record
 	if manifest.Resumed != 1 || manifest.Scan.Segments == 0 {
 		s.t.Errorf("the manifest says resumed %d times, %d segments; want once, and some", manifest.Resumed, manifest.Scan.Segments)
 	}
