@@ -27,8 +27,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/dyn2raft/dyn2raft/internal/ownbody"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
 )
 
 // TestConformance runs the cases against dynamotest.
@@ -827,6 +827,14 @@ var cases = map[string]func(*fixture){
 		x.is("deleted", len(x.get(at("p", "03"))), 0)
 		x.is("put", show(x.get(at("p", "zz"))), show(with(at("p", "zz"), "Value", bin("zz"))))
 		x.fails("ValidationException", write(put("a"), remove("a")))
+		x.fails("ValidationException", write(put("a"), put("a")))
+		sized := func(key string, size int) types.WriteRequest { // the names count too
+			value := &types.AttributeValueMemberB{Value: make([]byte, size-len("Path")-len("p")-len("Key")-len(key)-len("Value"))}
+			return types.WriteRequest{PutRequest: &types.PutRequest{Item: with(at("p", key), "Value", value)}}
+		}
+		x.fails("ValidationException", write(put("beside"), sized("large", 409_601)))
+		x.is("beside one that is too large", len(x.get(at("p", "beside"))), 0)
+		x.must(write(put("beside"), sized("large", 409_600)))
 		x.fails("ValidationException", write(types.WriteRequest{PutRequest: &types.PutRequest{Item: item{"Path": str("p")}}}))
 	},
 

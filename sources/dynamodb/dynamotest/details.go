@@ -77,30 +77,31 @@ func seconds(t time.Time) json.Number {
 	return json.Number(strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64))
 }
 
-// A readBudget holds a table's reads to its provisioned capacity. As the
-// service's it is filled every moment, is not asked how much a request will
-// cost, and refuses requests while it is overdrawn. It holds one second's worth
+// A budget holds a table's reads, or what is written in batches, to its provisioned
+// capacity. As the service's it is filled every moment, is not asked how much a request
+// will cost, and refuses requests while it is overdrawn. It holds one second's worth
 // where the service's keeps up to 300 s of what was not used.
-type readBudget struct {
+type budget struct {
 	units float64
 	at    time.Time
+}
+
+// usedUp fills the budget by a rate, in units a second, and reports whether nothing is left.
+func (b *budget) usedUp(rate int64, now time.Time) bool {
+	if b.at.IsZero() {
+		b.units = float64(rate)
+	} else {
+		b.units = min(float64(rate), b.units+float64(rate)*now.Sub(b.at).Seconds())
+	}
+	b.at = now
+	return b.units <= 0
 }
 
 // admit refuses a read of a table whose capacity is used up.
 func (t *table) admit(now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.billing != types.BillingModeProvisioned {
-		return nil
-	}
-	b, rate := &t.budget, float64(t.read)
-	if b.at.IsZero() {
-		b.units = rate
-	} else {
-		b.units = min(rate, b.units+rate*now.Sub(b.at).Seconds())
-	}
-	b.at = now
-	if b.units <= 0 {
+	if t.billing == types.BillingModeProvisioned && t.budget.usedUp(t.read, now) {
 		return (&Fault{Kind: ThroughputExceeded}).refusal("", "")
 	}
 	return nil

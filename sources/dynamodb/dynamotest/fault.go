@@ -30,6 +30,10 @@ const (
 	WrongCRC     FaultKind = "wrong CRC"      // the right body under a wrong X-Amz-Crc32
 )
 
+// Unprocessed has a BatchWriteItem leave its last item unprocessed, or the last half of
+// them, as the service does when it is short of capacity.
+const Unprocessed FaultKind = "unprocessed items"
+
 // Delay holds a request up for Fault.Delay before it takes effect. Other
 // faults of the same request still happen.
 const Delay FaultKind = "delay"

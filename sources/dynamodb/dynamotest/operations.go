@@ -24,6 +24,7 @@ type call struct {
 	out    []byte // buffer for the response
 	read   int    // bytes of items that a read has touched, for the throughput
 	reads  bool   // whether the operation reads items, and so waits
+	fault  FaultKind
 }
 
 // operations are those that dynamotest knows. Each returns the response's
@@ -476,6 +477,7 @@ func (c *call) write(in *writeInput, k key, t *table, returns []string, change f
 		}
 	}
 	t.set(k, nextRecord)
+	t.written += writeUnits(oldRecord, nextRecord)
 
 	out := append(c.out, '{')
 	switch {
@@ -547,7 +549,8 @@ func (c *call) keyedWrite() (*writeInput, *table, key, error) {
 	return &in, t, k, err
 }
 
-// batchWriteItem never leaves items unprocessed.
+// batchWriteItem leaves items unprocessed where a fault says so, or where a table's
+// capacity is used up. Where that is so before the first item, the request is refused.
 func (c *call) batchWriteItem() ([]byte, error) {
 	var in struct {
 		RequestItems map[string][]struct {
@@ -564,8 +567,13 @@ func (c *call) batchWriteItem() ([]byte, error) {
 		return nil, err
 	}
 	type write struct {
-		k key
-		r *record // nil: delete
+		k    key
+		r    *record         // nil: delete
+		sent json.RawMessage // as it came
+	}
+	var sent struct{ RequestItems map[string][]json.RawMessage }
+	if err := json.Unmarshal(c.body, &sent); err != nil {
+		return nil, err
 	}
 	writes := map[*table][]write{}
 	count := 0
@@ -575,8 +583,8 @@ func (c *call) batchWriteItem() ([]byte, error) {
 			return nil, err
 		}
 		seen := map[key]bool{}
-		for _, request := range in.RequestItems[name] {
-			var w write
+		for i, request := range in.RequestItems[name] {
+			w := write{sent: sent.RequestItems[name][i]}
 			switch {
 			case (request.PutRequest == nil) == (request.DeleteRequest == nil):
 				return nil, validation("Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes")
@@ -601,7 +609,12 @@ func (c *call) batchWriteItem() ([]byte, error) {
 	if count < 1 || count > 25 {
 		return nil, validation("1 validation error detected: Value at 'requestItems' failed to satisfy constraint: Member must have between 1 and 25 write requests, not %d: Too many items requested for the BatchWriteItem call", count)
 	}
+	most := count
+	if c.fault == Unprocessed {
+		most = count / 2
+	}
 	var capacity []byte
+	unprocessed, done := map[string][]json.RawMessage{}, 0
 	for _, name := range slices.Sorted(maps.Keys(in.RequestItems)) {
 		for t, list := range writes {
 			if t.name != name {
@@ -610,19 +623,34 @@ func (c *call) batchWriteItem() ([]byte, error) {
 			units := 0.0
 			t.mu.Lock()
 			for _, w := range list {
-				units += writeUnits(t.get(w.k), w.r)
+				if done >= most || c.server.options.Provisioned && t.billing == types.BillingModeProvisioned && t.writing.usedUp(t.write, time.Now()) {
+					unprocessed[name] = append(unprocessed[name], w.sent)
+					continue
+				}
+				n := writeUnits(t.get(w.k), w.r)
 				t.set(w.k, w.r)
+				t.writing.units -= n
+				t.written += n
+				units += n
+				done++
 			}
 			t.mu.Unlock()
 			capacity = append(capacity, bytes.TrimPrefix(appendCapacity(nil, in.ReturnConsumedCapacity, name, units), []byte(`"ConsumedCapacity":`))...)
 		}
+	}
+	if done == 0 && c.fault != Unprocessed {
+		return nil, (&Fault{Kind: ThroughputExceeded}).refusal("", "")
+	}
+	left, err := json.Marshal(unprocessed)
+	if err != nil {
+		return nil, err
 	}
 	out := append(c.out, '{')
 	if len(capacity) > 0 {
 		out = append(out, `"ConsumedCapacity":[`...)
 		out = append(append(out, bytes.TrimSuffix(capacity, []byte(","))...), "],"...)
 	}
-	return append(out, `"UnprocessedItems":{}}`...), nil
+	return append(append(append(out, `"UnprocessedItems":`...), left...), '}'), nil
 }
 
 func (c *call) getItem() ([]byte, error) {

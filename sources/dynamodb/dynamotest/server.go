@@ -38,7 +38,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/hashicorp/vault/sdk/physical"
 
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/ownbody"
+	"github.com/dyn2raft/dyn2raft/internal/ownbody"
 )
 
 // VaultTable is the name of a Vault table by default.
@@ -66,7 +66,7 @@ type Options struct {
 	Throughput float64       // bytes of items per second at which one GetItem, Query or Scan is served; 0 is no limit
 	Seed       uint64        // for faults that fire by chance
 
-	Provisioned bool          // hold reads to a table's provisioned capacity, and throttle what is above it
+	Provisioned bool          // hold reads, and writes in batches, to a table's provisioned capacity, and throttle what is above it
 	BackupTime  time.Duration // how long a backup takes
 	Clock       time.Duration // by how much the server's clock is ahead; it is seen in the header Date
 }
@@ -313,6 +313,17 @@ func (l *vaultLoader) item(dir, base string, value []byte, random *randomValue) 
 	return nil
 }
 
+// WriteUnits is how many write units requests have consumed of a table.
+func (s *Server) WriteUnits(name string) float64 {
+	t, err := s.anyTable(name)
+	if err != nil {
+		return 0
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.written
+}
+
 // GetItem returns an item of a Vault table, or nil if there is none.
 func (s *Server) GetItem(name, path, sortKey string) map[string]types.AttributeValue {
 	t, err := s.anyTable(name)
@@ -387,7 +398,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	buffer := s.buffers.Get().(*[]byte)
-	c := &call{server: s, body: body, out: (*buffer)[:0]}
+	c := &call{server: s, body: body, out: (*buffer)[:0], fault: spoil}
 	status := http.StatusOK
 	out, err := s.answer(r, operation, c)
 	if err != nil {

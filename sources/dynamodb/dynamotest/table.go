@@ -38,7 +38,9 @@ type table struct {
 	billing types.BillingMode
 	read    int64 // provisioned capacity
 	write   int64
-	budget  readBudget
+	budget  budget  // for reading
+	writing budget  // for batches
+	written float64 // write units consumed
 	details TableDetails
 	backups []*backup
 	parts   []*partition // by hash, then by value

@@ -1,0 +1,17 @@
+package dynamodb
+
+import "github.com/dyn2raft/dyn2raft/copier"
+
+// The codes of this package's errors.
+var (
+	// TableNotEmpty: the table holds items, and no copy has put them there.
+	TableNotEmpty = copier.NewCode("table-not-empty", "table")
+	// TableOtherSchema: it has not the keys of Vault's storage.
+	TableOtherSchema = copier.NewCode("table-other-schema", "table")
+	// TableBusy: another process of a copy writes to it, or somebody else has locked it.
+	TableBusy = copier.NewCode("table-busy", "table", "holder")
+	// TableTaken: somebody took the locks of a copy away, or made the table meanwhile.
+	TableTaken = copier.NewCode("table-taken", "table")
+	// EntryRefused: Vault's storage can't keep an entry in DynamoDB.
+	EntryRefused = copier.NewCode("entry-refused")
+)

@@ -1,0 +1,398 @@
+// Package dynamodb writes a new table of Vault's dynamodb storage.
+//
+// [Sink] is a [copier.Sink] whose stages are [copier.Unordered]: entries are written as
+// they come, with BatchWriteItem, many at the same time, and each directory marker once,
+// as Vault would have written it. The table is made, on demand unless [Options] say
+// otherwise, or is there and empty: one that holds anything else is refused. In place of a
+// table's old content nothing is written.
+//
+// What keeps Vaults off a table that is not complete are Vault's own locks. The entry
+// core/migration, on which no Vault starts, and the leader lock core/_lock are taken
+// before anything is written, both with the id of the run, and removed behind all else,
+// core/migration last: that is the commit. Until a copy has cleaned up behind itself its
+// record is in the item core/_dyn2raft, which has the form of a lock, so that nobody
+// takes it for an entry. A copy that is given up leaves an empty table: none is deleted.
+package dynamodb
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/hashicorp/go-uuid"
+	"golang.org/x/time/rate"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+)
+
+// Options say which table is written, and how.
+type Options struct {
+	// Table is the table's name, Region an AWS region. Endpoint is a URL used instead of
+	// the region's own.
+	Table, Region, Endpoint string
+	// AccessKey, SecretKey and SessionToken are used instead of the SDK's credential
+	// chain where AccessKey and SecretKey are set.
+	AccessKey, SecretKey, SessionToken string
+	// ReadUnits and WriteUnits are the capacity that the table is made with, in units a
+	// second; both 0 make it on demand. A table that is there stays as it is.
+	ReadUnits, WriteUnits int64
+	// WriteCapacity caps the write units a second that are asked for; 0 is no cap.
+	WriteCapacity float64
+	// Requests is how many are under way at the same time; 0 means 64.
+	Requests int
+	// RetryFor is for how long a request that fails, or is throttled, is tried again; 0
+	// means 15 minutes. It bounds how long it takes to make the table too.
+	RetryFor time.Duration
+	// Events, where set, is told of throttling and of waits.
+	Events func(copier.Event)
+}
+
+// Validate checks the options. An error wraps [copier.ErrConfig].
+func (o *Options) Validate() error {
+	var err error
+	switch {
+	case o.Table == "" || o.Region == "":
+		err = errors.New("no table, or no region")
+	case (o.AccessKey == "") != (o.SecretKey == ""):
+		err = errors.New("one of access key and secret key is set, and the other is not")
+	case (o.ReadUnits > 0) != (o.WriteUnits > 0) || o.ReadUnits < 0 || o.WriteUnits < 0:
+		err = fmt.Errorf("%d read and %d write units: both must be set, or neither", o.ReadUnits, o.WriteUnits)
+	case o.WriteCapacity < 0 || math.IsNaN(o.WriteCapacity) || math.IsInf(o.WriteCapacity, 0) || o.Requests < 0 || o.RetryFor < 0:
+		err = errors.New("a write capacity, a number of requests or a time is less than 0, or without end")
+	}
+	if err != nil {
+		return &copier.Error{Kind: copier.ErrConfig, Op: "read options of the destination", Err: err}
+	}
+	return nil
+}
+
+// A Sink writes one table.
+type Sink struct {
+	opts   Options
+	client *dynamodb.Client
+	timing timing
+	limit  *rate.Limiter // nil: none
+	slots  chan struct{} // taken by requests
+	there  bool          // the table is
+	seen   locks
+	state  copier.State
+}
+
+var (
+	_ copier.Sink      = (*Sink)(nil)
+	_ copier.Unordered = (*stage)(nil)
+)
+
+// New returns a sink for the table that the options name. It loads the AWS configuration,
+// and asks nothing of the network. An error wraps [copier.ErrConfig].
+func New(ctx context.Context, opts Options) (*Sink, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	if opts.Requests == 0 {
+		opts.Requests = 64
+	}
+	if opts.RetryFor == 0 {
+		opts.RetryFor = 15 * time.Minute
+	}
+	if opts.Events == nil {
+		opts.Events = func(copier.Event) {}
+	}
+	client, err := newClient(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{opts: opts, client: client, timing: vaultTiming, slots: make(chan struct{}, opts.Requests)}
+	if opts.WriteCapacity > 0 {
+		s.limit = rate.NewLimiter(rate.Limit(opts.WriteCapacity), max(int(opts.WriteCapacity), 1))
+	}
+	return s, nil
+}
+
+// Identity implements [copier.Sink].
+func (s *Sink) Identity() copier.Identity {
+	id := copier.Identity{"table": s.opts.Table, "region": s.opts.Region}
+	if s.opts.Endpoint != "" {
+		id["endpoint"] = s.opts.Endpoint
+	}
+	return id
+}
+
+// Open implements [copier.Sink]. It writes nothing: a table that is missing, or empty, is
+// taken by Stage. Where a process of a copy was killed that has written to the table,
+// Open waits until its lock has not been renewed for a lease, 15 s.
+func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
+	if s.there, err = s.active(ctx); err != nil || !s.there {
+		return found, err
+	}
+	l, err := s.readLocks(ctx)
+	if err != nil {
+		return found, err
+	}
+	if _, ok := l.staged(); ok {
+		if holder := l.foreign(); holder != "" {
+			return found, s.busy(holder)
+		}
+		s.seen, err = s.watch(ctx, l)
+		return found, err
+	}
+	if l.migration == nil && l.record != nil {
+		s.state.Record, err = decodeRecord(binary(l.record, attrValue))
+		if err != nil {
+			return found, &copier.Error{Kind: copier.ErrDestination, Op: "read the record of the copy in table " + s.opts.Table, Err: err}
+		}
+		s.state.InUse = l.foreign() != "" && l.expires().After(time.Now())
+		return s.state, nil
+	}
+	if holder := l.foreign(); holder != "" {
+		return found, s.busy(holder)
+	}
+	return found, s.empty(ctx)
+}
+
+// Stage implements [copier.Sink]: it makes the table, and takes its locks.
+func (s *Sink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	nonce, err := uuid.GenerateUUID()
+	if err != nil {
+		return nil, err
+	}
+	st := &stage{Sink: s, run: runID, identity: runID + " " + nonce, stopRenewing: func() {}}
+	if s.state.Record != nil {
+		st.committed = true
+		return st, nil
+	}
+	if !s.there {
+		if err := s.create(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := st.lock(ctx, s.seen); err != nil {
+		return nil, err
+	}
+	if s.seen.migration == nil {
+		// Nobody has begun to write to it since it was looked at, or it was made.
+		if err := s.empty(ctx); err != nil {
+			st.stopRenewing()
+			return nil, errors.Join(err, st.unlock(context.WithoutCancel(ctx)))
+		}
+	}
+	return st, nil
+}
+
+// Close implements [copier.Sink]. What is held, a stage holds.
+func (s *Sink) Close() error { return nil }
+
+// A stage is what one run writes to the table.
+type stage struct {
+	*Sink
+	run      string
+	identity string               // of the leader lock: the run's and this process's
+	value    types.AttributeValue // of the migration lock
+	marked   sync.Map             // directories whose markers somebody writes, or has written
+
+	stopRenewing func()
+	lost         atomic.Pointer[error] // why the lock is not ours any more
+
+	committed bool
+}
+
+// Vet implements [copier.Unordered].
+func (s *stage) Vet(entries *copier.Batch) (refused []error) {
+	for i := range entries.Len() {
+		e := entries.Entry(i)
+		if err := refusal(e); err != nil {
+			key := string(e.Key)
+			if len(key) > 200 {
+				key = key[:200] + "…"
+			}
+			refused = append(refused, &copier.Error{Kind: copier.ErrDestination, Code: EntryRefused, Op: fmt.Sprintf("write entry %q", key), Err: err})
+		}
+	}
+	return refused
+}
+
+// Clear implements [copier.Unordered].
+func (s *stage) Clear(ctx context.Context) error {
+	if err := s.held(); err != nil {
+		return err
+	}
+	s.marked.Clear()
+	return s.clear(ctx)
+}
+
+// Put implements [copier.Unordered].
+func (s *stage) Put(ctx context.Context, entries *copier.Batch) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := s.held(); err != nil {
+		return err
+	}
+	return s.writeAll(ctx, s.items(entries))
+}
+
+// Prepare implements [copier.Stage]: it puts the record into the table. It looks whether
+// somebody removed the migration lock: then a Vault may have been started.
+func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
+	if err := s.held(); err != nil {
+		return err
+	}
+	m, err := s.read(ctx, migrationLockKey)
+	if err != nil {
+		return err
+	}
+	if is, ok := s.value.(*types.AttributeValueMemberB); !ok || !bytes.Equal(binary(m, attrValue), is.Value) {
+		err := s.taken(errors.New("somebody removed the entry " + migrationLockKey + ", so that a Vault may have been started on it"))
+		s.lost.Store(&err)
+		return err
+	}
+	return s.putRecord(ctx, r)
+}
+
+// Commit implements [copier.Stage]: the locks are removed, the migration lock last.
+func (s *stage) Commit(ctx context.Context) error {
+	s.stopRenewing()
+	if err := s.held(); err != nil {
+		return err
+	}
+	if err := s.unlockLeader(ctx); err != nil {
+		return err
+	}
+	err := s.unlockMigration(ctx)
+	if err == nil {
+		s.committed = true
+		return nil
+	}
+	// Whether it is gone is all that counts.
+	actx, cancel := after(ctx)
+	defer cancel()
+	switch m, rerr := s.read(actx, migrationLockKey); {
+	case rerr != nil:
+		return fmt.Errorf("%w: %w", copier.ErrUnconfirmed, errors.Join(err, rerr))
+	case m == nil:
+		s.committed = true
+		return nil
+	}
+	return err
+}
+
+// Amend implements [copier.Stage].
+func (s *stage) Amend(r copier.Record) error {
+	ctx, cancel := after(context.Background())
+	defer cancel()
+	return s.putRecord(ctx, r)
+}
+
+// Rollback implements [copier.Stage]: the table is locked again.
+func (s *stage) Rollback() error {
+	ctx, cancel := after(context.Background())
+	defer cancel()
+	if s.committed {
+		l, err := s.readLocks(ctx)
+		if err != nil {
+			return err
+		}
+		if holder := l.foreign(); holder != "" {
+			return fmt.Errorf("%w: %w", copier.ErrInUse, s.busy(holder))
+		}
+		if err := s.lock(ctx, l); err != nil {
+			return err
+		}
+		s.committed = false
+	}
+	_, _, err := s.change(ctx, change{key: recordKey})
+	return err
+}
+
+// Close implements [copier.Stage]. With keep, a result that is not in place stays locked
+// for the run, and a later process of it need not wait for this one's lock to expire.
+func (s *stage) Close(keep bool) error {
+	s.stopRenewing()
+	ctx, cancel := after(context.Background())
+	defer cancel()
+	switch {
+	case s.committed && keep:
+		return nil
+	case s.committed:
+		_, _, err := s.change(ctx, change{key: recordKey})
+		return err
+	}
+	if err := s.held(); err != nil {
+		return err // it is another's
+	}
+	if keep {
+		_, err := s.setExpiry(ctx, time.Time{})
+		return err
+	}
+	if err := s.clear(context.Background()); err != nil {
+		return err
+	}
+	return s.unlock(ctx)
+}
+
+// unlock removes both locks.
+func (s *stage) unlock(ctx context.Context) error {
+	if err := s.unlockLeader(ctx); err != nil {
+		return err
+	}
+	return s.unlockMigration(ctx)
+}
+
+// endTime is how long what a copy does at its end may take.
+const endTime = time.Minute
+
+// after returns a context for what has to be done although ctx has ended.
+func after(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), endTime)
+}
+
+// recordKey is where the record of a copy is, from before its commit until it has cleaned
+// up behind itself. The item has the form of a lock.
+const recordKey = "core/_dyn2raft"
+
+// putRecord puts a record, in a compressed form: an item has 400 KB at the most.
+func (s *stage) putRecord(ctx context.Context, r copier.Record) error {
+	data, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	_, _, err = s.change(ctx, change{key: recordKey, put: attributes{
+		attrValue:    &types.AttributeValueMemberB{Value: b.Bytes()},
+		attrIdentity: &types.AttributeValueMemberB{Value: []byte(holderPrefix + s.run)},
+		attrExpires:  expires(time.Time{}),
+	}})
+	return err
+}
+
+// maxRecord bounds what is read of a record, in bytes.
+const maxRecord = 64 << 20
+
+func decodeRecord(data []byte) (*copier.Record, error) {
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	if _, err := io.Copy(&text, io.LimitReader(r, maxRecord)); err != nil {
+		return nil, err
+	}
+	return copier.DecodeRecord([]byte(text.String()))
+}
