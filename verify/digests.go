@@ -24,8 +24,8 @@ type Reading struct {
 // [vaultdb.File.Check], or the context's.
 func Digests(ctx context.Context, path string) (Reading, error) { return read(ctx, path, -1) }
 
-// read is Digests that also tells what the entries are for, in the same pass, and
-// names so many of the largest; where that is negative it tells nothing.
+// read is Digests. Unless largest is negative, it also finds out, in the same pass,
+// what the entries are for, and names that many of the largest.
 func read(ctx context.Context, path string, largest int) (r Reading, err error) {
 	src := &vaultdb.Source{Path: filepath.Join(path, vaultDBName), Kind: copier.ErrDestination}
 	if _, err := src.Open(ctx); err != nil {

@@ -25,21 +25,20 @@ const fsmIndex, fsmTerm uint64 = 2, 1
 // A DirectoryReport is the result of a comparison with a Raft data directory.
 type DirectoryReport struct {
 	Report
-	// Raft is where the directory's FSM stands, and Started is set when that
-	// is further than a copy leaves it: a Vault has run on the directory, and
-	// writes, or another program has made it. Equal can then not be expected, and the differences that are not
-	// Known can't be judged: they are Vault's, or they were made by the copy.
+	// Raft is where the directory's FSM stands. Started is set when that is further
+	// than a copy leaves it: a Vault has run on the directory and written to it, or
+	// another program has made it. Then Equal is not to be expected, and differences
+	// that are not Known can't be judged: Vault or the copy has made them.
 	Raft    vaultdb.State `json:"raft"`
 	Started bool          `json:"started"`
-	// Log is Raft's log, and RaftDiffs tells what a Vault can't use of either
-	// and what is not as a copy leaves it. Where Raft has gone on since that
-	// can be nothing but a damaged log.
+	// Log is Raft's log. RaftDiffs is what a Vault can't use of state and log, and
+	// what is not as a copy leaves it. Where Started is set, it can only have a
+	// damaged log.
 	Log       vaultdb.Log    `json:"log"`
 	RaftDiffs []vaultdb.Diff `json:"raft_diffs"`
-	// NotVault are the keys which every initialized Vault has and the directory
-	// has not, or not with a value that a Vault takes, which is said behind the
-	// key then: see [copier.Lack]. One that is equal all the same is no copy that
-	// a Vault can use.
+	// NotVault are the keys that every initialized Vault has and the directory lacks.
+	// A key whose value no Vault takes is here too, with the reason behind it: see
+	// [copier.Lack]. A directory with any can't be used by a Vault, even if Equal.
 	NotVault []string `json:"not_vault,omitempty"`
 }
 
@@ -53,15 +52,15 @@ func (r *DirectoryReport) NoDifference() bool {
 	return r.Report.NoDifference() && len(r.RaftDiffs) == 0
 }
 
-// CompareDirectory is [Compare] with the Raft data directory at path. Its Raft is
-// compared with what a copy leaves, raft, unless it has gone on since; the digests of
-// that are left alone, Index 0 means 2 and Term 0 means 1, and an empty NodeID means
-// the one in the directory's file node-id, if there is that file. Work files are
-// beside the directory where no other place is given: see [WorkPath].
+// CompareDirectory is [Compare] with the Raft data directory at path. raft is what a
+// copy leaves of Raft. It is compared with the directory's, unless Raft has made
+// progress since. Of raft the digests are not used; Index 0 means 2 and Term 0 means 1;
+// an empty NodeID means the one in the directory's file node-id, if there is one. Work
+// files are beside the directory where Options.WorkDir is empty: see [WorkPath].
 //
-// That a Vault runs on the directory is [ErrInUse], at once, and a file that is not
-// sound is [vaultdb.ErrDamaged]. The directory is only read, and no Vault can start
-// on it meanwhile.
+// Where a Vault runs on the directory, the error is [ErrInUse], at once. Where its file
+// is not sound, it is [vaultdb.ErrDamaged]. The directory is only read, and no Vault
+// can start on it meanwhile.
 func CompareDirectory(ctx context.Context, src copier.Source, path string, raft Expected, opts Options) (*DirectoryReport, error) {
 	d := &dataDir{path: path, want: raft, DirectoryReport: DirectoryReport{RaftDiffs: []vaultdb.Diff{}}}
 	d.Source.Path, d.Source.Kind = filepath.Join(path, vaultDBName), copier.ErrDestination

@@ -58,9 +58,9 @@ type ManifestReport struct {
 	Raft      vaultdb.State  `json:"raft"`
 	Log       vaultdb.Log    `json:"log"`
 	RaftDiffs []vaultdb.Diff `json:"raft_diffs"`
-	// Started is set when a Vault has run on the directory since the copy: its
-	// FSM has gone on. It writes as soon as it starts, so that what differs can
-	// then not be judged.
+	// Started is set when a Vault has run on the directory since the copy: its FSM
+	// is further. A Vault writes as soon as it starts, so differences can't be judged
+	// then.
 	Started bool          `json:"started"`
 	Pages   vaultdb.Stats `json:"pages"`
 	// NotVault is that of [DirectoryReport].

@@ -21,7 +21,7 @@ type InspectOptions struct {
 	Largest int
 }
 
-// An Inspection tells what a Raft data directory holds. Sizes are in bytes.
+// An Inspection says what a Raft data directory holds. Sizes are in bytes.
 type Inspection struct {
 	Path string `json:"path"`
 

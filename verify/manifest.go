@@ -40,9 +40,8 @@ const (
 	amendReaddressed = "readdressed"
 )
 
-// Nodes returns the node of a copy as the copy has made it, and, in their order, as
-// what was readdressed since: the last is the one of now. at tells when each was
-// made.
+// Nodes returns the node of a copy as the copy made it, and then as each readdress
+// changed it: the last is the current one. at has the time of each.
 func Nodes(r *copier.Record) (nodes []Node, at []time.Time) {
 	d := r.Destination
 	node := Node{ID: d["node_id"], Address: d["cluster_addr"], NodeIDFile: d["node_id"] == "", LogStore: d["log store"], Index: fsmIndex, Term: fsmTerm}

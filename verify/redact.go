@@ -7,8 +7,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// redactedKey is what is told of a key whose name is left out, since it can name a
-// user: what it is for, as a [copier.Group] says.
+// redactedKey replaces a key, which can name a user, by what it is for: see
+// [copier.Group].
 func redactedKey(key string) string { return string(copier.GroupName([]byte(key))) + "…" }
 
 // lockKeys are the locks that Vault's storage and migrations have; others are named

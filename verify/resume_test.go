@@ -227,7 +227,7 @@ func TestAfresh(t *testing.T) {
 	}
 }
 
-// TestUnreadableSetup can't be gone on with, and can be thrown away.
+// TestUnreadableSetup can't be resumed, and can be thrown away.
 func TestUnreadableSetup(t *testing.T) {
 	dir := bigDirectory(t, resumeEntries)
 	work, _ := interrupted(t, dir)
@@ -329,7 +329,7 @@ func TestTakenName(t *testing.T) {
 	}
 }
 
-// A comparison that does not say what shall become of an unfinished one is refused,
+// A comparison that neither resumes nor restarts an unfinished one is refused,
 // and touches nothing.
 func TestUnfinishedIsRefused(t *testing.T) {
 	dir := bigDirectory(t, resumeEntries)

@@ -11,8 +11,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// A Part tells what part of a source was compared. It proves nothing of the
-// rest, and nothing of what is in the destination only.
+// A Part says what part of a source was compared. That proves nothing of the rest, and
+// nothing of what only the destination has.
 type Part struct {
 	// Share is the part of the source that was asked for, above 0 and below 1.
 	Share float64 `json:"share"`
@@ -103,8 +103,8 @@ func pick(n int, share float64, seed uint64) []int {
 	return out
 }
 
-// undetected is the greatest number of entries of which a random sample with
-// the given share contains none with a probability above 5%.
+// undetected is the greatest number of bad entries that a random sample of the given
+// share misses altogether with a probability above 5%.
 func undetected(share float64) int64 {
 	switch {
 	case share >= 1:

@@ -8,7 +8,7 @@
 // rules prove that what is read in order is also what a Vault finds by its key.
 //
 // [CheckManifest] compares a directory with the figures of the copy that made
-// it, without the source, and [Inspect] tells what a directory holds.
+// it, without the source, and [Inspect] says what a directory holds.
 package verify
 
 import (
@@ -43,20 +43,20 @@ type Options struct {
 	// least 1,000: another number than a copy of a table asks for, so that a
 	// mistake in how the source was divided is not made twice.
 	Segments int
-	// NotSegments is a number that is not asked for by itself, but a third more
-	// instead: that of the copy, where it is known, else what it asks for by
-	// itself.
+	// NotSegments is a number of segments to avoid: that of the copy, where it is
+	// known, else the copy's default. Where Segments is 0 and would come to this
+	// number, a third more are asked for.
 	NotSegments int
 	// WorkDir is an existing directory for work files, about 170 bytes an
 	// entry of both sides together; see [WorkPath] for where they are in it. It is
 	// the system's directory for temporary files if it is empty.
 	WorkDir string
-	// Resume goes on with a comparison that was interrupted, killed or failed:
-	// what it has read of the source is not read again. It is refused with
-	// [copier.ErrOtherScan] where one of the sources is another one now. Where there is nothing to go on with, a comparison begins. Restart
-	// removes what an earlier one has left, and begins. Without either, a
-	// comparison is refused with [ErrUnfinished] where one has left what it
-	// has read.
+	// Resume resumes a comparison that was interrupted, killed or failed: what it
+	// has read of the source is not read again. Where one of the sources is another
+	// one now, the error wraps [copier.ErrOtherScan]. Where there is nothing to
+	// resume, a comparison begins. Restart removes what an earlier comparison has
+	// left, and begins another. Without either, an unfinished comparison is refused
+	// with [ErrUnfinished].
 	Resume, Restart bool
 	// Sample, where set, is the share of the source to compare, above 0 and
 	// below 1, in segments that SampleSeed chooses; 0 means a seed of its own.
@@ -66,14 +66,14 @@ type Options struct {
 	// where OnDiff is set, and a negative number all. All are counted. Each
 	// takes some 400 bytes of memory in Report.Diffs.
 	MaxDiffs int
-	// OnDiff, where set, is told of each key that differs, in the order of
-	// keys, instead of Report.Diffs, so that there may be any number of them.
-	// Its error ends the comparison.
+	// OnDiff, where set, is called for each key that differs, in the order of keys.
+	// Report.Diffs stays empty then, so that there may be any number of them. An
+	// error of OnDiff ends the comparison.
 	OnDiff func(Diff) error
 	// Known, where set, says why a key may differ though nothing is wrong, or
-	// returns nothing. It is asked of keys whose Diff has all of them.
+	// returns "". It is called only for keys that Diff.Key holds whole.
 	Known func(kind DiffKind, key string) string
-	// Events, where set, is told what goes on.
+	// Events, where set, is called with the comparison's events.
 	Events func(copier.Event)
 
 	work string // the directory of work files; empty for the one that WorkPath names
@@ -92,20 +92,19 @@ const (
 // A Diff is one key that differs. It never holds a value.
 type Diff struct {
 	Kind DiffKind `json:"kind"`
-	// Key is the key, and exactly that where KeyBytes is 0. Otherwise it is its
-	// beginning, and KeyBytes its length and KeySHA256 its SHA-256: what is no
-	// UTF-8 can't be written down as a text, and where the directory alone has
-	// a key that no Vault writes, the rest may be a piece of a value. See
-	// [copier.Printable].
+	// Key is the whole key where KeyBytes is 0. Otherwise Key is its beginning,
+	// KeyBytes its length and KeySHA256 its SHA-256. A key is shortened where it is
+	// not UTF-8, which a text can't hold. So is one that no Vault writes and only
+	// the directory has: the rest may be a piece of a value. See [copier.Printable].
 	Key       string `json:"key"`
 	KeyBytes  int    `json:"key_bytes,omitempty"`
 	KeySHA256 string `json:"key_sha256,omitempty"`
 	// Source and Destination describe the values; nil where there is none.
 	Source      *Value `json:"source,omitempty"`
 	Destination *Value `json:"destination,omitempty"`
-	// Known is what Options.Known says of it: of a directory why a Vault that was
-	// started on it changes this key by itself. It is empty where no Vault was, and
-	// where nobody can tell whether Vault or the copy is the cause.
+	// Known is what Options.Known says of it. For a directory that a Vault was
+	// started on, that is why Vault changes this key by itself. It is empty where no
+	// Vault was started, and where the cause may be Vault or the copy.
 	Known string `json:"known,omitempty"`
 }
 
@@ -169,9 +168,9 @@ type Report struct {
 	// count, on both sides, what was looked up; DestinationEntries counts all
 	// that the destination holds.
 	Sample *Part `json:"sample,omitempty"`
-	// Resumed counts how often the comparison was gone on with. Nothing keeps
-	// a Vault from writing to the source meanwhile: where it is not 0, a
-	// difference may be an entry that was written between two readings.
+	// Resumed counts how often the comparison was resumed. Nothing keeps a Vault
+	// from writing to the source meanwhile. Where Resumed is not 0, a difference
+	// may be an entry that was written between two readings.
 	Resumed int `json:"resumed"`
 	// Began is when the comparison was begun for the first time; Start and
 	// Duration are those of the last process.
@@ -439,8 +438,8 @@ func describe(summary []byte) *Value {
 	return &Value{Bytes: int64(length), SHA256: hex.EncodeToString(sum)}
 }
 
-// nameKey returns the three fields for a key, of which theirs tells that the
-// directory alone has it.
+// nameKey returns the three fields of a Diff for a key. theirs says that only the
+// directory has it.
 func nameKey(key []byte, theirs bool) (text string, length int, sum string) {
 	text, whole := copier.Printable(key)
 	switch {
@@ -453,8 +452,8 @@ func nameKey(key []byte, theirs bool) (text string, length int, sum string) {
 	}
 }
 
-// A side is entries in order, with summaries for values, or with raw values of which
-// summaries are made when they are asked for.
+// A side is a stream of entries in order. Their values are summaries, or raw values
+// that are summarised when asked for.
 type side struct {
 	copier.Stream
 	raw bool

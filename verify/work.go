@@ -18,11 +18,10 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
-// WorkPath is where a comparison with the data directory at path keeps what it
-// has read. That is beside the data directory, because the file system there
-// outlives a reboot, has had room for a copy, and is where a person looks; in
-// dir, where that is given, the name tells comparisons of several directories
-// apart.
+// WorkPath is where a comparison with the data directory at path keeps what it has
+// read. With an empty dir that is beside the data directory: the file system there
+// outlives a reboot, has had room for a copy, and is where a person looks. Otherwise
+// it is in dir, under a name that differs between data directories.
 func WorkPath(dir, path string) string {
 	if abs, err := filepath.Abs(path); err == nil { // as it is, where the working directory is gone
 		path = abs
@@ -109,7 +108,7 @@ func takeWork(path string, f *os.File) (bool, error) {
 	return err == nil && os.SameFile(info, now), err
 }
 
-// begin opens the journal of a reading, beside a source of which info is known.
+// begin opens the journal of a reading. beside describes the other source.
 func (w *workDir) begin(x *reading, beside copier.Info, opts Options) (err error) {
 	if !opts.Resume && !opts.Restart {
 		// One whose record can't be read is of no use to anybody.
@@ -145,8 +144,8 @@ func (w *workDir) resumed() (n int, began time.Time) {
 }
 
 // ErrUnfinished is returned, together with [copier.ErrDestination], where an
-// unfinished comparison has left what it has read, and the caller did not say what
-// shall become of it.
+// unfinished comparison has left what it has read, and neither Options.Resume nor
+// Options.Restart is set.
 var ErrUnfinished = errors.New("an unfinished comparison is there")
 
 // worthKeeping reports whether a comparison that ended with err can be resumed.

@@ -21,18 +21,18 @@ type State string
 const (
 	StateEmpty      State = "empty"      // nothing of Vault's, and no copy
 	StateRunning    State = "running"    // a dyn2raft is at work
-	StateUnfinished State = "unfinished" // a copy that can be gone on with
+	StateUnfinished State = "unfinished" // a copy that can be resumed
 	StateComplete   State = "complete"   // a vault.db is in place, whoever put it there
-	// StateUnconfirmed is a vault.db in place that a copy put there whose source
-	// has not confirmed it: see [copier.Unconfirmed].
+	// StateUnconfirmed is a vault.db that a copy put in place, and its source has not
+	// confirmed: see [copier.Unconfirmed].
 	StateUnconfirmed State = State(copier.Unconfirmed)
-	// StateConfirmed is one whose source has confirmed it, and was not given back
-	// since: see [copier.Confirmed].
+	// StateConfirmed is a vault.db that its source has confirmed. The source was not
+	// given back since: see [copier.Confirmed].
 	StateConfirmed State = State(copier.Confirmed)
 )
 
-// Look tells what is in the data directory at path. It changes nothing. An
-// error wraps [copier.ErrDestination].
+// Look returns the state of the data directory at path. It changes nothing. An error
+// wraps [copier.ErrDestination].
 func Look(path string) (State, error) {
 	s := &Sink{opts: Options{Path: path}}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -170,8 +170,8 @@ func (s *Sink) inPlace() (found copier.State, err error) {
 	return found, nil
 }
 
-// ErrHoldsData is returned, together with [copier.ErrDestination], by Open where
-// the directory has Vault's files in it, and nothing tells whose they are.
+// ErrHoldsData is returned, together with [copier.ErrDestination], by Open where the
+// directory has Vault's files in it that no copy is known to have written.
 var ErrHoldsData = errors.New("the directory already holds Vault's data")
 
 // holdsData is the error for a directory that has Vault's files in it.
@@ -203,17 +203,19 @@ func inUse(path string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// takeBackVaultDB moves vault.db back into the staging directory, unless a Vault has
-// started on it: then the error is [copier.ErrInUse]. bbolt opens a file and waits for its lock
-// then, and gets that also when the file has lost its name meanwhile. So what is taken
-// back is no bbolt file any more when the lock is given up.
+// takeBackVaultDB moves vault.db back into the staging directory. Where a Vault has
+// opened it, the error is [copier.ErrInUse].
+//
+// A Vault may be waiting for the lock of the file: bbolt opens a file first and locks
+// it then, even if the file was renamed meanwhile. So the file is truncated before the
+// lock is released: the waiting Vault finds no bbolt file.
 func (s *stage) takeBackVaultDB() error {
 	f, err := os.OpenFile(s.dest(vaultDBName), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// That of a reader. It keeps a Vault out, and bears with other readers.
+	// A reader's lock: it keeps a Vault out, and lets other readers in.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return copier.ErrInUse
 	} else if err != nil {

@@ -10,10 +10,10 @@
 // Everything is written and synced in <path>/.dyn2raft first. Then raft/ and
 // node-id are moved into place, and at last vault.db: its rename is the one
 // moment in which the copy becomes a Vault's directory. From then on a record in
-// <path>/.dyn2raft says in which state it is. A run that ends before
-// it, however it ends, leaves nothing that a Vault would open; what a killed
-// run did leave is removed by the next one, but for the work directory, in
-// which the engine keeps what it has read.
+// <path>/.dyn2raft says in which state it is. A run that ends before the rename,
+// however it ends, leaves nothing that a Vault would open. The next run removes what
+// a killed one has left, except for the work directory: the engine keeps there what
+// it has read.
 package raft
 
 import (
@@ -75,14 +75,14 @@ type Options struct {
 	// written all the same, with a warning: Vault serves them, but refuses
 	// to write them again.
 	MaxEntrySize int64
-	// Device has what is read back come from the device: the system is made to forget
-	// what it holds of vault.db in memory. Only Linux can do that, and not with every
-	// file system; Open returns an error where it can't be done.
+	// Device makes the read-back read the device: the page cache of vault.db is dropped
+	// before. Only Linux can do that, and not with every file system. Open returns an
+	// error where it can't be done.
 	Device bool
 	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
 	// nil. It is called from the goroutine that calls the sink.
 	Notify func(copier.Event)
-	// Disk is what is written through; nil is the real one.
+	// Disk does all writing; nil is the real disk.
 	Disk *durable.Disk
 }
 
@@ -359,12 +359,11 @@ func (s *stage) placeAllBut(last string) error {
 	return nil
 }
 
-// Commit renames vault.db into place and syncs the directory. When it fails it
-// takes back what is in place. Where even that fails the error wraps
-// [copier.ErrUnconfirmed], and the record in the staging directory lets the next
-// run finish the work. Where a
-// Vault runs on it by then, it stays, and that it may not outlast a loss of power
-// is a warning. An error wraps [copier.ErrDestination].
+// Commit renames vault.db into place and syncs the directory. When the sync fails, it
+// takes vault.db back. When that fails too, the error wraps [copier.ErrUnconfirmed],
+// and the next run takes it back: the record in the staging directory says so. A
+// vault.db that a Vault has opened by then stays. Commit warns that it may not survive
+// a loss of power. An error wraps [copier.ErrDestination].
 func (s *stage) Commit(context.Context) error {
 	if err := s.disk.Place(s.aside(vaultDBName), s.dest(vaultDBName)); err != nil {
 		return errors.Join(s.fail("put "+vaultDBName+" in place", err), s.Rollback())

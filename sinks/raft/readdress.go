@@ -33,7 +33,7 @@ type ReaddressOptions struct {
 	// CheckLog returns an error unless Raft's log in the directory is as the copy left
 	// it. It is called while no Vault can start on the directory. It is needed.
 	CheckLog func(ctx context.Context, path string) error
-	// Disk is what is written through, but for bbolt's own transaction; nil is the
+	// Disk does all writing, but for bbolt's own transaction; nil is the
 	// real one.
 	Disk *durable.Disk
 }

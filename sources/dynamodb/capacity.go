@@ -16,15 +16,15 @@ const unitBytes = 4096
 // fullPage is the size at which DynamoDB ends a page.
 const fullPage = 1 << 20
 
-// A bucket caps the read capacity units that a source consumes: it fills by a
-// number of units a second, up to one second's worth. A request takes what it
-// will probably cost before it is sent, and waits until that is there; what it
-// cost is known afterwards, and the difference is given back, or owed, so that
-// those who wait, or come later, wait less, or more.
+// A bucket is a token bucket for the read capacity units that a source consumes. It
+// fills at a fixed rate, up to one second's worth. A request takes its estimated cost
+// before it is sent, and waits until the bucket has that. The response says what it
+// cost. If that was less, the difference is put back; if it was more, the difference
+// is taken too, and the bucket may be below zero.
 //
-// Where a full page costs more than two seconds' worth, pages are made smaller
-// with Limit, so that a small table is not hit by 256 units at once. How many
-// items make a page is learnt from those read so far, beginning with one.
+// Where a full page costs more than two seconds' worth, Limit makes pages smaller: a
+// small table is not hit by 256 units at once. The first page has one item. The size of
+// the items read so far says how many fit into the next.
 //
 // A bucket without a rate caps nothing.
 type bucket struct {
@@ -75,9 +75,9 @@ func (b *bucket) plan() (limit int, units float64) {
 	return b.limit, max(1, float64(b.limit)*b.item)
 }
 
-// learn takes over what a page has cost, of which so much was taken for it. A
-// page's units are rounded up; how many it was before lies between by the size
-// of the response, which is a little larger than its items.
+// learn accounts for a page: the units taken for it, and the units that it cost. The
+// cost is rounded up. The size of the response, which is a little larger than its
+// items, narrows down what the cost was before rounding.
 func (b *bucket) learn(taken, units float64, items, wireBytes int64) {
 	if b.rate <= 0 {
 		return

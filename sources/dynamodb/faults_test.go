@@ -326,7 +326,7 @@ func TestGivenUp(t *testing.T) {
 	wantError(t, err, copier.ErrSource, "after 4 tries: InternalServerError", GaveUp)
 }
 
-// TestFinalErrors: what no retry can cure ends at once.
+// TestFinalErrors: what no retry can fix ends at once.
 func TestFinalErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -20,19 +20,20 @@ import (
 // one Path each, and are often most of the table: however many segments there
 // are, one worker would read them alone. So when a page ends in the Path in
 // which it began, what is left of that Path is read by Query over ranges of
-// its Keys, and the Scan goes on behind the Path's last Key. A range that a
+// its Keys, and the Scan continues behind the Path's last Key. A range that a
 // page does not exhaust is split in turn, so that the ranges adapt to how the
 // Keys are distributed; a part may turn out empty, which costs a request.
 //
 // Vault's hot Keys are an "h" and hexadecimal digits of a hash, so they lie
-// evenly: how far a page came in its range tells how many are left, and there is
-// a part for each.
+// evenly. So how far a page came in its range shows how many pages are left, and the
+// range is split into as many parts.
 
 const (
 	// mostParts is into how many parts a range is split at once.
 	mostParts = 16
-	// laterParts is into how many, a power of two as mostParts is, where Keys are
-	// not hexadecimal and how much is left of a range that was split is not known.
+	// laterParts is into how many parts a range is split that is itself a part, where
+	// Keys are not hexadecimal: then nobody knows how much is left. Both are powers of
+	// two.
 	laterParts  = 4
 	maxKeyBytes = 1024 // of a range key, DynamoDB's limit
 )
@@ -60,11 +61,11 @@ type trail struct {
 }
 
 // ErrEndless is returned when the pages of a response lead back to where one was
-// before, or do not go on in the order of Keys.
+// before, or are not in the order of Keys.
 var ErrEndless = errors.New("the response's LastEvaluatedKey leads back to where a page was before: the table would be read for ever")
 
-// step goes on to a place, which a text identifies. It returns ErrEndless where
-// the trail was there before.
+// step adds a place, which a text identifies. It returns ErrEndless where the trail
+// was there before.
 func (t trail) step(place string) (trail, error) {
 	sum := sha256.Sum256([]byte(place))
 	at := base64.RawStdEncoding.EncodeToString(sum[:16])
@@ -228,17 +229,16 @@ func split(from string, left position, unknown int) []position {
 	return append(out, left)
 }
 
-// digits are Keys that have a common beginning and go on in hexadecimal digits,
-// as numbers.
+// digits are Keys with a common prefix and hexadecimal digits behind it, as numbers.
 type digits struct {
 	prefix string
 	count  int // of digits that are looked at
 	at     [3]uint64
 }
 
-// digitsOf reads Keys in ascending order, up to where they go on with something
-// else, as serial numbers and UUIDs do. It returns false where they are not in
-// digits at all, or too close to one another, or too long for one in between.
+// digitsOf reads Keys in ascending order, up to the first character that is no digit,
+// such as the dash in a serial number or a UUID. It returns false where they have no
+// digits at all, are too close to one another, or are too long for a Key in between.
 func digitsOf(first, second, third string) (d digits, ok bool) {
 	const most = 12 // enough for any number of parts, and exact as a float64
 	n := 0
@@ -261,7 +261,7 @@ func digitsOf(first, second, third string) (d digits, ok bool) {
 		if end == 0 && rest != "" {
 			return d, false
 		}
-		// A Key that ends early is as good as one that goes on with zeros.
+		// A Key that ends early counts as if zeros followed.
 		d.at[i], _ = strconv.ParseUint((rest[:end] + strings.Repeat("0", most))[:most], 16, 64) // it can't fail
 	}
 	return d, d.at[0] < d.at[1] && d.at[1] < d.at[2]

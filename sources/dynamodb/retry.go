@@ -29,17 +29,16 @@ const DefaultRetryFor = 10 * time.Minute
 
 // tries says how the requests of a source are tried again.
 type tries struct {
-	// lasting is for how long nothing may have succeeded, and max, where it is
-	// not negative, how often a request may be tried again for other reasons
-	// than being throttled.
+	// lasting is how long the source tries while nothing succeeds. max bounds how
+	// often one request is retried for other reasons than being throttled; a negative
+	// number is no bound.
 	lasting time.Duration
 	max     int
-	// Of the waits between two tries the first is at most base, and each may
-	// be twice as long as the one before, up to longest.
+	// base is the longest first wait between two tries. The bound doubles with each
+	// wait, up to longest.
 	base, longest time.Duration
-	// timeout bounds one try, its response's body included. So does half of what is
-	// left of lasting, where that is less: one connection that is dead shall not end
-	// it all.
+	// timeout bounds one try, its response's body included. Half of what is left of
+	// lasting bounds it too: one dead connection must not end the copy.
 	timeout time.Duration
 }
 
@@ -53,7 +52,7 @@ var defaultTries = tries{
 	timeout: time.Minute,
 }
 
-// These bound the tries of the very first request: a wrong endpoint shall be told
+// These bound the tries of the very first request: a wrong endpoint must be reported
 // at once.
 const (
 	prepareRetries = 3
@@ -87,12 +86,11 @@ func (t tries) wait(n int, throttled bool) time.Duration {
 // A request is one call of the API, with all of its tries. It belongs to one
 // goroutine.
 //
-// The SDK's own loop of tries is not used, though an aws.RetryerV2 can say that
-// there is no end of them. It keeps the error and the response of each try until
-// the last one (aws/retry v1.48.0: 4 to 6 KB a try, measured), so that workers
-// which a table throttles for an hour would come to gigabytes. And a RetryerV2 is
-// asked without the context of the request, and can't bound a try, for which
-// credentials are fetched as well.
+// The SDK's own retry loop is not used, though an aws.RetryerV2 can ask for unlimited
+// tries. The loop keeps the error and the response of each try until the last one
+// (aws/retry v1.48.0: 4 to 6 KB a try, measured): workers that are throttled for an
+// hour would need gigabytes. And a RetryerV2 does not get the request's context, so it
+// can't bound a try, which includes fetching credentials.
 type request struct {
 	// brief requests are given up within seconds.
 	brief bool
@@ -112,8 +110,8 @@ type request struct {
 // briefly is a request that is given up within seconds.
 var briefly = request{brief: true}
 
-// repeated reports of a request that was refused whether an earlier try may have
-// had its effect: its answer was lost.
+// repeated reports whether an earlier try of a refused request may have had its
+// effect, and only its answer was lost.
 func (q *request) repeated() bool { return q.failed-q.throttled > 1 }
 
 // ask sends a request of the client until it succeeds, or until no try can help,
@@ -132,9 +130,9 @@ func ask[I, O any](ctx context.Context, s *Source, q *request, call func(context
 	return out, err
 }
 
-// A pulse shows whether the table still answers anybody. Whether a copy shall go
-// on does not depend on how many tries failed, but on that: all requests of a
-// source are looked at together, see [Options.RetryFor].
+// A pulse records whether the table still answers any request of a source. That
+// decides whether a copy continues, and not how many tries of one request failed: see
+// [Options.RetryFor].
 type pulse struct {
 	mu       sync.Mutex
 	progress time.Time // when a read succeeded last, or a request was throttled
@@ -151,9 +149,8 @@ func (p *pulse) beat(good, progress bool) {
 	}
 }
 
-// nothingSince is for how long nothing has succeeded, as far as a request knows
-// whose first try that failed began at that time. A time at which nothing was asked for does
-// not count.
+// nothingSince is how long nothing has succeeded. first is when the request that asks
+// began its first failed try: time in which nothing was asked for does not count.
 func (p *pulse) nothingSince(first time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,8 +274,8 @@ func (s *Source) send(ctx context.Context, q *request, call sending) error {
 	}
 }
 
-// try makes one try of a request, another of which began at first and failed, if
-// any has. It begins when there is capacity for it.
+// try makes one try of a request, once there is capacity for it. first is when the
+// first failed try began, and zero where none has failed.
 func (s *Source) try(ctx context.Context, q *request, t tries, first time.Time, w *watch, call sending) (began time.Time, err error) {
 	if s.capacity.rate > 0 && q.units > 0 {
 		before := w.now(copier.WaitCap)
@@ -353,8 +350,8 @@ func isUndecoded(err error) bool {
 	return ok && bad.undecoded
 }
 
-// isCredentials reports whether the service does not take the credentials, which
-// others, loaded anew, may cure.
+// isCredentials reports whether the service refuses the credentials. Loading them
+// anew may fix that.
 func isCredentials(err error) bool {
 	var api smithy.APIError
 	if !errors.As(err, &api) {

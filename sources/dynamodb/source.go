@@ -3,10 +3,10 @@
 // [Source] is a [copier.Source]: a strongly consistent parallel Scan, each
 // segment a sequence of pages. It is a [copier.Locker] too, see [Source.Lock].
 // The AWS SDK does signing, credentials and endpoints as its users know them.
-// Not so retries: whether to go on depends on what all requests of a source
-// meet, see [Options.RetryFor]. Nor does it refuse a response whose X-Amz-Crc32
-// does not match, so this package checks every response itself and has those
-// read again.
+//
+// Retries are this package's own: whether to continue depends on all requests of a
+// source together, see [Options.RetryFor]. So is the check of X-Amz-Crc32: the SDK
+// accepts a response that does not match it. This package reads such a page again.
 package dynamodb
 
 import (
@@ -52,14 +52,14 @@ type Options struct {
 	// AccessKey, SecretKey and SessionToken are used instead of the SDK's
 	// credential chain where AccessKey and SecretKey are set.
 	AccessKey, SecretKey, SessionToken string
-	// Credentials, where set, and AccessKey is not, makes the provider of
-	// credentials, in place of the SDK's chain. It is called again where the
-	// provider's are not taken any more: then others may be found.
+	// Credentials, where set, makes the provider of credentials, in place of the
+	// SDK's chain. It is not used where AccessKey is set. It is called again when
+	// the service refuses the provider's credentials: there may be new ones.
 	Credentials func(context.Context) (aws.CredentialsProvider, error)
-	// RetryFor is for how long a request that fails is tried again: until none
-	// of this source's has succeeded for that long. Zero means DefaultRetryFor.
-	// Being throttled never ends it, however long. What no other try can help with
-	// fails at once.
+	// RetryFor is how long failed requests are retried: the copy ends when no
+	// request of this source has succeeded for that long. Zero means
+	// DefaultRetryFor. Throttling never ends it. An error that no retry can fix
+	// is returned at once.
 	RetryFor time.Duration
 	// MaxRetries bounds how often one request is tried again, for reasons
 	// other than being throttled; nil, or less than 0, is no bound.
@@ -71,20 +71,20 @@ type Options struct {
 	// units, and may miss what was written within the last second or so.
 	EventuallyConsistent bool
 
-	// NoWriteProbes has [Source.Check] send no request that would write, were it not
-	// for its condition.
+	// NoWriteProbes keeps [Source.Check] from sending conditional writes, which never
+	// change anything since their condition never holds.
 	NoWriteProbes bool
 
 	// HAEnabled says that the Vaults on this table elect their leader in it,
 	// so that a table without a leader lock has no running Vault.
 	HAEnabled bool
-	// HAStorage is the type of another storage in which the Vaults elect their
-	// leader, where one is configured: then no lock in the table shows that none
-	// is running, whatever HAEnabled says.
+	// HAStorage is the type of the other storage in which the Vaults elect their
+	// leader; empty where there is none. With one, a table without a leader lock does
+	// not show that no Vault is running, whatever HAEnabled says.
 	HAStorage string
-	// Stopped is asked when nothing in the table can tell whether a Vault is
-	// running, with the reason; it returns whether all are stopped. Nil means
-	// that nobody knows.
+	// Stopped is called, with the reason, when nothing in the table shows whether a
+	// Vault is running. It reports whether all are stopped. Nil means that nobody
+	// knows.
 	Stopped func(ctx context.Context, reason string) (bool, error)
 	// KeepLocked leaves the migration lock in the table after a complete
 	// copy, so that no Vault starts on it any more.
@@ -98,8 +98,8 @@ type Options struct {
 // pages cost.
 const ReadCapacityUnits = "read_capacity_units"
 
-// dialTimeout bounds one try to connect: an endpoint that a firewall swallows
-// shall be told within a minute.
+// dialTimeout bounds one try to connect: an endpoint that a firewall swallows must be
+// reported within a minute.
 const dialTimeout = 10 * time.Second
 
 // A Source reads one table. It is safe for concurrent use.

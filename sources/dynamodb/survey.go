@@ -16,14 +16,14 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// A Survey is what the service tells about a table, beyond what a copy needs.
+// A Survey is what the service says of a table, beyond what a copy needs.
 type Survey struct {
 	copier.Info
 	// Problem is why [Source.Open] would refuse the table: its status or
 	// its schema. Nil is a table that can be copied.
 	Problem error
 	Status  string
-	// OnDemand tells that the table has no provisioned capacity. Otherwise
+	// OnDemand says that the table has no provisioned capacity. Otherwise
 	// ReadUnits and WriteUnits are what it has, in units a second.
 	OnDemand              bool
 	ReadUnits, WriteUnits int64
@@ -33,16 +33,15 @@ type Survey struct {
 	Stream string
 	// Replicas are the other regions of a global table.
 	Replicas []string
-	// Skew is by how much our clock is ahead of the service's, and Clock tells
-	// that the service sent its time. That has whole seconds.
+	// Skew is how far our clock is ahead of the service's, which sends whole seconds.
+	// Clock says that it sent its time.
 	Skew  time.Duration
 	Clock bool
 }
 
-// Survey asks what the service tells about the table. It changes nothing. An
-// error says that the table can't be reached or may not be described; of a
-// table that can't be copied the Problem tells. Like Prepare it comes before
-// all else.
+// Survey asks the service about the table, before anything else is asked of the
+// source. It changes nothing. An error says that the table can't be reached, or may
+// not be described. Why a table can't be copied is in Problem.
 func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 	_, problem := s.Open(ctx)
 	if e, ok := errors.AsType[*copier.Error](problem); problem != nil && (!ok || e.Op != "read table "+s.opts.Table) {
@@ -114,7 +113,7 @@ type Access struct {
 	Err error
 }
 
-// Denied tells that the action is not allowed, and not that something else
+// Denied reports whether the action is not allowed. It is false where something else
 // went wrong.
 func (a Access) Denied() bool { return IsDenied(a.Err) }
 
@@ -175,7 +174,7 @@ type Locks struct {
 
 // A LockHolder is whose a lock is.
 type LockHolder struct {
-	// Name says who holds the lock, as far as the lock tells.
+	// Name says who holds the lock, as far as the lock says.
 	Name string
 	// Run is the id of the dyn2raft run that holds it, else empty.
 	Run string

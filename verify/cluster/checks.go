@@ -81,8 +81,8 @@ func (c *checker) failed(r request, err error) bool {
 	return true
 }
 
-// sealStatus makes the checks that a sealed Vault answers, and reports whether it
-// is worth to go on.
+// sealStatus makes the checks that a sealed Vault answers, and reports whether the
+// others are worth making.
 func (c *checker) sealStatus(ctx context.Context) bool {
 	s, err := c.root.Sys().SealStatusWithContext(ctx)
 	if err != nil {
@@ -145,7 +145,7 @@ func sameVersion(is, want string) bool {
 	return is == want
 }
 
-// node tells what this server is in the cluster. The client asks sys/health to
+// node checks what this server is in the cluster. The client asks sys/health to
 // answer every state with a success, so that 429, 472 and 473 are no errors.
 func (c *checker) node(ctx context.Context) bool {
 	h, err := c.root.Sys().HealthWithContext(ctx)
@@ -461,7 +461,7 @@ func (c *checker) mounts(ctx context.Context) {
 	c.counted(request{check: "audit devices", path: "sys/audit", sudo: true}, err, len(audit), c.Expect.Audit, "vault audit list")
 }
 
-// counted compares the length of a list, or tells that there was no answer.
+// counted compares the length of a list, or reports that there was no answer.
 func (c *checker) counted(r request, err error, n, want int, command string) {
 	r.expected = want != 0
 	switch {

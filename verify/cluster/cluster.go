@@ -15,21 +15,21 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// A Report holds what was found in the order of the checks. A warning is what a person
-// should look at and the cluster can live with, and what could not be checked; a
-// failure is a cluster that is not as it should be. A check that another
-// one makes pointless, as a sealed Vault does, is not in it.
+// A Report holds what was found, in the order of the checks. A warning is what a person
+// should look at and the cluster can live with, or what could not be checked. A failure
+// means that the cluster is not as it should be. Checks that an earlier result makes
+// pointless are left out: those of a sealed Vault, for instance.
 type Report struct {
 	// Address is the server that was asked, without a password.
 	Address string `json:"address"`
-	// Version and ClusterName are empty where the server does not tell.
+	// Version and ClusterName are empty where the server does not give them.
 	Version     string          `json:"version,omitempty"`
 	ClusterName string          `json:"cluster_name,omitempty"`
 	ClusterID   string          `json:"cluster_id,omitempty"`
 	Checks      copier.Findings `json:"checks"`
 }
 
-// Healthy tells that no check failed. Look at Unchecked too.
+// Healthy reports whether no check failed. Look at Unchecked too.
 func (r *Report) Healthy() bool { return r.Checks.Count(copier.Failed) == 0 }
 
 // Unchecked is the number of checks that could not be made.

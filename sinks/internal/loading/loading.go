@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// A copier.Loaded event tells of about so many entries or bytes.
+	// A copier.Loaded event reports about so many entries or bytes.
 	loadedEntries = 4096
 	loadedBytes   = 4 << 20
 	// maxLargeWarnings is how many entries that are too large get a warning
@@ -96,7 +96,7 @@ func (l *Stream) tell() {
 	l.told = copier.Loaded{Entries: l.Stats.Entries, Bytes: l.Stats.Bytes}
 }
 
-// Finish tells the rest, after the last entry.
+// Finish reports the rest, after the last entry.
 func (l *Stream) Finish() {
 	if l.Stats.Entries > l.told.Entries {
 		l.tell()

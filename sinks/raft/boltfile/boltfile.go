@@ -73,7 +73,7 @@ type File interface {
 
 var _ File = (*os.File)(nil)
 
-// Stats tells what a [Writer] has written.
+// Stats says what a [Writer] has written.
 type Stats struct {
 	Buckets int   // top-level buckets
 	Entries int64 // entries of all buckets

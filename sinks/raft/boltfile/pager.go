@@ -56,7 +56,7 @@ type pager struct {
 	writing bool       // spare is under way
 	written chan error // what became of it
 
-	// One sync goes on beside the writes that follow it.
+	// One sync runs beside the writes that follow it.
 	syncing bool       // it is under way
 	synced  chan error // what became of it
 	asked   int64      // what was written when the last one was begun
@@ -163,11 +163,11 @@ func (p *pager) flush() error {
 }
 
 // syncBeside begins to sync what was written, beside what will be, where that is
-// worth it. One that is under way goes on alone until syncMost is written behind it,
+// worth it. A sync that is under way runs alone until syncMost is written behind it,
 // and is waited for then. It makes nothing durable that anybody relies
 // on: the sync at the end does. But a disk with a cache of its own, as virtual ones
 // often have, does the work only when it is told to, and would idle until then. An
-// error may be that of the sync before: the system tells of it only once.
+// error may be that of the sync before: the system reports it only once.
 func (p *pager) syncBeside() error {
 	if p.off-p.asked < syncSize {
 		return nil

@@ -261,7 +261,7 @@ func (p *probe) serverLog(c *vaultconfig.Server) {
 	case have:
 		p.Fail("server-raft-wal", "", "the copy's log store is raft/wal, the server's raft/raft.db")
 	default:
-		p.Warn("server-raft-wal", "new", "the copy's log store is raft/raft.db: Vault goes on with that, and ignores raft_wal")
+		p.Warn("server-raft-wal", "new", "the copy's log store is raft/raft.db: Vault keeps using that, and ignores raft_wal")
 	}
 }
 

@@ -52,7 +52,7 @@ type Options struct {
 	MaxEntrySize int64
 	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be nil.
 	Notify func(copier.Event)
-	// Disk is what is written through; nil is the real one.
+	// Disk does all writing; nil is the real disk.
 	Disk *durable.Disk
 }
 

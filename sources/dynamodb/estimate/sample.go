@@ -65,7 +65,7 @@ type sample struct {
 	batch       copier.Batch // some of the entries
 
 	// most is the best rate of all workers together, in bytes of entries a second,
-	// and saturated tells that more workers brought no more.
+	// and saturated says that more workers brought no more.
 	most      float64
 	saturated bool
 	processor bool     // it was busy all the time: how fast a worker could read is not known

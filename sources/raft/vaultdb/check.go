@@ -9,8 +9,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// Stats tells what a file is made of. Pages count with the size of a page,
-// which is in bytes as all sizes are.
+// Stats says what a file is made of. A page that has overflow pages counts once; all
+// sizes are in bytes.
 type Stats struct {
 	FileBytes int64 `json:"file_bytes"`
 	PageSize  int64 `json:"page_size"`
@@ -22,7 +22,7 @@ type Stats struct {
 
 	BranchPages int64 `json:"branch_pages"`
 	LeafPages   int64 `json:"leaf_pages"`
-	// OverflowPages are those that leaves and branches go on in.
+	// OverflowPages hold what leaves and branches can't hold in one page.
 	OverflowPages int64 `json:"overflow_pages"`
 	FreePages     int64 `json:"free_pages"`
 	// FreelistPages hold the list of free pages, where it is written down.
@@ -42,7 +42,7 @@ func (s Stats) Fill() float64 {
 	return float64(s.LeafBytes) / float64(s.LeafCapacity)
 }
 
-// count adds a page, and those that it goes on in.
+// count adds a page and its overflow pages.
 func (s *Stats) count(p page, bytes, capacity int64) {
 	s.OverflowPages += int64(p.overflow)
 	if !p.leaf {

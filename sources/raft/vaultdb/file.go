@@ -48,7 +48,7 @@ import (
 
 var (
 	// ErrDamaged is returned when a file breaks the rules of its format. Its
-	// text goes on with the page and the rule.
+	// text continues with the page and the rule.
 	ErrDamaged = errors.New("the file is damaged")
 	// ErrInUse is returned by Open when another process has the file open for
 	// writing, as a running Vault has.

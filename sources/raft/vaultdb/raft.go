@@ -88,18 +88,19 @@ func (want Raft) CheckNew(ctx context.Context, path string, found State) error {
 // ErrRaft is returned when what was written of Raft's state can't be used.
 var ErrRaft = errors.New("raft is not as it was written")
 
-// Started reports whether Raft has gone on since the copy. A Vault that starts
-// takes a new term, writes to the log, and then to vault.db: where nothing of it is
-// to be seen in the log, a higher index is damage.
+// Started reports whether Raft has made progress since the copy. A Vault that starts
+// takes a new term, writes to the log, and then to vault.db. So a higher index without
+// a trace in the log is damage.
 func (want Raft) Started(found State, log Log) bool {
 	wrote, elected := log.Last > 0, log.CurrentTerm > want.Term
 	return found.Index > want.Index && (wrote || elected) || found.Index == want.Index && log.First > want.Index && elected
 }
 
-// CheckLog returns an error that wraps [copier.ErrChanged] where Raft's log in the
-// data directory at path has gone on since the copy, were it by a vote only, and one
-// that wraps [copier.ErrDestination] alone where it can't be read, is damaged or is
-// not there. It takes no lock on vault.db, and changes nothing.
+// CheckLog checks that Raft's log in the data directory at path is as the copy left it.
+// Where the log has changed since, by as little as a vote, the error wraps
+// [copier.ErrChanged]. Where it can't be read, is damaged or is missing, the error
+// wraps [copier.ErrDestination] alone. CheckLog takes no lock on vault.db, and changes
+// nothing.
 func (want Raft) CheckLog(ctx context.Context, path string) error {
 	fail := func(err error) error {
 		return &copier.Error{Kind: copier.ErrDestination, Op: "read Raft's log in " + path, Err: err}

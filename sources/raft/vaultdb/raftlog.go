@@ -34,9 +34,10 @@ type Log struct {
 	VotedTerm uint64 `json:"voted_term,omitempty"`
 	// Bytes is the size of the log's files.
 	Bytes int64 `json:"bytes"`
-	// Damage says what is wrong with it, where something is; the rest is then
-	// not to be relied on. Of a raft.db with entries no more was read than what is
-	// told here, and of segments neither the entries nor their checksums.
+	// Damage says what is wrong with the log. It is empty where nothing is;
+	// otherwise the other fields can't be relied on. Of a raft.db with entries only
+	// what stands here was read. Of WAL segments neither the entries nor their
+	// checksums were read.
 	Damage string `json:"damage,omitempty"`
 }
 
@@ -60,8 +61,8 @@ func ReadLog(ctx context.Context, dir string) (log Log, err error) {
 	return log, err
 }
 
-// judge makes of an error that says what is wrong with a log a part of what is told
-// of it, and returns every other one.
+// judge takes an error of reading the log. Where the log is damaged, it sets Damage
+// and returns nil. It returns every other error.
 func (l *Log) judge(err error) error {
 	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNoBucket) {
 		l.Damage = err.Error()
@@ -70,7 +71,7 @@ func (l *Log) judge(err error) error {
 	return err
 }
 
-// there reports whether there is a file, or something that will fail to be read.
+// there reports whether something is at path: a file, or what can't be read as one.
 func there(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)

@@ -318,7 +318,7 @@ func (s *Source) Recheck(ctx context.Context) error {
 	return nil
 }
 
-// Stats tells what the file is made of, once Recheck has found it sound.
+// Stats says what the file is made of, once Recheck has found it sound.
 func (s *Source) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
