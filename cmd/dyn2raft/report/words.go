@@ -10,7 +10,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // name is a prefix or a group as a person reads it.
@@ -91,28 +90,4 @@ var limits = map[copier.Limit]string{
 	copier.LimitProcessor:   "This machine's processor bounded the reading. One with more cores makes a copy faster.",
 	copier.LimitDisk:        "The disk with the work files bounded the reading. A faster one, or more memory, makes a copy faster.",
 	copier.LimitDestination: "The destination bounded the reading: it took entries while they were read.",
-}
-
-// diffKind is a difference in words.
-func diffKind(k verify.DiffKind) string {
-	switch k {
-	case "missing":
-		return "missing in the copy"
-	case "extra":
-		return "not in the table"
-	default:
-		return visible.Text(string(k))
-	}
-}
-
-// whyLock says why the lock with a key was not copied.
-func whyLock(key string) string {
-	switch key {
-	case "core/migration":
-		return "The lock of a migration, such as this copy’s own. A Vault that finds it refuses to start."
-	case "core/lock", "core/_lock":
-		return "The leader lock: it says which Vault is active on the table. Raft elects its leader without it."
-	default:
-		return "A lock: it says who held something on the table, and means nothing on another storage."
-	}
 }
