@@ -143,31 +143,22 @@ func encoding(name string, src []byte) error {
 	return e
 }
 
+// aside is where any character may stand: a text in quotes, or a comment.
+var aside = regexp.MustCompile(`(?s)"(?:\\.?|[^"\\])*(?:"|$)|(?:#|//)[^\n]*|/\*.*?(?:\*/|$)`)
+
 // oddCharacter finds the first character outside of quotes and comments that HCL
 // and JSON have no use for there, such as a no-break space, and its line. On the
 // suspect line, 0 for none, other quotes and separators are such ones too.
 func oddCharacter(src []byte, suspect int) (line int, found rune) {
+	code := aside.ReplaceAllFunc(src, func(text []byte) []byte { return bytes.Repeat([]byte("\n"), bytes.Count(text, []byte("\n"))) })
 	line = 1
-	var inside string // what ends the text or comment, or ""
-	for rest := string(src); rest != ""; {
-		r, n := utf8.DecodeRuneInString(rest)
+	for _, r := range string(code) {
 		switch {
-		case inside == `"` && r == '\\' && len(rest) > 1:
-			n = 2
-		case inside != "" && strings.HasPrefix(rest, inside):
-			n, inside = len(inside), ""
-		case inside != "":
-		case r == '"':
-			inside = `"`
-		case r == '#', strings.HasPrefix(rest, "//"):
-			inside = "\n"
-		case strings.HasPrefix(rest, "/*"):
-			inside = "*/"
-		case r > unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r), r < ' ' && !strings.ContainsRune("\t\r\n", r), suspect > 0 && line == suspect && strings.ContainsRune("'`;:", r):
+		case r == '\n':
+			line++
+		case r > unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r), r < ' ' && !strings.ContainsRune("\t\r", r), line == suspect && strings.ContainsRune("'`;:", r):
 			return line, r
 		}
-		line += strings.Count(rest[:n], "\n")
-		rest = rest[n:]
 	}
 	return 0, 0
 }

@@ -122,27 +122,25 @@ func unreachable(client *api.Client, err error) error {
 	if strings.ContainsFunc(client.Token(), func(r rune) bool { return r < ' ' || r > '~' }) {
 		out.Code = TokenForm
 	}
-	text := err.Error()
-	var (
-		authority x509.UnknownAuthorityError
-		hostname  x509.HostnameError
-		record    tls.RecordHeaderError
-		answer    *api.ResponseError
-		redirect  *redirectError
-	)
-	switch {
-	case errors.As(err, &redirect):
+	redirect, redirected := errors.AsType[*redirectError](err)
+	switch text := err.Error(); {
+	case redirected:
 		out.Code, out.Facts = Redirected, map[string]string{"to": redirect.to}
-	case errors.As(err, &authority):
+	case is[x509.UnknownAuthorityError](err):
 		out.Code = UnknownAuthority
-	case errors.As(err, &hostname):
+	case is[x509.HostnameError](err):
 		out.Code = OtherName
-	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):
+	case is[tls.RecordHeaderError](err), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		out.Code = NoTLS
 	case strings.Contains(text, "HTTP request to an HTTPS server"):
 		out.Code = OnlyTLS
-	case errors.As(err, &answer):
+	case is[*api.ResponseError](err):
 		out.Code = NotVault
 	}
 	return out
+}
+
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
 }
