@@ -384,8 +384,9 @@ type Sink interface {
 	// Open takes the destination, which is held from here to Close, and reports
 	// what it holds. It removes at most what a run has staged and not committed,
 	// which no run reads again. It refuses a destination that is not fit:
-	// missing, not writable, held by another process, or holding data that no copy
-	// has put there.
+	// missing, not writable, held by another process (ErrLocked), or holding data that
+	// State does not report: somebody else's, or the result of a run that has cleaned
+	// up behind itself with Stage.Close (ErrDestination).
 	Open(ctx context.Context) (State, error)
 
 	// Stage makes the place where a run's result is written aside. It reopens what
@@ -427,14 +428,14 @@ type Stage interface {
 	Reader(ctx context.Context) (Source, error)
 
 	// Prepare does all of a commit that can be done before its last step,
-	// durably. The record lies with it, for [Sink.Open] to find. On an error it has
-	// undone that.
+	// durably. The record lies with it, for [Sink.Open] to find as it is: the engine has
+	// set its State to Unconfirmed. On an error Prepare has undone all of that.
 	Prepare(ctx context.Context, r Record) error
 
 	// Commit puts what was loaded in place, in one last step, and makes that
 	// durable. It does nothing else: from its call to that step the source's lease
-	// may be lost unnoticed. From then on [Sink.Open] finds the run, and the state
-	// Unconfirmed. When Commit returns an error, the destination holds nothing that
+	// may be lost unnoticed. From then on [Sink.Open] finds the record that
+	// Prepare was given. When Commit returns an error, the destination holds nothing that
 	// Vault would open, or the error wraps ErrUnconfirmed.
 	Commit(ctx context.Context) error
 
@@ -490,8 +491,9 @@ type Unordered interface {
 // Options.WorkDir is needed.
 type WorkDirer interface {
 	// WorkDir is a directory on the destination's file system, always the same.
-	// The engine makes and removes it, between Open and Close; the directory that
-	// it is in is there then. What is in it is not the sink's to touch.
+	// Sink.Open makes it, where it is not there. Stage.Close removes it with all that
+	// is in it, unless keep is set. Until then what the engine writes into it is not
+	// the sink's to touch: a later process resumes from that.
 	WorkDir() string
 }
 

@@ -20,7 +20,7 @@ import (
 // uses the same one is another process. Its fields are set before it is used; it
 // is safe for concurrent use then.
 type Source struct {
-	// Info is what Prepare returns, or Unfit, where that is set. A name and an id
+	// Info is what Open returns, or Unfit, where that is set. A name and an id
 	// are added where there are none.
 	Info  copier.Info
 	Unfit error
