@@ -112,10 +112,10 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 		return err
 	}
 	if m.State == copier.Unconfirmed {
-		return hints.With(fmt.Errorf("%s: %w", file, copier.ErrUnconfirmed), unconfirmedText)
+		return hints.With(fmt.Errorf("%s: %w", file, copier.ErrUnconfirmed), notYet[m.State])
 	}
 	if m.State == copier.Confirmed {
-		return hints.With(fmt.Errorf("%s: the table of the copy was not given back", file), notReleasedText)
+		return hints.With(fmt.Errorf("%s: the table of the copy was not given back", file), notYet[m.State])
 	}
 	node, contents := verify.NodeOf(m), m.Contents()
 	e.NodeID, e.Address = node.ID, node.Address

@@ -161,14 +161,14 @@ func (p *printer) checkManifest(ctx context.Context, m *copier.Record, path stri
 	return verify.CheckManifest(ctx, verify.Expect(m), path)
 }
 
-// unconfirmedText is what a directory with a copy is that its table has not
-// confirmed.
-const unconfirmedText = "UNCONFIRMED: the copy was put in place, and the table has not confirmed since that nobody wrote to it meanwhile: entries may be missing, in the directory and in its manifest. " +
-	"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares."
-
-// notReleasedText is what a directory with a copy is whose table was not given back.
-const notReleasedText = "NOT GIVEN BACK: the copy was complete, and its process ended before it could give the table back: what was written to the table since is neither in the directory nor in its manifest. " +
-	"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares."
+// notYet is what a directory with a copy is that no Vault may be started on yet, by the
+// state of the copy.
+var notYet = map[copier.CommitState]string{
+	copier.Unconfirmed: "UNCONFIRMED: the copy was put in place, and the table has not confirmed since that nobody wrote to it meanwhile: entries may be missing, in the directory and in its manifest. " +
+		"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares.",
+	copier.Confirmed: "NOT GIVEN BACK: the copy was complete, and its process ended before it could give the table back: what was written to the table since is neither in the directory nor in its manifest. " +
+		"Do not start a Vault on it: copy -resume has the table asked again, verify -config compares.",
+}
 
 func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) error {
 	result := comparison(rep.Equal(), rep.NotVault)
@@ -184,9 +184,9 @@ func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) 
 	err := errors.Join(t.flush(), p.raftDiffs(rep.RaftDiffs, "the manifest says"))
 	switch {
 	case rep.Unconfirmed:
-		err = errors.Join(err, p.text(unconfirmedText))
+		err = errors.Join(err, p.text(notYet[copier.Unconfirmed]))
 	case rep.NotReleased:
-		err = errors.Join(err, p.text(notReleasedText))
+		err = errors.Join(err, p.text(notYet[copier.Confirmed]))
 	case errors.Is(result, errNotAVault):
 		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds %s that run %s copied from table %s, and nothing else, but %s.",
 			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))

@@ -36,7 +36,7 @@ type manifestWriter struct {
 	out      *printer
 	drafted  bool
 	manifest *copier.Record // of a complete copy, once it is written
-	err      error          // why it is not where it should be
+	failed   string         // why it is not where it should be
 }
 
 // keep writes the record of a copy that is in place, or about to be.
@@ -52,7 +52,7 @@ func (r *manifestWriter) keep(ctx context.Context, rec copier.Record) error {
 		return nil
 	case err != nil:
 		beside := verify.ManifestPath(r.cfg.Destination.Path)
-		if r.err = err; r.file == beside || verify.WriteManifest(beside, &rec, -1, -1) != nil {
+		if r.failed = err.Error(); r.file == beside || verify.WriteManifest(beside, &rec, -1, -1) != nil {
 			return fmt.Errorf("its manifest is not written: %w", err)
 		}
 		r.out.log.Warn("the manifest is beside the data directory, and not where it should be: "+beside, "error", err)
@@ -98,20 +98,4 @@ func (r *manifestWriter) put(ctx context.Context, m *copier.Record) error {
 		return verify.WriteManifest(r.file, m, -1, -1)
 	}
 	return r.root.call(ctx, "WriteManifest", m, new(struct{}))
-}
-
-// path is where the manifest is, and nothing if it could not be written.
-func (r *manifestWriter) path() string {
-	if r.manifest == nil {
-		return ""
-	}
-	return r.file
-}
-
-// failed says why the manifest is not where it should be.
-func (r *manifestWriter) failed() string {
-	if r.err == nil {
-		return ""
-	}
-	return r.err.Error()
 }

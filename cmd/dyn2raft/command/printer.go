@@ -447,13 +447,17 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	p.remember(&res)
 	cfg, last, warned := rec.cfg, res.Process(), res.Warnings
 	duration := last.Took()
+	manifest := "" // where it is
+	if rec.manifest != nil {
+		manifest = rec.file
+	}
 	message := "Success! All of the keys have been migrated."
 	if res.NotVault() {
 		message = "NOT A VAULT: all of the keys have been migrated, but a Vault that starts on them finds itself not initialized, or ends."
 	}
 	if p.json {
 		return p.encode(copyRecord{res.RunID, last.Start, duration, last.Phases, res.Start, res.Resumed, res.Source, res.Scan, res.Load, res.Prefixes, res.Proof != nil, res.Complete, res.State,
-			cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address, rec.path(), res.Backup, rec.failed(), warned, message})
+			cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message})
 	}
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
@@ -487,17 +491,14 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	if res.Proof != nil {
 		t.row("Proof", "vault.db was read back: %s %s digest %s…", allEntries(res.Total.Entries), one(res.Total.Entries, "has", "have"), res.Total.Hash.String()[:16])
 	}
-	if res.Backup != "" {
-		t.row("Backup", "%s", res.Backup)
+	t.known("Backup", res.Backup)
+	switch {
+	case manifest == "":
+		manifest = "NOT WRITTEN: " + cmp.Or(rec.failed, "the copy ended before")
+	case rec.failed != "":
+		manifest += ", because: " + rec.failed
 	}
-	switch path, failed := rec.path(), rec.failed(); {
-	case path == "":
-		t.row("Manifest", "NOT WRITTEN: %s", cmp.Or(failed, "the copy ended before"))
-	case failed != "":
-		t.row("Manifest", "%s, because: %s", path, failed)
-	default:
-		t.row("Manifest", "%s", path)
-	}
+	t.row("Manifest", "%s", manifest)
 	if unlock != "" {
 		t.row("Locked", "core/migration stays in the table: no Vault starts on it until `%s`", unlock)
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
-	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -71,11 +70,8 @@ func runReport(_ context.Context, cmd *cli.Command, std Streams, out *printer) e
 		return err
 	}
 	err = out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
-	switch {
-	case in.Manifest.State == copier.Unconfirmed:
-		err = errors.Join(err, out.text(unconfirmedText))
-	case in.Manifest.State == copier.Confirmed:
-		err = errors.Join(err, out.text(notReleasedText))
+	if text := notYet[in.Manifest.State]; text != "" {
+		err = errors.Join(err, out.text(text))
 	}
 	return err
 }

@@ -87,8 +87,6 @@ type completeCopy struct {
 	Bytes   int64 `json:"bytes"`
 	// Took is the time from the copy's begin to its end, in all processes.
 	Took time.Duration `json:"took_ns"`
-
-	notReleased bool // as the manifest has it
 }
 
 // readCopy reads what a manifest says. Without one nothing is known, which is no
@@ -106,7 +104,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 		return nil, err
 	}
 	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
-		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took(), notReleased: m.State == copier.Confirmed}, nil
+		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
@@ -191,7 +189,7 @@ func readStatus(path, manifest string) (r *statusRecord, err error) {
 		if r.Copy != nil && r.Copy.State == copier.Unconfirmed {
 			r.State = sink.StateUnconfirmed
 		}
-		if r.Copy != nil && r.Copy.notReleased && r.State == sink.StateComplete && r.completedBy == "" {
+		if r.Copy != nil && r.Copy.State == copier.Confirmed && r.State == sink.StateComplete && r.completedBy == "" {
 			r.State = sink.StateConfirmed
 		}
 	}
@@ -251,18 +249,14 @@ func (p *printer) status(r statusRecord) error {
 	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
 		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))
 		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
-		if s.Source.Endpoint != "" {
-			t.row("Endpoint", "%s", s.Source.Endpoint)
-		}
+		t.known("Endpoint", s.Source.Endpoint)
 		var flags []string
 		for _, name := range slices.Sorted(slices.Values(keptFlags)) {
 			if value, ok := s.Settings[name]; ok {
 				flags = append(flags, "-"+name+"="+shellescape.Quote(value))
 			}
 		}
-		if flags != nil {
-			t.row("Begun with", "%s", strings.Join(flags, " "))
-		}
+		t.known("Begun with", strings.Join(flags, " "))
 	}
 	if s := r.Status; s != nil {
 		t.row("Phase", "%s, as of %s", s.Phase, ago(s.Updated))

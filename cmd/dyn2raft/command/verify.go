@@ -111,11 +111,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		return err
 	}
 	defer stopMetrics()
-	switch state, _ := sink.Look(cfg.Destination.Path); state {
-	case sink.StateUnconfirmed:
-		out.log.Warn(unconfirmedText)
-	case sink.StateConfirmed:
-		out.log.Warn(notReleasedText)
+	if state, _ := sink.Look(cfg.Destination.Path); notYet[copier.CommitState(state)] != "" {
+		out.log.Warn(notYet[copier.CommitState(state)])
 	}
 	raft, notSegments := out.expected(cfg, cmd.String("config"))
 	if n := cmd.Int("segments"); n != 0 && n == notSegments {

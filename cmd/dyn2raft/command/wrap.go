@@ -51,6 +51,13 @@ func (s *summary) row(name, format string, a ...any) {
 	s.rows = append(s.rows, [2]string{name, fmt.Sprintf(format, a...)})
 }
 
+// known is a row, unless there is nothing to say.
+func (s *summary) known(name, text string) {
+	if text != "" {
+		s.row(name, "%s", text)
+	}
+}
+
 func (s *summary) flush() error {
 	names := 0
 	for _, r := range s.rows {
