@@ -133,15 +133,7 @@ func newReference() reference {
 			continue
 		}
 		d := documented{Command: c, Examples: helps[c.Name].Examples}
-		for _, f := range c.VisibleFlags() {
-			group := &d.Options
-			if advanced(f) {
-				group = &d.Advanced
-			}
-			if doc, ok := f.(cli.DocGenerationFlag); ok {
-				*group = append(*group, newOption(f.Names()[0], doc))
-			}
-		}
+		d.Options, d.Advanced = options(c)
 		r.Documented = append(r.Documented, d)
 	}
 	var keys []string

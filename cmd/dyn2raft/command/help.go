@@ -96,8 +96,20 @@ func shared(names ...string) (flags []cli.Flag) {
 	return flags
 }
 
-// advanced reports whether a flag is one of those that come last.
-func advanced(f cli.Flag) bool { return slices.Contains(advancedFlags, f.Names()[0]) }
+// options are the visible flags of a command, those that come last apart.
+func options(cmd *cli.Command) (common, advanced []option) {
+	for _, f := range cmd.VisibleFlags() {
+		doc, ok := f.(cli.DocGenerationFlag)
+		switch name := f.Names()[0]; {
+		case !ok:
+		case slices.Contains(advancedFlags, name):
+			advanced = append(advanced, newOption(name, doc))
+		default:
+			common = append(common, newOption(name, doc))
+		}
+	}
+	return common, advanced
+}
 
 // printHelp writes the help of a command in lines of the terminal's width, or of 80
 // columns.
@@ -129,21 +141,17 @@ func printHelp(w io.Writer, _ string, data any) {
 			say("      ", e.What)
 		}
 	}
-	for _, group := range []struct {
-		title string
-		last  bool
-	}{{"Flags", false}, {"Advanced flags", true}} {
-		title := "\n" + group.title + ":\n"
-		for _, f := range cmd.VisibleFlags() {
-			doc, ok := f.(cli.DocGenerationFlag)
-			if !ok || advanced(f) != group.last {
-				continue
-			}
-			o := newOption(f.Names()[0], doc)
-			b.WriteString(title + strings.TrimRight("  -"+o.Name+" "+o.Value, " ") + "\n")
+	common, advanced := options(cmd)
+	list := func(title string, options []option) {
+		if options != nil {
+			b.WriteString("\n" + title + ":\n")
+		}
+		for _, o := range options {
+			b.WriteString(strings.TrimRight("  -"+o.Name+" "+o.Value, " ") + "\n")
 			say("      ", o.Full())
-			title = ""
 		}
 	}
+	list("Flags", common)
+	list("Advanced flags", advanced)
 	_, _ = io.WriteString(w, b.String()) // nothing follows it
 }

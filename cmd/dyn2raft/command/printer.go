@@ -41,6 +41,7 @@ type printer struct {
 	every  time.Duration // how often a line tells how far a command is
 	screen *screen       // where log goes
 	live   bool          // a live block tells how far a command is
+	work   string        // what a command does, in a word
 
 	tracker copier.Progress
 	mu      sync.Mutex // guards the following
@@ -55,7 +56,7 @@ type printer struct {
 }
 
 func newPrinter(cmd *cli.Command, std Streams) (*printer, error) {
-	p := &printer{stdout: std.Out, every: 30 * time.Second, screen: newScreen(std.Err, std.Env)}
+	p := &printer{stdout: std.Out, every: 30 * time.Second, screen: newScreen(std.Err, std.Env), work: "copy"}
 	switch f := cmd.String("format"); {
 	case f == "table", f == "" && !cmd.IsSet("format"): // not every command has these flags
 	case f == "json":
@@ -172,7 +173,7 @@ func (p *printer) event(e copier.Event) {
 		}
 		p.log.Info(what, args...)
 	case copier.Resuming:
-		p.log.Info("going on with an unfinished copy", "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
+		p.log.Info("going on with an unfinished "+p.work, "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
 	case copier.RunWritten:
 		p.log.Debug("sorted run written", "entries", e.Entries, "size", byteCount(e.Bytes))
 	case copier.Checkpointed:

@@ -118,6 +118,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if n := cmd.Int("segments"); n != 0 && n == notSegments {
 		out.log.Warn(fmt.Sprintf("the copy divided the table into %d segments too: a mistake in that would be made twice; leave -segments out, or give another number", n))
 	}
+	out.work = "comparison"
 	found := &spool{dir: cmd.String("work-dir")}
 	if sample == 0 {
 		found.dir = work
@@ -136,7 +137,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		SampleSeed:  cmd.Uint64("sample-seed"),
 		MaxDiffs:    maxDiffs,
 		OnDiff:      found.add,
-		Events:      out.comparing,
+		Events:      out.event,
 	})
 	stop()
 	if err != nil {
@@ -251,19 +252,6 @@ func (s tellingSource) Open(ctx context.Context) (copier.Info, error) {
 		s.p.tracker.Event(copier.PhaseStarted{Phase: copier.PhasePrepare, Source: part})
 	}
 	return info, err
-}
-
-// comparing takes the events of a comparison, in whose words some differ from
-// a copy's.
-func (p *printer) comparing(e copier.Event) {
-	r, ok := e.(copier.Resuming)
-	if !ok {
-		p.event(e)
-		return
-	}
-	p.tracker.Event(e)
-	p.note(e)
-	p.log.Info("going on with an unfinished comparison", "entries_read_before", count(r.Entries), "size", byteCount(r.Bytes), "segments_left", r.Pending)
 }
 
 // howToCompareOn adds to the error of a comparison how to go on with it, where
