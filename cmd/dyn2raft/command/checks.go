@@ -49,6 +49,14 @@ func ignoreHint(check string) string {
 	return "-ignore " + check
 }
 
+// inSpite adds to a hint how a failed check is let pass, where it can be.
+func inSpite(hint, check string) string {
+	if how := ignoreHint(check); how != "" {
+		hint = strings.TrimPrefix(hint+"\nto copy in spite of it: the same command with "+how, "\n")
+	}
+	return hint
+}
+
 // errNotAVault is returned where nothing differs, and what is equal is no
 // initialized Vault's. The result says so.
 var errNotAVault = fmt.Errorf("no initialized Vault: %w", errDifferent)
@@ -68,11 +76,7 @@ func (p *printer) beforeCopy(ctx context.Context, opts plan.Options) error {
 	var failed []error
 	for _, r := range results {
 		if r.Status == copier.Failed {
-			hint := r.Hint
-			if how := ignoreHint(r.Check); how != "" {
-				hint = strings.TrimPrefix(hint+"\nto copy in spite of it: the same command with "+how, "\n")
-			}
-			failed = append(failed, hints.With(&copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message)}, hint))
+			failed = append(failed, hints.With(&copier.Error{Kind: plan.Kind(r.Check), Op: "check " + r.Check, Err: errors.New(r.Message)}, inSpite(r.Hint, r.Check)))
 			continue
 		}
 		p.warn(copier.Warning{Check: r.Check, Message: r.Message, Ignored: r.Ignored}, r.Hint)
@@ -87,7 +91,7 @@ func (p *printer) letPass(check string, err error, ignore []string) error {
 		p.warn(copier.Warning{Check: check, Message: err.Error(), Ignored: true}, "")
 		return nil
 	}
-	return hints.With(err, strings.TrimPrefix(hints.Of(err)+"\nto copy in spite of it: the same command with "+ignoreHint(check), "\n"))
+	return hints.With(err, inSpite(hints.Of(err), check))
 }
 
 // ignorable adds to the refusal of a node's id, which the sink looks at for

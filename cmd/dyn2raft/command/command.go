@@ -110,9 +110,9 @@ func Main(args []string, std Streams) int {
 func root(std Streams) *cli.Command {
 	commands := []*cli.Command{planCommand(std), copyCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), readdressCommand(std), reportCommand(std),
 		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std)}
-	var statuses []string
+	var meanings []string
 	for _, m := range exitMeanings {
-		statuses = append(statuses, m.Status+" "+m.Meaning)
+		meanings = append(meanings, m.Status+" "+m.Meaning)
 	}
 	h := helps["dyn2raft"]
 	cli.HelpPrinter = printHelp
@@ -121,7 +121,7 @@ func root(std Streams) *cli.Command {
 		Name:                            "dyn2raft",
 		Usage:                           h.Usage,
 		UsageText:                       h.Lines,
-		Description:                     h.Description + "\n\nExit status: " + strings.Join(statuses, ", ") + ".",
+		Description:                     h.Description + "\n\nExit status: " + strings.Join(meanings, ", ") + ".",
 		Commands:                        commands,
 		Flags:                           []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", Local: true}},
 		Writer:                          std.Out,
@@ -192,28 +192,24 @@ func exitStatus(err error) int {
 	if all := split(err); len(all) > 0 {
 		err = all[0]
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return exitDone
-	case errors.Is(err, errDifferent):
-		return exitDifferent
-	case errors.Is(err, errRunning):
-		return exitRunning
-	case errors.Is(err, errUnfinished):
-		return exitUnfinished
-	case errors.Is(err, errNone):
-		return exitNone
-	case errors.Is(err, copier.ErrConfig):
-		return exitUsage
-	case errors.Is(err, copier.ErrLocked):
-		return exitLocked
-	case errors.Is(err, copier.ErrDestination):
-		return exitDestination
-	case errors.Is(err, copier.ErrSource):
-		return exitSource
-	default:
-		return exitUsage
 	}
+	for _, s := range statuses {
+		if errors.Is(err, s.of) {
+			return s.status
+		}
+	}
+	return exitUsage
+}
+
+// statuses are those of errors, the first that an error is.
+var statuses = []struct {
+	of     error
+	status int
+}{
+	{errDifferent, exitDifferent}, {errRunning, exitRunning}, {errUnfinished, exitUnfinished}, {errNone, exitNone},
+	{copier.ErrConfig, exitUsage}, {copier.ErrLocked, exitLocked}, {copier.ErrDestination, exitDestination}, {copier.ErrSource, exitSource},
 }
 
 // joined is the type of errors.Join's result. Errors that wrap several others
