@@ -9,10 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/urfave/cli/v3"
+
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
-	"github.com/urfave/cli/v3"
 )
 
 // advancedFlags are those that few need: they come last in every help.
