@@ -1,25 +1,21 @@
 package raft
 
-import "github.com/dyn2raft/dyn2raft/copier"
+import (
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
+)
 
 // The codes of this package's errors. A path is the data directory's, a file one in it.
 var (
-	// DirectoryBusy: another process works on the directory.
-	DirectoryBusy = copier.NewCode("directory-busy", "path")
-	// NoFileLocks: its file system has no working locks.
-	NoFileLocks = copier.NewCode("no-file-locks")
-	// NoDirectory: it is not there. NotADirectory: something else is.
-	NoDirectory   = copier.NewCode("no-directory", "path")
-	NotADirectory = copier.NewCode("not-a-directory")
-	// NotPermitted: this process may not do that. Facts: its user.
-	NotPermitted = copier.NewCode("not-permitted", "user")
-	// DiskFull: the file system is full, or a quota is used up. Facts, in bytes: what this
-	// run has written, and what is free, or "".
-	DiskFull = copier.NewCode("disk-full", "written", "free")
-	// ReadOnly: the file system is mounted so.
-	ReadOnly = copier.NewCode("read-only", "path")
-	// StartedOn: files came into the directory while a copy was made into it.
-	StartedOn = copier.NewCode("started-on", "path")
+	// What goes wrong in any directory, see package hold.
+	DirectoryBusy = hold.DirectoryBusy // another process works on it
+	NoFileLocks   = hold.NoFileLocks   // its file system has no working locks
+	NoDirectory   = hold.NoDirectory
+	NotADirectory = hold.NotADirectory
+	NotPermitted  = hold.NotPermitted
+	DiskFull      = hold.DiskFull
+	ReadOnly      = hold.ReadOnly
+	StartedOn     = hold.StartedOn // files came into it meanwhile
 	// NoDeviceRead: the system can't be made to read the file from its device.
 	NoDeviceRead = copier.NewCode("no-device-read")
 	// NameTaken: a name that is needed is taken.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 	"golang.org/x/sys/unix"
 )
 
@@ -248,7 +249,7 @@ func (s *Sink) stagingLeft() (bool, error) {
 		}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
 			return false, &copier.Error{Kind: copier.ErrDestination, Op: "use " + path,
-				Err: fmt.Errorf("%w: it is %s's, and this process runs as %s", copier.ErrNotOurs, userName(int(st.Uid)), userName(os.Geteuid()))}
+				Err: fmt.Errorf("%w: it is %s's, and this process runs as %s", copier.ErrNotOurs, hold.UserName(int(st.Uid)), hold.UserName(os.Geteuid()))}
 		}
 		there = true
 	}
@@ -287,7 +288,7 @@ func (s *Sink) makeStaging(left bool) error {
 // directory. Without a vault.db in place the record goes first, and for good:
 // a record without the rest would be taken for a finished commit.
 func (s *Sink) removeStaged() error {
-	if err := s.disk.Remove(s.held.root, filepath.Join(stagingName, recordName)); err != nil {
+	if err := s.disk.Remove(s.held.Root(), filepath.Join(stagingName, recordName)); err != nil {
 		return err
 	}
 	if err := s.disk.Sync(s.aside("")); err != nil {
@@ -298,7 +299,7 @@ func (s *Sink) removeStaged() error {
 
 // removeFromStaging removes all names in the staging directory but one.
 func (s *Sink) removeFromStaging(but string) error {
-	list, err := fs.ReadDir(s.held.root.FS(), stagingName)
+	list, err := fs.ReadDir(s.held.Root().FS(), stagingName)
 	if err != nil {
 		return err
 	}
@@ -306,7 +307,7 @@ func (s *Sink) removeFromStaging(but string) error {
 		if f.Name() == but {
 			continue
 		}
-		if err := s.disk.Remove(s.held.root, filepath.Join(stagingName, f.Name())); err != nil {
+		if err := s.disk.Remove(s.held.Root(), filepath.Join(stagingName, f.Name())); err != nil {
 			return err
 		}
 	}
@@ -328,7 +329,7 @@ func (s *stage) removeStaging() error {
 			return err
 		}
 	}
-	if err := s.disk.Remove(s.held.root, stagingName); err != nil {
+	if err := s.disk.Remove(s.held.Root(), stagingName); err != nil {
 		return err
 	}
 	return s.disk.Sync(s.opts.Path)

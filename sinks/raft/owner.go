@@ -3,19 +3,18 @@ package raft
 import (
 	"fmt"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 )
 
 // checkOwner warns when the directory belongs to somebody else than the files
 // will: Vault opens its files by their owner. Where a group of this user may write
 // to the directory, as Kubernetes has it for volumes, that is who it is for.
 func (s *Sink) checkOwner() error {
-	fi, err := s.held.lock.Stat()
+	fi, err := s.held.Root().Stat(".")
 	if err != nil {
 		return s.fail("look at "+s.opts.Path, err)
 	}
@@ -29,15 +28,6 @@ func (s *Sink) checkOwner() error {
 	}
 	s.opts.Notify(copier.Warning{Message: fmt.Sprintf(
 		"%s belongs to %s, but what is put there will belong to %s, and a Vault that runs as %[2]s can't open it",
-		s.opts.Path, userName(int(st.Uid)), userName(os.Geteuid()))})
+		s.opts.Path, hold.UserName(int(st.Uid)), hold.UserName(os.Geteuid()))})
 	return nil
-}
-
-// userName is a user's name, or number where there is no name.
-func userName(uid int) string {
-	id := strconv.Itoa(uid)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return id
 }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 	"github.com/dyn2raft/dyn2raft/sinks/internal/loading"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/boltfile"
 	"github.com/hashicorp/go-uuid"
@@ -121,7 +122,7 @@ type Sink struct {
 	opts Options
 	disk *durable.Disk
 
-	held   Hold // of the data directory, from Open to Close
+	held   hold.Hold // of the data directory, from Open to Close
 	nodeID string
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
@@ -430,7 +431,7 @@ func (s *stage) moveBack(name string) error {
 	if there, err := durable.Exists(s.dest(name)); err != nil {
 		return err
 	} else if there {
-		if err := s.disk.Remove(s.held.root, name); err != nil {
+		if err := s.disk.Remove(s.held.Root(), name); err != nil {
 			return err
 		}
 	}
@@ -461,12 +462,12 @@ func (s *stage) Close(keep bool) error {
 // Close releases the lock, and removes the staging directory where it is empty. It
 // never touches what another process holds. An error wraps [copier.ErrDestination].
 func (s *Sink) Close() error {
-	if s.held.lock == nil {
+	if !s.held.Held() {
 		return nil
 	}
 	var err error
 	if s.staging && s.nothingStaged() {
-		if err = s.disk.Remove(s.held.root, stagingName); err == nil {
+		if err = s.disk.Remove(s.held.Root(), stagingName); err == nil {
 			err = s.disk.Sync(s.opts.Path)
 		}
 		if err != nil {
@@ -482,10 +483,10 @@ func (s *Sink) Close() error {
 // nothingStaged reports whether the staging directory is there, and has nothing in it
 // but an empty work directory.
 func (s *Sink) nothingStaged() bool {
-	staged, err := fs.ReadDir(s.held.root.FS(), stagingName)
+	staged, err := fs.ReadDir(s.held.Root().FS(), stagingName)
 	if err != nil || len(staged) == 0 {
 		return err == nil
 	}
-	work, err := fs.ReadDir(s.held.root.FS(), stagingName+"/"+workName)
+	work, err := fs.ReadDir(s.held.Root().FS(), stagingName+"/"+workName)
 	return err == nil && len(staged) == 1 && len(work) == 0
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 	hraft "github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -624,7 +625,7 @@ func TestTreeBytes(t *testing.T) {
 	if err := f.Sync(); err != nil { // some file systems give room only now
 		t.Fatal(err)
 	}
-	if n := treeBytes(dir); n < 1<<20 || n > 2<<20 {
+	if n := hold.TreeBytes(dir); n < 1<<20 || n > 2<<20 {
 		t.Errorf("%d bytes, want 1 MiB and a little", n)
 	}
 }

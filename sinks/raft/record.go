@@ -91,7 +91,7 @@ func (s *Sink) recoverCommit() error {
 	if moved, err := s.wasMoved(raftName); err != nil {
 		return err
 	} else if moved {
-		if err := s.disk.Remove(s.held.root, raftName); err != nil {
+		if err := s.disk.Remove(s.held.Root(), raftName); err != nil {
 			return s.fail("remove what run "+r.Copy.RunID+" left", err)
 		}
 	}
@@ -101,7 +101,7 @@ func (s *Sink) recoverCommit() error {
 			return err
 		}
 		if id, readErr := durable.ReadFile(s.dest(nodeIDName), MaxNodeID); moved && readErr == nil && string(id) == r.NodeID {
-			if err := s.disk.Remove(s.held.root, nodeIDName); err != nil {
+			if err := s.disk.Remove(s.held.Root(), nodeIDName); err != nil {
 				return s.fail("remove what run "+r.Copy.RunID+" left", err)
 			}
 		}

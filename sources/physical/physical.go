@@ -18,6 +18,7 @@ package physical
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,8 @@ type Options struct {
 	Parallel int
 	// Notify takes [copier.Warning] events, from any goroutine; it may be nil.
 	Notify func(copier.Event)
+	// Kind is that of errors; nil means [copier.ErrSource].
+	Kind error
 }
 
 // A Source reads a backend. It is safe for concurrent use.
@@ -82,11 +85,11 @@ func New(o Options) (*Source, error) {
 	return &Source{opts: o, walks: map[string]*walk{}}, nil
 }
 
-func failed(ctx context.Context, op, key string, err error) error {
+func (s *Source) failed(ctx context.Context, op, key string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return &copier.Error{Kind: copier.ErrSource, Op: op + " " + copier.NameKey([]byte(key)), Err: err}
+	return &copier.Error{Kind: cmp.Or(s.opts.Kind, copier.ErrSource), Op: op + " " + copier.NameKey([]byte(key)), Err: err}
 }
 
 // list returns the names in a folder, sorted: those of folders end with a slash. With the
@@ -94,7 +97,7 @@ func failed(ctx context.Context, op, key string, err error) error {
 func (s *Source) list(ctx context.Context, folder string) ([]string, error) {
 	names, err := s.opts.Backend.List(ctx, folder)
 	if err != nil {
-		return nil, failed(ctx, "list", folder, err)
+		return nil, s.failed(ctx, "list", folder, err)
 	}
 	names = slices.Clone(names)
 	slices.Sort(names)
@@ -227,8 +230,7 @@ func (s *Source) read(ctx context.Context, w *walk, until string, b *copier.Batc
 				return err
 			}
 			if until != "" && key > until {
-				return &copier.Error{Kind: copier.ErrSource, Op: "read folder " + copier.NameKey([]byte(w.Folder)),
-					Err: fmt.Errorf("%w: the key that the span ends with is gone", copier.ErrMoved)}
+				return s.failed(ctx, "read folder", w.Folder, fmt.Errorf("%w: the key that the span ends with is gone", copier.ErrMoved))
 			}
 			keys, w.last = append(keys, key), key
 			if key == until {
@@ -244,8 +246,7 @@ func (s *Source) read(ctx context.Context, w *walk, until string, b *copier.Batc
 	}
 	page.WireBytes = b.Bytes() - start
 	if w.ended && until != "" && w.last != until {
-		return &copier.Error{Kind: copier.ErrSource, Op: "read folder " + copier.NameKey([]byte(w.Folder)),
-			Err: fmt.Errorf("%w: it ends before the place that the span ends at", copier.ErrMoved)}
+		return s.failed(ctx, "read folder", w.Folder, fmt.Errorf("%w: it ends before the place that the span ends at", copier.ErrMoved))
 	}
 	return nil
 }
@@ -260,7 +261,7 @@ func (s *Source) get(ctx context.Context, keys []string, b *copier.Batch, page *
 		}
 		group.Go(func() (err error) {
 			if values[i], err = s.opts.Backend.Get(gctx, key); err != nil {
-				err = failed(gctx, "get", key, err)
+				err = s.failed(gctx, "get", key, err)
 			}
 			return err
 		})
@@ -273,7 +274,7 @@ func (s *Source) get(ctx context.Context, keys []string, b *copier.Batch, page *
 		case copier.IsLock(key):
 			page.Locks = append(page.Locks, key)
 		case noKey(key):
-			page.Refused = append(page.Refused, failed(ctx, "list", key, errors.New("a name in this folder is empty, and no Vault has written that")))
+			page.Refused = append(page.Refused, s.failed(ctx, "list", key, errors.New("a name in this folder is empty, and no Vault has written that")))
 		case values[i] == nil:
 			s.noValue(key)
 		default:
@@ -300,7 +301,7 @@ func (s *Source) noValue(key string) {
 func (s *Source) Value(ctx context.Context, key string) ([]byte, bool, error) {
 	e, err := s.opts.Backend.Get(ctx, key)
 	if err != nil {
-		return nil, false, failed(ctx, "get", key, err)
+		return nil, false, s.failed(ctx, "get", key, err)
 	}
 	if e == nil {
 		return nil, false, nil

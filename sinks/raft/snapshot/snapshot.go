@@ -29,6 +29,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 	"github.com/dyn2raft/dyn2raft/sinks/internal/loading"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 )
@@ -60,7 +61,7 @@ type Options struct {
 type Sink struct {
 	opts   Options
 	disk   *durable.Disk
-	held   raft.Hold
+	held   hold.Hold
 	staged bool // the directory beside the file is this process's
 	placed bool // Open has found a run's result in place
 }

@@ -1,8 +1,11 @@
-package raft
+// Package hold keeps other copies out of a directory of this machine, and has the codes of
+// what goes wrong there.
+package hold
 
 import (
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,11 +17,31 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
+// The codes of errors in a directory. A path is the directory's.
+var (
+	// DirectoryBusy: another process works on the directory.
+	DirectoryBusy = copier.NewCode("directory-busy", "path")
+	// NoFileLocks: its file system has no working locks.
+	NoFileLocks = copier.NewCode("no-file-locks")
+	// NoDirectory: it is not there. NotADirectory: something else is.
+	NoDirectory   = copier.NewCode("no-directory", "path")
+	NotADirectory = copier.NewCode("not-a-directory")
+	// NotPermitted: this process may not do that. Facts: its user.
+	NotPermitted = copier.NewCode("not-permitted", "user")
+	// DiskFull: the file system is full, or a quota is used up. Facts, in bytes: what this
+	// run has written, and what is free, or "".
+	DiskFull = copier.NewCode("disk-full", "written", "free")
+	// ReadOnly: the file system is mounted so.
+	ReadOnly = copier.NewCode("read-only", "path")
+	// StartedOn: files came into the directory while a copy was made into it.
+	StartedOn = copier.NewCode("started-on", "path")
+)
+
 // A Hold keeps other copies out of a directory of this machine. The zero value holds
 // nothing. It is used from one goroutine.
 type Hold struct {
 	lock *os.File // the directory, locked
-	root *os.Root // the same, for what is removed in it
+	root *os.Root // the same
 }
 
 // Take opens a directory and locks it for this process, with a lock (flock) that ends
@@ -83,6 +106,9 @@ func (h *Hold) sameDirectory() error {
 // Root is the directory that is held, for what is removed in it; nil where none is.
 func (h *Hold) Root() *os.Root { return h.root }
 
+// Held reports whether there is a directory that is held.
+func (h *Hold) Held() bool { return h.lock != nil }
+
 // Release gives the directory back. It may be repeated.
 func (h *Hold) Release() error {
 	if h.lock == nil {
@@ -119,7 +145,7 @@ func (h *Hold) Fail(op, dir, staged string, err error) error {
 	case errors.Is(err, unix.ENOTDIR) && h.lock == nil:
 		e.Code = NotADirectory
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		e.Code, e.Facts = NotPermitted, map[string]string{"user": userName(os.Geteuid())}
+		e.Code, e.Facts = NotPermitted, map[string]string{"user": UserName(os.Geteuid())}
 	case errors.Is(err, unix.EEXIST):
 		e.Code, e.Facts = StartedOn, path
 	}
@@ -129,7 +155,7 @@ func (h *Hold) Fail(op, dir, staged string, err error) error {
 // space is how much this run has written to the directory's file system, and how
 // much is free there.
 func space(dir, staged string) map[string]string {
-	out := map[string]string{"written": strconv.FormatUint(treeBytes(staged), 10), "free": ""}
+	out := map[string]string{"written": strconv.FormatUint(TreeBytes(staged), 10), "free": ""}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err == nil {
 		out["free"] = strconv.FormatUint(st.Bavail*uint64(st.Bsize), 10)
@@ -137,15 +163,15 @@ func space(dir, staged string) map[string]string {
 	return out
 }
 
-// treeBytes is what the files under root that can be seen take up on the disk.
-func treeBytes(root string) (n uint64) {
+// TreeBytes is what the files under root that can be seen take up on the disk.
+func TreeBytes(root string) (n uint64) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return 0
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			n += treeBytes(filepath.Join(root, e.Name()))
+			n += TreeBytes(filepath.Join(root, e.Name()))
 		} else if fi, err := e.Info(); err == nil {
 			if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 				n += uint64(st.Blocks) * 512 // whatever the file system's block size is
@@ -153,4 +179,13 @@ func treeBytes(root string) (n uint64) {
 		}
 	}
 	return n
+}
+
+// UserName is a user's name, or number where there is no name.
+func UserName(uid int) string {
+	id := strconv.Itoa(uid)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }
