@@ -277,10 +277,14 @@ func whose(cmd *cli.Command, err error, path string) error {
 		at = filepath.Dir(sink.WorkDir(path))
 	}
 	uid, ok := ownerOf(at)
+	closed := !ok
 	for !ok && len(at) > 1 { // it may not be looked at, or was to be made
 		at = filepath.Dir(at)
 		uid, ok = ownerOf(at)
 	}
+	// Who owns a directory on the way to the data says nothing of whose those are.
+	rel, _ := filepath.Rel(at, path)
+	closed = closed && rel != "." && filepath.IsLocal(rel) && unix.Access(at, unix.X_OK) != nil
 	me := os.Geteuid()
 	above, _ := ownerOf(filepath.Dir(at))
 	chown := "sudo chown "
@@ -292,6 +296,8 @@ func whose(cmd *cli.Command, err error, path string) error {
 	switch {
 	case !ok || uid == me:
 		return err
+	case closed:
+		return hints.With(err, fmt.Sprintf("%s belongs to %s, and %s may not enter it: run as the user that Vault runs as, or let this one in (chmod o+x)", at, userName(uid), userName(me)))
 	case above == me && (uid == 0 || !errors.Is(err, copier.ErrNotOurs)): // one of ours that somebody else, root perhaps, has put there
 		todo = "give it to the owner of its directory: " + chown
 	case uid == 0:

@@ -13,6 +13,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
 // An ending is the error of work that did not come to its end, with what became of it
@@ -91,7 +92,10 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 		return err
 	case res.Resumable:
 		e.kept, e.resume, e.reset = "what was read is kept, and the table stays locked for this copy", again("-resume"), reset
-		if is(copier.ErrNotReleased) {
+		if code, _ := copier.CodeOf(err); locked && code == dynamodb.NoTable { // it was there when this process locked it
+			e.kept, e.resume = "what was read is kept. The table is not there any more, and its locks are gone with it: nothing is locked.\n"+
+				"If it comes back as it was: "+line("-resume")+"\nif another one takes its place: "+line("-restart"), nil
+		} else if is(copier.ErrNotReleased) {
 			e.kept = "nothing was put in place, and the table may still be locked for this copy"
 		}
 		if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {

@@ -186,7 +186,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 		}
 		if c.Ignored {
 			message = "ignored: " + message
-		} else if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed {
+		} else if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed && !plan.Refused(c) {
 			hint += "; or let it pass: " + how
 		}
 		say(status, c.Check, message)

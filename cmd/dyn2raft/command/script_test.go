@@ -83,6 +83,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"kept":         scriptKept,
 	"item":         scriptItem,
 	"del-item":     scriptDelItem,
+	"del-table":    scriptDelTable,
 	"seal":         scriptSeal,
 	"copied":       scriptCopied,
 	"put":          scriptPut,
@@ -219,6 +220,13 @@ func scriptDelItem(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) == 1, "del-item KEY")
 	path, key := dynamodb.KeyItem(args[0])
 	ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
+}
+
+// del-table: delete the table.
+func scriptDelTable(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 0, "del-table")
+	_, err := of(ts).server.Client().DeleteTable(context.Background(), &awsdynamodb.DeleteTableInput{TableName: aws.String(dynamotest.VaultTable)})
+	ts.Check(err)
 }
 
 // seal FILE KIND FORMAT: seal a record that was made or changed by hand.

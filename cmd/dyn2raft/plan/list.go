@@ -83,6 +83,12 @@ func Ignorable(atCopy bool) (names []string) {
 	return names
 }
 
+// Refused reports whether a copy ends with what a check of its list has found, even
+// where that is to be let pass: it does not work as root, or become another user, then.
+func Refused(r Result) bool {
+	return r.Check == "owner" && (r.Code == "open" || r.Code == "not-root")
+}
+
 // BeforeCopy makes the checks of the list that need no sample and that a copy
 // does not make itself. Options.Source is prepared, and the destination is held.
 // It returns those that warn or fail. An error is the source's, or the
@@ -112,7 +118,7 @@ func (p *planner) add(r Result) {
 		return
 	case r.Status == failure && most == warning:
 		r.Status = warning
-	case r.Status == failure && !c.Never && slices.Contains(p.Ignore, r.Check):
+	case r.Status == failure && !c.Never && !Refused(r) && slices.Contains(p.Ignore, r.Check):
 		r.Status, r.Ignored = warning, true
 	}
 	p.report.Checks = append(p.report.Checks, r)
