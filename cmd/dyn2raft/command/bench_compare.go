@@ -114,10 +114,7 @@ func (p *printer) benchmarksCompared(c *vaultbenchmark.Comparison) error {
 		}
 		errs = append(errs, p.line(line))
 	}
-	names := 0
-	for _, l := range c.Lines {
-		names = max(names, min(len(visible.Text(l.Name)), mostName))
-	}
+	verdicts := p.summary()
 	for _, l := range c.Lines {
 		text := string(l.Verdict)
 		if l.Verdict.Worse() {
@@ -129,9 +126,9 @@ func (p *printer) benchmarksCompared(c *vaultbenchmark.Comparison) error {
 		if l.Note != "" {
 			text += " (" + l.Note + ")"
 		}
-		errs = append(errs, p.line(hanging(fmt.Sprintf("%-*s  ", names, visible.Text(l.Name)), text, p.columns())))
+		verdicts.row(visible.Text(l.Name), "%s", text)
 	}
-	errs = append(errs, p.line(hanging("", inAll(c), p.columns())))
+	errs = append(errs, verdicts.flush(), p.line(hanging("", inAll(c), p.columns())))
 	return errors.Join(append(errs, result)...)
 }
 

@@ -138,10 +138,6 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	return nil
 }
 
-// mostName is how wide the column with the names of checks is at the most: a
-// server's name may be a long one.
-const mostName = 24
-
 // clusterChecked writes a report of check-cluster.
 func (p *printer) clusterChecked(rep *cluster.Report) error {
 	var result error

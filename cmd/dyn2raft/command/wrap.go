@@ -38,6 +38,10 @@ func terminalWidth(w io.Writer) int {
 	return 0
 }
 
+// mostName is how wide a column with names is at the most: a server's name, or an
+// operation's, may be a long one.
+const mostName = 24
+
 // A summary lines up names and what is said of them, in lines of the terminal's
 // width.
 type summary struct {
@@ -61,7 +65,7 @@ func (s *summary) known(name, text string) {
 func (s *summary) flush() error {
 	names := 0
 	for _, r := range s.rows {
-		names = max(names, len(r[0]))
+		names = max(names, min(len(r[0]), mostName))
 	}
 	var errs []error
 	for _, r := range s.rows {
