@@ -448,12 +448,15 @@ func TestVerdicts(t *testing.T) {
 		level  string
 		says   string
 	}{
-		"proven twice":          {func(*Input) {}, "good", "all 6,021 are equal"},
-		"not compared":          {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
-		"from the device":       {func(in *Input) { prove(in.Manifest, true, nil) }, "good", "read back from the device and has the same digest"},
-		"by way of a cache":     {func(in *Input) { prove(in.Manifest, false, nil) }, "good", "operating system's cache"},
-		"not read back":         {func(in *Input) { in.Manifest.Proof, in.Verification = nil, nil }, "warn", "NOT read back"},
-		"compared instead":      {func(in *Input) { in.Manifest.Proof = nil }, "good", "NOT read back"},
+		"proven twice":      {func(*Input) {}, "good", "all 6,021 are equal"},
+		"not compared":      {func(in *Input) { in.Verification = nil }, "good", "No comparison"},
+		"from the device":   {func(in *Input) { prove(in.Manifest, true, nil) }, "good", "read back from the device and has the same digest"},
+		"by way of a cache": {func(in *Input) { prove(in.Manifest, false, nil) }, "good", "operating system's cache"},
+		"not read back":     {func(in *Input) { in.Manifest.Proof, in.Verification = nil, nil }, "warn", "NOT read back"},
+		"compared instead":  {func(in *Input) { in.Manifest.Proof = nil }, "good", "NOT read back"},
+		"unconfirmed, not read back": {func(in *Input) {
+			in.Manifest.State, in.Manifest.Proof, in.Verification = copier.Unconfirmed, nil, nil
+		}, "bad", "Do not start a Vault on this copy"},
 		"not a Vault":           {func(in *Input) { in.Manifest.Warnings = []copier.Warning{{Check: "initialized", Ignored: true}} }, "bad", "finds itself not initialized"},
 		"not a Vault, compared": {func(in *Input) { in.Verification.NotVault = []string{"core/keyring"} }, "bad", "finds itself not initialized"},
 		"different":             {func(in *Input) { in.Verification.Different = 1 }, "bad", "Do not use this copy"},
