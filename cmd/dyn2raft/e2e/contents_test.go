@@ -277,6 +277,17 @@ func (c *contents) checkIssues(t *testing.T, v *vault) {
 // that starts with "_" and a folder without a marker are listed too.
 func (c *contents) checkListed(t *testing.T, v *vault) {
 	t.Helper()
+	listed := c.listed(t, v)
+	for name := range c.kv1 {
+		if !listed[name] {
+			t.Errorf("%s: KV v1 secret %q is not listed", v.name, name)
+		}
+	}
+}
+
+// listed returns the KV v1 names that are found by listing folder by folder.
+func (c *contents) listed(t *testing.T, v *vault) map[string]bool {
+	t.Helper()
 	listed := map[string]bool{}
 	var walk func(folder string)
 	walk = func(folder string) {
@@ -289,9 +300,5 @@ func (c *contents) checkListed(t *testing.T, v *vault) {
 		}
 	}
 	walk("")
-	for name := range c.kv1 {
-		if !listed[name] {
-			t.Errorf("%s: KV v1 secret %q is not listed", v.name, name)
-		}
-	}
+	return listed
 }
