@@ -481,7 +481,8 @@ type Unordered interface {
 	Clear(ctx context.Context) error
 
 	// Put writes entries aside, where no Vault would start on them, and returns once
-	// that is durable. It may be repeated. It keeps nothing of the batch, and is called
+	// that is durable. It may be repeated. Without Clear before it, it goes on with what
+	// an earlier process of the run has put, and fails where that is gone. It keeps nothing of the batch, and is called
 	// from many goroutines. Behind an error the engine puts no more, and some of the
 	// entries may have been written.
 	Put(ctx context.Context, entries *Batch) error

@@ -206,7 +206,7 @@ func (s *sinkSuite) written(sink *process, entries []copier.Entry) bool {
 func (s *sinkSuite) put(stage copier.Unordered, entries []copier.Entry) bool {
 	var old copier.Batch
 	old.Append([]byte("sys/of-an-earlier-copy"), []byte("v"))
-	if !s.ok("Put", stage.Put(s.ctx, &old)) || !s.ok("Clear", stage.Clear(s.ctx)) {
+	if !s.ok("Clear", stage.Clear(s.ctx)) || !s.ok("Put", stage.Put(s.ctx, &old)) || !s.ok("Clear", stage.Clear(s.ctx)) {
 		return false
 	}
 	const goroutines = 4

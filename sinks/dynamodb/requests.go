@@ -41,9 +41,8 @@ func newClient(ctx context.Context, o Options) (*dynamodb.Client, error) {
 		if os.Getenv("AWS_ACCOUNT_ID_ENDPOINT_MODE") == "" {
 			c.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled // networks opened for Vault may not know it
 		}
-		c.Retryer = retry.NewStandard(func(r *retry.StandardOptions) {
-			r.MaxAttempts, r.MaxBackoff, r.RateLimiter = 0, longestBackoff, ratelimit.None
-		})
+		standard := retry.NewStandard(func(r *retry.StandardOptions) { r.MaxBackoff, r.RateLimiter = longestBackoff, ratelimit.None })
+		c.Retryer, c.RetryMaxAttempts = retry.AddWithMaxAttempts(standard, 0), 0 // as often as need be
 		c.HTTPClient = ownbody.Client{HTTPClient: c.HTTPClient}
 	}), nil
 }
@@ -53,22 +52,27 @@ const (
 	batchItems = 25
 	// Waits between two tries double from the one to the other.
 	firstBackoff   = 25 * time.Millisecond
-	longestBackoff = 5 * time.Second
+	longestBackoff = 2 * time.Second
 )
 
 // fail is the error of a request.
 func (s *Sink) fail(ctx context.Context, action string, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errLate):
+		err = fmt.Errorf("%w, within %v: %w", errLate, s.opts.RetryFor, err)
+	case cause != nil:
+		return cause
 	}
 	return &copier.Error{Kind: copier.ErrDestination, Op: "call " + action + " on table " + s.opts.Table, Err: err}
 }
 
 // within bounds a request, with all its tries.
 func (s *Sink) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, s.opts.RetryFor, &copier.Error{Kind: copier.ErrDestination, Op: "write to table " + s.opts.Table,
-		Err: fmt.Errorf("no request has succeeded within %v", s.opts.RetryFor)})
+	return context.WithTimeoutCause(ctx, s.opts.RetryFor, errLate)
 }
+
+// errLate is why a request ends that has not succeeded for Options.RetryFor.
+var errLate = errors.New("it has not succeeded")
 
 // writeAll writes items, many at the same time, in batches. It returns once all are
 // durable, or after an error, when none is under way any more.
@@ -215,7 +219,7 @@ func (s *Sink) active(ctx context.Context) (bool, error) {
 			return true, s.checkSchema(t)
 		case types.TableStatusCreating:
 			if err := sleep(tctx, s.timing.poll); err != nil {
-				return false, err
+				return false, s.fail(tctx, "DescribeTable", errors.New("the table is still being created"))
 			}
 		default:
 			return false, &copier.Error{Kind: copier.ErrDestination, Op: "check table " + s.opts.Table, Err: fmt.Errorf("its status is %s", t.TableStatus)}

@@ -179,6 +179,8 @@ func (s *Sink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 	if err := st.lock(ctx, s.seen); err != nil {
 		return nil, err
 	}
+	run, _ := s.seen.staged()
+	st.whole.Store(run == runID)
 	if s.seen.migration == nil {
 		// Nobody has begun to write to it since it was looked at, or it was made.
 		if err := s.empty(ctx); err != nil {
@@ -204,6 +206,7 @@ type stage struct {
 	lost         atomic.Pointer[error] // why the lock is not ours any more
 
 	committed bool
+	whole     atomic.Bool // what the run has put, as far as the engine knows, is there
 }
 
 // Vet implements [copier.Unordered].
@@ -227,7 +230,19 @@ func (s *stage) Clear(ctx context.Context) error {
 		return err
 	}
 	s.marked.Clear()
-	return s.clear(ctx)
+	if err := s.clear(ctx); err != nil {
+		return err
+	}
+	s.whole.Store(true)
+	return nil
+}
+
+// ready returns an error where the table can't have what the run has put before.
+func (s *stage) ready() error {
+	if !s.whole.Load() {
+		return s.taken(errors.New("what the copy had written is gone: the table was deleted since, or another copy took it"))
+	}
+	return s.held()
 }
 
 // Put implements [copier.Unordered].
@@ -235,7 +250,7 @@ func (s *stage) Put(ctx context.Context, entries *copier.Batch) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := s.held(); err != nil {
+	if err := s.ready(); err != nil {
 		return err
 	}
 	return s.writeAll(ctx, s.items(entries))
@@ -244,7 +259,7 @@ func (s *stage) Put(ctx context.Context, entries *copier.Batch) error {
 // Prepare implements [copier.Stage]: it puts the record into the table. It looks whether
 // somebody removed the migration lock: then a Vault may have been started.
 func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
-	if err := s.held(); err != nil {
+	if err := s.ready(); err != nil {
 		return err
 	}
 	m, err := s.read(ctx, migrationLockKey)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	dynamodbsdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/hashicorp/vault/sdk/physical"
 	"go.uber.org/goleak"
@@ -345,6 +346,63 @@ func TestTaken(t *testing.T) {
 				t.Errorf("%d items are there", n)
 			}
 		})
+	}
+}
+
+// What is on record, and gone with the table, is noticed, and not only by reading back.
+func TestTableGone(t *testing.T) {
+	for name, replace := range map[string]func(*dynamotest.Server){
+		"deleted":   func(*dynamotest.Server) {},
+		"made anew": func(srv *dynamotest.Server) { check(t, srv.CreateVaultTable(table)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := server(t, dynamotest.Options{})
+			src := copiertest.NewSource(shape(300)...)
+			broken := errors.New("broken")
+			src.PageEntries = 10
+			src.Before = func(context.Context) error {
+				if src.Pages() > 50 { // the second time
+					return broken
+				}
+				return nil
+			}
+			o := copyOptions(t)
+			o.NoProof, o.CheckpointInterval = true, 1
+			if r, err := copier.Copy(t.Context(), src, open(t, srv.URL), o); !errors.Is(err, broken) || !r.Resumable {
+				t.Fatalf("resumable %v: %v", r.Resumable, err)
+			}
+			_, err := srv.Client().DeleteTable(t.Context(), &dynamodbsdk.DeleteTableInput{TableName: describeTable().TableName})
+			check(t, err)
+			replace(srv)
+			src.Before, o.Resume = nil, true
+			_, err = copier.Copy(t.Context(), src, open(t, srv.URL), o)
+			if code, _ := copier.CodeOf(err); code != TableTaken {
+				t.Errorf("%v", err)
+			}
+			r, err := copier.Copy(t.Context(), src, open(t, srv.URL), o)
+			if got, there, ierr := inPlace(srv); err != nil || ierr != nil || !there || len(got) != 305 || r.Resumed > 0 {
+				t.Errorf("in place: %v, %d entries, %v, %v", there, len(got), err, ierr)
+			}
+		})
+	}
+}
+
+// A request is tried again for as long as it may be, and no longer.
+func TestRetries(t *testing.T) {
+	srv := server(t, dynamotest.Options{})
+	throttled := &dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "BatchWriteItem", Count: 5}
+	failing := &dynamotest.Fault{Kind: dynamotest.InternalServerError, Operation: "CreateTable", Count: 4}
+	srv.SetFaults(throttled, failing)
+	_, err := copier.Copy(t.Context(), copiertest.NewSource(shape(1)...), open(t, srv.URL), copyOptions(t))
+	if err != nil || throttled.Fired() != 5 || failing.Fired() != 4 {
+		t.Errorf("throttled %d times, failed %d times: %v", throttled.Fired(), failing.Fired(), err)
+	}
+	srv = server(t, dynamotest.Options{})
+	srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "BatchWriteItem"})
+	soon := func(o *Options) { o.RetryFor = 500 * time.Millisecond }
+	_, err = copier.Copy(t.Context(), copiertest.NewSource(shape(1)...), open(t, srv.URL, soon), copyOptions(t))
+	if !errors.Is(err, errLate) || !errors.Is(err, copier.ErrDestination) || len(srv.Items(table)) > 0 {
+		t.Errorf("%d items, %v", len(srv.Items(table)), err)
 	}
 }
 
