@@ -60,7 +60,7 @@ fuzz: ## run every fuzz target for FUZZTIME=30s; what it finds goes into testdat
 race: ## the same tests three times over in shuffled order, to look for rare races
 	@$(with_dynamodb_local); go test -race -count=3 -shuffle=on $(TESTFLAGS) ./...
 
-crash: ## kill copies at every durable step and at random, go on with them, and compare; KILLS=200, SEED=
+crash: ## kill copies at every durable step and at random, resume them, and compare; KILLS=200, SEED=
 	go test -count=1 -timeout 60m -v ./cmd/dyn2raft/crash -args -kills $(or $(KILLS),200) -pauses 50 $(if $(SEED),-seed $(SEED))
 
 browser: ## look at the report in a headless Chromium (in PATH, or $BROWSER)

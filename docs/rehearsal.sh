@@ -38,7 +38,7 @@ case ${TMPDIR:-} in *[!A-Za-z0-9/._-]*)
 esac
 work=$(mktemp -d "${TMPDIR:-/tmp}/dyn2raft-rehearsal-XXXXXX") || exit 1
 current=start
-exec 3>&2 # where finish tells what went wrong, whatever is redirected then
+exec 3>&2 # where finish says what went wrong, whatever is redirected then
 
 # --- telling, and ending ---------------------------------------------------------------
 

@@ -52,7 +52,7 @@ var (
 
 	// VaultRuns: a Vault uses the table.
 	VaultRuns = copier.NewCode("vault-runs")
-	// NotStopped: nothing in the table can tell whether a Vault runs. Facts: ha,
+	// NotStopped: nothing in the table can show whether a Vault runs. Facts: ha,
 	// "enabled" where Vaults elect their leader in the table or in a storage that is
 	// known, and replicas, "yes" where the table is one of several regions; else "".
 	NotStopped = copier.NewCode("not-stopped", "ha", "replicas")

@@ -233,7 +233,7 @@ var ErrVaultRunning = errors.New("a Vault is running on the table")
 
 // ErrNotStopped is returned when nothing reports whether a Vault is running on
 // the table.
-var ErrNotStopped = errors.New("nothing in the table tells whether a Vault is running on it")
+var ErrNotStopped = errors.New("nothing in the table shows whether a Vault is running on it")
 
 // ErrReplicated is returned, together with ErrNotStopped, for a global table: a
 // lock is put by condition in one region, and a Vault in another one does not
@@ -545,7 +545,7 @@ func (l *lease) renew(ctx context.Context) (fresh bool, got written, err error) 
 const freshTries = 3
 
 // ErrLate is returned by a lease's Check where the answers come so late that
-// nobody can tell whether the lock is held by now.
+// nobody knows whether the lock is held by now.
 var ErrLate = errors.New("the answer comes so late that the leader lock may have expired since")
 
 // Check implements [copier.Lease]: it looks whether the table is still the same,

@@ -164,7 +164,7 @@ func TestRootWorksAsOwner(t *testing.T) {
 	if err := <-ended; cmd.ProcessState.ExitCode() != 130 {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
-	if !strings.Contains(stderr.String(), "to go on:   dyn2raft copy -config") || strings.Count(stderr.String(), "stopping in order") != 1 {
+	if !strings.Contains(stderr.String(), "to resume:  dyn2raft copy -config") || strings.Count(stderr.String(), "stopping in order") != 1 {
 		t.Errorf("it says\n%s", &stderr)
 	}
 	until(t, "the end of what was root's", func() bool {

@@ -187,14 +187,14 @@ func TestExitStatus(t *testing.T) {
 
 func TestPrintError(t *testing.T) {
 	two := errors.Join(
-		hints.With(&copier.Error{Op: "read x", Err: errors.New("broken")}, "mend it"),
+		hints.With(&copier.Error{Op: "read x", Err: errors.New("broken")}, "fix it"),
 		errDifferent, // the report has said it
 		hints.With(&copier.Error{Op: "release y", Err: errors.New("line 1\nline 2")}, "first\nsecond"),
 		fmt.Errorf("both %w and %w", errors.New("this"), errors.New("that")),
 	)
 	var b strings.Builder
 	printError(&b, two)
-	const want = "error: read x: broken\nhint: mend it\n" +
+	const want = "error: read x: broken\nhint: fix it\n" +
 		"error: release y: line 1\n  line 2\nhint: first\n  second\n" +
 		"error: both this and that\n"
 	if b.String() != want {

@@ -40,7 +40,7 @@ func copyCommand(std Streams) *cli.Command {
 	return newCommand(std, "copy", runCopy,
 		shared("config"),
 		[]cli.Flag{
-			&cli.BoolFlag{Name: "resume", Usage: "go on with an unfinished copy, or begin one if there is none"},
+			&cli.BoolFlag{Name: "resume", Usage: "resume an unfinished copy, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
 			ignoreFlag("and put that on record: " + strings.Join(plan.Ignorable(true), ", ")),
@@ -70,7 +70,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 			"to resume an interrupted copy run it again with -resume and without -start; it reads only what is missing"),
 		mistake(on("reset") && (on("keep-source-locked") || on("resume") || on("restart")), "-reset copies nothing, and goes with none of -resume, -restart and -keep-source-locked", "run it alone, then copy"),
 		mistake(on("reset") && set("backup"), "-backup makes a backup before the first read, and -reset reads nothing", "leave -backup out"),
-		mistake(on("resume") && on("restart"), "-resume goes on with an unfinished copy, -restart throws it away", "give one of them"),
+		mistake(on("resume") && on("restart"), "-resume resumes an unfinished copy, -restart throws it away", "give one of them"),
 		mistake(set("manifest") && cmd.String("manifest") == "", "-manifest is empty", "name a file, or leave it out: then it is beside the data directory"),
 		mistake(set("work-dir") && cmd.String("work-dir") == "", "-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"),
 		backupName(cmd),
@@ -521,7 +521,7 @@ func askStopped(ctx context.Context, std Streams, reason string) (bool, error) {
 	if std.In == nil || !term.IsTerminal(int(std.In.Fd())) || newScreen(std.Err, std.Env).tty == nil {
 		return false, nil
 	}
-	question := fmt.Sprintf("Nothing tells whether a Vault is running: %s.\n"+
+	question := fmt.Sprintf("Nothing shows whether a Vault is running: %s.\n"+
 		"A Vault that writes during the copy makes it worthless. Is every Vault on this table stopped? (yes/no)", reason)
 	_, _ = fmt.Fprint(std.Err, onTerminal(std.Err, question)+" ")
 	answer := make(chan string, 1)

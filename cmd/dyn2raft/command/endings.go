@@ -36,7 +36,7 @@ func (e *ending) hint(columns int) string {
 	const until = "(until then no Vault starts on the table)"
 	columns = max(columns-2, 0) // its lines are indented
 	out := e.kept + "\n" +
-		pasteable("to go on:   ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
+		pasteable("to resume:  ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
 	if columns > 0 {
 		return out + "\n" + strings.Repeat(" ", len("to give up: ")) + until
 	}
@@ -99,7 +99,7 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 			e.kept = "nothing was put in place, and the table may still be locked for this copy"
 		}
 		if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {
-			return hints.With(err, fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: go on with the one that it was begun with",
+			return hints.With(err, fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: resume it with the one that it was begun with",
 				setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region))
 		}
 	case is(copier.ErrWorkGone):
@@ -109,7 +109,7 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	case interrupted:
 		e.kept = "nothing was put in place, and the table is as it was; run the same command again to start over"
 	case locked:
-		e.kept = "nothing is kept, since nothing that can be gone on with was saved, and nothing was put in place: the table is not locked any more, and a Vault may start on it"
+		e.kept = "nothing is kept, since nothing that can be resumed was saved, and nothing was put in place: the table is not locked any more, and a Vault may start on it"
 	default:
 		return err
 	}

@@ -214,7 +214,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	path, table := rec.cfg.Destination.Path, rec.cfg.Source.Table
 	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
 	if there, eerr := durable.Exists(filepath.Join(path, "vault.db")); err != nil || setup != nil || eerr != nil || !there {
-		return nil, failed // there is something to go on with, or nothing to be checked
+		return nil, failed // there is something to resume, or nothing to be checked
 	}
 	m, err := rec.read(ctx)
 	if err == nil && (m.Destination["path"] != path || m.Source.Name != table) {
@@ -222,7 +222,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	}
 	if err != nil {
 		return nil, hints.With(failed,
-			fmt.Sprintf("there is no unfinished copy to go on with. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
+			fmt.Sprintf("there is no unfinished copy to resume. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
 				"Without it, compare the directory with the table: %s\n%s", err, commandLine(cmd, "verify"), hints.Of(failed)))
 	}
 	rec.manifest = m

@@ -124,7 +124,7 @@ func (p *printer) writeMetrics(w io.Writer) {
 	}
 }
 
-// resumed reports whether an unfinished copy was gone on with.
+// resumed reports whether an unfinished copy was resumed.
 func (p *printer) resumed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -173,7 +173,7 @@ func (p *printer) event(e copier.Event) {
 		}
 		p.log.Info(what, args...)
 	case copier.Resuming:
-		p.log.Info("going on with an unfinished "+p.work, "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
+		p.log.Info("resuming an unfinished "+p.work, "entries_read_before", count(e.Entries), "size", byteCount(e.Bytes), "segments_left", e.Pending)
 	case copier.RunWritten:
 		p.log.Debug("sorted run written", "entries", e.Entries, "size", byteCount(e.Bytes))
 	case copier.Checkpointed:

@@ -269,7 +269,7 @@ func scriptDel(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// started DIR INDEX: have Raft gone on to an index, below 128, as where a Vault has run.
+// started DIR INDEX: let Raft advance to an index, below 128, as where a Vault has run.
 func scriptStarted(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) == 2, "started DIR INDEX")
 	index, err := strconv.Atoi(args[1])

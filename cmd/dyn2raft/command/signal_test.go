@@ -16,7 +16,7 @@ import (
 
 // TestSignalAtAnyMoment interrupts copies at random moments. Whenever that is,
 // the copy is complete, or there is nothing of it, not in the directory and not
-// in the table, or it can be gone on with.
+// in the table, or it can be resumed.
 func TestSignalAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -108,10 +108,10 @@ func TestSignalAtAnyMoment(t *testing.T) {
 			case len(left) == 1:
 				resumed++
 				if status, _, _ := run(dir, 0, 0, "-resume"); status != 0 {
-					t.Errorf("status %d of the copy that goes on", status)
+					t.Errorf("status %d of the copy that resumes", status)
 				}
 				if got, err := contentOf(filepath.Join(data, "vault.db")); err != nil || got != loaded.Content {
-					t.Errorf("gone on with, %d entries, expected %d (%v)", got.Entries, loaded.Entries, err)
+					t.Errorf("resumed, %d entries, expected %d (%v)", got.Entries, loaded.Entries, err)
 				}
 			}
 		default:

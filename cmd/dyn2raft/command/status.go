@@ -210,7 +210,7 @@ func (p *printer) status(r statusRecord) error {
 		case r.Setup != nil && r.completedBy == r.Setup.RunID:
 			t.row("To do", "its process ended before it had freed the table and removed its work files: copy -resume does that")
 		case r.Setup != nil:
-			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and go on with copy -resume")
+			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and resume: copy -resume")
 		case r.Copy == nil:
 			t.row("Copied", "not known: no manifest says whose it is; verify -config compares it with the table")
 		}

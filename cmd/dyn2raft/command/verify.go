@@ -34,11 +34,11 @@ func verifyCommand(std Streams) *cli.Command {
 			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
 			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
 			&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
-			&cli.BoolFlag{Name: "resume", Usage: "go on with a comparison that did not come to its end, or begin one if there is none"},
+			&cli.BoolFlag{Name: "resume", Usage: "resume a comparison that did not come to its end, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
 			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
 			&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume shall go on behind one (default: PATH.dyn2raft-verify, beside the data directory)"},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume is to work after one (default: PATH.dyn2raft-verify, beside the data directory)"},
 		},
 		shared("max-parallel"),
 		[]cli.Flag{
@@ -69,7 +69,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	}
 	maxDiffs := cmd.Int("max-diffs")
 	if err := cmp.Or(
-		mistake(cmd.Bool("resume") && cmd.Bool("restart"), "-resume goes on with an unfinished comparison, -restart throws it away", "give one of them"),
+		mistake(cmd.Bool("resume") && cmd.Bool("restart"), "-resume resumes an unfinished comparison, -restart throws it away", "give one of them"),
 		mistake(maxDiffs == 0 || maxDiffs < -1, flagIs(cmd, "max-diffs"), "it takes a number from 1 on, or -1 to name all"),
 	); err != nil {
 		return err
@@ -151,7 +151,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		started = startedText(rep.Raft.Index, raft.Index)
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
-		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and gone on with %s: if a Vault wrote to the table since, a difference may be no more than that",
+		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and resumed %s: if a Vault wrote to the table since, a difference may be no more than that",
 			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed)))
 	}
 	return errors.Join(result.write(func(w io.Writer) error { return encodeReport(w, rep, found) }), out.verified(rep, found, started))
@@ -197,7 +197,7 @@ func needNodeID(rep *verify.DirectoryReport, cfg *vaultconfig.Config) error {
 	return err
 }
 
-// startedText says that Raft has gone on. Without the manifest nobody knows
+// startedText says that Raft has made progress. Without the manifest nobody knows
 // whether the directory is a copy's at all; expected is 0 then.
 func startedText(index, expected uint64) string {
 	if expected == 0 {
@@ -226,7 +226,7 @@ func sampleShare(cmd *cli.Command) (float64, error) {
 	share /= 100
 	return share, cmp.Or(
 		mistake(seed && cmd.Uint64("sample-seed") == 0, "-sample-seed is 0", "it takes a number from 1 on; leave it out for another sample each time"),
-		mistake(cmd.Bool("resume"), "-sample reads little and is not saved, so -resume has nothing to go on with", "give one of them"),
+		mistake(cmd.Bool("resume"), "-sample reads little and is not saved, so -resume has nothing to resume", "give one of them"),
 		mistake(!ok || err != nil || !(share > 0 && share < 1), flagIs(cmd, "sample"), "it takes a share of the table in percent, above 0% and below 100%, such as 5%"),
 	)
 }
@@ -254,24 +254,24 @@ func (s tellingSource) Open(ctx context.Context) (copier.Info, error) {
 	return info, err
 }
 
-// howToCompareOn adds to the error of a comparison how to go on with it, where
+// howToCompareOn adds to the error of a comparison how to resume it, where
 // that can be.
 func howToCompareOn(err error, rep *verify.DirectoryReport, cmd *cli.Command) error {
 	again := commandLine(cmd, "verify", append([]string{"-resume"}, givenFlags(cmd, "config", "resume", "restart")...)...)
-	todo := "to go on:      " + again + "\nto start over: the same with -restart in place of -resume"
+	todo := "to resume:     " + again + "\nto start over: the same with -restart in place of -resume"
 	switch {
 	case rep.Kept != "":
 		return &ending{error: err, kept: fmt.Sprintf("what was read is kept in %s\n%s", rep.Kept, todo)}
 	case errors.Is(err, verify.ErrUnfinished):
 		return &ending{error: err, kept: todo}
 	case errors.Is(err, copier.ErrOtherScan):
-		return &ending{error: err, kept: "go on with the configuration and the data directory that the comparison was begun with, or start over: the same command with -restart in place of -resume"}
+		return &ending{error: err, kept: "resume with the configuration and the data directory that the comparison was begun with, or start over: the same command with -restart in place of -resume"}
 	}
 	return err
 }
 
 // verified writes the result of a comparison, of a sample or of all. started says that
-// Raft has gone on, where it has.
+// Raft has made progress, where it has.
 func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started string) error {
 	result := comparison(rep.Equal() || rep.Sample != nil && rep.NoDifference(), rep.NotVault)
 	if p.json {

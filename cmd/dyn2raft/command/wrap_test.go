@@ -29,7 +29,7 @@ func TestPasteable(t *testing.T) {
 	const want = "-config,a  file.hcl,-resume,-manifest,x; y,-max-parallel,4,-keep-source-locked,"
 	most := 0
 	for columns := range 120 {
-		text := pasteable("to go on:   ", words, columns)
+		text := pasteable("to resume:  ", words, columns)
 		lines := strings.Split(text, "\n")
 		most = max(most, len(lines))
 		for _, l := range lines {
@@ -37,7 +37,7 @@ func TestPasteable(t *testing.T) {
 				t.Fatalf("%d columns: line %q", columns, l)
 			}
 		}
-		out, err := exec.Command("sh", "-c", strings.TrimPrefix(text, "to go on:   ")).CombinedOutput()
+		out, err := exec.Command("sh", "-c", strings.TrimPrefix(text, "to resume:  ")).CombinedOutput()
 		if err != nil || string(out) != want {
 			t.Fatalf("%d columns: %v, %q of\n%s", columns, err, out, text)
 		}
@@ -50,7 +50,7 @@ func TestPasteable(t *testing.T) {
 func TestResumableHint(t *testing.T) {
 	e := &ending{error: errors.New("x"), kept: "it is kept", resume: []string{"dyn2raft", "copy", "-config migrate.hcl", "-resume", "-manifest /a/place/for/it.json", "-max-parallel 4"}, reset: []string{"dyn2raft", "copy", "-config migrate.hcl", "-reset"}}
 	const want = "it is kept\n" +
-		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
+		"to resume:  dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/for/it.json -max-parallel 4\n" +
 		"to give up: dyn2raft copy -config migrate.hcl -reset\n" +
 		"            (until then no Vault starts on the table)"
@@ -66,7 +66,7 @@ func TestOnTerminal(t *testing.T) {
 	const text = "error: open a  b: it is not what a copy was to find there\n" +
 		"  and so it ends at once, without anything that was written\n" +
 		"hint: it belongs to root; run it as that user: sudo -u vault dyn2raft copy -config migrate.hcl\n" +
-		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
+		"to resume:  dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/that/is/longer/than/a/line.json -max-parallel 4"
 	const want = "error: open a  b: it is not what a\n" +
 		"  copy was to find there\n" +
@@ -75,7 +75,7 @@ func TestOnTerminal(t *testing.T) {
 		"hint: it belongs to root; run it as\n" +
 		"  that user:\n" +
 		"  sudo -u vault dyn2raft copy -config migrate.hcl\n" +
-		"to go on:   dyn2raft copy -config migrate.hcl -resume \\\n" +
+		"to resume:  dyn2raft copy -config migrate.hcl -resume \\\n" +
 		"              -manifest /a/place/that/is/longer/than/a/line.json -max-parallel 4"
 	master, tty, err := pty.Open()
 	if err != nil {

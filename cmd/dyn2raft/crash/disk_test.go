@@ -20,7 +20,7 @@ import (
 
 // TestDiskFails has the disk fail at the writes and syncs of vault.db: the copy
 // ends with the destination's error and is kept, and once the disk is well again
-// it is gone on with.
+// it is resumed.
 func TestDiskFails(t *testing.T) {
 	server := dynamotest.NewServer(dynamotest.Options{Latency: 4 * time.Millisecond})
 	defer server.Close()

@@ -85,7 +85,7 @@ func (p *program) says(t *testing.T, status int, want string, args ...string) {
 }
 
 // TestInterruptedWithoutAnswer: a copy that is interrupted, and whose locks nobody
-// knows to be given back, says so, and can be gone on with: at the begin nothing is in
+// knows to be given back, says so, and can be resumed: at the begin nothing is in
 // place, at the end the copy is, and is no success.
 func TestInterruptedWithoutAnswer(t *testing.T) {
 	s := dynamotest.NewServer(dynamotest.Options{})

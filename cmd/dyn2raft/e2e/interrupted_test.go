@@ -65,7 +65,7 @@ func (s *slowScenario) fillOld() {
 	s.t.Logf("the table has %d entries", len(s.source))
 }
 
-// killAndResume kills a copy, sees that no Vault starts on its table, and goes on with
+// killAndResume kills a copy, sees that no Vault starts on its table, and resumes
 // it to the end.
 func (s *slowScenario) killAndResume(n node) {
 	s.t.Helper()
@@ -96,7 +96,7 @@ func (s *slowScenario) killAndResume(n node) {
 }
 
 // killAndGiveUp kills a copy, gives it up, and lets the old Vault serve again: then the
-// copy can't be gone on with, but begun anew once that Vault is stopped.
+// copy can't be resumed, but begun anew once that Vault is stopped.
 func (s *slowScenario) killAndGiveUp(n node) {
 	s.t.Helper()
 	config := s.migrateFile(n, "")

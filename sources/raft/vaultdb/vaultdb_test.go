@@ -839,7 +839,7 @@ func TestNameOfPiece(t *testing.T) {
 	}
 }
 
-// A sparse file goes on with zeros.
+// A sparse file ends with zeros.
 type sparse struct{ b []byte }
 
 func (s sparse) ReadAt(b []byte, at int64) (int, error) {
