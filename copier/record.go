@@ -111,6 +111,8 @@ type Amendment struct {
 const (
 	// AmendGivenUp: the source of an unfinished copy was freed.
 	AmendGivenUp = "given up"
+	// AmendFreed: the source of a complete copy, which was left locked, was freed.
+	AmendFreed = "freed"
 	// AmendReleased: the source of a confirmed copy was given back.
 	AmendReleased = "released"
 	// AmendProved: a later process has read the result back once more.

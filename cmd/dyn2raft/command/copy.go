@@ -142,8 +142,16 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 			if state == sink.StateUnfinished {
-				out.giveUp(cmd.String("owner"), cfg.Destination.Path)
+				out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
+					return copier.GiveUp(sink.WorkDir(cfg.Destination.Path), thisTool())
+				}))
 			}
+		}
+		if m, err := verify.ReadManifest(file); err == nil && state == sink.StateComplete && m.Destination["path"] == cfg.Destination.Path && names(cfg, m.Source) && keptLocked(m) {
+			out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
+				m.Amend(thisTool(), copier.AmendFreed, nil)
+				return verify.WriteManifest(file, m, -1, -1)
+			}))
 		}
 		return out.reset(cfg.Source.Table, freed)
 	}
@@ -219,10 +227,19 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if errors.Is(err, copier.ErrInPlace) {
 		err = hints.With(err, hints.Of(err)+":\n"+commandLine(cmd, "copy", "-resume"))
 	}
-	if err != nil && cmd.Bool("resume") {
+	if err != nil {
 		var rep *verify.ManifestReport
-		if rep, err = alreadyComplete(ctx, err, rec, cmd); rep != nil {
-			return errors.Join(err, out.manifestChecked(rec.manifest, rep))
+		var unlocked string
+		if rep, unlocked, err = alreadyComplete(ctx, err, rec, cmd); rep != nil {
+			err = errors.Join(err, out.manifestChecked(rec.manifest, rep))
+			switch {
+			case unlocked == "":
+			case out.json:
+				out.log.Warn(unlocked)
+			default:
+				err = errors.Join(err, out.sentence("%s", unlocked))
+			}
+			return err
 		}
 		res.InPlace = res.InPlace || rec.manifest != nil
 	}
@@ -239,9 +256,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	return nil
 }
 
-// giveUp notes beside an unfinished copy that its table was freed. Root does it as the
-// owner of the place.
-func (p *printer) giveUp(owner, path string) {
+// keptLocked reports whether the table of a copy was left locked on purpose, and not
+// freed since, as far as it is on record.
+func keptLocked(m *copier.Record) bool {
+	return m.Settings["keep-source-locked"] == "true" && m.Amended(copier.AmendFreed) == nil
+}
+
+// asOwner notes at the data directory at path what became of its copy. Root does it as
+// the owner of the place.
+func asOwner(owner, path string, note func() error) error {
 	as, err := accountFor(owner, path)
 	if err == nil && as != nil {
 		err = as.become()
@@ -249,10 +272,15 @@ func (p *printer) giveUp(owner, path string) {
 		err = rootMayWork(path, false, ofVault(path))
 	}
 	if err == nil {
-		err = copier.GiveUp(sink.WorkDir(path), thisTool())
+		err = note()
 	}
+	return err
+}
+
+// notNoted says that it is not on record that a table was freed, where that is so.
+func (p *printer) notNoted(err error) {
 	if err != nil {
-		p.log.Warn("that could not be noted there: status calls it unfinished as before", "error", err)
+		p.log.Warn("that the table is free could not be noted at the copy: status says of it what it said before", "error", err)
 	}
 }
 

@@ -204,58 +204,75 @@ func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) 
 	return compared(err, result)
 }
 
-// alreadyComplete looks whether what stands in the way of a copy that was to be
-// resumed is its own result, and says what it finds of its locks in the table.
-// failed is the error of the copy.
-func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd *cli.Command) (*verify.ManifestReport, error) {
+// alreadyComplete looks whether what stands in the way of a copy is the result of an
+// earlier one, by its manifest. One that was to be resumed is checked, and unlocked is
+// what to say behind that of a table that is not locked for it as it was to be. failed
+// is the error of the copy.
+func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd *cli.Command) (rep *verify.ManifestReport, unlocked string, err error) {
 	if !errors.Is(failed, sink.ErrHoldsData) {
-		return nil, failed
+		return nil, "", failed
 	}
 	path, table := rec.cfg.Destination.Path, rec.cfg.Source.Table
 	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
 	if there, eerr := durable.Exists(filepath.Join(path, "vault.db")); err != nil || setup != nil || eerr != nil || !there {
-		return nil, failed // there is something to resume, or nothing to be checked
+		return nil, "", failed // there is something to resume, or nothing to be checked
 	}
 	m, err := rec.read(ctx)
 	if err == nil && (m.Destination["path"] != path || m.Source.Name != table) {
 		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination["path"])
 	}
+	switch {
+	case cmd.Bool("resume"):
+	case err != nil:
+		return nil, "", failed
+	default:
+		return nil, "", hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "check " + path, Err: fmt.Errorf("it holds the finished copy of run %s", m.RunID)},
+			"nothing was changed, and nothing is left to copy: compare it with the table: "+commandLine(cmd, "verify")+"; to copy again, name another path")
+	}
 	if err != nil {
-		return nil, hints.With(failed,
+		return nil, "", hints.With(failed,
 			fmt.Sprintf("there is no unfinished copy to resume. If a complete one is there, its manifest is needed to check it (-manifest FILE): %v. "+
 				"Without it, compare the directory with the table: %s\n%s", err, commandLine(cmd, "verify"), hints.Of(failed)))
 	}
 	rec.manifest = m
 	rec.out.staleNode(m, rec.cfg, cmd.String("config"))
-	rep, err := rec.out.checkManifest(ctx, m, path)
+	rep, err = rec.out.checkManifest(ctx, m, path)
 	if err != nil {
-		return nil, damaged(err)
+		return nil, "", damaged(err)
 	}
 	rec.out.log.Info("the copy was complete already, and the table is not read again")
 	if !rep.Equal() {
-		return rep, nil
+		return rep, "", nil
 	}
-	keep, locked := cmd.Bool("keep-source-locked"), m.Settings["keep-source-locked"] == "true"
+	keep, locked := cmd.Bool("keep-source-locked"), keptLocked(m)
 	if cmd.IsSet("keep-source-locked") {
 		locked = keep // false too, which has the table freed
 	}
 	if keep || !locked {
 		// Its locks, if the process ended before it had released them: with keep the
 		// leader lock alone.
-		if err := rec.src.Unlock(ctx, m.RunID, copier.EndComplete); err != nil || !keep {
-			return rep, err
+		if err := rec.src.Unlock(ctx, m.RunID, copier.EndComplete); err != nil {
+			return rep, "", err
+		}
+		if !keep {
+			if keptLocked(m) {
+				m.Amend(thisTool(), copier.AmendFreed, nil)
+				rec.out.notNoted(rec.put(ctx, m))
+			}
+			return rep, "", nil
 		}
 	}
 	locks, err := rec.src.Locks(ctx)
+	const since = "If a Vault has run on it since the copy, what that wrote is not in the copy; compare them before a Vault starts on the copy: "
 	switch held := locks.Migration; {
 	case err != nil:
-		return rep, err
+		return rep, "", err
 	case held == nil:
-		rec.out.log.Warn("the table is not locked, and it was to stay so (-keep-source-locked): if a Vault has run on it since the copy, what that wrote is not in the copy; compare them before a Vault starts on the copy: verify -config")
+		return rep, fmt.Sprintf("NOT LOCKED: -keep-source-locked asks for table %s to stay locked, and it is free: a complete copy does not lock it again, and a Vault may start on it. ", table) + since + commandLine(cmd, "verify"), nil
 	case held.Run == m.RunID:
 		rec.out.log.Info("core/migration stays in the table, in this copy's name (-keep-source-locked): no Vault starts on the table until copy -reset removes it")
 	default:
-		rec.out.log.Warn("core/migration in the table is not this copy's: " + held.Name + " holds it; if a Vault has run on the table since the copy, what that wrote is not in the copy")
+		return rep, fmt.Sprintf("NOT LOCKED FOR THIS COPY: %s holds core/migration in table %s. ", held.Name, table) + since + commandLine(cmd, "verify"), nil
 	}
-	return rep, nil
+	return rep, "", nil
 }

@@ -78,10 +78,12 @@ type completeCopy struct {
 	End      time.Time          `json:"end"`
 	Resumed  int                `json:"resumed"`
 	Table    string             `json:"table"`
-	// KeptLocked is set where the table was left locked on purpose, and NotVault where
-	// no initialized Vault has used it.
-	KeptLocked bool `json:"kept_locked"`
-	NotVault   bool `json:"not_vault"`
+	// KeptLocked is set where the table was left locked on purpose, FreedAt when it was
+	// freed since, as far as that is on record, and NotVault where no initialized Vault
+	// has used it.
+	KeptLocked bool      `json:"kept_locked"`
+	FreedAt    time.Time `json:"freed_at,omitzero"`
+	NotVault   bool      `json:"not_vault"`
 
 	Entries int64 `json:"entries"`
 	Bytes   int64 `json:"bytes"`
@@ -103,7 +105,11 @@ func readCopy(file, path string) (*completeCopy, error) {
 	case err != nil:
 		return nil, err
 	}
-	return &completeCopy{State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
+	var freed time.Time
+	if a := m.Amended(copier.AmendFreed); a != nil {
+		freed = a.At
+	}
+	return &completeCopy{FreedAt: freed, State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
 		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
 }
 
@@ -241,7 +247,11 @@ func (p *printer) status(r statusRecord) error {
 		if c.NotVault {
 			t.row("NOT A VAULT", "a Vault that starts on it finds itself not initialized (-ignore initialized)")
 		}
-		if c.KeptLocked {
+		switch {
+		case !c.KeptLocked:
+		case !c.FreedAt.IsZero():
+			t.row("Freed", "the table was left locked on purpose (-keep-source-locked), and freed %s: a Vault may have written to it since", ago(c.FreedAt))
+		default:
 			t.row("Locked", "the table was left so on purpose (-keep-source-locked): no Vault starts on it, unless copy -reset has freed it since")
 		}
 		t.row("Manifest", "%s", c.Manifest)
