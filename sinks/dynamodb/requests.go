@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/internal/ownbody"
+	"github.com/dyn2raft/dyn2raft/copier/ownbody"
 )
 
 // newClient makes a client that tries requests again as the SDK does, for as long as their

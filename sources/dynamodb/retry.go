@@ -20,7 +20,7 @@ import (
 	"github.com/dustin/go-humanize/english"
 
 	"github.com/dyn2raft/dyn2raft/copier"
-	"github.com/dyn2raft/dyn2raft/internal/ownbody"
+	"github.com/dyn2raft/dyn2raft/copier/ownbody"
 )
 
 // DefaultRetryFor is how long requests are tried again where Options.RetryFor

@@ -27,7 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
 
-	"github.com/dyn2raft/dyn2raft/internal/ownbody"
+	"github.com/dyn2raft/dyn2raft/copier/ownbody"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 

@@ -38,7 +38,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/hashicorp/vault/sdk/physical"
 
-	"github.com/dyn2raft/dyn2raft/internal/ownbody"
+	"github.com/dyn2raft/dyn2raft/copier/ownbody"
 )
 
 // VaultTable is the name of a Vault table by default.
