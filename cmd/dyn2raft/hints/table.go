@@ -102,7 +102,7 @@ var table = map[copier.Code]string{
 	raft.NoCopy:         "name the data directory of the copy",
 	raft.PeersWait:      "start Vault, if these are the right ones, or remove the file",
 
-	vaultdb.NoFile: "nothing was copied to this directory, or the copy is not complete (dyn2raft status tells): " +
+	vaultdb.NoFile: "nothing was copied to this directory, or the copy is not complete (dyn2raft status says so): " +
 		"check the path, in storage_destination and VAULT_RAFT_PATH where they name it",
 	vaultdb.NotInDirectory: "name the data directory, which holds vault.db and raft",
 	vaultdb.OwnerOnly:      "only its owner may read it: run as the user that Vault runs as (sudo -u vault dyn2raft …)",
