@@ -30,7 +30,7 @@ type ScanOptions struct {
 	Segments int
 	// Memory is what a scan may use, in bytes: half for sorting, a quarter for
 	// pages in flight, the rest for what else a Go program needs. 0 means
-	// [DefaultMemory], and less than [MinMemory] is refused. The garbage
+	// [DefaultMemory]; less than [MinMemory] or more than [MaxMemory] is refused. The garbage
 	// collector obeys only whoever calls debug.SetMemoryLimit, as the command
 	// does.
 	Memory int64
@@ -76,6 +76,8 @@ const (
 	DefaultMemory = 512 << 20
 	// MinMemory is the least budget that is accepted: 64 MiB.
 	MinMemory = 64 << 20
+	// MaxMemory is the largest budget that is accepted: 1 TiB.
+	MaxMemory = 1 << 40
 
 	defaultWorkers = 64
 	maxWorkers     = 4096
@@ -111,6 +113,8 @@ func (o *ScanOptions) validate() error {
 		return &Error{Kind: ErrConfig, Err: fmt.Errorf("%d segments: a source is split into %d at the most", o.Segments, MaxSpans)}
 	case o.Memory != 0 && o.Memory < MinMemory:
 		return &Error{Kind: ErrConfig, Err: errors.New("the memory budget is below 64 MiB")}
+	case o.Memory > MaxMemory:
+		return &Error{Kind: ErrConfig, Err: errors.New("the memory budget is above 1 TiB")}
 	}
 	o.Workers, o.Memory = o.MaxWorkers(), cmp.Or(o.Memory, DefaultMemory)
 	o.goroutines = min(o.Workers+processors.Count(), o.allowed())

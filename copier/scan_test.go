@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -118,6 +119,8 @@ func TestScanRejectsOptions(t *testing.T) {
 		"segments": {Segments: -1},
 		"memory":   {Memory: MinMemory - 1},
 		"negative": {Memory: -1},
+		"too much": {Memory: MaxMemory + 1},
+		"overflow": {Memory: math.MaxInt64},
 	} {
 		src := &fakeSource{log: func(call string) { t.Errorf("%s: %s was called", name, call) }}
 		if _, _, err := Scan(context.Background(), src, o); !errors.Is(err, ErrConfig) || err.Error() == "" {

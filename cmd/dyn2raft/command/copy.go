@@ -404,9 +404,14 @@ const garbage = 10
 // collector obey. GOGC and GOMEMLIMIT are left to whoever has set them.
 func memoryBudget(cmd *cli.Command) (int64, error) {
 	n, err := humanize.ParseBytes(cmd.String("memory"))
-	if err != nil || n < copier.MinMemory || n > math.MaxInt64/2 {
+	if err != nil || n < copier.MinMemory {
 		return 0, &usageError{fmt.Sprintf("-memory is %q, expected a size from %s on", cmd.String("memory"), figures.Size(copier.MinMemory)),
 			"write bytes, or a number with a unit such as 512MB or 1GiB"}
+	}
+	// More than there is would be asked of the system with the table locked already.
+	if total, _, err := node.Memory(); n > copier.MaxMemory || cmd.IsSet("memory") && err == nil && n > uint64(total) {
+		return 0, &usageError{fmt.Sprintf("-memory is %q, more than this machine has, or a copy can use", cmd.String("memory")),
+			"give no more than half of what is free, or leave it out"}
 	}
 	if os.Getenv("GOMEMLIMIT") == "" || cmd.IsSet("memory") {
 		// On top of what is in use already, where that is more than a program that

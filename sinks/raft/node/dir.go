@@ -263,7 +263,7 @@ func (p *probe) space() {
 		return
 	}
 	p.Pass("other-nodes", "give each node that joins %s of disk and as much memory, 3 times the data: Vault maps its file", size(later))
-	total, available, err := memory()
+	total, available, err := Memory()
 	switch {
 	case err != nil:
 		p.Warn("memory", "unknown", "could not be looked at: %w", err).With("file_bytes", size(file))

@@ -74,7 +74,7 @@ func TestOwnerCannotWrite(t *testing.T) {
 
 func TestLittleMemory(t *testing.T) {
 	t.Parallel()
-	total, _, err := memory()
+	total, _, err := Memory()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // other systems have other types
-	total, _, err := memory()
+	total, _, err := Memory()
 	if err != nil || total < 1<<20 {
 		t.Fatalf("memory %d, %v", total, err)
 	}

@@ -17,9 +17,9 @@ func fileSystem(st *unix.Statfs_t) (kind, unfit string) {
 	return kind, unfit
 }
 
-// memory returns what this machine has, in bytes; all of it counts as
+// Memory returns what this machine has, in bytes; all of it counts as
 // available.
-func memory() (total, available int64, err error) {
+func Memory() (total, available int64, err error) {
 	n, err := unix.SysctlUint64("hw.memsize")
 	return int64(n), int64(n), err
 }

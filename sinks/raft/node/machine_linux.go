@@ -35,9 +35,9 @@ func fileSystem(st *unix.Statfs_t) (kind, unfit string) {
 	return "of type 0x" + strconv.FormatUint(uint64(uint32(st.Type)), 16), ""
 }
 
-// memory returns what this machine, or the container, has and what of it is
+// Memory returns what this machine, or the container, has and what of it is
 // available, in bytes.
-func memory() (total, available int64, err error) {
+func Memory() (total, available int64, err error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, 0, err
