@@ -367,7 +367,7 @@ type Stream interface {
 	Next() (Entry, error)
 }
 
-// An Identity tells one destination from another: names of what matters, such
+// An Identity distinguishes destinations: names of what matters, such
 // as "path", and their values.
 type Identity map[string]string
 
@@ -377,7 +377,7 @@ type Identity map[string]string
 // [ErrConfig], or a context's error; an error of the stream is passed on. Methods
 // are called from one goroutine, but for Identity, which may be called at any time.
 type Sink interface {
-	// Identity tells this destination from others: a copy into it is resumed
+	// Identity identifies this destination: a copy into it is resumed
 	// only with the same one.
 	Identity() Identity
 
@@ -481,10 +481,10 @@ type Unordered interface {
 	Clear(ctx context.Context) error
 
 	// Put writes entries aside, where no Vault would start on them, and returns once
-	// that is durable. It may be repeated. Without Clear before it, it goes on with what
-	// an earlier process of the run has put, and fails where that is gone. It keeps nothing of the batch, and is called
-	// from many goroutines. Behind an error the engine puts no more, and some of the
-	// entries may have been written.
+	// that is durable. It may be repeated. Without Clear before it, it adds to what an
+	// earlier process of the run has put, and fails where that is gone. It keeps nothing
+	// of the batch, and is called from many goroutines. After an error the engine puts
+	// no more, and some of the entries may have been written.
 	Put(ctx context.Context, entries *Batch) error
 }
 

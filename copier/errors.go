@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Sentinels that tell whose fault ended a copy. Every error of this module
+// Sentinels that say whose fault ended a copy. Every error of this module
 // wraps one of them, or a context's error.
 var (
 	// ErrConfig is returned when what the caller asked for can't be done,

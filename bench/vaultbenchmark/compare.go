@@ -35,7 +35,7 @@ const (
 	NoData Verdict = "no data"
 )
 
-// Worse tells that B can't be called as good as A.
+// Worse reports whether B can't be called as good as A.
 func (v Verdict) Worse() bool { return v == Slower || v == Errors || v == OnlyInA }
 
 // Ratios are B's numbers divided by A's, and 0 where A's is 0.

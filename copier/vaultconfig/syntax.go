@@ -93,7 +93,7 @@ func parseSyntax(name string, src []byte) (items []item, err error) {
 	return list(root, &line), nil
 }
 
-// isJSON is how Vault tells JSON from HCL.
+// isJSON is how Vault distinguishes JSON from HCL.
 func isJSON(src []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) }
 
 // unicodeForm names the encoding of a text in UTF-16 or UTF-32, with a byte order mark or

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootTime is how long the machine runs. On macOS CLOCK_MONOTONIC goes on while
+// bootTime is how long the machine runs. On macOS CLOCK_MONOTONIC runs on while
 // the system is asleep (clock_gettime(3)).
 func bootTime() time.Duration {
 	var now unix.Timespec

@@ -527,10 +527,10 @@ func (l *lease) startRenewing(ctx context.Context) {
 	})
 }
 
-// renew lets our leader lock expire later, and reports whether it is then good for
-// long enough: the answer came soon, by a clock that goes on while the machine
-// sleeps, and by the service's clock the lock does not expire before a renewal is
-// due.
+// renew lets our leader lock expire later, and reports whether it is then good for long
+// enough. Two things must hold: the answer came soon, by a clock that runs while the
+// machine sleeps; and by the service's clock the lock does not expire before the next
+// renewal is due.
 func (l *lease) renew(ctx context.Context) (fresh bool, got written, err error) {
 	sent, expiry := l.s.boot(), l.expiry()
 	got, err = l.update(ctx, change{key: leaderLockKey, update: "SET #Expires = :expires", cond: "#Identity = :identity", values: attributes{

@@ -457,10 +457,10 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 	return page, nil
 }
 
-// warnOfDots tells of a key that no copy can save. Vault's storage keeps "kv/./x" at
-// the item of "kv/x", where Vault reads it by its own name only, since the name is
-// a part of what it is encrypted with; storage that keeps names as they are has
-// neither (Vault 1.21.1, seen). Which entry it is only Vault can tell.
+// warnOfDots warns of a key that no copy can save. Vault's storage keeps "kv/./x" at
+// the item of "kv/x". Vault reads it by its own name only, since it is encrypted with
+// the name. Storage that keeps names as they are has neither (Vault 1.21.1, seen).
+// Only Vault knows which entry it is.
 func (s *Source) warnOfDots(path string) {
 	s.dots.Do(func() {
 		s.opts.Events(copier.Warning{Message: fmt.Sprintf("Path %q has the directory marker %q: Vault has written a key with a segment \".\" there, such as the KV v1 secret kv/./x, "+

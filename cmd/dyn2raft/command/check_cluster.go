@@ -105,7 +105,7 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 	return o, nil
 }
 
-// expectManifest expects what a copy's manifest tells, besides what flags say.
+// expectManifest expects what a copy's manifest says, besides what flags say.
 func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	m, err := verify.ReadManifest(file)
 	if err != nil {

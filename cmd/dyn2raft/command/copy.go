@@ -49,7 +49,7 @@ func copyCommand(std Streams) *cli.Command {
 		},
 		shared("max-parallel", "segments", "memory", "read-capacity", "retry-for"),
 		[]cli.Flag{
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, where they are gone afterwards)"},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, until the copy is complete)"},
 			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
 			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
 		},
@@ -390,14 +390,13 @@ func readOnly(err error) error {
 			"mount it writable (mount -o remount,rw), or, if the data directory is on another one, name a place with -manifest FILE")
 }
 
-// begun is the most memory that a program has in use when it has just begun, in
-// bytes. It is a part of the budget.
+// begun is the most memory that the program uses before the copy starts, in bytes. It
+// counts towards the budget.
 const begun = 32 << 20
 
-// garbage is how much memory may have become free, in percent of what is in use,
-// before it is collected. Nearly all that is in use are a few large buffers, in
-// which a collection has nothing to look at: to have one often costs little, and a
-// long copy takes no more than a short one.
+// garbage is GOGC: the garbage, in percent of the live heap, that starts a collection.
+// It is low, since a collection is cheap here: nearly all of the heap is a few large
+// buffers without pointers. So a long copy needs no more memory than a short one.
 const garbage = 10
 
 // memoryBudget is the value of -memory in bytes, which it makes the garbage

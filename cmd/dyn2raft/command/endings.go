@@ -57,7 +57,7 @@ func commandLine(cmd *cli.Command, name string, flags ...string) string {
 // copy came, and what to do now: the same command, with every flag that was given and
 // still means something.
 func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.Config) error {
-	// What is left out is said already, the contrary of going on, or done.
+	// These flags are left out: they are said already, contradict resuming, or are done.
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	again := func(flag string) []string { return commandWords(cmd, "copy", append([]string{flag}, more...)...) }
 	line := func(flag string) string { return strings.Join(again(flag), " ") }

@@ -84,7 +84,7 @@ func passStderr(w io.Writer) (stop func()) {
 		_ = in.Close()
 		select {
 		case <-done:
-		case <-time.After(time.Second): // a program that goes on has the other end still
+		case <-time.After(time.Second): // a program that runs on has the other end still
 		}
 	}
 }

@@ -133,9 +133,9 @@ func printError(w io.Writer, err error) {
 	}
 }
 
-// pathHint is what to do about an error of a path: where permission lacks because of
-// the mode of a directory of this user's own, which its name alone does not tell; and
-// where no shell has replaced what it would have.
+// pathHint is what to do about an error of a path. It knows two causes that the error
+// does not show: the mode of one of this user's own directories denies access, and no
+// shell has expanded the path.
 func pathHint(err error) string {
 	path, ok := errors.AsType[*fs.PathError](err)
 	switch {
@@ -284,8 +284,8 @@ func (p *printer) note(e copier.Event) {
 	p.moved = time.Now()
 }
 
-// progress tells how far the command is until the returned function is called:
-// in a live block, or in a line now and then, and in a line at each SIGUSR1.
+// progress shows how far the command is, until the returned function is called: in a
+// live block or in a line now and then, and in a line at each SIGUSR1.
 func (p *printer) progress() (stop func()) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)

@@ -183,8 +183,8 @@ func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Ex
 	return want, m.Scan.Segments
 }
 
-// needNodeID adds a difference where nothing tells a Vault which node it is: it
-// makes an id of its own then, is no member of its cluster, and never unseals.
+// needNodeID adds a difference where a Vault would not know which node it is. It would
+// make an id of its own, not be a member of its cluster, and never unseal.
 func needNodeID(rep *verify.DirectoryReport, cfg *vaultconfig.Config) error {
 	if cfg.Destination.NodeID != "" || rep.Started || len(rep.Raft.Servers) == 0 {
 		return nil
@@ -324,8 +324,8 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 	case result == nil:
 		last = fmt.Sprintf("Equal: %s, in %s.", allIn, figures.Round(rep.Duration))
 	case rep.Started:
-		last = fmt.Sprintf("DIFFERENT%s: %s. But %s%s:\n%s of these are of a kind that it changes by itself, which proves nothing of them; the others cannot be judged. The proof of the copy is its manifest, with a copy of the\n"+
-			"directory that was made before the start: dyn2raft verify -manifest FILE -path DIR", where, counts, visible.Text(started), writes, humanize.Comma(rep.Known))
+		last = fmt.Sprintf("DIFFERENT%s: %s. But %s%s:\n%s of these are keys that Vault changes by itself: they prove nothing. The others can't be judged. To prove the copy, compare its manifest with a copy of the directory\n"+
+			"that was made before the start: dyn2raft verify -manifest FILE -path DIR", where, counts, visible.Text(started), writes, humanize.Comma(rep.Known))
 	default:
 		if len(rep.RaftDiffs) > 0 {
 			counts += ", and Raft's state is not as a copy leaves it"

@@ -170,7 +170,7 @@ func settingText(o estimate.Other) string {
 	}[o.Setting]
 }
 
-// ownLock tells the lock of a copy that the destination holds from others.
+// ownLock recognises the lock of the copy that the destination holds.
 func (p *planner) ownLock() {
 	i := slices.IndexFunc(p.table.Findings, func(f copier.Finding) bool { return f.Check == "migration-lock" && f.Status == copier.Failed })
 	if i < 0 {

@@ -258,8 +258,7 @@ func (p *estimator) make(ctx context.Context) {
 	p.predict(e, &m)
 }
 
-// items tells of what a copy refuses, as far as a sample, or the whole table, was
-// read.
+// items reports what a copy refuses, as far as a sample, or the whole table, was read.
 func (p *estimator) items(s *sample, err error) {
 	for _, w := range s.warnings {
 		p.Warn("items", "warned", "%s", w)

@@ -59,8 +59,9 @@ func parse(token []byte) (p place, err error) {
 	return p, nil
 }
 
-// Read is that of [copier.Source]. A span that goes on where the last call has ended is
-// read on; for another one the file is opened again, and read from its beginning.
+// Read is that of [copier.Source]. A span that starts where the last call ended
+// continues in the open file. For another one the file is opened again, and read from
+// its beginning.
 func (f *Files) Read(ctx context.Context, s copier.Span, b *copier.Batch) (page copier.Page, err error) {
 	at, err := parse(s.From)
 	if err != nil {

@@ -72,10 +72,10 @@ const (
 
 	maxKeySize = 32768 // bbolt's
 
-	// MaxPageBytes is how much a page may hold together with those that it
-	// goes on in: 256 MiB. A value of Vault's has at most max_entry_size, which
-	// is 1 MiB unless somebody has raised it, and a few bytes of a damaged file
-	// must not make its reader take all memory.
+	// MaxPageBytes is how much a page may hold together with its overflow pages:
+	// 256 MiB. A value of Vault's has at most max_entry_size, which is 1 MiB unless
+	// somebody has raised it. A few bytes of a damaged file must not make its reader
+	// take all memory.
 	MaxPageBytes = 256 << 20
 
 	// maxDepth is more than a tree can have whose branches have two children
@@ -490,8 +490,8 @@ func (f *File) readAhead(id uint64, parent *branch) int64 {
 	return int64(last-id+1) * f.pageSize
 }
 
-// A usage is which pages of a file are used: those with which a leaf, a branch or
-// a list begins, and those that one goes on in. It is safe for concurrent use.
+// A usage is which pages of a file are used: those with which a leaf, a branch or a
+// list begins, and their overflow pages. It is safe for concurrent use.
 type usage struct{ begin, goOn pageSet }
 
 func newUsage(pages uint64) *usage {
