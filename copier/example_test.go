@@ -51,6 +51,7 @@ func Example() {
 	defer os.Remove(manifest)
 	record, err := copier.Copy(ctx, source, sink, copier.Options{
 		Resume: true, // an unfinished copy, if there is one
+		Tool:   copier.Tool{Name: "example", Version: "1.0"},
 		Record: func(_ context.Context, r copier.Record) error {
 			return verify.WriteManifest(manifest, &r, -1, -1)
 		},
@@ -73,7 +74,7 @@ func Example() {
 	}
 	fmt.Println("as it was copied:", check.Equal())
 
-	report, err := verify.CompareDirectory(ctx, source, dir, verify.Expected{}, verify.Options{})
+	report, err := verify.CompareDirectory(ctx, source, dir, verify.Expect(kept), verify.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func found(t *testing.T) *spool {
 func TestPlannedNames(t *testing.T) {
 	var out strings.Builder
 	p := &printer{stdout: &out}
-	if err := p.planned(&plan.Report{Checks: []plan.Result{{Finding: copier.Finding{Check: "disk", Status: copier.Warned, Message: "no /a\rb and\nno /a\u00a0b"}}}}, "", true); err != nil {
+	if err := p.planned(&plan.Report{Checks: []plan.Result{{Finding: copier.Finding{Check: "disk", Status: copier.Warned, Message: "no /a\rb and\nno /a\u00a0b"}}}}, "", true, false); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "no /a\\u000db and no /a\u00a0b") {
@@ -106,7 +106,7 @@ func TestHostileText(t *testing.T) {
 	planned := hostile[plan.Report]()
 	planned.Checks[0].Check, planned.Checks[0].Status = "table", copier.Failed // ours
 	for name, output := range map[string]func(p *printer) error{
-		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true) },
+		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true, false) },
 		"status":        func(p *printer) error { return p.status(*status) },
 		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText) },
 		"verify sample": func(p *printer) error { return p.verified(sampled, found(t), hostileText) },

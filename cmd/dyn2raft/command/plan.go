@@ -141,7 +141,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if rep == nil {
 		return err
 	}
-	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v")))
+	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), cmd.Bool("source-stopped")))
 }
 
 // copyOf is the command of the copy that was planned, with the flags that plan was
@@ -159,7 +159,7 @@ func copyOf(cmd *cli.Command, std Streams) string {
 
 // planned writes a report of plan: what failed comes last, and what passed only
 // on demand.
-func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
+func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool) error {
 	var result error
 	if !rep.Ready() {
 		result = errNotReady
@@ -211,6 +211,9 @@ func (p *printer) planned(rep *plan.Report, backup string, passed bool) error {
 		errs = append(errs, p.line(""))
 	}
 	first := "stop every Vault in the window, then: " + rep.Next
+	if stopped { // somebody says so
+		first = rep.Next
+	}
 	if rep.Count(copier.Warned) > 0 {
 		first = "look at the warnings above; " + first
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -111,7 +112,8 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		return err
 	}
 	defer stopMetrics()
-	if state, _ := sink.Look(cfg.Destination.Path); notYet[copier.CommitState(state)] != "" {
+	state, _ := sink.Look(cfg.Destination.Path)
+	if notYet[copier.CommitState(state)] != "" {
 		out.log.Warn(notYet[copier.CommitState(state)])
 	}
 	raft, notSegments := out.expected(cfg, cmd.String("config"))
@@ -141,6 +143,9 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	})
 	stop()
 	if err != nil {
+		if code, _ := copier.CodeOf(err); code == vaultdb.NoFile && state == sink.StateUnfinished {
+			return hints.With(err, "an unfinished copy is there; resume it first: "+commandLine(cmd, "copy", "-resume"))
+		}
 		return damaged(howToCompareOn(err, rep, cmd))
 	}
 	if err := needNodeID(rep, cfg); err != nil {
@@ -166,7 +171,7 @@ func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Ex
 	m, err := verify.ReadManifest(verify.ManifestPath(cfg.Destination.Path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		p.log.Info("no manifest is beside the data directory: if the copy was told a number of segments, name another one, since a mistake in that would be made twice")
+		p.log.Info("no manifest is beside the data directory: what is expected of Raft is taken from the configuration")
 		return want, 0
 	case err != nil:
 		p.log.Warn("the manifest beside the data directory can't be used", "error", err)
