@@ -12,6 +12,8 @@ var (
 	// ManifestUnwritable: it can't be written there.
 	ManifestInside     = copier.NewCode("manifest-inside")
 	ManifestUnwritable = copier.NewCode("manifest-unwritable")
+	// ManifestLink: the manifest's file is a link.
+	ManifestLink = copier.NewCode("manifest-link")
 	// NoWorkDir: the directory for the work files of a comparison can't be made or used.
 	// CompareRuns: another comparison uses it.
 	NoWorkDir   = copier.NewCode("no-work-dir")

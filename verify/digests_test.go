@@ -14,6 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/boltfile"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
@@ -367,4 +368,67 @@ func TestManifestKeepsOthers(t *testing.T) {
 	}
 	check(t, os.WriteFile(file, nil, 0o600))
 	check(t, write("e"))
+}
+
+// A manifest is never written or read through a link, whatever is at its end: the link
+// would be replaced, or its mode taken.
+func TestManifestLink(t *testing.T) {
+	dir := t.TempDir()
+	record := func(run string) *copier.Record {
+		return &copier.Record{RunID: run, State: copier.Released, Prefixes: copier.Digests{}}
+	}
+	file := filepath.Join(dir, "real.json")
+	check(t, WriteManifest(file, record("a"), -1, -1))
+	before, err := os.ReadFile(file)
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600))
+	for _, target := range []string{"real.json", "empty", "nowhere"} {
+		link := filepath.Join(dir, "link-"+target)
+		check(t, os.Symlink(target, link))
+		_, rerr := ReadManifest(link)
+		for op, err := range map[string]error{
+			"try": TryManifest(link, t.TempDir()), "read": rerr,
+			"write": WriteManifest(link, record("a"), -1, -1), "another": WriteManifest(link, record("b"), -1, -1),
+		} {
+			code, _ := copier.CodeOf(err)
+			if !errors.Is(err, durable.ErrNotFile) || !errors.Is(err, copier.ErrDestination) || code != ManifestLink || !strings.HasSuffix(err.Error(), "a link to "+target) {
+				t.Errorf("%s a link to %s: %v (%s)", op, target, err, code)
+			}
+		}
+		if got, err := os.Readlink(link); got != target {
+			t.Errorf("the link to %s: %q, %v", target, got, err)
+		}
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("what is linked to has changed: %v", err)
+	}
+}
+
+// A manifest's place below the data directory is refused by its name and by where links
+// lead, with and without the directories above it.
+func TestManifestInside(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	check(t, os.MkdirAll(filepath.Join(data, "there"), 0o700))
+	check(t, os.Symlink(data, filepath.Join(dir, "link")))
+	check(t, os.Symlink("data/there", filepath.Join(dir, "deep")))
+	check(t, os.Mkdir(filepath.Join(dir, "data2"), 0o700))
+	for file, inside := range map[string]bool{
+		"data/m.json": true, "data/there/m.json": true, "data/raft/m.json": true, "data/raft/snapshots/m.json": true,
+		"data2/../data/raft/m.json": true, "link/m.json": true, "link/raft/snapshots/m.json": true, "deep/no/m.json": true,
+		"m.json": false, "data2/m.json": false, "data2/raft/m.json": false, "data.json": false, "data/../m.json": false, "no/such/m.json": false,
+	} {
+		for _, path := range []string{data, filepath.Join(dir, "link")} {
+			if err := OutsideOf(dir+"/"+file, path); (err != nil) != inside {
+				t.Errorf("%s in %s: %v, expected inside %v", file, path, err, inside)
+			}
+		}
+		code, _ := copier.CodeOf(TryManifest(dir+"/"+file, data))
+		if (code == ManifestInside) != inside {
+			t.Errorf("try %s: code %q, expected inside %v", file, code, inside)
+		}
+	}
+	if err := OutsideOf(dir+"/new/raft/m.json", dir+"/new"); err == nil {
+		t.Error("in a data directory that is not there yet: let pass")
+	}
 }

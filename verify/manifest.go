@@ -84,7 +84,7 @@ func ManifestPath(path string) string { return filepath.Clean(path) + ".dyn2raft
 
 // WriteManifest writes the record of a copy, durably and whole, and makes its file
 // belong to uid and gid, unless uid is -1. It replaces nothing but a manifest, and
-// keeps that of another copy, see [KeptManifest]. One of the same copy passes on its
+// keeps that of another copy, see [KeptManifest]. A link is refused. One of the same copy passes on its
 // owner and its mode. An error wraps [copier.ErrDestination].
 func WriteManifest(file string, r *copier.Record, uid, gid int) error {
 	data, err := r.Encode()
@@ -130,6 +130,9 @@ func KeptManifest(file, runID string) string {
 // file, or an empty one. A manifest may be damaged, or of another format; what is
 // none is an error: it is not to be replaced.
 func runOf(file string) (string, error) {
+	if err := notLink(file); err != nil {
+		return "", err
+	}
 	data, err := durable.ReadFile(file, maxManifest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(data) == 0:
@@ -186,34 +189,51 @@ func OutsideOf(file, path string) error {
 	return nil
 }
 
-// isWithin reports whether a file, which need not be there, is below a directory.
+// isWithin reports whether a file is below a directory, by its name or by where
+// links lead. Neither the file nor the directories above it need be there.
 func isWithin(file, dir string) (bool, error) {
-	parent, err := os.Stat(filepath.Dir(file))
+	parent, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {
 		return false, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return false, err
+	}
+	if rel, err := filepath.Rel(dir, parent); err == nil && filepath.IsLocal(rel) {
+		return true, nil
 	}
 	root, err := os.Stat(dir)
 	if err != nil {
 		return false, nil //nolint:nilerr // whoever needs the directory says so
 	}
-	abs, err := filepath.Abs(filepath.Dir(file))
-	if err != nil {
-		return false, err
+	there, err := filepath.EvalSymlinks(parent)
+	for errors.Is(err, fs.ErrNotExist) && parent != filepath.Dir(parent) {
+		parent = filepath.Dir(parent)
+		there, err = filepath.EvalSymlinks(parent)
 	}
-	if abs, err = filepath.EvalSymlinks(abs); err != nil {
-		return false, err
-	}
-	for !os.SameFile(parent, root) {
-		up := filepath.Dir(abs)
-		if up == abs {
-			return false, nil
+	for err == nil {
+		var fi os.FileInfo
+		if fi, err = os.Stat(there); err == nil && os.SameFile(fi, root) {
+			return true, nil
 		}
-		abs = up
-		if parent, err = os.Stat(abs); err != nil {
-			return false, err
+		if there == filepath.Dir(there) {
+			break
 		}
+		there = filepath.Dir(there)
 	}
-	return true, nil
+	return false, err
+}
+
+// errLink is the error of a manifest's place that is a link: the manifest would take
+// the place of the link, and what the link leads to would stay as it is.
+var errLink = fmt.Errorf("%w, but a link", durable.ErrNotFile)
+
+// notLink refuses a link, whether there is anything at its end or not.
+func notLink(file string) error {
+	if target, err := os.Readlink(file); err == nil {
+		return fmt.Errorf("%w to %s", errLink, target)
+	}
+	return nil // whoever opens it says what else is wrong
 }
 
 // maxManifest bounds what is read of a manifest, in bytes.
@@ -224,8 +244,11 @@ var ErrNotManifest = errors.New("not a manifest of a copy")
 
 // ReadManifest reads the record of a copy whose result was put in place. An error
 // wraps [copier.ErrDestination], and ErrNotManifest where the file is there and is
-// something else.
+// something else. A link is not followed.
 func ReadManifest(file string) (*copier.Record, error) {
+	if err := notLink(file); err != nil {
+		return nil, manifestError("read manifest "+file, err, "")
+	}
 	data, err := durable.ReadFile(file, maxManifest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -248,5 +271,8 @@ func ReadManifest(file string) (*copier.Record, error) {
 }
 
 func manifestError(op string, err error, code copier.Code) error {
+	if errors.Is(err, errLink) {
+		code = ManifestLink
+	}
 	return &copier.Error{Kind: copier.ErrDestination, Op: op, Code: code, Err: err}
 }

@@ -183,8 +183,12 @@ func (d *Disk) replace(path, tmp string, write func(io.Writer) error, uid, gid i
 }
 
 // ReplaceLike is Output for a file that gets the mode and the owner of another, such
-// as those of the one that is replaced.
+// as those of the one that is replaced. An error is [ErrNotFile] where that is no
+// regular file: the mode of a link is open to everybody.
 func (d *Disk) ReplaceLike(path string, data []byte, like os.FileInfo) error {
+	if !like.Mode().IsRegular() {
+		return &fs.PathError{Op: "replace", Path: path, Err: ErrNotFile}
+	}
 	return d.Output(path, -1, -1, func(w io.Writer) error {
 		f := w.(*File).f //nolint:errcheck // it is
 		if err := f.Chmod(like.Mode().Perm()); err != nil {

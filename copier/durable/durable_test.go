@@ -170,6 +170,24 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// The mode of a link, which is open to everybody, is not taken.
+func TestReplaceLikeLink(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.Symlink("nowhere", path); err != nil {
+		t.Fatal(err)
+	}
+	like, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (*Disk)(nil).ReplaceLike(path, []byte("new"), like); !errors.Is(err, ErrNotFile) {
+		t.Errorf("like a link: %v", err)
+	}
+	if target, err := os.Readlink(path); target != "nowhere" {
+		t.Errorf("the link: %q, %v", target, err)
+	}
+}
+
 func TestNoSecondFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	var disk Disk

@@ -174,8 +174,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	}
 	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out}
 	if err := rec.try(ctx, root); err != nil {
-		if verify.OutsideOf(rec.file, cfg.Destination.Path) != nil {
-			return readOnly(err)
+		if code, _ := copier.CodeOf(err); code == verify.ManifestInside || code == verify.ManifestLink {
+			return err // ignored, it would be written where it must not be
 		}
 		if err := out.letPass("manifest", readOnly(err), ignore); err != nil {
 			return err

@@ -94,6 +94,10 @@ func (r *manifestWriter) read(ctx context.Context) (*copier.Record, error) {
 }
 
 func (r *manifestWriter) put(ctx context.Context, m *copier.Record) error {
+	// Directories that were missing, and are the copy's own, may be there by now.
+	if err := verify.OutsideOf(r.file, r.cfg.Destination.Path); err != nil {
+		return fmt.Errorf("write manifest %s: %w", r.file, err)
+	}
 	if r.root == nil {
 		return verify.WriteManifest(r.file, m, -1, -1)
 	}

@@ -127,6 +127,7 @@ var table = map[copier.Code]string{
 	verify.NoManifest:         "copy writes it beside the data directory; name it with -manifest FILE",
 	verify.ManifestChanged:    "the file was changed, or damaged: use the copy of it that you put aside",
 	verify.ManifestInside:     "name a place beside it",
+	verify.ManifestLink:       "name the file itself: a manifest is never written or read through a link",
 	verify.ManifestUnwritable: "name a place that can be written, and a file that is new or holds the manifest of an earlier copy",
 	verify.NoWorkDir:          "what was read is kept there until the comparison has ended; give another place with -work-dir",
 	verify.CompareRuns:        "wait until it has ended, or give this one another place with -work-dir",
