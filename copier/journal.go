@@ -180,7 +180,7 @@ func readSetup(dir string) (*Record, error) {
 		return nil, workError("read "+file, err)
 	case err != nil:
 		out := &Error{Kind: ErrDestination, Op: "read " + file, Code: RecordDamaged, Facts: leftBy(dir), Err: err}
-		if _, ok := errors.AsType[*durable.FormatError](err); ok {
+		if _, ok := errors.AsType[*durable.FormatError](err); ok || errors.Is(err, errState) {
 			out.Code = OtherVersion
 		}
 		return nil, out

@@ -186,10 +186,16 @@ func DecodeRecord(data []byte) (*Record, error) {
 	return r, r.check()
 }
 
+// errState is the error of a record that another version has written: nothing is known
+// of what its result is good for.
+var errState = errors.New("its state is one that this version does not know")
+
 func (r *Record) check() error {
 	switch {
 	case r.RunID != "" && !setupID.MatchString(r.RunID):
 		return fmt.Errorf("it is of a run %q, and no run has such an id", r.RunID) // which is a part of paths
+	case !slices.Contains([]CommitState{"", Unconfirmed, Confirmed, Released}, r.State):
+		return fmt.Errorf("%w: %q", errState, r.State)
 	case r.Prefixes.Total() != r.Total:
 		return errors.New("its prefixes do not add up to its total")
 	}

@@ -66,6 +66,7 @@ func TestRecordIsSealed(t *testing.T) {
 		"total": func(r *Record) { r.Total.Entries++ },
 		"run":   func(r *Record) { r.RunID = "../run" },
 		"none":  func(r *Record) { r.RunID = "" },
+		"state": func(r *Record) { r.State = "foo" },
 	} {
 		r := r
 		change(&r)

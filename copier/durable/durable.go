@@ -173,10 +173,11 @@ func (d *Disk) replace(path, tmp string, write func(io.Writer) error, uid, gid i
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = d.Rename(tmp, path)
 	}
-	if err := d.Rename(tmp, path); err != nil {
+	if err != nil {
+		_ = d.RemoveFile(tmp) // what stays is removed by whoever comes next
 		return err
 	}
 	return d.Sync(filepath.Dir(path))

@@ -2,6 +2,7 @@ package durable
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -166,6 +167,28 @@ func TestReplace(t *testing.T) {
 		}
 		if !errors.Is(err, injected) {
 			t.Errorf("error is %v", err)
+		}
+	}
+}
+
+// What can't be written, or get its name, leaves no temporary file.
+func TestOutputLeavesNothing(t *testing.T) {
+	injected := errors.New("injected")
+	for _, verb := range []string{Write, Sync, Rename} {
+		dir := t.TempDir()
+		disk := &Disk{Before: func(op Op) error {
+			if op.Verb == verb {
+				return injected
+			}
+			return nil
+		}}
+		err := disk.Output(filepath.Join(dir, "f"), -1, -1, func(w io.Writer) error {
+			_, err := w.Write([]byte("new"))
+			return err
+		})
+		left, rerr := os.ReadDir(dir)
+		if !errors.Is(err, injected) || rerr != nil || len(left) > 0 {
+			t.Errorf("%s: %v; left %v, %v", verb, err, left, rerr)
 		}
 	}
 }
