@@ -29,6 +29,12 @@ var (
 	// StagingUnknown: the record of a run that ended during its commit can't be read.
 	// Facts: the two directories that may be its.
 	StagingUnknown = copier.NewCode("staging-unknown", "staging", "raft")
+	// PlacedUnknown: a copy has put vault.db in place, and its record can't be read, so
+	// that nobody knows whether its source has confirmed it. PlacedByOther: another
+	// version has written the record. Facts: as those of HoldsData, the staging
+	// directory included.
+	PlacedUnknown = copier.NewCode("placed-unknown", "files", "aside")
+	PlacedByOther = copier.NewCode("placed-by-other", "files", "aside")
 
 	// NodeIDGone: the file node-id went during the copy. NodeIDEmpty: it is empty.
 	// NodeIDOther: it has the id of another node than this copy is for.

@@ -55,8 +55,12 @@ func Look(path string) (State, error) {
 		if !there {
 			continue
 		}
-		if r := s.placedBy(); r != nil && x.state == StateComplete && r.Copy.State != copier.Released {
-			return State(r.Copy.State), nil
+		if x.state == StateComplete {
+			if r, err := s.placedBy(); err != nil {
+				return "", err
+			} else if r != nil && r.Copy.State != copier.Released {
+				return State(r.Copy.State), nil
+			}
 		}
 		return x.state, nil
 	}
@@ -65,10 +69,11 @@ func Look(path string) (State, error) {
 
 // CompletedBy returns the id of the run that has put the vault.db in the data
 // directory at path in place, and was killed before it had cleaned up behind
-// itself; it is empty where there is none.
+// itself; it is empty where there is none, or where its record can't be read, which
+// [Look] returns as an error.
 func CompletedBy(path string) string {
 	s := &Sink{opts: Options{Path: path}}
-	if r := s.placedBy(); r != nil {
+	if r, err := s.placedBy(); err == nil && r != nil {
 		return r.Copy.RunID
 	}
 	return ""
@@ -145,7 +150,11 @@ func (s *Sink) inPlace() (found copier.State, err error) {
 	if !there {
 		return found, nil
 	}
-	r, used := s.placedBy(), inUse(path)
+	r, err := s.placedBy()
+	if err != nil {
+		return found, err
+	}
+	used := inUse(path)
 	switch {
 	case r != nil:
 		found = copier.State{Record: &r.Copy, InUse: used}
@@ -177,20 +186,24 @@ var ErrHoldsData = errors.New("the directory already holds Vault's data")
 
 // holdsData is the error for a directory that has Vault's files in it.
 func (s *Sink) holdsData(name string) error {
-	var files []string
-	for _, name := range []string{vaultDBName, raftName, nodeIDName} {
-		if there, err := durable.Exists(s.dest(name)); err == nil && there {
-			files = append(files, s.dest(name))
-		}
-	}
 	return &copier.Error{
 		Kind: copier.ErrDestination,
 		Op:   "check " + s.opts.Path,
 		Code: HoldsData,
 		// Aside, but in the same directory: it may be a mount point.
-		Facts: map[string]string{"files": strings.Join(files, "\n"), "aside": s.dest("old")},
+		Facts: map[string]string{"files": strings.Join(s.vaultFiles(), "\n"), "aside": s.dest("old")},
 		Err:   fmt.Errorf("%w (%s)", ErrHoldsData, name),
 	}
+}
+
+// vaultFiles are the paths of Vault's files that are there.
+func (s *Sink) vaultFiles() (files []string) {
+	for _, name := range []string{vaultDBName, raftName, nodeIDName} {
+		if there, err := durable.Exists(s.dest(name)); err == nil && there {
+			files = append(files, s.dest(name))
+		}
+	}
+	return files
 }
 
 // inUse reports whether a process has the bbolt file open for writing: bbolt

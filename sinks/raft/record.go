@@ -2,8 +2,11 @@ package raft
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+	"syscall"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -38,11 +41,12 @@ func (s *Sink) writeRecord(r record) error {
 	return s.disk.Replace(s.aside(recordName), data)
 }
 
-// readRecord returns an earlier run's record, or nil where there is none.
+// readRecord returns an earlier run's record, or nil where there is none: where the
+// name of the staging directory is a file's too.
 func (s *Sink) readRecord() (*record, error) {
 	var r record
 	err := durable.ReadSealed(s.aside(recordName), maxRecord, recordKind, recordFormat, &r)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	if err != nil {
@@ -54,16 +58,33 @@ func (s *Sink) readRecord() (*record, error) {
 // placedBy returns the record of the run that put the vault.db there, if it is
 // still there to tell. The vault.db is that run's if it is no longer in the
 // staging directory, or if it is there under a second name because the run ended
-// between link and unlink. Otherwise somebody else made it.
-func (s *Sink) placedBy() *record {
+// between link and unlink. Otherwise somebody else made it. Where the vault.db is
+// that run's and the record can't be read, the error has the code PlacedUnknown or
+// PlacedByOther: nobody knows then whether the source has confirmed it.
+func (s *Sink) placedBy() (*record, error) {
 	r, err := s.readRecord()
-	if err != nil || r == nil {
-		return nil
+	if err == nil && r == nil {
+		return nil, nil
 	}
-	if placed, err := s.wasMoved(vaultDBName); err != nil || !placed {
-		return nil
+	if placed, merr := s.wasMoved(vaultDBName); err == nil && merr != nil {
+		return nil, merr
+	} else if merr == nil && !placed {
+		return nil, nil
 	}
-	return r
+	if err == nil {
+		return r, nil
+	}
+	code := PlacedUnknown
+	if _, ok := errors.AsType[*durable.FormatError](err); ok {
+		code = PlacedByOther
+	}
+	files := append(s.vaultFiles(), s.aside(""))
+	return nil, &copier.Error{
+		Kind: copier.ErrDestination,
+		Op:   "read " + s.aside(recordName),
+		Code: code, Facts: map[string]string{"files": strings.Join(files, "\n"), "aside": s.dest("old")},
+		Err: fmt.Errorf("a copy has put vault.db in place, and its record can't be read: %w", err),
+	}
 }
 
 // recoverCommit removes what a run that was killed during its commit had put

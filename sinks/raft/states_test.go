@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -51,6 +54,79 @@ func TestStates(t *testing.T) {
 			}
 			if got := names(t, o.Path); !slices.Equal(got, before) {
 				t.Errorf("taken back, the directory holds %q, and held %q before", got, before)
+			}
+		})
+	}
+}
+
+// Where the record of what is in place can't be read, whoever looks is told so, and
+// the next process too: it is neither a complete copy nor somebody else's data.
+func TestRecordOfPlacedUnreadable(t *testing.T) {
+	placed := func(t *testing.T) (o Options, file string) {
+		o = testOptions(t.TempDir())
+		s, ctx := mustOpen(t, o), context.Background()
+		if _, err := s.Load(ctx, &sliceStream{entries: testEntries(10)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.commit(ctx), s.Close(true)); err != nil {
+			t.Fatal(err)
+		}
+		return o, filepath.Join(o.Path, stagingName, recordName)
+	}
+	other, err := durable.Seal(recordKind, recordFormat+1, record{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		damage func(file string) error
+		code   copier.Code
+	}{
+		"a byte": {func(file string) error {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			data[len(data)/2] ^= 1
+			return os.WriteFile(file, data, 0o600)
+		}, PlacedUnknown},
+		"empty":          {func(file string) error { return os.Truncate(file, 0) }, PlacedUnknown},
+		"a directory":    {func(file string) error { return errors.Join(os.Remove(file), os.Mkdir(file, 0o700)) }, PlacedUnknown},
+		"another format": {func(file string) error { return os.WriteFile(file, other, 0o600) }, PlacedByOther},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, file := placed(t)
+			if err := c.damage(file); err != nil {
+				t.Fatal(err)
+			}
+			before := names(t, o.Path)
+			_, looked := Look(o.Path)
+			p, opened := open(o)
+			if err := p.Close(true); err != nil {
+				t.Error(err)
+			}
+			for _, err := range []error{looked, opened} {
+				code, facts := copier.CodeOf(err)
+				if !errors.Is(err, copier.ErrDestination) || errors.Is(err, ErrHoldsData) || code != c.code || !strings.Contains(facts["files"], filepath.Join(o.Path, vaultDBName)) {
+					t.Errorf("%v, code %q, %v", err, code, facts)
+				}
+			}
+			if got := names(t, o.Path); !slices.Equal(got, before) {
+				t.Errorf("the directory holds %q, and held %q before", got, before)
+			}
+			// A vault.db that the copy did not put there is somebody else's all the same.
+			vaultDB := filepath.Join(o.Path, vaultDBName)
+			if err := errors.Join(os.Rename(vaultDB, filepath.Join(o.Path, stagingName, vaultDBName)), os.WriteFile(vaultDB, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if state, err := Look(o.Path); err != nil || state != StateComplete {
+				t.Errorf("somebody else's looks %q, %v", state, err)
+			}
+			p, err := open(o)
+			if !errors.Is(err, ErrHoldsData) {
+				t.Errorf("somebody else's: %v", err)
+			}
+			if err := p.Close(true); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -139,7 +139,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			out.log.Warn("a copy may be in "+cfg.Destination.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
 		}
-		if err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && names(cfg, setup.Source) {
+		if lerr == nil && err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 			if state == sink.StateUnfinished {
 				out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {

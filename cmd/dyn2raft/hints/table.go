@@ -93,6 +93,10 @@ var table = map[copier.Code]string{
 		"mkdir {{q .aside}} && mv {{lines .files}} {{q .aside}}",
 	raft.VaultOnData:    "copy to an empty directory, on a node where no Vault was started yet; if this is the node: stop Vault first (systemctl stop vault)",
 	raft.StagingUnknown: "an earlier run did not end well, and what it left can't be told from Vault's; if no Vault was started here: rm -r {{q .staging}} {{q .raft}}",
+	raft.PlacedUnknown: "start no Vault on it: nobody knows whether the table has confirmed that copy, and the table may still be locked for it; check the disk and the memory of this machine, " +
+		"put it aside (mkdir {{q .aside}} && mv {{lines .files}} {{q .aside}}), free the table with -reset, and copy again",
+	raft.PlacedByOther: "start no Vault on it, which the table may not have confirmed: resume with the dyn2raft that began that copy; without it, " +
+		"put the copy aside (mkdir {{q .aside}} && mv {{lines .files}} {{q .aside}}), free the table with -reset, and copy again",
 	raft.NodeIDGone:     "start the copy again, and let the file be while it runs",
 	raft.NodeIDEmpty:    "remove it, and a new id is made: rm {{q .file}}",
 	raft.NodeIDOther:    "give the node the id that its server will run with; if the file is left over from another node: rm {{q .file}}",
