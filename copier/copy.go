@@ -50,9 +50,10 @@ type Options struct {
 	// Check, where set, is called before the source is locked, with both ends
 	// found fit and the destination held. What it warns of is kept with the copy. Its
 	// error ends the copy; an unfinished one stays.
-	Check func(ctx context.Context) ([]Warning, error)
+	Check func(ctx context.Context, source Info) ([]Warning, error)
 	// Uninitialized accepts a source that no initialized Vault has used, which
-	// is refused with [ErrNotAVault] otherwise, where the source is a [Getter].
+	// is refused with [ErrNotAVault] otherwise: before it is locked, or, where it is no
+	// [Getter], once it is loaded, and before the result is put in place.
 	Uninitialized bool
 	// NoProof leaves out reading back what was written, and the digests for it: of the
 	// result nothing is compared but its size.
@@ -380,7 +381,7 @@ func (c *copying) check(ctx context.Context) (err error) {
 		}
 	}
 	if c.opts.Check != nil {
-		if c.warned, err = c.opts.Check(ctx); err != nil {
+		if c.warned, err = c.opts.Check(ctx, c.result.Source); err != nil {
 			return err
 		}
 	}
@@ -388,10 +389,43 @@ func (c *copying) check(ctx context.Context) (err error) {
 	if !ok || c.opts.Uninitialized {
 		return nil
 	}
+	return c.checkVault(ctx, src)
+}
+
+// checkVault refuses what is no Vault's.
+func (c *copying) checkVault(ctx context.Context, src Getter) error {
 	if _, err := CheckVault(ctx, src); err != nil {
 		return fmt.Errorf("check %s: %w", c.result.Source.Name, err)
 	}
 	return nil
+}
+
+// checkLoaded is checkVault of what was loaded. Where it was asked for, what is no
+// Vault's is on record as that.
+func (c *copying) checkLoaded(ctx context.Context, src Getter) error {
+	err := c.checkVault(ctx, src)
+	if c.opts.Uninitialized && errors.Is(err, ErrNotAVault) {
+		c.opts.Events(Warning{Check: "initialized", Message: err.Error(), Ignored: true})
+		return nil
+	}
+	return err
+}
+
+// askStage is checkLoaded of a stage that no stream was loaded into, as far as what reads
+// it back can be asked.
+func (c *copying) askStage(ctx context.Context) error {
+	src, err := c.stage.Reader(ctx)
+	if err != nil {
+		return cause(ctx, err)
+	}
+	getter, ok := src.(Getter)
+	if !ok {
+		return nil
+	}
+	if _, err := src.Open(ctx); err != nil {
+		return cause(ctx, err)
+	}
+	return errors.Join(c.checkLoaded(ctx, getter), src.Close())
 }
 
 // backUp makes the backup that is asked for, unless an earlier process has.
@@ -716,13 +750,29 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 		return err
 	}
 
+	_, asked := c.src.(Getter)
+	unasked := !asked // whether it is a Vault's shows in what was loaded
 	if loader, ok := c.stage.(Loader); ok && opts.unordered == nil {
 		c.startPhase(PhaseLoad)
-		if c.result.Load, err = loader.Load(ctx, entries); err != nil {
+		watch := &keyWatch{entries, map[string][]byte{}}
+		var in Stream = entries
+		if unasked {
+			in = watch
+		}
+		if c.result.Load, err = loader.Load(ctx, in); err != nil {
 			return cause(ctx, err)
+		}
+		if unasked {
+			err = c.checkLoaded(ctx, watch)
 		}
 	} else {
 		c.result.Load = LoadStats{Entries: stats.Entries, Bytes: stats.Bytes} // as it was acknowledged
+		if unasked {
+			err = c.askStage(ctx)
+		}
+	}
+	if err != nil {
+		return err
 	}
 	if got := c.result.Load; got.Entries != stats.Entries || got.Bytes != stats.Bytes {
 		return &Error{Kind: ErrDestination, Op: "load entries",

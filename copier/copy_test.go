@@ -39,6 +39,7 @@ type copyCase struct {
 	entries []Entry
 	there   []Entry // what is read back, if that is something else than what was loaded
 	noLock  bool
+	vault   bool                       // what is no Vault's is refused
 	wrap    func(*lockedSource) Source // if the source is to be more
 	opts    Options
 
@@ -86,6 +87,7 @@ func (c *copyCase) run(ctx context.Context) (Record, error) {
 	case c.wrap != nil:
 		src = c.wrap(&lockedSource{c.src, c})
 	}
+	c.opts.Uninitialized = c.opts.Uninitialized || !c.vault
 	result, err := Copy(ctx, src, c.dst, c.opts)
 
 	if (err == nil) != result.Complete || (result.Complete || result.State == Confirmed) != c.dst.committed {
@@ -538,7 +540,7 @@ func TestCopyCompleteWithoutRecord(t *testing.T) {
 			c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
 			c.dst = &fakeSink{c: c, dir: t.TempDir(), found: State{Record: &Record{RunID: "run 1", State: Unconfirmed}}}
 			var finished []Record
-			result, err := Copy(t.Context(), &lockedSource{c.src, c}, c.dst, Options{Resume: true,
+			result, err := Copy(t.Context(), &lockedSource{c.src, c}, c.dst, Options{Uninitialized: true, Resume: true,
 				Record: func(_ context.Context, r Record) error {
 					finished = append(finished, r)
 					return nil
@@ -617,7 +619,7 @@ func TestBackup(t *testing.T) {
 
 // A source that can't be closed has been copied none the less.
 func TestCopyWarnsOfCloseOfSource(t *testing.T) {
-	c := &copyCase{t: t}
+	c := &copyCase{t: t, wrap: func(s *lockedSource) Source { return &vaultSource{s, nil} }}
 	c.during = map[string]func(){"src.Prepare": func() { c.src.closeErr = errFake }}
 	if res, err := c.run(t.Context()); err != nil || !res.Complete {
 		t.Fatal(err)
@@ -677,7 +679,7 @@ func TestCopyOfReplacedSource(t *testing.T) {
 	c.during = map[string]func(){"dst.Commit": func() { c.fail["src.Recheck"] = ErrMoved }}
 	c.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
 	c.dst = &fakeSink{c: c, dir: t.TempDir()}
-	result, err := Copy(t.Context(), recheckedSource{&lockedSource{c.src, c}}, c.dst, Options{Memory: MinMemory})
+	result, err := Copy(t.Context(), recheckedSource{&lockedSource{c.src, c}}, c.dst, Options{Uninitialized: true, Memory: MinMemory})
 	if !errors.Is(err, ErrUnconfirmed) || !errors.Is(err, ErrMoved) || result.Complete {
 		t.Errorf("the error is %v", err)
 	}
@@ -712,7 +714,7 @@ func TestCopyUnconfirmed(t *testing.T) {
 			k.src = newFakeSource(rand.New(rand.NewPCG(1, 2)), nil, 1, 1)
 			k.dst = &fakeSink{c: k, dir: t.TempDir()}
 			drafts, finished := 0, 0
-			result, err := Copy(t.Context(), &lockedSource{k.src, k}, k.dst, Options{Memory: MinMemory,
+			result, err := Copy(t.Context(), &lockedSource{k.src, k}, k.dst, Options{Uninitialized: true, Memory: MinMemory,
 				Record: func(_ context.Context, r Record) error {
 					if r.State == Unconfirmed {
 						drafts++

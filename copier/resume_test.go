@@ -380,7 +380,7 @@ func (m *machine) process(ctx context.Context, kill int, opts Options, fail func
 	}}
 	src := &lineSource{lines: m.lines, split: m.split, rnd: rand.New(rand.NewPCG(m.rnd.Uint64(), 2)), lock: &m.lock,
 		read: &m.reads, fail: fail, dead: m.dead.Load, work: m.work()}
-	opts.Disk, opts.Memory, opts.Workers = disk, MinMemory, 3
+	opts.Disk, opts.Memory, opts.Workers, opts.Uninitialized = disk, MinMemory, 3, true
 	if opts.CheckpointInterval == 0 {
 		opts.CheckpointInterval = 300 * time.Microsecond
 	}

@@ -201,6 +201,9 @@ func (s *ScanStats) CheckCount(info Info, events func(Event)) error {
 		}
 		return nil
 	}
+	if reported == 0 && info.Bytes > 0 {
+		return nil // it knows its size, and does not count
+	}
 	// Locks come and go, and this run has put some of them there itself: a source may
 	// have counted them or not.
 	read = min(max(reported, read), read+locks)

@@ -72,7 +72,7 @@ func (m *machine) try(ctx context.Context, a attempt) (res Record, killed bool, 
 		dst = a.sink(dir)
 	}
 	opts := a.opts
-	opts.Disk, opts.Memory, opts.Workers = disk, MinMemory, 3
+	opts.Disk, opts.Memory, opts.Workers, opts.Uninitialized = disk, MinMemory, 3, true
 	if opts.CheckpointInterval == 0 {
 		opts.CheckpointInterval = 300 * time.Microsecond
 	}

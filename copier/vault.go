@@ -56,6 +56,27 @@ func Lacks(ctx context.Context, src Getter) (lacks []string, seal SealConfig, er
 	return lacks, seal, nil
 }
 
+// A keyWatch notes the values of [VaultKeys] as a stream passes: those of a source that
+// can't be asked for them.
+type keyWatch struct {
+	Stream
+	values map[string][]byte
+}
+
+func (w *keyWatch) Next() (Entry, error) {
+	e, err := w.Stream.Next()
+	if err == nil && (string(e.Key) == keyringKey || string(e.Key) == sealConfigKey) {
+		w.values[string(e.Key)] = bytes.Clone(e.Value)
+	}
+	return e, err
+}
+
+// Value implements [Getter].
+func (w *keyWatch) Value(_ context.Context, key string) ([]byte, bool, error) {
+	value, found := w.values[key]
+	return value, found, nil
+}
+
 // Lack returns "" where value, that of one of [VaultKeys], lets a Vault start as
 // an initialized one. Else it returns what there is none of, in words that go
 // behind "it has no": the key, and what a Vault has against the value.

@@ -83,7 +83,7 @@ func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
 		"can't be asked": {fails: unreachable, want: unreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cc := &copyCase{t: t, fail: map[string]error{"src.Value": c.fails}}
+			cc := &copyCase{t: t, vault: true, fail: map[string]error{"src.Value": c.fails}}
 			cc.wrap = func(s *lockedSource) Source { return &vaultSource{s, c.values} }
 			cc.opts.Uninitialized = c.accept
 			_, err := cc.run(t.Context())
@@ -100,16 +100,49 @@ func TestCopyRefusesWhatIsNotAVaults(t *testing.T) {
 	}
 }
 
+// A source that can't be asked for an entry is refused too: by what it was read to hold,
+// before anything is in place.
+func TestCopyRefusesWhatTurnsOutToBeNoVaults(t *testing.T) {
+	of := func(seal string) []Entry {
+		return []Entry{{Key: []byte("core/keyring"), Value: []byte("k")}, {Key: []byte("core/seal-config"), Value: []byte(seal)}, {Key: []byte("z")}}
+	}
+	for name, c := range map[string]struct {
+		entries []Entry
+		accept  bool
+		text    string
+	}{
+		"a Vault's":    {entries: of(sealConfig)},
+		"nothing":      {entries: []Entry{{Key: []byte("z")}}, text: "it has no core/keyring and no core/seal-config"},
+		"seal refused": {entries: of("{}"), text: "it has no core/seal-config that a Vault takes (secret_shares is 0, expected 1 to 255)"},
+		"accepted":     {entries: []Entry{{Key: []byte("z")}}, accept: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cc := &copyCase{t: t, vault: true, noLock: true, entries: c.entries}
+			cc.opts.Uninitialized = c.accept
+			_, err := cc.run(t.Context())
+			if c.text == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrNotAVault) || !errors.Is(err, ErrSource) || !strings.HasSuffix(err.Error(), c.text) || strings.Contains(cc.String(), "dst.Prepare") {
+				t.Errorf("%v after %s", err, cc.String())
+			}
+		})
+	}
+}
+
 // Options.Check comes when both ends are fit, and before anything is locked.
 func TestCheck(t *testing.T) {
 	c := &copyCase{t: t}
-	c.opts.Check = func(context.Context) ([]Warning, error) { return nil, c.call("check") }
+	c.opts.Check = func(context.Context, Info) ([]Warning, error) { return nil, c.call("check") }
 	if _, err := c.run(t.Context()); err != nil || !strings.HasPrefix(c.String(), "dst.Open src.Prepare check src.Lock") {
 		t.Errorf("%v after %s", err, c.String())
 	}
 	full := errors.New("full")
 	c = &copyCase{t: t, fail: map[string]error{"check": full}}
-	c.opts.Check = func(context.Context) ([]Warning, error) { return nil, c.call("check") }
+	c.opts.Check = func(context.Context, Info) ([]Warning, error) { return nil, c.call("check") }
 	if result, err := c.run(t.Context()); !errors.Is(err, full) || result.Resumable || strings.Contains(c.String(), "src.Lock") {
 		t.Errorf("%v, resumable %v, after %s", err, result.Resumable, c.String())
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/raft/replay"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
@@ -36,6 +37,9 @@ type DirectoryReport struct {
 	// damaged log.
 	Log       vaultdb.Log    `json:"log"`
 	RaftDiffs []vaultdb.Diff `json:"raft_diffs"`
+	// Tail is what that log has and vault.db lacks, which was not compared; nil where
+	// there is nothing.
+	Tail *Tail `json:"tail,omitempty"`
 	// NotVault are the keys that every initialized Vault has and the directory lacks.
 	// A key whose value no Vault takes is here too, with the reason behind it: see
 	// [copier.Lack]. A directory with any can't be used by a Vault, even if Equal.
@@ -115,7 +119,33 @@ func (d *dataDir) look(ctx context.Context) (err error) {
 	if err == nil {
 		d.NotVault, _, err = copier.Lacks(ctx, d)
 	}
+	if err == nil {
+		d.Tail = readTail(ctx, d.path, d.Raft, d.Log)
+	}
 	return err
+}
+
+// A Tail is what the log of a data directory holds and its vault.db lacks.
+type Tail struct {
+	Puts    int64 `json:"puts"`
+	Deletes int64 `json:"deletes"`
+	// Problem says why that can't be known.
+	Problem string `json:"problem,omitempty"`
+}
+
+// readTail returns nil where vault.db lacks nothing.
+func readTail(ctx context.Context, path string, state vaultdb.State, log vaultdb.Log) *Tail {
+	if log.Damage != "" || log.Last <= state.Index {
+		return nil
+	}
+	tail, err := replay.Read(ctx, path, state.Index)
+	switch {
+	case err != nil:
+		return &Tail{Problem: err.Error()}
+	case tail.Puts+tail.Deletes == 0:
+		return nil
+	}
+	return &Tail{Puts: tail.Puts, Deletes: tail.Deletes}
 }
 
 // known says why a Vault changes a key without being asked to, or returns

@@ -40,6 +40,7 @@ type Inspection struct {
 	// configuration names no node_id.
 	NodeID    string      `json:"node_id_file,omitempty"`
 	Log       vaultdb.Log `json:"log"`
+	Tail      *Tail       `json:"tail,omitempty"` // nil where vault.db has all of the log
 	Snapshots []Snapshot  `json:"snapshots"`
 
 	Pages vaultdb.Stats `json:"pages"`
@@ -90,6 +91,9 @@ func Inspect(ctx context.Context, path string, opts InspectOptions) (*Inspection
 	in.NodeID = string(id)
 	if in.Log, err = vaultdb.ReadLog(ctx, filepath.Join(path, "raft")); err != nil {
 		return in, err
+	}
+	if in.Sound {
+		in.Tail = readTail(ctx, path, in.Raft, in.Log)
 	}
 	if err := in.readSnapshots(filepath.Join(path, "raft", "snapshots")); err != nil {
 		return in, inspectError("list snapshots", err)

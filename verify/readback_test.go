@@ -97,7 +97,7 @@ func TestReadBack(t *testing.T) {
 			sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201"})
 			check(t, err)
 			res, err := copier.Copy(t.Context(), sourceOf(good), damagedSink{sink, func(dir string) { c.f(t, dir) }}, copier.Options{
-				Memory: copier.MinMemory,
+				Uninitialized: true, Memory: copier.MinMemory,
 			})
 			list, lerr := os.ReadDir(dir)
 			check(t, lerr)
@@ -160,7 +160,7 @@ func TestReadBackOfTheWAL(t *testing.T) {
 	check(t, os.Mkdir(dir, 0o700))
 	sink, err := raft.New(raft.Options{Path: dir, NodeID: "node-1", Address: "127.0.0.1:8201", WAL: true})
 	check(t, err)
-	_, err = copier.Copy(t.Context(), sourceOf(some(10)), sink, copier.Options{Memory: copier.MinMemory})
+	_, err = copier.Copy(t.Context(), sourceOf(some(10)), sink, copier.Options{Uninitialized: true, Memory: copier.MinMemory})
 	check(t, err)
 	wal := filepath.Join(dir, "raft", "wal")
 	want := vaultdb.Raft{Index: raft.FSMIndex, Term: raft.FSMTerm, NodeID: "node-1", Address: "127.0.0.1:8201", LogStore: "wal"}
@@ -235,7 +235,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 			}
 			return nil
 		}}
-		res, err := copier.Copy(t.Context(), sourceOf(e), newSink(dir, disk), copier.Options{Memory: copier.MinMemory, Disk: disk,
+		res, err := copier.Copy(t.Context(), sourceOf(e), newSink(dir, disk), copier.Options{Uninitialized: true, Memory: copier.MinMemory, Disk: disk,
 			Record: func(_ context.Context, r copier.Record) error { released = r.State == copier.Released; return nil }})
 		if err != nil || !res.Complete {
 			t.Fatal(res, err)
@@ -245,7 +245,7 @@ func TestResumeOfWhatIsInPlace(t *testing.T) {
 	resume := func(t *testing.T, dir string, read error) (copier.Record, []string, error) {
 		var warnings []string
 		src := sourceThat(e, func(context.Context) error { return read })
-		res, err := copier.Copy(t.Context(), src, newSink(dir, nil), copier.Options{Memory: copier.MinMemory, Resume: true, Events: func(ev copier.Event) {
+		res, err := copier.Copy(t.Context(), src, newSink(dir, nil), copier.Options{Uninitialized: true, Memory: copier.MinMemory, Resume: true, Events: func(ev copier.Event) {
 			if w, ok := ev.(copier.Warning); ok {
 				warnings = append(warnings, w.Message)
 			}

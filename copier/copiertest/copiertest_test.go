@@ -627,7 +627,7 @@ type placeless struct{ copier.Sink }
 // that it is given, from which a copy is resumed and in which nothing is left.
 func TestSinkWithoutWorkDir(t *testing.T) {
 	store, src := NewStore(t.TempDir()), NewSource(some(300)...)
-	opts := copier.Options{Memory: copier.MinMemory, Workers: 1, CheckpointInterval: 1}
+	opts := copier.Options{Memory: copier.MinMemory, Workers: 1, CheckpointInterval: 1, Uninitialized: true}
 	if _, err := copier.Copy(t.Context(), src, placeless{store.Open()}, opts); !errors.Is(err, copier.ErrConfig) {
 		t.Fatalf("without a directory: %v", err)
 	}

@@ -82,7 +82,9 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 	store := copiertest.NewStore(dir)
-	result, err := copier.Copy(context.Background(), vault, store.Open(), copier.Options{})
+	result, err := copier.Copy(context.Background(), vault, store.Open(), copier.Options{
+		Uninitialized: true, // this Vault has no seal
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -59,8 +59,24 @@ type Config struct {
 	Overrides []*Error
 }
 
-// Source is the stanza storage_source "dynamodb".
+// The types of storage_source. [RaftSnapshot] and [DynamoDBExport] are no storage of
+// Vault's, and unknown to its own migrate.
+const (
+	DynamoDB       = "dynamodb"
+	Raft           = "raft"
+	RaftSnapshot   = "raft_snapshot"
+	DynamoDBExport = "dynamodb_export"
+)
+
+// Source is the stanza storage_source.
 type Source struct {
+	Type string // one of the types above
+	// Paths are what is read where Type is not [DynamoDB]: for [Raft] the data
+	// directories of one cluster's stopped nodes, otherwise one file or folder. They are
+	// cleaned, not made absolute.
+	Paths []string
+
+	// The rest is of [DynamoDB].
 	Table  string // name or ARN; never empty
 	Region string // never empty
 	// Endpoint is an http or https URL, or empty for AWS's own endpoint.
@@ -76,6 +92,14 @@ type Source struct {
 	MaxRetries *int
 	// MaxParallel bounds the requests in flight; 0 is not set.
 	MaxParallel int
+}
+
+// Name says what is read: a table and its region, or paths.
+func (s Source) Name() string {
+	if s.Type != DynamoDB {
+		return s.Type + " " + strings.Join(s.Paths, ", ")
+	}
+	return "table " + s.Table + " in " + s.Region
 }
 
 // Destination is the stanza storage_destination "raft".
@@ -278,7 +302,11 @@ func (r *reader) config(items []item) *Config {
 		cfg.HAStorage = cmp.Or(label(it), "unknown")
 	}
 	if b, ok := r.block(items, sourceBlock, found[sourceBlock]); ok {
-		cfg.Source = r.source(r.resolve(b, dynamodbKeys))
+		if values := r.resolve(b, sourceKeys[b.kind]); b.kind == DynamoDB {
+			cfg.Source = r.source(values)
+		} else {
+			cfg.Source = Source{Type: b.kind, Paths: r.paths(b, values)}
+		}
 	}
 	b, ok := r.block(items, destinationBlock, found[destinationBlock])
 	if ok {
@@ -308,7 +336,7 @@ func (r *reader) otherFile(items []item, found map[string][]item) bool {
 		}
 		it := found[key][0]
 		hint := "write a file of its own for the migration, for example\n" + example
-		if len(it.keys) == 2 && strings.EqualFold(it.keys[1], supported[sourceBlock]) {
+		if len(it.keys) == 2 && strings.EqualFold(it.keys[1], DynamoDB) {
 			hint += fmt.Sprintf("\nwhose storage_source block has the lines of the %s block here", key)
 		}
 		r.fail(it.line, fmt.Sprintf("this is the configuration of a Vault server (it has %s), not the file that `vault operator migrate` takes", quote(it.keys[0])), hint)
@@ -322,12 +350,13 @@ const (
 	destinationBlock = "storage_destination"
 )
 
-// supported is the one storage type of each block. Later ones go here.
-var supported = map[string]string{sourceBlock: "dynamodb", destinationBlock: "raft"}
+// supported are the storage types of each block, the usual one first.
+var supported = map[string][]string{sourceBlock: {DynamoDB, Raft, RaftSnapshot, DynamoDBExport}, destinationBlock: {Raft}}
 
 // block finds the one block called name; false where it is not usable.
 func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
-	kind := supported[name]
+	kinds := supported[name]
+	kind := kinds[0]
 	form := fmt.Sprintf("write %s %q { … }", name, kind)
 	switch len(found) {
 	case 1:
@@ -362,17 +391,19 @@ func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
 		return stanza{}, false
 	}
 	// Vault's own guide writes "Raft".
-	if !strings.EqualFold(it.keys[1], kind) {
-		r.fail(it.line, fmt.Sprintf("%s type %s is not supported, only %q is", name, quote(it.keys[1]), kind),
-			`dyn2raft copies from storage_source "dynamodb" to storage_destination "raft"`)
+	kind = strings.ToLower(it.keys[1])
+	if !slices.Contains(kinds, kind) {
+		r.fail(it.line, fmt.Sprintf("%s type %s is not supported, only %q", name, quote(it.keys[1]), kinds),
+			`dyn2raft copies to storage_destination "raft" from storage_source "dynamodb", "raft", "raft_snapshot" or "dynamodb_export"`)
 		return stanza{}, false
 	}
-	return stanza{name: name, line: it.line, items: it.body}, true
+	return stanza{name: name, kind: kind, line: it.line, items: it.body}, true
 }
 
 // stanza is the body of a storage block.
 type stanza struct {
 	name  string
+	kind  string // its storage type
 	line  int
 	items []item
 }
@@ -458,6 +489,7 @@ func (r *reader) variable(k key) value {
 
 func (r *reader) source(v map[string]value) Source {
 	s := Source{
+		Type:         DynamoDB,
 		Table:        cmp.Or(v["table"].text, DefaultTable),
 		Region:       cmp.Or(v["region"].text, DefaultRegion),
 		AccessKey:    Secret(v["access_key"].text),
@@ -481,6 +513,40 @@ func (r *reader) source(v map[string]value) Source {
 		}
 	}
 	return s
+}
+
+// paths are those of a source on this machine: path, and what the list paths has.
+func (r *reader) paths(b stanza, values map[string]value) (out []string) {
+	all := []value{values["path"]}
+	for _, it := range b.items {
+		if b.kind != Raft || it.keys[0] != "paths" {
+			continue
+		}
+		if it.texts == nil {
+			r.fail(it.line, fmt.Sprintf("%s: paths is %s, want a list of texts", b.name, it.found), `write paths = ["…", "…"], a data directory for each stopped node`)
+		}
+		for _, text := range it.texts {
+			all = append(all, value{text: text, line: it.line})
+		}
+	}
+	for _, v := range all {
+		if v.text == "" {
+			continue
+		}
+		want, hint := plain(v.text)
+		if what := Unexpanded(v.text); what != "" {
+			want, hint = "its own name", "dyn2raft does not replace "+what+": write the whole path"
+		}
+		if want != "" {
+			r.bad(v, b.name, "path", want, hint)
+		}
+		out = append(out, filepath.Clean(v.text))
+	}
+	if out == nil && !slices.Contains(r.misspelt, "path") {
+		what := map[string]string{Raft: "/opt/vault/data", RaftSnapshot: "backup.snap", DynamoDBExport: "AWSDynamoDB/01234567890123-abcdefab"}[b.kind]
+		r.fail(b.line, b.name+": no path", fmt.Sprintf("add path = %q, what is to be read", what))
+	}
+	return out
 }
 
 func (r *reader) destination(v map[string]value, line int) Destination {

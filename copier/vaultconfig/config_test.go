@@ -48,19 +48,19 @@ const (
 func TestFiles(t *testing.T) {
 	want := map[string]*Config{
 		"guide.hcl": {
-			Source:      Source{Table: "vault-prod", Region: "eu-central-1", HAEnabled: true},
+			Source:      Source{Type: DynamoDB, Table: "vault-prod", Region: "eu-central-1", HAEnabled: true},
 			Destination: Destination{Path: "/opt/vault/data", NodeID: "10.0.1.21", Address: "10.0.1.21:8201"},
 			ClusterAddr: "https://10.0.1.21:8201",
 		},
 		"every_key.hcl": {
-			Source: Source{Table: "vault-data", Region: "eu-west-1", Endpoint: "http://127.0.0.1:8000",
+			Source: Source{Type: DynamoDB, Table: "vault-data", Region: "eu-west-1", Endpoint: "http://127.0.0.1:8000",
 				AccessKey: "AKIAEXAMPLE", SecretKey: "sesame/open", SessionToken: "token",
 				HAEnabled: true, MaxRetries: ptr(7), MaxParallel: 64},
 			Destination: Destination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "vault-1:8201", WAL: true, MaxEntrySize: 2 << 20},
 			ClusterAddr: "https://vault-1:8201",
 		},
 		"json.json": {
-			Source:      Source{Table: "vault-prod", Region: "us-east-1", HAEnabled: true, MaxRetries: ptr(3)},
+			Source:      Source{Type: DynamoDB, Table: "vault-prod", Region: "us-east-1", HAEnabled: true, MaxRetries: ptr(3)},
 			Destination: Destination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "[fd00::1]:8201"},
 			ClusterAddr: "https://[fd00::1]:8201",
 		},
@@ -88,6 +88,25 @@ func TestFiles(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got, w) {
 			t.Errorf("%s:\n got %#v\nwant %#v", path, got, w)
+		}
+	}
+}
+
+// TestOtherSources: what is no table lies on this machine, and the variables of a raft
+// destination are not its own.
+func TestOtherSources(t *testing.T) {
+	for source, want := range map[string]Source{
+		`storage_source "raft" { path = "/a//b" }`:                            {Type: Raft, Paths: []string{"/a/b"}},
+		`storage_source "Raft" { node_id = "x" raft_wal = true path = "/a" }`: {Type: Raft, Paths: []string{"/a"}},
+		`storage_source "raft" { path = "/a" paths = ["/b", "c/"] }`:          {Type: Raft, Paths: []string{"/a", "/b", "c"}},
+		`storage_source "raft_snapshot" { path = "backup.snap" }`:             {Type: RaftSnapshot, Paths: []string{"backup.snap"}},
+		`storage_source "dynamodb_export" { path = "./AWSDynamoDB/0123" }`:    {Type: DynamoDBExport, Paths: []string{"AWSDynamoDB/0123"}},
+	} {
+		src := strings.ReplaceAll(strings.ReplaceAll(source, "{ ", "{\n"), " }", "\n}") + "\nstorage_destination \"raft\" {\n" + okPath + "\n}\n" + okAddr
+		src = strings.NewReplacer(` raft_wal`, "\nraft_wal", ` path =`, "\npath =", ` paths =`, "\npaths =").Replace(src)
+		cfg, err := Parse("m.hcl", []byte(src), vars{"VAULT_RAFT_PATH": "/elsewhere", "VAULT_RAFT_NODE_ID": "n9"}.lookup)
+		if err != nil || !reflect.DeepEqual(cfg.Source, want) || cfg.Destination.Path != "/elsewhere" || len(cfg.Warnings) > 0 {
+			t.Errorf("%s: %+v, %v, want %+v", source, cfg, err, want)
 		}
 	}
 }
@@ -163,7 +182,7 @@ func TestValues(t *testing.T) {
 			env: vars{"AWS_DYNAMODB_TABLE": "b-table", "AWS_DYNAMODB_ENDPOINT": "http://b", "AWS_DYNAMODB_REGION": "b",
 				"AWS_DYNAMODB_MAX_RETRIES": "9", "DYNAMODB_HA_ENABLED": "1", "VAULT_RAFT_PATH": "/b", "VAULT_RAFT_NODE_ID": "b"},
 			want: func(c *Config) {
-				c.Source = Source{Table: "b-table", Endpoint: "http://b", Region: "b", MaxRetries: ptr(9), HAEnabled: true}
+				c.Source = Source{Type: DynamoDB, Table: "b-table", Endpoint: "http://b", Region: "b", MaxRetries: ptr(9), HAEnabled: true}
 				c.Destination.Path, c.Destination.NodeID = "/b", "b"
 			}},
 		{name: "the environment alone", destination: "", env: vars{"VAULT_RAFT_PATH": "/b"}, want: func(c *Config) { c.Destination.Path = "/b" }},
@@ -193,7 +212,7 @@ func TestValues(t *testing.T) {
 				src = file("", "path = \"/data\"\nautopilot_upgrade_version = <<EOF\nx\nEOF\n", okAddr)
 			}
 			want := &Config{
-				Source:      Source{Table: DefaultTable, Region: DefaultRegion},
+				Source:      Source{Type: DynamoDB, Table: DefaultTable, Region: DefaultRegion},
 				Destination: Destination{Path: "/data", Address: "n1:8201"},
 				ClusterAddr: "https://n1:8201",
 			}
@@ -243,9 +262,13 @@ func TestErrors(t *testing.T) {
 		{"two labels", "storage_source \"dynamodb\" \"x\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: the storage_source block has 2 labels`}},
 		{"no block", "storage_source = \"dynamodb\"\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source is a single value, want a block`}},
 		{"list for a block", "storage_source = [1]\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source is a list, want a block`}},
-		{"unsupported source", "storage_source \"consul\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source type "consul" is not supported, only "dynamodb" is`}},
-		{"unsupported destination", source + "storage_destination \"file\" {\n}\n" + okAddr, nil, []string{`m.hcl:3: storage_destination type "file" is not supported, only "raft" is`}},
-		{"the wrong way round", "storage_source \"raft\" {\n}\nstorage_destination \"dynamodb\" {\n}\n" + okAddr, nil, []string{`m.hcl:1: storage_source type "raft"`, `m.hcl:3: storage_destination type "dynamodb"`}},
+		{"unsupported source", "storage_source \"consul\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source type "consul" is not supported, only ["dynamodb" "raft" "raft_snapshot" "dynamodb_export"]`}},
+		{"a snapshot without a path", "storage_source \"raft_snapshot\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source: no path; add path = "backup.snap"`}},
+		{"a misspelt path of an export", "storage_source \"dynamodb_export\" {\n pth = \"x\"\n}\n" + destination + okAddr, nil, []string{`m.hcl:2: storage_source: "pth" is no key of Vault, and there is no path`}},
+		{"paths that are one text", "storage_source \"raft\" {\n paths = \"/a\"\n}\n" + destination + okAddr, nil, []string{`m.hcl:2: storage_source: paths is a single value, want a list of texts`}},
+		{"a home directory among paths", "storage_source \"raft\" {\n paths = [\"/a\", \"~/b\"]\n}\n" + destination + okAddr, nil, []string{`m.hcl:2: storage_source: path is "~/b", want its own name`}},
+		{"unsupported destination", source + "storage_destination \"file\" {\n}\n" + okAddr, nil, []string{`m.hcl:3: storage_destination type "file" is not supported, only ["raft"]`}},
+		{"the wrong way round", "storage_source \"raft\" {\n}\nstorage_destination \"dynamodb\" {\n}\n" + okAddr, nil, []string{`m.hcl:1: storage_source: no path; add path = "/opt/vault/data"`, `m.hcl:3: storage_destination type "dynamodb"`}},
 		{"a server's block", "\nstorage \"dynamodb\" {\n}\n" + destination + okAddr, nil, []string{`line 2 has "storage": is that the block meant?`}},
 		{"a server's block of another type", source + "storage \"consul\" {\n}\n" + okAddr, nil, []string{`no storage_destination block; write storage_destination "raft" { … }`}},
 		{"a server's file", "ui = true\nstorage \"dynamodb\" {\n table = \"abc\"\n}\n" + okAddr, nil, []string{"m.hcl:2: this is the configuration of a Vault server (it has \"storage\")", "whose storage_source block has the lines of the storage block here"}},
@@ -776,6 +799,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(secretFile), uint8(0), "https://n1:8201")
 	f.Add([]byte(file("table = <<-EOF\n    abc\n    EOF\n", okPath, okAddr)), uint8(8), "eu-west-1")
 	f.Add([]byte(`{"storage_source":[{"dynamodb":[{"table":"x"}]}]}`), uint8(20), "{{ x }}")
+	f.Add([]byte("storage_source \"raft\" {\npaths = [\"/a\", 1, {}]\n}\nstorage_destination \"raft\" {\npath = \"/data\"\n}\n"+okAddr), uint8(0), "")
 	variables := []string{"VAULT_CLUSTER_ADDR"}
 	for _, keys := range []map[string]key{dynamodbKeys, raftKeys} {
 		for _, name := range slices.Sorted(maps.Keys(keys)) {
@@ -794,7 +818,10 @@ func FuzzParse(f *testing.F) {
 			if n, perr := strconv.Atoi(port); err != nil || host == "" || perr != nil || n < 1 || n > 65535 || !strings.Contains(cfg.ClusterAddr, cfg.Destination.Address) {
 				t.Errorf("address %q of %q", cfg.Destination.Address, cfg.ClusterAddr)
 			}
-			if cfg.Destination.Path == "" || cfg.Source.Table == "" || cfg.Source.Region == "" || cfg.Source.MaxParallel < 0 ||
+			if (cfg.Source.Type == DynamoDB) != (len(cfg.Source.Paths) == 0) || (cfg.Source.Type == DynamoDB) != (cfg.Source.Table != "" && cfg.Source.Region != "") {
+				t.Errorf("accepted %+v", cfg)
+			}
+			if cfg.Destination.Path == "" || cfg.Source.MaxParallel < 0 ||
 				(cfg.Source.AccessKey == "") != (cfg.Source.SecretKey == "") || strings.Contains(cfg.Destination.NodeID, "{{") {
 				t.Errorf("accepted %+v", cfg)
 			}
@@ -806,7 +833,7 @@ func FuzzParse(f *testing.F) {
 		}
 		cfg, err := Parse("m.hcl", src, nil)
 		check(cfg, err)
-		if err == nil {
+		if err == nil && cfg.Source.Type == DynamoDB {
 			if err := compareWithVault(src, cfg); err != nil && err != errVaultRefuses {
 				t.Error(err)
 			}

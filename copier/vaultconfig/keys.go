@@ -84,6 +84,25 @@ var raftKeys = with(commonKeys, map[string]key{
 	"max_mount_and_namespace_table_entry_size": {check: integer(0)},
 })
 
+// sourceKeys are the keys of storage_source, by its type. Of integrated storage those
+// of a server are known, and only where it lies counts; VAULT_RAFT_PATH is the
+// destination's.
+var sourceKeys = map[string]map[string]key{
+	DynamoDB:       dynamodbKeys,
+	Raft:           with(without(raftKeys), map[string]key{"path": {check: plain, decides: true}, "paths": {any: true}}),
+	RaftSnapshot:   {"path": {check: plain, decides: true}},
+	DynamoDBExport: {"path": {check: plain, decides: true}},
+}
+
+// without are keys that are known, and of which nothing depends.
+func without(keys map[string]key) map[string]key {
+	out := maps.Clone(keys)
+	for name := range out {
+		out[name] = key{any: true}
+	}
+	return out
+}
+
 var (
 	//go:embed keys.txt
 	keysText string

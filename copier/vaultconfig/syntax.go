@@ -22,12 +22,13 @@ import (
 type item struct {
 	keys     []string // the key, then a block's labels; never empty
 	line     int
-	scalar   bool   // text holds the value
-	text     string // as Vault reads it: 5 is "5", true is "true", null is ""
-	assigned bool   // with an equals sign
-	body     []item // of a block; not nil for a block
-	found    string // what a value that is no scalar is, for messages
-	only     string // of a list of one object with one key, that key
+	scalar   bool     // text holds the value
+	text     string   // as Vault reads it: 5 is "5", true is "true", null is ""
+	assigned bool     // with an equals sign
+	body     []item   // of a block; not nil for a block
+	found    string   // what a value that is no scalar is, for messages
+	texts    []string // of a list of single values
+	only     string   // of a list of one object with one key, that key
 }
 
 // parseSyntax reads src with the parser that Vault uses. The library's errors
@@ -231,6 +232,14 @@ func list(nodes *ast.ObjectList, line *int) []item {
 			it.body, it.found = list(v.List, line), "a block"
 		case *ast.ListType:
 			it.found = "a list"
+			for _, e := range v.List {
+				l, ok := e.(*ast.LiteralType)
+				if !ok {
+					it.texts = nil
+					break
+				}
+				it.texts = append(it.texts, literal(l.Token))
+			}
 			if len(v.List) == 1 {
 				if o, ok := v.List[0].(*ast.ObjectType); ok {
 					if items := list(o.List, line); len(items) == 1 {

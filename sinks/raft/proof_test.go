@@ -84,7 +84,7 @@ func TestProof(t *testing.T) {
 			sink, err := New(o)
 			check(t, err)
 			src := copiertest.NewSource(testEntries(300)...)
-			res, err := copier.Copy(t.Context(), src, damaged{sink, c.damage}, copier.Options{Memory: copier.MinMemory})
+			res, err := copier.Copy(t.Context(), src, damaged{sink, c.damage}, copier.Options{Uninitialized: true, Memory: copier.MinMemory})
 			if !errors.Is(err, copier.ErrReadBack) || !errors.Is(err, copier.ErrDestination) || errors.Is(err, vaultdb.ErrRaft) != c.raft || res.Complete || res.Proof != nil {
 				t.Errorf("the copy ends with %v, %+v", err, res)
 			}
@@ -96,7 +96,7 @@ func TestProof(t *testing.T) {
 	o := testOptions(t.TempDir())
 	sink, err := New(o)
 	check(t, err)
-	res, err := copier.Copy(t.Context(), copiertest.NewSource(testEntries(300)...), sink, copier.Options{Memory: copier.MinMemory})
+	res, err := copier.Copy(t.Context(), copiertest.NewSource(testEntries(300)...), sink, copier.Options{Uninitialized: true, Memory: copier.MinMemory})
 	if err != nil || res.Proof == nil || len(res.Proof.Contents.Groups) == 0 ||
 		string(res.Proof.Facts[FactsName].Data) != `{"index":2,"term":1,"node_id":"node-1","cluster_addr":"10.0.0.1:8201","node_id_file":false,"log_store":"raft.db","device":false}` {
 		t.Errorf("undamaged: %v, %+v", err, res.Proof)

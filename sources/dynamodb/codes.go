@@ -71,4 +71,6 @@ var (
 	AnswersLate = copier.NewCode("answers-late")
 	// LocksLeft: the locks could not be given back.
 	LocksLeft = copier.NewCode("locks-left")
+	// NotAnExport: a folder is not that of a whole export, or something in it is damaged.
+	NotAnExport = copier.NewCode("not-an-export")
 )

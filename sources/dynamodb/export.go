@@ -89,7 +89,19 @@ func NewExport(dir string) *Export {
 }
 
 func (e *Export) fail(err error) error {
-	return &copier.Error{Kind: copier.ErrSource, Op: "read export " + e.dir, Err: err}
+	out := &copier.Error{Kind: copier.ErrSource, Op: "read export " + e.dir, Err: err}
+	if errors.Is(err, ErrExport) {
+		out.Code = NotAnExport
+	}
+	return out
+}
+
+// An ExportFact is what an export tells of itself, as "dynamodb_export" in [copier.Info].
+type ExportFact struct {
+	// TableARN names the table, and Time is the moment that the export is of, as
+	// DynamoDB writes it: RFC 3339, in UTC.
+	TableARN string `json:"table_arn"`
+	Time     string `json:"time"`
 }
 
 // Open implements [copier.Source]. It reads the manifests, and finds out whether the files
@@ -103,8 +115,14 @@ func (e *Export) Open(ctx context.Context) (copier.Info, error) {
 	if _, after, ok := strings.Cut(name, ":table/"); ok {
 		name = after
 	}
-	return copier.Info{Name: name, ID: e.summary.TableARN, Incarnation: e.summary.TableID + ", exported " + e.summary.Time, Endpoint: e.dir,
-		Items: e.summary.Items, Exact: true, Bytes: e.summary.Bytes}, nil
+	dir, err := filepath.Abs(e.dir)
+	if err != nil {
+		return copier.Info{}, e.fail(err)
+	}
+	fact, err := copier.NewFact(1, ExportFact{e.summary.TableARN, e.summary.Time})
+	// The table itself has the ID that is its ARN, and may be locked for a copy.
+	return copier.Info{Name: name, ID: e.summary.ExportARN, Incarnation: e.summary.TableID + ", exported " + e.summary.Time, Endpoint: dir,
+		Items: e.summary.Items, Exact: true, Bytes: e.summary.Bytes, Facts: copier.Facts{"dynamodb_export": fact}}, err
 }
 
 func (e *Export) read() error {
@@ -123,8 +141,8 @@ func (e *Export) read() error {
 		return fmt.Errorf("%w: it is in the format %.32q, expected DYNAMODB_JSON", ErrExport, s.Format)
 	case s.Type != "" && s.Type != "FULL_EXPORT":
 		return fmt.Errorf("%w: it is of type %.32q, expected FULL_EXPORT", ErrExport, s.Type)
-	case s.TableARN == "" || s.Items < 0:
-		return fmt.Errorf("%w: manifest-summary.json names no table, or %d items", ErrExport, s.Items)
+	case s.TableARN == "" || s.ExportARN == "" || s.Items < 0:
+		return fmt.Errorf("%w: manifest-summary.json names no table, no export, or %d items", ErrExport, s.Items)
 	}
 	files, err := e.manifest("manifest-files")
 	if err != nil {

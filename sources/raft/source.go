@@ -50,6 +50,34 @@ var (
 	ErrTorn = errors.New("its log ends in something that is no entry")
 )
 
+// The codes of this package's errors, in the order of the sentinels, and those of what
+// package replay refuses.
+var (
+	FewNodes     = copier.NewCode("few-nodes")
+	LogBehind    = copier.NewCode("log-behind")
+	PeerAnswers  = copier.NewCode("peer-answers", "peer")
+	OtherCluster = copier.NewCode("other-cluster")
+	PeersFile    = copier.NewCode("peers-file")
+	LogTorn      = copier.NewCode("log-torn")
+	LogGap       = copier.NewCode("log-gap")
+	LogUnknown   = copier.NewCode("log-unknown")
+)
+
+// codes are those of errors.
+var codes = map[error]copier.Code{ErrMinority: FewNodes, ErrBehind: LogBehind, ErrOtherCluster: OtherCluster, ErrPeersFile: PeersFile,
+	ErrTorn: LogTorn, replay.ErrGap: LogGap, replay.ErrUnknown: LogUnknown}
+
+// fail says where an error happened, and gives it its code.
+func fail(op string, err error) error {
+	out := &copier.Error{Kind: copier.ErrSource, Op: op, Err: err}
+	for sentinel, code := range codes {
+		if errors.Is(err, sentinel) {
+			out.Code = code
+		}
+	}
+	return out
+}
+
 // Options say what a [Source] reads.
 type Options struct {
 	// Paths are the data directories of stopped nodes of one cluster, copied to this
@@ -132,11 +160,15 @@ func (s *Source) Open(ctx context.Context) (info copier.Info, err error) {
 		}
 	}
 	servers := s.node.servers()
-	if err = s.judge(servers); err != nil {
-		return info, &copier.Error{Kind: copier.ErrSource, Op: "read integrated storage in " + strings.Join(s.opts.Paths, ", "), Err: err}
+	accepted, err := s.judge(servers)
+	if err != nil {
+		return info, fail("read integrated storage in "+strings.Join(s.opts.Paths, ", "), err)
 	}
 	if err = s.silent(ctx, servers); err != nil {
 		return info, err
+	}
+	for _, id := range s.opts.IgnorePeers {
+		accepted = append(accepted, "whether "+id+" runs was not asked")
 	}
 	s.keys = make([]string, 0, len(s.tail.Changes))
 	for key := range s.tail.Changes {
@@ -148,7 +180,7 @@ func (s *Source) Open(ctx context.Context) (info copier.Info, err error) {
 		return info, err
 	}
 	term, index := s.end()
-	fact, err := copier.NewFact(1, Fact{Path: abs, Nodes: s.opts.Paths, FSMIndex: s.state.Index, Index: index, Term: term, Puts: s.tail.Puts, Deletes: s.tail.Deletes})
+	fact, err := copier.NewFact(1, Fact{Path: abs, Nodes: s.opts.Paths, FSMIndex: s.state.Index, Index: index, Term: term, Puts: s.tail.Puts, Deletes: s.tail.Deletes, Accepted: accepted})
 	return copier.Info{Name: s.path, ID: abs, Incarnation: fmt.Sprintf("%s, log up to %d of term %d", newest.Incarnation, index, term), Bytes: newest.Bytes,
 		Facts: copier.Facts{"raft_source": fact}}, err
 }
@@ -165,18 +197,23 @@ type Fact struct {
 	Term     uint64 `json:"term"`
 	Puts     int64  `json:"puts"`
 	Deletes  int64  `json:"deletes"`
+	// Accepted says what would have been refused without Options.Fewer, Options.Torn and
+	// Options.IgnorePeers.
+	Accepted []string `json:"accepted,omitempty"`
 }
 
 // read reads a node's state and log.
 func (n *node) read(ctx context.Context) (err error) {
 	_, err = os.Lstat(filepath.Join(n.path, "raft", "peers.json"))
 	if !errors.Is(err, fs.ErrNotExist) {
-		return &copier.Error{Kind: copier.ErrSource, Op: "look at " + n.path, Err: cmp.Or(err, ErrPeersFile)}
+		return fail("look at "+n.path, cmp.Or(err, ErrPeersFile))
 	}
 	if n.state, err = n.db.State(); err != nil {
 		return err
 	}
-	n.tail, err = replay.Read(ctx, n.path, n.state.Index)
+	if n.tail, err = replay.Read(ctx, n.path, n.state.Index); errors.Is(err, replay.ErrGap) || errors.Is(err, replay.ErrUnknown) {
+		err = fail("", err)
+	}
 	return err
 }
 
@@ -207,8 +244,9 @@ func (n *node) servers() []vaultdb.Server {
 	return out
 }
 
-// judge refuses directories that may lack an acknowledged write.
-func (s *Source) judge(servers []vaultdb.Server) error {
+// judge refuses directories that may lack an acknowledged write, and says of which it does
+// not only because that was asked for.
+func (s *Source) judge(servers []vaultdb.Server) (accepted []string, err error) {
 	voters := 0
 	for _, server := range servers {
 		if server.Suffrage == "voter" {
@@ -220,26 +258,34 @@ func (s *Source) judge(servers []vaultdb.Server) error {
 		if !slices.ContainsFunc(n.servers(), func(a vaultdb.Server) bool {
 			return slices.ContainsFunc(servers, func(b vaultdb.Server) bool { return a.ID == b.ID })
 		}) {
-			return fmt.Errorf("%w: %s and %s", ErrOtherCluster, s.path, n.path)
+			return nil, fmt.Errorf("%w: %s and %s", ErrOtherCluster, s.path, n.path)
 		}
 		path, err := filepath.EvalSymlinks(n.path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !seen[path] && n.state.DesiredSuffrage != "non-voter" && !n.tail.Torn {
 			whole++
 		}
 		seen[path] = true
 	}
-	switch _, index := s.end(); {
-	case index < s.opts.AtLeastIndex:
-		return fmt.Errorf("%w: the newest entry is %d, and %d was acknowledged", ErrBehind, index, s.opts.AtLeastIndex)
-	case s.tail.Torn && !s.opts.Torn:
-		return fmt.Errorf("%w: behind entry %d in %s", ErrTorn, s.tail.Last, s.path)
-	case whole <= voters/2 && !s.opts.Fewer && !(s.opts.Torn && len(seen) > voters/2):
-		return fmt.Errorf("%w: directories of %d of %d", ErrMinority, whole, voters)
+	if _, index := s.end(); index < s.opts.AtLeastIndex {
+		return nil, fmt.Errorf("%w: the newest entry is %d, and %d was acknowledged", ErrBehind, index, s.opts.AtLeastIndex)
 	}
-	return nil
+	take := func(err error, asked bool) error {
+		if !asked {
+			return err
+		}
+		accepted = append(accepted, err.Error())
+		return nil
+	}
+	if s.tail.Torn {
+		err = take(fmt.Errorf("%w: behind entry %d in %s", ErrTorn, s.tail.Last, s.path), s.opts.Torn)
+	}
+	if err == nil && whole <= voters/2 {
+		err = take(fmt.Errorf("%w: directories of %d of %d", ErrMinority, whole, voters), s.opts.Fewer || s.opts.Torn && len(seen) > voters/2)
+	}
+	return accepted, err
 }
 
 // silent refuses a cluster of which a member answers. That one does not is no proof that
@@ -252,7 +298,7 @@ func (s *Source) silent(ctx context.Context, servers []vaultdb.Server) error {
 		}
 		g.Go(func() error {
 			if s.opts.Dial(ctx, server.Address) == nil {
-				return &copier.Error{Kind: copier.ErrLocked, Op: "ask " + server.Address, Err: fmt.Errorf("%w: %s", ErrPeer, server.ID)}
+				return &copier.Error{Kind: copier.ErrLocked, Op: "ask " + server.Address, Code: PeerAnswers, Facts: map[string]string{"peer": server.ID}, Err: fmt.Errorf("%w: %s", ErrPeer, server.ID)}
 			}
 			return context.Cause(ctx)
 		})

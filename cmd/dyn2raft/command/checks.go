@@ -19,10 +19,16 @@ func ignoreFlag(usage string) cli.Flag {
 	return &cli.StringSliceFlag{Name: "ignore", Usage: "let this `check` pass although it fails, " + usage + "; may be given several times"}
 }
 
+// nodeChecks are the checks of stopped nodes as a source, which verify makes too.
+var nodeChecks = []string{"majority", "torn-log"}
+
 // ignored are the values of -ignore.
 func ignored(cmd *cli.Command) ([]string, error) {
 	names := cmd.StringSlice("ignore")
 	known := plan.Ignorable(cmd.Name == "copy")
+	if cmd.Name == "verify" {
+		known = nodeChecks
+	}
 	for _, name := range names {
 		if slices.Contains(known, name) {
 			continue

@@ -20,7 +20,6 @@ import (
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
@@ -47,7 +46,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
 			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
 		},
-		shared("max-parallel", "segments", "memory", "read-capacity", "retry-for"),
+		shared("at-least-index", "ignore-peer", "max-parallel", "segments", "memory", "read-capacity", "retry-for"),
 		[]cli.Flag{
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, until the copy is complete)"},
 			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
@@ -117,6 +116,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
 	if cmd.Bool("reset") {
 		defer out.sayWaits()()
+		src := src.(*dynamodb.Source) // others refuse the flag
 		// Reset asks less of the table and says less of what is wrong with it.
 		if _, err := src.Open(ctx); err != nil {
 			return err
@@ -139,7 +139,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			out.log.Warn("a copy may be in "+cfg.Destination.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
 		}
-		if lerr == nil && err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && names(cfg, setup.Source) {
+		if lerr == nil && err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && plan.Names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 			if state == sink.StateUnfinished {
 				out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
@@ -147,7 +147,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 				}))
 			}
 		}
-		if m, err := verify.ReadManifest(file); err == nil && state == sink.StateComplete && m.Destination["path"] == cfg.Destination.Path && names(cfg, m.Source) && keptLocked(m) {
+		if m, err := verify.ReadManifest(file); err == nil && state == sink.StateComplete && m.Destination["path"] == cfg.Destination.Path && plan.Names(cfg, m.Source) && keptLocked(m) {
 			out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
 				m.Amend(thisTool(), copier.AmendFreed, nil)
 				return verify.WriteManifest(file, m, -1, -1)
@@ -197,9 +197,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		Tool:     thisTool(),
 		Settings: keep,
 		Backup:   cmd.String("backup"),
-		Check: func(ctx context.Context) ([]copier.Warning, error) {
+		Check: func(ctx context.Context, source copier.Info) ([]copier.Warning, error) {
 			err := out.beforeCopy(ctx, plan.Options{
-				Config: cfg, Source: src, Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
+				Config: cfg, Source: src, Info: source, Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
 				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory},
 			})
 			return out.warnings(), err
@@ -218,7 +218,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 			disk.event(e)
 		}
 	}
-	res, err := copier.Copy(ctx, backedUpSource{src, out}, dst, opts)
+	from := src
+	if table, ok := src.(*dynamodb.Source); ok {
+		from = backedUpSource{table, out}
+	}
+	res, err := copier.Copy(ctx, from, dst, opts)
 	err = ignorable(err)
 	stop()
 	if err != nil && res.State == "" {
@@ -288,7 +292,7 @@ func (p *printer) notNoted(err error) {
 // with stays with it, and is changed only by giving the flag again on resume. The
 // first two are on record only: who works on the copy shows in whose its files are,
 // and that every Vault was stopped is to be said again where it is asked again.
-var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity"}
+var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "at-least-index", "ignore-peer"}
 
 // recall gives the flags of a copy that is resumed the values that they had, unless
 // they are given. It returns what is on record.
@@ -324,13 +328,15 @@ func settingsOf(cmd *cli.Command, cfg *vaultconfig.Config, was map[string]string
 	out := map[string]string{}
 	maps.Copy(out, was)
 	out["max-parallel"], out["memory"] = strconv.Itoa(workers(cmd, cfg)), cmd.String("memory")
-	out["retry-for"], out["ha_enabled"] = cmd.Duration("retry-for").String(), strconv.FormatBool(cfg.Source.HAEnabled)
+	if cfg.Source.Type == vaultconfig.DynamoDB {
+		out["retry-for"], out["ha_enabled"] = cmd.Duration("retry-for").String(), strconv.FormatBool(cfg.Source.HAEnabled)
+	}
 	for _, name := range keptFlags {
 		if !cmd.IsSet(name) {
 			continue
 		}
 		switch name {
-		case "ignore":
+		case "ignore", "ignore-peer":
 			out[name] = strings.Join(cmd.StringSlice(name), ",")
 		case "manifest", "work-dir":
 			abs, err := filepath.Abs(cmd.String(name))
@@ -349,14 +355,6 @@ func settingsOf(cmd *cli.Command, cfg *vaultconfig.Config, was map[string]string
 // was written to meanwhile.
 func compareFirst(cmd *cli.Command) string {
 	return "do not start a Vault on it before it was found equal to the table: " + commandLine(cmd, "verify")
-}
-
-// names reports whether a configuration names a table, as far as that can be told
-// without asking it. What is at an endpoint of one's own may be in any region.
-func names(cfg *vaultconfig.Config, table copier.Info) bool {
-	id, err := arn.Parse(table.ID)
-	customEndpoint := cfg.Source.Endpoint != "" || table.Endpoint != "" && !strings.Contains(table.Endpoint, ".amazonaws.com")
-	return cfg.Source.Table == table.Name && (err != nil || customEndpoint || cfg.Source.Region == id.Region)
 }
 
 // givenFlags are the flags that a command was given, but for some, each with its
@@ -463,6 +461,14 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 	if cfg.Destination.Path, err = filepath.Abs(cfg.Destination.Path); err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + cfg.Destination.Path, Err: err}
 	}
+	for i, path := range cfg.Source.Paths {
+		if cfg.Source.Paths[i], err = filepath.Abs(path); err != nil {
+			return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + path, Err: err}
+		}
+	}
+	if err := errors.Join(rightFlags(cmd, cfg), apart(cfg)); err != nil {
+		return nil, err
+	}
 	for _, w := range cfg.Warnings {
 		out.warn(copier.Warning{Check: inConfig, Message: w.Error()}, "")
 	}
@@ -475,7 +481,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 // openAs makes the source of a configuration, and, where root runs this for the owner
 // of the data directory, has the process become one of his: then the root side, which
 // the caller closes, is not nil. Where root stays root, where has to say that it may.
-func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, manifest string, become bool, where func() error) (*dynamodb.Source, *rootSide, error) {
+func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, manifest string, become bool, where func() error) (copier.Source, *rootSide, error) {
 	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
 	if err != nil {
 		return nil, nil, err
@@ -509,9 +515,8 @@ func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig
 	return src, root, nil
 }
 
-// newSource makes the source of a configuration. root, where it is not nil, finds the
-// credentials.
-func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, root *rootSide) (*dynamodb.Source, error) {
+// newTable makes the source of a configuration with a table.
+func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, root *rootSide) (*dynamodb.Source, error) {
 	var chain func(context.Context) (aws.CredentialsProvider, error)
 	if root != nil {
 		chain = root.credentials

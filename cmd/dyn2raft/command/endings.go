@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
@@ -24,6 +25,7 @@ type ending struct {
 	// alone has it take the place of that. It does so wherever the work was interrupted.
 	alone         bool
 	resume, reset []string // the words of the commands that come behind it, if any
+	restart       []string // in place of reset, where nothing is locked
 }
 
 func (e *ending) Unwrap() error { return e.error }
@@ -35,6 +37,9 @@ func (e *ending) hint(columns int) string {
 	}
 	const until = "(until then no Vault starts on the table)"
 	columns = max(columns-2, 0) // its lines are indented
+	if e.restart != nil {
+		return e.kept + "\n" + pasteable("to resume:     ", e.resume, columns) + "\n" + pasteable("to start over: ", e.restart, columns)
+	}
 	out := e.kept + "\n" +
 		pasteable("to resume:  ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
 	if columns > 0 {
@@ -70,7 +75,14 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	locked = locked && !res.Complete && !is(copier.ErrLocked)
 
 	e := &ending{error: err}
+	unlocked := cfg.Source.Type != vaultconfig.DynamoDB // nothing was locked, and nothing is to be given back
 	switch {
+	case unlocked && res.Resumable && !res.InPlace:
+		e.kept, e.resume, e.restart = "what was read is kept", again("-resume"), again("-restart")
+	case unlocked && interrupted && !res.InPlace && !is(copier.ErrWorkGone):
+		e.kept = "nothing was put in place; run the same command again to start over"
+	case unlocked && (!res.InPlace || !interrupted && !is(copier.ErrReadBack)):
+		return err
 	case unconfirmed && res.State != "":
 		e.alone, e.kept = true, "DO NOT START A VAULT ON "+cfg.Destination.Path+", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n"+
 			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: "+line("-resume")+"\n"+
@@ -98,9 +110,9 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 		} else if is(copier.ErrNotReleased) {
 			e.kept = "nothing was put in place, and the table may still be locked for this copy"
 		}
-		if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !names(cfg, setup.Source) {
-			return hints.With(err, fmt.Sprintf("the unfinished copy there is one of table %s (%s), and this configuration names %s in %s: resume it with the one that it was begun with",
-				setup.Source.Name, setup.Source.ID, cfg.Source.Table, cfg.Source.Region))
+		if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !plan.Names(cfg, setup.Source) {
+			return hints.With(err, fmt.Sprintf("the unfinished copy there is one of %s (%s), and this configuration names %s: resume it with the one that it was begun with",
+				hints.Source(setup.Source), setup.Source.ID, cfg.Source.Name()))
 		}
 	case is(copier.ErrWorkGone):
 		return err

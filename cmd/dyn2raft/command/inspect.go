@@ -15,10 +15,12 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -79,6 +81,9 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		t.row("", "%s %s at %s", s.Suffrage, visible.Text(s.ID), visible.Text(s.Address))
 	}
 	t.row("Log", "%s", logOf(in.Log))
+	if in.Tail != nil {
+		t.row("Log only", "%s", tailOf(in.Tail))
+	}
 	if in.NodeID != "" {
 		t.row("node-id", "%s", visible.Text(in.NodeID))
 	}
@@ -135,6 +140,15 @@ func logOf(l vaultdb.Log) string {
 	}
 }
 
+// tailOf says what a directory's log has and its vault.db lacks.
+func tailOf(t *verify.Tail) string {
+	if t.Problem != "" {
+		return "NOT KNOWN: " + visible.Text(t.Problem)
+	}
+	return fmt.Sprintf("%s (%s, %s): vault.db lacks them, and a Vault that starts on it applies them", english.Plural(int(t.Puts+t.Deletes), "operation", ""),
+		english.Plural(int(t.Puts), "put", ""), english.Plural(int(t.Deletes), "delete", ""))
+}
+
 // verifyManifest compares a data directory with a manifest.
 func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	m, err := verify.ReadManifest(cmd.String("manifest"))
@@ -188,11 +202,11 @@ func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) 
 	case rep.NotReleased:
 		err = errors.Join(err, p.text(notYet[copier.Confirmed]))
 	case errors.Is(result, errNotAVault):
-		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds %s that run %s copied from table %s, and nothing else, but %s.",
-			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.Source.Name, notAVault(rep.NotVault)))
+		err = errors.Join(err, p.sentence("NOT A VAULT: %s holds %s that run %s copied from %s, and nothing else, but %s.",
+			rep.Destination, allEntries(rep.Found.Entries), m.RunID, hints.Source(m.Source), notAVault(rep.NotVault)))
 	case result == nil:
-		err = errors.Join(err, p.text(fmt.Sprintf("Equal: %s holds %s that run %s copied on %s from table %s (%s), and nothing else; %s digest is %s; in %s.",
-			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(m.Source.Name), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, figures.Round(rep.Duration))))
+		err = errors.Join(err, p.text(fmt.Sprintf("Equal: %s holds %s that run %s copied on %s from %s (%s), and nothing else; %s digest is %s; in %s.",
+			rep.Destination, allEntries(rep.Found.Entries), m.RunID, m.End.Format("2006-01-02"), visible.Text(hints.Source(m.Source)), visible.Text(m.Source.ID), one(rep.Found.Entries, "its", "their"), rep.Found.Hash, figures.Round(rep.Duration))))
 	case rep.Started:
 		err = errors.Join(err, p.text("DIFFERENT: a Vault has run on the directory since the copy, and a Vault writes as soon as it starts. What differs can't be judged: check a copy of the directory that was made before."))
 	case rep.OnlyNode():
@@ -212,14 +226,14 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	if !errors.Is(failed, sink.ErrHoldsData) {
 		return nil, "", failed
 	}
-	path, table := rec.cfg.Destination.Path, rec.cfg.Source.Table
+	path := rec.cfg.Destination.Path
 	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
 	if there, eerr := durable.Exists(filepath.Join(path, "vault.db")); err != nil || setup != nil || eerr != nil || !there {
 		return nil, "", failed // there is something to resume, or nothing to be checked
 	}
 	m, err := rec.read(ctx)
-	if err == nil && (m.Destination["path"] != path || m.Source.Name != table) {
-		err = fmt.Errorf("%s is the manifest of a copy of table %s into %s", rec.file, m.Source.Name, m.Destination["path"])
+	if err == nil && (m.Destination["path"] != path || !plan.Names(rec.cfg, m.Source)) {
+		err = fmt.Errorf("%s is the manifest of a copy of %s into %s", rec.file, hints.Source(m.Source), m.Destination["path"])
 	}
 	switch {
 	case cmd.Bool("resume"):
@@ -240,8 +254,9 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	if err != nil {
 		return nil, "", damaged(err)
 	}
-	rec.out.log.Info("the copy was complete already, and the table is not read again")
-	if !rep.Equal() {
+	rec.out.log.Info("the copy was complete already, and the source is not read again")
+	src, ok := rec.src.(*dynamodb.Source)
+	if !ok || !rep.Equal() {
 		return rep, "", nil
 	}
 	keep, locked := cmd.Bool("keep-source-locked"), keptLocked(m)
@@ -251,7 +266,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 	if keep || !locked {
 		// Its locks, if the process ended before it had released them: with keep the
 		// leader lock alone.
-		if err := rec.src.Unlock(ctx, m.RunID, copier.EndComplete); err != nil {
+		if err := src.Unlock(ctx, m.RunID, copier.EndComplete); err != nil {
 			return rep, "", err
 		}
 		if !keep {
@@ -262,17 +277,17 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 			return rep, "", nil
 		}
 	}
-	locks, err := rec.src.Locks(ctx)
+	locks, err := src.Locks(ctx)
 	const since = "If a Vault has run on it since the copy, what that wrote is not in the copy; compare them before a Vault starts on the copy: "
 	switch held := locks.Migration; {
 	case err != nil:
 		return rep, "", err
 	case held == nil:
-		return rep, fmt.Sprintf("NOT LOCKED: -keep-source-locked asks for table %s to stay locked, and it is free: a complete copy does not lock it again, and a Vault may start on it. ", table) + since + commandLine(cmd, "verify"), nil
+		return rep, fmt.Sprintf("NOT LOCKED: -keep-source-locked asks for table %s to stay locked, and it is free: a complete copy does not lock it again, and a Vault may start on it. ", m.Source.Name) + since + commandLine(cmd, "verify"), nil
 	case held.Run == m.RunID:
 		rec.out.log.Info("core/migration stays in the table, in this copy's name (-keep-source-locked): no Vault starts on the table until copy -reset removes it")
 	default:
-		return rep, fmt.Sprintf("NOT LOCKED FOR THIS COPY: %s holds core/migration in table %s. ", held.Name, table) + since + commandLine(cmd, "verify"), nil
+		return rep, fmt.Sprintf("NOT LOCKED FOR THIS COPY: %s holds core/migration in table %s. ", held.Name, m.Source.Name) + since + commandLine(cmd, "verify"), nil
 	}
 	return rep, "", nil
 }

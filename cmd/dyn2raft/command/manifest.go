@@ -13,7 +13,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
-	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -32,7 +31,7 @@ type manifestWriter struct {
 	root     *rootSide // does what is done with the file, where only root can
 	cfg      *vaultconfig.Config
 	dst      *sink.Sink
-	src      *dynamodb.Source
+	src      copier.Source
 	out      *printer
 	drafted  bool
 	manifest *copier.Record // of a complete copy, once it is written

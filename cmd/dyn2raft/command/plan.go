@@ -16,6 +16,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	estimation "github.com/dyn2raft/dyn2raft/sources/dynamodb/estimate"
@@ -39,7 +40,7 @@ func planCommand(std Streams) *cli.Command {
 			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
 		},
-		shared("backup", "max-parallel", "memory", "read-capacity", "retry-for"),
+		shared("backup", "at-least-index", "ignore-peer", "max-parallel", "memory", "read-capacity", "retry-for"),
 		[]cli.Flag{
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
 			manifestFlag("`file` for the record of the copy that copy will be given"),
@@ -102,11 +103,13 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if err != nil {
 		return err
 	}
-	defer func() { _ = src.Close() }() // it holds no more than connections
+	if _, ok := src.(*dynamodb.Source); ok {
+		defer func() { _ = src.Close() }() // it holds no more than connections
+	}
 	defer out.sayWaits()()
 	arn := ""
-	if cmd.IsSet("backup") {
-		if arn, err = (backedUpSource{src, out}).Snapshot(ctx, cmd.String("backup")); err != nil {
+	if table, ok := src.(*dynamodb.Source); ok && cmd.IsSet("backup") {
+		if arn, err = (backedUpSource{table, out}).Snapshot(ctx, cmd.String("backup")); err != nil {
 			return err
 		}
 	}
@@ -115,6 +118,8 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	case full:
 		out.log.Info("making checks, and reading the whole table")
 		stop = out.progress()
+	case cfg.Source.Type != vaultconfig.DynamoDB:
+		out.log.Info("making checks")
 	case !cmd.Bool("no-sample"):
 		out.log.Info("making checks, and reading a sample", "for", sample)
 	}
@@ -186,7 +191,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 		}
 		if c.Ignored {
 			message = "ignored: " + message
-		} else if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed && !plan.Refused(c) {
+		} else if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed && !plan.Refused(c) && !strings.Contains(hint, how) {
 			hint += "; or let it pass: " + how
 		}
 		say(status, c.Check, message)
@@ -211,7 +216,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 		errs = append(errs, p.line(""))
 	}
 	first := "stop every Vault in the window, then: " + rep.Next
-	if stopped { // somebody says so
+	if stopped || rep.Source != "" { // somebody says so, or nothing has to be
 		first = rep.Next
 	}
 	if rep.Count(copier.Warned) > 0 {

@@ -28,6 +28,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	nodes "github.com/dyn2raft/dyn2raft/sources/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -468,8 +469,10 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	}
 	t := p.summary()
 	t.row("Copied", "%s, %s of keys and values", entries(res.Load.Entries), figures.Size(res.Load.Bytes))
-	t.row("From", "table %s, %s", res.Source.Name, res.Source.ID)
-	t.row("Endpoint", "%s", res.Source.Endpoint)
+	t.row("From", "%s, %s", hints.Source(res.Source), res.Source.ID)
+	if res.Source.Endpoint != "" {
+		t.row("Endpoint", "%s", res.Source.Endpoint)
+	}
 	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, figures.Size(res.Load.FileBytes))
 	same := "the same node_id in the server's storage stanza"
 	if cfg.Destination.NodeID == "" {
@@ -481,9 +484,13 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		secs := max(took.Seconds(), 1e-3)
 		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), figures.Size(int64(float64(res.Load.Bytes)/secs)))
 	}
-	t.row("Read", "%s, %s, %s read capacity units, %s of which %d throttled",
-		english.Plural(int(res.Scan.Pages), "page", ""), figures.Size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Counts[dynamodb.ReadCapacityUnits], 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
-	t.row("Limit", "%s", limits[res.Scan.Limit])
+	if cfg.Source.Type != vaultconfig.DynamoDB {
+		t.row("Read", "%s", english.Plural(int(res.Scan.Pages), "page", ""))
+	} else {
+		t.row("Read", "%s, %s, %s read capacity units, %s of which %d throttled",
+			english.Plural(int(res.Scan.Pages), "page", ""), figures.Size(res.Scan.WireBytes), humanize.CommafWithDigits(res.Scan.Counts[dynamodb.ReadCapacityUnits], 1), english.Plural(int(res.Scan.Retries), "retry", ""), res.Scan.Throttles)
+		t.row("Limit", "%s", limits[res.Scan.Limit])
+	}
 	if res.Resumed > 0 {
 		t.row("Resumed", "%s; the time is that of the last process, the rest is of all", figures.Times(res.Resumed))
 	}
@@ -511,6 +518,18 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		t.row(name, "%s", visible.Text(warningText(w)))
 	}
 	return errors.Join(t.flush(), p.text(message))
+}
+
+// tails says of both sides of a comparison what is in a log and not in its vault.db.
+func (p *printer) tails(rep *verify.DirectoryReport) (err error) {
+	var from nodes.Fact
+	if ok, ferr := rep.Source.Facts.Get("raft_source", 1, &from); ferr == nil && ok && from.Puts+from.Deletes > 0 {
+		err = p.sentence("In the log only of %s: %s, which were compared as what they make of its vault.db.", from.Path, english.Plural(int(from.Puts+from.Deletes), "operation", ""))
+	}
+	if rep.Tail != nil {
+		err = errors.Join(err, p.sentence("In the log only of %s: %s; what they change was not compared.", rep.Destination.Name, tailOf(rep.Tail)))
+	}
+	return err
 }
 
 // worked is how long all processes of a copy have read, written and checked, without

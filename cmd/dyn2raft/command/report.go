@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/report"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -69,7 +70,7 @@ func runReport(_ context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if err := file.write(func(w io.Writer) error { _, err := w.Write(page.Bytes()); return err }); err != nil {
 		return err
 	}
-	err = out.text(fmt.Sprintf("Wrote %s: the copy of %s of table %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(in.Manifest.Source.Name)))
+	err = out.text(fmt.Sprintf("Wrote %s: the copy of %s of %s.", visible.Text(to), entries(in.Manifest.Total.Entries), visible.Text(hints.Source(in.Manifest.Source))))
 	if text := notYet[in.Manifest.State]; text != "" {
 		err = errors.Join(err, out.text(text))
 	}

@@ -85,6 +85,11 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"del-item":     scriptDelItem,
 	"del-table":    scriptDelTable,
 	"seal":         scriptSeal,
+	"snapshot":     scriptSnapshot,
+	"export":       scriptExport,
+	"append-log":   scriptAppendLog,
+	"cut":          scriptCut,
+	"servers":      scriptServers,
 	"copied":       scriptCopied,
 	"put":          scriptPut,
 	"del":          scriptDel,
@@ -532,11 +537,13 @@ func createOther(s *dynamotest.Server, name string) error {
 //	file=, path=, endpoint=, cluster_addr=  instead of these
 //	top=TEXT                                at the top level
 //	credentials=none                        leaves them out
+//	type=TYPE                               another one of the source, which has nothing else but
+//	paths=DIR,DIR                           this list
 //	KEY=VALUE                               into storage_source
 //	raft.KEY=VALUE                          into storage_destination
 func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg, "config name=value…")
-	file, addr, top := "migrate.hcl", "https://127.0.0.1:8201", ""
+	file, addr, top, kind := "migrate.hcl", "https://127.0.0.1:8201", "", "dynamodb"
 	source := [][2]string{{"endpoint", ts.Getenv("ENDPOINT")}, {"access_key", "AKID" + secret}, {"secret_key", "SECRET" + secret}, {"session_token", "TOKEN" + secret}}
 	raft := [][2]string{{"path", ts.MkAbs("data")}, {"node_id", "vault-1"}}
 	settings(ts, args, func(k, v string) error {
@@ -549,6 +556,16 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 			source[0][1] = v
 		case "cluster_addr":
 			addr = v
+		case "type":
+			kind, source = v, nil
+		case "from":
+			source = append(source, [2]string{"path", ts.MkAbs(v)})
+		case "paths":
+			var list []string
+			for dir := range strings.SplitSeq(v, ",") {
+				list = append(list, strconv.Quote(ts.MkAbs(dir)))
+			}
+			source = append(source, [2]string{"paths", "[" + strings.Join(list, ", ") + "]"})
 		case "top":
 			top = v
 		case "credentials":
@@ -566,11 +583,15 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 	block := func(head string, lines [][2]string) {
 		fmt.Fprintf(&b, "%s {\n", head)
 		for _, l := range lines {
-			fmt.Fprintf(&b, "  %s = %q\n", l[0], l[1])
+			value := strconv.Quote(l[1])
+			if l[0] == "paths" {
+				value = l[1]
+			}
+			fmt.Fprintf(&b, "  %s = %s\n", l[0], value)
 		}
 		b.WriteString("}\n")
 	}
-	block(`storage_source "dynamodb"`, source)
+	block(fmt.Sprintf("storage_source %q", kind), source)
 	block(`storage_destination "raft"`, raft)
 	fmt.Fprintf(&b, "cluster_addr = %q\n%s\n", addr, top)
 	ts.Check(os.WriteFile(ts.MkAbs(file), []byte(b.String()), 0o644))

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -78,6 +79,7 @@ type completeCopy struct {
 	End      time.Time          `json:"end"`
 	Resumed  int                `json:"resumed"`
 	Table    string             `json:"table"`
+	From     string             `json:"from"` // in words
 	// KeptLocked is set where the table was left locked on purpose, FreedAt when it was
 	// freed since, as far as that is on record, and NotVault where no initialized Vault
 	// has used it.
@@ -109,7 +111,7 @@ func readCopy(file, path string) (*completeCopy, error) {
 	if a := m.Amended(copier.AmendFreed); a != nil {
 		freed = a.At
 	}
-	return &completeCopy{FreedAt: freed, State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name,
+	return &completeCopy{FreedAt: freed, State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name, From: hints.Source(m.Source),
 		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
 }
 
@@ -238,7 +240,7 @@ func (p *printer) status(r statusRecord) error {
 	}
 	if c := r.Copy; c != nil {
 		t.row("Run", "%s, begun %s, ended %s%s", c.RunID, ago(c.Start), ago(c.End), resumedWords(c.Resumed))
-		t.row("From", "table %s", c.Table)
+		t.row("From", "%s", c.From)
 		paused := ""
 		if c.Resumed > 0 {
 			paused = ", the pauses before it was resumed included"
@@ -258,7 +260,7 @@ func (p *printer) status(r statusRecord) error {
 	}
 	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
 		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))
-		t.row("From", "table %s, %s", s.Source.Name, s.Source.ID)
+		t.row("From", "%s, %s", hints.Source(s.Source), s.Source.ID)
 		t.known("Endpoint", s.Source.Endpoint)
 		var flags []string
 		for _, name := range slices.Sorted(slices.Values(keptFlags)) {

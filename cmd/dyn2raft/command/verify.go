@@ -19,6 +19,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -41,9 +42,10 @@ func verifyCommand(std Streams) *cli.Command {
 			&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume is to work after one (default: PATH.dyn2raft-verify, beside the data directory)"},
 		},
-		shared("max-parallel"),
+		shared("at-least-index", "ignore-peer", "max-parallel"),
 		[]cli.Flag{
 			&cli.IntFlag{Name: "segments", Hidden: true},
+			ignoreFlag("of storage_source \"raft\": " + strings.Join(nodeChecks, ", ")),
 			&cli.StringFlag{Name: "o", Usage: "write the result to this `file` too, as JSON, for 'dyn2raft report -verify'; only an earlier result is replaced"},
 		},
 		shared("memory", "read-capacity", "retry-for", "strict", "log-level", "log-format", "metrics-listen", "format"),
@@ -77,6 +79,9 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	}
 	if out.json && !cmd.IsSet("max-diffs") {
 		maxDiffs = -1
+	}
+	if _, err := ignored(cmd); err != nil {
+		return err
 	}
 	sample, err := sampleShare(cmd)
 	if err != nil {
@@ -127,7 +132,11 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	}
 	defer found.close()
 	stop := out.progress()
-	rep, err := verify.CompareDirectory(ctx, tellingSource{src, out, sample}, cfg.Destination.Path, raft, verify.Options{
+	from := src
+	if table, ok := src.(*dynamodb.Source); ok {
+		from = tellingSource{table, out, sample}
+	}
+	rep, err := verify.CompareDirectory(ctx, from, cfg.Destination.Path, raft, verify.Options{
 		Workers:     workers(cmd, cfg),
 		Segments:    cmd.Int("segments"),
 		NotSegments: notSegments,
@@ -176,7 +185,7 @@ func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Ex
 	case err != nil:
 		p.log.Warn("the manifest beside the data directory can't be used", "error", err)
 		return want, 0
-	case m.Destination["path"] != cfg.Destination.Path || m.Source.Name != cfg.Source.Table:
+	case m.Destination["path"] != cfg.Destination.Path || !plan.Names(cfg, m.Source):
 		return want, 0
 	}
 	node := verify.NodeOf(m)
@@ -282,13 +291,17 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 	if p.json {
 		return compared(encodeReport(p.stdout, rep, found), result)
 	}
-	table, n := rep.Source.Name, rep.Missing+rep.Extra+rep.Different
+	table, n := hints.Source(rep.Source), rep.Missing+rep.Extra+rep.Different
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
+	from := "table"
+	if hints.SourceType(rep.Source) != vaultconfig.DynamoDB {
+		from = "source"
+	}
 	where, writes := "", ", and a Vault writes as soon as it starts"
 	t := p.table()
 	if s := rep.Sample; s != nil {
 		where, counts = " in the sample", fmt.Sprintf("%s missing, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Different))
-		t.row("Sample", "%s of %s segments: %s of table %s, of about %s (%s)",
+		t.row("Sample", "%s of %s segments: %s of %s, of about %s (%s)",
 			humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
 			entries(rep.SourceEntries), table, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), figures.Percent(s.EntriesShare, 2))
 		t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
@@ -302,7 +315,7 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 			writes = ""
 		}
 	} else {
-		t.row("PREFIX", "TABLE\tDIRECTORY\tTABLE BYTES\tDIRECTORY BYTES\tHASH")
+		t.row("PREFIX", "%s\tDIRECTORY\t%[1]s BYTES\tDIRECTORY BYTES\tHASH", strings.ToUpper(from))
 		for _, x := range rep.Prefixes {
 			t.prefix(x.Prefix, x.Source.Entries, x.Destination.Entries, x.Source.Bytes, x.Destination.Bytes, x.Source.SHA256 == x.Destination.SHA256)
 		}
@@ -312,8 +325,8 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 	if n > rep.Named {
 		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-format json names all)", humanize.Comma(n-rep.Named))))
 	}
-	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"))
-	allIn := visible.Text(fmt.Sprintf("%s of table %s %s in %s, and nothing else", allEntries(rep.SourceEntries), table, one(rep.SourceEntries, "is", "are"), rep.Destination.Name))
+	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"), p.tails(rep))
+	allIn := visible.Text(fmt.Sprintf("%s of %s %s in %s, and nothing else", allEntries(rep.SourceEntries), table, one(rep.SourceEntries, "is", "are"), rep.Destination.Name))
 	if result == nil && started != "" && rep.Sample == nil {
 		errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
 	}
@@ -335,7 +348,7 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 		if len(rep.RaftDiffs) > 0 {
 			counts += ", and Raft's state is not as a copy leaves it"
 		}
-		last = fmt.Sprintf("DIFFERENT%s: %s. Do not use this copy, unless a Vault wrote to the table since it was made.", where, counts)
+		last = fmt.Sprintf("DIFFERENT%s: %s. Do not use this copy, unless a Vault wrote to the %s since it was made.", where, counts, from)
 	}
 	errs = append(errs, p.text(last))
 	if rep.Resumed > 0 && n > 0 {

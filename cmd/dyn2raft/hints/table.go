@@ -5,6 +5,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	nodes "github.com/dyn2raft/dyn2raft/sources/raft"
+	"github.com/dyn2raft/dyn2raft/sources/raft/snapshot"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 	"github.com/dyn2raft/dyn2raft/verify/cluster"
@@ -111,6 +113,22 @@ var table = map[copier.Code]string{
 	vaultdb.NotInDirectory: "name the data directory, which holds vault.db and raft",
 	vaultdb.OwnerOnly:      "only its owner may read it: run as the user that Vault runs as (sudo -u vault dyn2raft …)",
 	vaultdb.Damaged:        "copy again into an empty directory",
+
+	dynamodb.NotAnExport: "sync the folder AWSDynamoDB/ID of the bucket again, whole, and name the folder that has manifest-summary.json in it; " +
+		"it must be a full export, in DynamoDB's JSON",
+	snapshot.Damaged: "fetch the snapshot again, or take another one: vault operator raft snapshot save",
+
+	nodes.FewNodes: "acknowledged writes may be in the logs of the others only: copy their data directories here too, and name all of them in paths of storage_source; " +
+		"if there are no others any more, accept what may be missing: -ignore majority",
+	nodes.LogBehind: "take the directories of other nodes of the cluster, too",
+	nodes.PeerAnswers: "stop every Vault of the cluster; if what answers there is another one, or you know that it can't write, let it pass by its name: " +
+		"-ignore-peer {{q .peer}}",
+	nodes.OtherCluster: "name directories of one cluster's nodes only",
+	nodes.PeersFile:    "it is for making a cluster anew of what is left of one: start that Vault and stop it again, or put the file aside",
+	nodes.LogTorn: "a loss of power leaves that, and damage too: take the directories of other nodes as well; " +
+		"if there are none, accept what may be missing: -ignore torn-log",
+	nodes.LogGap:     "take the directories of other nodes of the cluster, which may have them; or start this node's Vault, let it catch up, and stop it again",
+	nodes.LogUnknown: "a newer Vault has written it: use a newer dyn2raft, or a snapshot (vault operator raft snapshot save)",
 
 	cluster.Unreached:        "is Vault running, and is this its address? -address or VAULT_ADDR names it; on its host: systemctl status vault",
 	cluster.NotVault:         "something answers there that is no Vault, or keeps Vault's answers back: is the address right?",

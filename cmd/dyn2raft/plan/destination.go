@@ -4,10 +4,15 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -18,7 +23,7 @@ func (p *planner) destination(ctx context.Context) {
 	n, to := p.Node, p.Config.Destination
 	n.Options = raft.Options{Path: to.Path, NodeID: to.NodeID, Address: to.Address, WAL: to.WAL}
 	n.ClusterAddr, n.Seal, n.Version = p.Config.ClusterAddr, p.table.Seal, p.table.Version
-	if p.table.Survey != nil {
+	if n.Data = p.Info.Bytes; p.table.Survey != nil {
 		n.Data = p.table.Survey.Bytes
 	}
 	if e := p.report.Estimate; e != nil {
@@ -53,8 +58,8 @@ func (p *planner) ownCopy(f *copier.Finding) {
 			holder = p.table.Locks.Migration.Run
 		}
 		switch {
-		case setup.Source.Name != p.Config.Source.Table:
-			say(copier.Failed, "other-table", " holds an unfinished copy of table "+setup.Source.Name+", and this configuration names "+p.Config.Source.Table)
+		case !Names(p.Config, setup.Source):
+			say(copier.Failed, "other-table", " holds an unfinished copy of "+hints.Source(setup.Source)+", and this configuration names "+p.Config.Source.Name())
 		case setup.Amended(copier.AmendGivenUp) != nil, p.table.Locks != nil && setup.Held && holder != setup.RunID:
 			p.report.Next += " -restart"
 			say(copier.Warned, "stale", " holds an unfinished copy that can't be resumed: its lock in the table is gone, and a Vault may have written to that since")
@@ -62,6 +67,23 @@ func (p *planner) ownCopy(f *copier.Finding) {
 			p.report.Next += " -resume"
 		}
 	}
+}
+
+// Names reports whether a configuration names a source, as far as that can be told
+// without asking it. What is at an endpoint of one's own may be in any region.
+func Names(cfg *vaultconfig.Config, info copier.Info) bool {
+	from := cfg.Source
+	switch kind := hints.SourceType(info); {
+	case kind != from.Type:
+		return false
+	case kind == vaultconfig.DynamoDBExport:
+		return slices.Contains(from.Paths, info.Endpoint)
+	case kind != vaultconfig.DynamoDB:
+		return slices.Contains(from.Paths, info.ID)
+	}
+	id, err := arn.Parse(info.ID)
+	customEndpoint := from.Endpoint != "" || info.Endpoint != "" && !strings.Contains(info.Endpoint, ".amazonaws.com")
+	return from.Table == info.Name && (err != nil || customEndpoint || from.Region == id.Region)
 }
 
 // finished is the manifest of the copy in the destination, and nil where there is
@@ -72,7 +94,7 @@ func (p *planner) finished() *copier.Record {
 		return nil
 	}
 	m, err := verify.ReadManifest(p.manifest())
-	if err != nil || node.Absolute(m.Destination["path"]) != node.Absolute(path) || m.Source.Name != p.Config.Source.Table {
+	if err != nil || node.Absolute(m.Destination["path"]) != node.Absolute(path) || !Names(p.Config, m.Source) {
 		return nil
 	}
 	return m

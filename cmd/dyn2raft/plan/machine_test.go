@@ -17,7 +17,7 @@ import (
 
 // localPlanner is a planner of a copy into an empty directory.
 func localPlanner(t *testing.T) *planner {
-	cfg := &vaultconfig.Config{}
+	cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}}
 	cfg.Source.Table = dynamotest.VaultTable
 	cfg.Destination = vaultconfig.Destination{Path: filepath.Join(t.TempDir(), "data"), NodeID: "vault-1", Address: "127.0.0.1:8201"}
 	if err := os.Mkdir(cfg.Destination.Path, 0o700); err != nil {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -29,9 +30,11 @@ type Result = check.Result
 // A Report holds the results in the order of the checks. A check that another
 // one makes pointless is not in it.
 type Report struct {
-	// Table and Region say what would be copied, and Destination where to.
+	// Table and Region, or Source, a path, say what would be copied, and Destination where
+	// to.
 	Table       string   `json:"table"`
 	Region      string   `json:"region"`
+	Source      string   `json:"source,omitempty"`
 	ID          string   `json:"id,omitempty"`
 	Destination string   `json:"destination"`
 	Checks      []Result `json:"checks"`
@@ -51,9 +54,11 @@ func (r *Report) Ready() bool { return r.Count(copier.Failed) == 0 }
 // Options are for [Run].
 type Options struct {
 	// Config is the configuration of the copy, and Source its source; that is
-	// not prepared yet, and reads strongly consistent.
+	// not opened yet, and reads strongly consistent. At the copy it is open, as what Info
+	// says.
 	Config *vaultconfig.Config
-	Source *dynamodb.Source
+	Source copier.Source
+	Info   copier.Info
 	// Command is the command of the copy, for a person to run.
 	Command string
 	// Estimate and Node say how the copy is estimated, and what is known of the node
@@ -95,12 +100,19 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 
 func newPlanner(opts Options) *planner {
 	return &planner{Options: opts, table: &dynamodb.Inspection{}, report: &Report{
-		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Destination: opts.Config.Destination.Path, Next: opts.Command,
+		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Source: strings.Join(opts.Config.Source.Paths, ", "),
+		Destination: opts.Config.Destination.Path, Next: opts.Command,
 	}}
 }
 
 func (p *planner) run(ctx context.Context) error {
-	table, err := p.Source.Inspect(ctx, p.When)
+	src, ok := p.Source.(*dynamodb.Source)
+	if !ok {
+		err := p.files(ctx)
+		p.destination(ctx)
+		return err
+	}
+	table, err := src.Inspect(ctx, p.When)
 	if err != nil && context.Cause(ctx) == nil {
 		table.Fail("table", "", "%w", err)
 	}
@@ -115,7 +127,7 @@ func (p *planner) run(ctx context.Context) error {
 			return ErrFullCapacity
 		}
 		if p.When != copier.AtCopy && table.Survey.Problem == nil && !table.Denied["GetItem"] {
-			p.estimate(ctx)
+			p.estimate(ctx, src)
 		}
 	}
 	p.destination(ctx)
@@ -123,9 +135,9 @@ func (p *planner) run(ctx context.Context) error {
 }
 
 // estimate predicts the copy.
-func (p *planner) estimate(ctx context.Context) {
+func (p *planner) estimate(ctx context.Context, src *dynamodb.Source) {
 	opts := p.Estimate
-	opts.Source, opts.Survey = p.Source, p.table.Survey
+	opts.Source, opts.Survey = src, p.table.Survey
 	opts.NoSample = opts.NoSample || p.table.Denied["Scan"] || p.table.Denied["Query"]
 	opts.Sink = func(dir string) (copier.Sink, error) {
 		return raft.New(raft.Options{Path: dir, NodeID: "plan", Address: "127.0.0.1:8201"})

@@ -41,7 +41,7 @@ func (e *env) ok(err error) {
 // options are those of a plan for the table, into an empty directory.
 func (e *env) options() Options {
 	e.Helper()
-	cfg := &vaultconfig.Config{ClusterAddr: "https://127.0.0.1:8201"}
+	cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, ClusterAddr: "https://127.0.0.1:8201"}
 	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
 	cfg.Destination = vaultconfig.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
 	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), Estimate: estimate.Options{TempDir: e.TempDir(), SampleTime: time.Minute}}
@@ -115,7 +115,7 @@ func TestNothingWrong(t *testing.T) {
 	e := newEnv(t, dynamotest.Options{})
 	e.ok(e.srv.SetTableDetails(dynamotest.VaultTable, dynamotest.TableDetails{Recovery: true, DeletionProtection: true}))
 	opts := e.options()
-	if _, err := opts.Source.Snapshot(t.Context(), "just-now"); err != nil {
+	if _, err := opts.Source.(*dynamodb.Source).Snapshot(t.Context(), "just-now"); err != nil {
 		t.Fatal(err)
 	}
 	opts.When = copier.Stopped

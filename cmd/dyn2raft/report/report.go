@@ -43,7 +43,7 @@ var ErrOtherSource = errors.New("it compared another table")
 var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"show": visible.Text, "name": name, "count": count, "size": figures.Size, "took": took, "at": at,
+	"show": visible.Text, "source": sourceOf, "name": name, "count": count, "size": figures.Size, "took": took, "at": at,
 	"number": func(n int) string { return count(int64(n)) }, "times": figures.Times, "part": fraction, "setting": setting,
 	"percent": func(share float64) string { return figures.Percent(share, 4) },
 	"units":   func(c copier.Counts) string { return perSecond(c[dynamodb.ReadCapacityUnits]) },

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -130,6 +131,15 @@ func newView(in Input) *view {
 		v.contents(v.Contents)
 	}
 	return v
+}
+
+// sourceOf is what the source of a copy is called.
+func sourceOf(m *copier.Record) string {
+	name := hints.Source(m.Source)
+	if strings.HasPrefix(name, "table ") {
+		name = "the DynamoDB " + name
+	}
+	return visible.Text(name)
 }
 
 // judge says first what a reader has to know, and whether to worry. What is

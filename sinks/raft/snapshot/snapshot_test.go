@@ -111,7 +111,7 @@ func TestProof(t *testing.T) {
 	} {
 		path := filepath.Join(t.TempDir(), "vault.snap")
 		src := copiertest.NewSource(entries(500)...)
-		r, err := copier.Copy(t.Context(), src, damaged{sink(t, path, nil), damage}, copier.Options{Memory: copier.MinMemory})
+		r, err := copier.Copy(t.Context(), src, damaged{sink(t, path, nil), damage}, copier.Options{Uninitialized: true, Memory: copier.MinMemory})
 		if !errors.Is(err, copier.ErrReadBack) || !errors.Is(err, copier.ErrDestination) || errors.Is(err, copier.ErrSource) || r.State != "" {
 			t.Errorf("%s: the copy ends with %v, state %q", name, err, r.State)
 		}
@@ -265,7 +265,7 @@ func TestLarge(t *testing.T) {
 		}
 	}})
 	check(t, err)
-	_, err = copier.Copy(t.Context(), copiertest.NewSource(copier.Entry{Key: []byte("logical/large"), Value: make([]byte, 20)}), s, copier.Options{Memory: copier.MinMemory})
+	_, err = copier.Copy(t.Context(), copiertest.NewSource(copier.Entry{Key: []byte("logical/large"), Value: make([]byte, 20)}), s, copier.Options{Uninitialized: true, Memory: copier.MinMemory})
 	if err != nil || len(warned) != 1 {
 		t.Errorf("%v, warnings %q", err, warned)
 	}
@@ -284,7 +284,7 @@ func sink(t *testing.T, path string, before func(durable.Op) error) *Sink {
 
 // copyTo makes a copy as a program does that calls the engine.
 func copyTo(t *testing.T, path string, before func(durable.Op) error, all []copier.Entry) (copier.Record, error) {
-	return copier.Copy(t.Context(), copiertest.NewSource(all...), sink(t, path, before), copier.Options{Memory: copier.MinMemory})
+	return copier.Copy(t.Context(), copiertest.NewSource(all...), sink(t, path, before), copier.Options{Uninitialized: true, Memory: copier.MinMemory})
 }
 
 // inPlace reads the snapshot at path, where there is one.

@@ -59,7 +59,7 @@ func (p *estimator) trial(ctx context.Context, s *sample, bytes int64) (res copi
 		return res, 0, 0, err
 	}
 	src, workers := newAgain(&s.batch, bytes), processors.Count()
-	res, err = copier.Copy(ctx, src, dst, copier.Options{Workers: workers, Memory: p.Memory, NoProof: true})
+	res, err = copier.Copy(ctx, src, dst, copier.Options{Workers: workers, Memory: p.Memory, NoProof: true, Uninitialized: true})
 	if err != nil {
 		return res, 0, 0, fmt.Errorf("copy a sample to %s: %w", dir, err)
 	}

@@ -40,6 +40,16 @@ import (
 // ErrDamaged is returned when a snapshot is not as it was written, or is no snapshot.
 var ErrDamaged = errors.New("it is no whole snapshot of a Vault")
 
+// Damaged is the code of [ErrDamaged].
+var Damaged = copier.NewCode("snapshot-damaged")
+
+// A Fact is what a snapshot tells of itself, as "raft_snapshot" in [copier.Info].
+type Fact struct {
+	// Index and Term are those of the last entry that is in it.
+	Index uint64 `json:"index"`
+	Term  uint64 `json:"term"`
+}
+
 // Names in the archive.
 const (
 	metaName, stateName, sumsName, sealedName = "meta.json", "state.bin", "SHA256SUMS", "SHA256SUMS.sealed"
@@ -66,7 +76,7 @@ func New(path string) *Source {
 	return s
 }
 
-// Open implements [copier.Source]. It reads meta.json.
+// Open implements [copier.Source]. It reads meta.json, and the size of state.bin.
 func (s *Source) Open(context.Context) (copier.Info, error) {
 	c, err := s.open()
 	if err != nil {
@@ -76,8 +86,8 @@ func (s *Source) Open(context.Context) (copier.Info, error) {
 	if err = errors.Join(err, c.Close()); err != nil {
 		return copier.Info{}, err
 	}
-	info := copier.Info{Name: filepath.Base(s.path), ID: abs, Incarnation: c.meta.ID}
-	return info, nil
+	fact, err := copier.NewFact(1, Fact{c.meta.Index, c.meta.Term})
+	return copier.Info{Name: filepath.Base(s.path), ID: abs, Incarnation: c.meta.ID, Bytes: c.size, Facts: copier.Facts{"raft_snapshot": fact}}, err
 }
 
 // Split implements [copier.Source]: a snapshot is read from its beginning to its end.
@@ -288,7 +298,11 @@ func unexpected(err error) error {
 }
 
 func (c *cursor) fail(err error) error {
-	return &copier.Error{Kind: c.kind, Op: "read snapshot " + c.path, Err: err}
+	out := &copier.Error{Kind: c.kind, Op: "read snapshot " + c.path, Err: err}
+	if errors.Is(err, ErrDamaged) {
+		out.Code = Damaged
+	}
+	return out
 }
 
 // Close implements [sequential.Cursor].
