@@ -208,12 +208,15 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 }
 
 // outlive returns a context for what a copy has to ask at its end, also where it
-// was interrupted.
+// was interrupted. That there is no answer is the source's fault.
 func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
-	out, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	noAnswer := func(within time.Duration) error {
+		return &Error{Kind: ErrSource, Op: "ask the source about the end of the copy", Err: fmt.Errorf("no answer within %v", within)}
+	}
+	out, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), releaseTimeout, noAnswer(releaseTimeout))
 	out, late := context.WithCancelCause(out)
 	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(interruptedRelease, func() { late(fmt.Errorf("no answer within %v", interruptedRelease)) })
+		time.AfterFunc(interruptedRelease, func() { late(noAnswer(interruptedRelease)) })
 	})
 	return out, func() {
 		stop()

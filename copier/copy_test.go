@@ -128,7 +128,7 @@ func (c *copyCase) run(ctx context.Context) (Record, error) {
 
 func (c *copyCase) warnings() (out []string) {
 	for _, e := range c.events {
-		if w, ok := e.(Warning); ok {
+		if w, ok := e.(Warning); ok && w.Check != "initialized" { // the fakes hold no Vault
 			out = append(out, w.Message)
 		}
 	}

@@ -143,7 +143,7 @@ func shape(n int) (out []copier.Entry) {
 }
 
 func copyOptions(t *testing.T) copier.Options {
-	return copier.Options{Memory: copier.MinMemory, WorkDir: t.TempDir()}
+	return copier.Options{Memory: copier.MinMemory, WorkDir: t.TempDir(), Uninitialized: true}
 }
 
 // TestCopy makes a table of 20,000 entries, throttled by faults and by a cap, and looks at

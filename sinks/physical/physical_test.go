@@ -280,7 +280,7 @@ func sink(t testing.TB, b sdk.Backend, dir string, before func(durable.Op) error
 
 // copyTo makes a copy, as a program does that calls the engine.
 func copyTo(t *testing.T, src copier.Source, s *Sink, o copier.Options) (copier.Record, error) {
-	o.Memory = copier.MinMemory
+	o.Memory, o.Uninitialized = copier.MinMemory, true
 	return copier.Copy(t.Context(), src, s, o)
 }
 

@@ -239,7 +239,11 @@ func (p *printer) status(r statusRecord) error {
 		t.row("State", "running, into %s", r.Destination)
 	}
 	if c := r.Copy; c != nil {
-		t.row("Run", "%s, begun %s, ended %s%s", c.RunID, ago(c.Start), ago(c.End), resumedWords(c.Resumed))
+		ended := ""
+		if !c.End.IsZero() {
+			ended = ", ended " + ago(c.End)
+		}
+		t.row("Run", "%s, begun %s%s%s", c.RunID, ago(c.Start), ended, resumedWords(c.Resumed))
 		t.row("From", "%s", c.From)
 		paused := ""
 		if c.Resumed > 0 {
