@@ -211,7 +211,7 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 // was interrupted. That there is no answer is the source's fault.
 func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
 	noAnswer := func(within time.Duration) error {
-		return &Error{Kind: ErrSource, Op: "ask the source about the end of the copy", Err: fmt.Errorf("no answer within %v", within)}
+		return &Error{Kind: ErrSource, Err: fmt.Errorf("no answer within %v", within)}
 	}
 	out, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), releaseTimeout, noAnswer(releaseTimeout))
 	out, late := context.WithCancelCause(out)
