@@ -96,8 +96,8 @@ end() {
 	local tries
 	for tries in $(seq 150); do
 		running "$1" || break
-		[ "$tries" != 1 ] || kill "$(cat "$1/pid")"
-		[ "$tries" != 149 ] || kill -9 "$(cat "$1/pid")"
+		[ "$tries" != 1 ] || kill "$(cat "$1/pid")" 2>/dev/null || true
+		[ "$tries" != 149 ] || kill -9 "$(cat "$1/pid")" 2>/dev/null || true
 		sleep 0.2
 	done
 	if running "$1"; then
