@@ -30,6 +30,24 @@ import (
 //	Stage.Amend(Released)
 //	Source.Close, Stage.Close, Sink.Close
 //
+// A copy that follows a [Feed] into an [Applier] does without the lock until its end:
+//
+//	Sink.Open, Source.Open
+//	Feed.Follow             hints are noted from here on, durably
+//	Sink.Stage, Source.Split, Read, Loader.Load
+//	Applier.Apply           again and again: what hints name is reread. Positions are
+//	                        saved behind that: they lag, and never lead
+//	Applier.Pin, Reader     what is there is read back, while Vaults go on writing
+//	                        until the caller arms the end
+//	Taker.Take
+//	Following.Drain         and Next, until it is drained; Apply
+//	Applier.Finish, Delta   the digests of what was proven and of what changed since
+//	                        must be those that were kept along
+//	Stage.Prepare, [Lease.Check], Following.Poll
+//	                        any hint: back to Apply, with the lock given back
+//	Stage.Commit            and on as above; the feed is watched a little longer
+//	Feed.Unfollow
+//
 // After an error nothing but [Lease.Release], where Lock succeeded, Source.Close,
 // where Open did, Stage.Close, where there is one, and Sink.Close follows, unless the
 // table says so. A process that finds a result in place, see [State], begins behind Commit: it opens the
@@ -51,7 +69,8 @@ import (
 //     before that.
 //   - A Stage is loaded once, in one goroutine, with each key once. One that is
 //     Unordered is given each page at least once.
-//   - Nothing happens between a Lease.Check that succeeds and Commit.
+//   - Nothing happens between a Lease.Check that succeeds and Commit, but for the
+//     Poll of a feed.
 //
 // What it demands:
 //
@@ -328,6 +347,105 @@ type Throttled interface {
 	Waited() time.Duration
 }
 
+// A Feed is a [Source] that says which of its entries may have changed while Vaults
+// write to it. A copy that follows one holds no lock until its end: what it has read
+// stays good as long as the feed has no gap.
+//
+// A hint is a key, never a value: what is stored under it is read again, by
+// [Following.Reread]. So hints may be late, in any order, repeated or needless. None
+// may be missing.
+type Feed interface {
+	Taker
+
+	// Follow begins to follow the source for the run with the given id, and returns once
+	// all that is written from then on will be hinted at: a [Source.Read] that begins
+	// behind Follow has the rest. It sets up in the source what it needs for that.
+	// With the position of an earlier process it resumes behind that, and misses
+	// nothing; where it would, or can't know, the error wraps [ErrGap], and what was
+	// set up stays.
+	Follow(ctx context.Context, runID string, from Position) (Following, error)
+
+	// Unfollow removes what Follow has set up in the source for that run, in this
+	// process or an earlier one, and nothing that was there before or is somebody
+	// else's, which is no error. It may be repeated. The position, where there is one, is
+	// the last that is known. The engine calls it once a copy is complete or thrown away.
+	Unfollow(ctx context.Context, runID string, last Position) error
+}
+
+// A Position is a place in a [Feed], in a form of its own, as JSON. It says what was set
+// up there, too.
+type Position = json.RawMessage
+
+// A Following is a [Feed] that is being followed. Reread is called from many
+// goroutines, beside all others; the rest from one.
+type Following interface {
+	// Next waits until there are hints, or until something else in Hints has changed,
+	// and returns it. It returns at least every second. An error that wraps [ErrGap]
+	// says that hints may be missing: the entries must all be read again. After any
+	// error there is no further call but Close.
+	Next(ctx context.Context) (Hints, error)
+
+	// Poll is Next without the waiting: it asks everywhere once, and returns what there
+	// is. It also makes sure that what Follow has set up is as Follow left it, and that
+	// the source is still the same one; where not, the error wraps [ErrGap].
+	Poll(ctx context.Context) (Hints, error)
+
+	// Reread reads what is stored under the keys now, at least as new as all writes that
+	// were acknowledged before the call, and appends the entries that there are to b, in
+	// any order. A key that is not among them has no entry.
+	Reread(ctx context.Context, keys [][]byte, b *Batch) error
+
+	// Drain begins to make sure that all writes from before the call have been hinted
+	// at. Where they have, the Hints of a later Next say so: see Hints.Drained. A second
+	// call begins anew.
+	Drain(ctx context.Context) error
+
+	// Close ends it on this machine, in any state. What is set up in the source stays.
+	Close() error
+}
+
+// Hints are what a feed has delivered since the last call of [Following.Next].
+type Hints struct {
+	// Keys are Vault keys of entries that may have changed. Those of the source's own
+	// locks, and what the feed itself has written, are not among them. The engine owns
+	// them.
+	Keys [][]byte
+	// Position is the place behind these hints, and not behind any other. Once the
+	// hints are on disk it may be, too. It is nil where it is as before.
+	Position Position
+	// Drained is set once all hints have been returned, in this call or an earlier one,
+	// of writes from before the last Drain. It stays set.
+	Drained bool
+	// Records is how many records the feed knows to be ahead, as far as it can say, and
+	// Delay how long what it delivered last was on its way: by what the feed writes
+	// itself, where nobody else writes.
+	Records int64
+	Delay   time.Duration
+}
+
+// A Taker is a [Locker] that can wait for its turn.
+type Taker interface {
+	Locker
+
+	// Take is Lock, but waits as long as somebody else holds the source, also where
+	// another one has got it first. It returns once no earlier holder can write any
+	// more. waiting is told what it waits for, whenever that changes.
+	// Lease.Release with [EndFailed] gives the source back, and Take may be called
+	// again.
+	Take(ctx context.Context, runID string, waiting func(Turn), lost func(error)) (Lease, error)
+}
+
+// A Turn is what [Taker.Take] waits for.
+type Turn struct {
+	// Holder is who holds the source, as it says itself: empty where nobody does.
+	Holder string
+	// Expired is set where the holder has not renewed its lock in time and has not
+	// given it back: it may be paused, and still write.
+	Expired bool
+	// Until is when what is waited for will have passed, where that is known.
+	Until time.Time
+}
+
 // A Moment is when something is checked.
 type Moment int
 
@@ -486,6 +604,52 @@ type Unordered interface {
 	// of the batch, and is called from many goroutines. After an error the engine puts
 	// no more, and some of the entries may have been written.
 	Put(ctx context.Context, entries *Batch) error
+}
+
+// A Change is what has become of an entry: it has another value, or is gone.
+type Change struct {
+	Entry
+	// Gone is set where there is no such entry any more; Value is nil then.
+	Gone bool
+}
+
+// An Applier is a [Stage] that can be changed once it is loaded, and before Prepare. Its
+// methods are called from one goroutine.
+//
+// A stage that has a mark survives its process: [Sink.Stage] with the same run's id
+// reopens it, as it was after the last Apply that returned or began, and throws
+// nothing away.
+type Applier interface {
+	Stage
+
+	// Apply makes the changes, each key once, and puts a mark beside them, in one step:
+	// after a crash both are there or neither is. It is durable once it returns. update
+	// is given what was stored under the keys before, an entry for each that there was,
+	// in any order and valid until it returns, and returns the mark, which is not
+	// empty. Its error ends Apply, and nothing is changed.
+	Apply(ctx context.Context, changes []Change, update func(old []Entry) (mark []byte, err error)) error
+
+	// Mark returns the mark of the last Apply, in this process or an earlier one, and nil
+	// where there is none: what was loaded then, if anything, was never complete.
+	Mark(ctx context.Context) ([]byte, error)
+
+	// Pin keeps what is there now, for Delta to compare with. A [Stage.Reader] that is
+	// opened before the next Apply reads exactly that. It lets go of an earlier pin.
+	Pin(ctx context.Context) error
+
+	// Pinned reports whether Pin still holds: an Apply lets go of it where it could not
+	// be made otherwise.
+	Pinned() bool
+
+	// Delta compares what is there with what was pinned, by what it reads alone, as
+	// Reader does: it yields the entries that are no longer there, and those that are
+	// there now. An entry that is in both may be yielded to both. It reads only what
+	// changed.
+	Delta(ctx context.Context, gone, there func(Entry) error) error
+
+	// Finish removes the mark, and all that is not the result's, durably. Prepare comes
+	// next, but for Delta, which it leaves possible; or Apply, which makes another mark.
+	Finish(ctx context.Context) error
 }
 
 // A WorkDirer is a [Sink] that has a place for the engine's own files. Without it

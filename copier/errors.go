@@ -44,6 +44,9 @@ var (
 	// what every initialized Vault has, with a value that a Vault takes: see
 	// [CheckVault].
 	ErrNotAVault = errors.New("no initialized Vault has used it")
+	// ErrGap is returned, together with ErrSource, when a [Feed] may have missed hints: all
+	// entries must be read again.
+	ErrGap = errors.New("changes may have been missed")
 	// ErrDuplicateKey is returned when a source yields one key twice.
 	ErrDuplicateKey = errors.New("key found twice")
 )
