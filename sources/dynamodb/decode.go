@@ -35,6 +35,9 @@ type pageDecoder struct {
 
 	path, prefix []byte // the last entry's Path, and what it makes a key begin with
 	plainPath    []byte // the last Path that plain has taken
+
+	json jsontext.Decoder // used again for each value
+	rest bytes.Buffer     // what it reads
 }
 
 // errCount is returned for a body that lacks items, or has too many.
@@ -79,9 +82,10 @@ func (d *pageDecoder) nextSpaced(c byte) bool {
 func (d *pageDecoder) value() (jsontext.Value, error) {
 	// A member that comes twice is an error where it is. So is what is no text in
 	// UTF-8, of which the SDK would make another key: see readAttrs.
-	dec := jsontext.NewDecoder(bytes.NewBuffer(d.body[d.pos:]), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	v, err := dec.ReadValue()
-	d.pos += int(dec.InputOffset())
+	d.rest = *bytes.NewBuffer(d.body[d.pos:])
+	d.json.Reset(&d.rest, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	v, err := d.json.ReadValue()
+	d.pos += int(d.json.InputOffset())
 	return v, err
 }
 
