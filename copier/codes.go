@@ -55,6 +55,9 @@ var (
 	WorkFull = NewCode("work-full")
 	// WorkReadOnly: the file system of the work files has become read-only.
 	WorkReadOnly = NewCode("work-read-only")
+	// WorkNotFile: something has the name of a work file and is no file. Facts: its path,
+	// and setup, which is "yes" where it has the name of the copy's record.
+	WorkNotFile = NewCode("work-not-file", "path", "setup")
 	// InPlace: the result of an earlier process is. InPlaceInUse: and a Vault has it open.
 	InPlace      = NewCode("in-place")
 	InPlaceInUse = NewCode("in-place-in-use")

@@ -520,7 +520,7 @@ func (c *copying) release(ctx context.Context, lease Lease, err error) error {
 // there is one and it is to be resumed or thrown away.
 func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 	c.journal = &journal{disk: c.opts.Disk, dir: c.home, next: 1, run: 1}
-	if err := ownDir(c.journal.dir); err != nil {
+	if err := errors.Join(ownDir(c.journal.dir), onlyFiles(c.journal.dir)); err != nil {
 		return nil, err
 	}
 	earlier, err := readSetup(c.journal.dir)
@@ -550,6 +550,7 @@ func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 	if c.restart = c.opts.Restart; c.restart {
 		return earlier, nil
 	}
+	c.journal.setup = earlier
 	return earlier, c.journal.readSpans(earlier.Segments)
 }
 
@@ -605,6 +606,9 @@ func (c *copying) begin(earlier *Record) (err error) {
 		if _, ok := earlier.apart(); !ok && earlier.WorkDir != c.journal.dir {
 			return &Error{Kind: ErrDestination, Op: "resume run " + earlier.RunID,
 				Err: fmt.Errorf("its record says that its work files are in %q, where no copy has put them", earlier.WorkDir)}
+		}
+		if err := onlyFiles(earlier.WorkDir); err != nil {
+			return err
 		}
 		source := c.result.Source
 		c.result = *earlier

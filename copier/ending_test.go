@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,16 +109,17 @@ func TestNotTrustedAndNotReleased(t *testing.T) {
 // A copy that can't be thrown away is still there, and so is its lock.
 func TestRestartThatFails(t *testing.T) {
 	m := begun(t, 1, Options{})
-	planted := filepath.Join(m.work(), "run-000077")
-	if err := os.Mkdir(planted, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	res, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true}})
-	if err == nil || !res.Resumable || m.lock.owner != "run-1" {
+	removes := 0
+	res, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true}, before: func(op durable.Op) error {
+		if op.Verb == durable.Remove {
+			if removes++; removes > 1 {
+				return syscall.EIO
+			}
+		}
+		return nil
+	}})
+	if !errors.Is(err, syscall.EIO) || !res.Resumable || m.lock.owner != "run-1" {
 		t.Fatalf("resumable %v, locked by %q: %v", res.Resumable, m.lock.owner, err)
-	}
-	if err := os.Remove(planted); err != nil {
-		t.Fatal(err)
 	}
 	if _, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}}); err != nil {
 		t.Fatal(err)

@@ -98,8 +98,31 @@ func changed(what, was, now string) string {
 	return fmt.Sprintf("the %s is %q now, and was %q", what, now, was)
 }
 
+// An origin says which copy a file of a journal is of, and which of its checkpoints: a
+// copy that is thrown away leaves its RunID to the next, but not its Start.
+type origin struct {
+	RunID  string    `json:"run_id,omitempty"`
+	Start  time.Time `json:"start"`
+	Number int       `json:"number,omitempty"`
+}
+
+func (j *journal) origin(number int) origin { return origin{j.setup.RunID, j.setup.Start, number} }
+
+// errOther is the error of a file of a journal that has another one's place.
+var errOther = errors.New("it is another copy's, or has another one's name")
+
+// from returns errOther unless a file is of that copy, and has that number. Without a
+// setup nothing is known.
+func (j *journal) from(o origin, number int) error {
+	if j.setup == nil || o.RunID == j.setup.RunID && o.Start.Equal(j.setup.Start) && o.Number == number {
+		return nil
+	}
+	return errOther
+}
+
 // A checkpoint is one addition to a journal.
 type checkpoint struct {
+	origin
 	Time time.Time   `json:"time"`
 	Runs []runRecord `json:"runs,omitempty"`
 	// Dropped names runs that count no longer: their entries are in Runs now,
@@ -171,16 +194,18 @@ func readSetup(dir string) (*Record, error) {
 	file := filepath.Join(dir, setupName)
 	err := durable.ReadSealed(file, maxSetup, kindCopy, RecordFormat, &s)
 	if err == nil {
-		err = s.check()
+		err = s.Check()
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case errors.Is(err, fs.ErrPermission):
 		return nil, workError("read "+file, err)
+	case errors.Is(err, durable.ErrNotFile):
+		return nil, notFile(file)
 	case err != nil:
 		out := &Error{Kind: ErrDestination, Op: "read " + file, Code: RecordDamaged, Facts: leftBy(dir), Err: err}
-		if _, ok := errors.AsType[*durable.FormatError](err); ok || errors.Is(err, errState) {
+		if _, ok := errors.AsType[*durable.FormatError](err); ok || errors.Is(err, ErrUnknownState) {
 			out.Code = OtherVersion
 		}
 		return nil, out
@@ -221,13 +246,14 @@ func (j *journal) writeSetup() error {
 // A splitRecord is what a source was split into: the token of each span, which has
 // its place in the list as its Index.
 type splitRecord struct {
+	origin
 	From [][]byte `json:"from"`
 }
 
 // saveSpans puts on record what the source was split into. The number of spans, in
 // the setup, says that it is there.
 func (j *journal) saveSpans(spans []Span) error {
-	rec := splitRecord{From: make([][]byte, len(spans))}
+	rec := splitRecord{j.origin(0), make([][]byte, len(spans))}
 	for i, s := range spans {
 		rec.From[i] = s.From
 	}
@@ -251,6 +277,9 @@ func (j *journal) readSpans(n int) error {
 		if saved, err := j.any(); err != nil || !saved {
 			return err
 		}
+	}
+	if err == nil {
+		err = j.from(rec.origin, 0)
 	}
 	if err == nil && len(rec.From) != n {
 		err = fmt.Errorf("it has %d spans, and the source was split into %d", len(rec.From), n)
@@ -288,7 +317,7 @@ func (j *journal) write(c checkpoint) error {
 			return workError("sync "+j.work, err)
 		}
 	}
-	c.Time, c.Workers = time.Now().UTC(), int(j.workers.Load())
+	c.origin, c.Time, c.Workers = j.origin(j.next), time.Now().UTC(), int(j.workers.Load())
 	if err := j.writeSealed(fmt.Sprintf("%s%06d%s", checkpointPrefix, j.next, checkpointSuffix), kindCheckpoint, c); err != nil {
 		return workError("write checkpoint", err)
 	}
@@ -409,7 +438,11 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 		}
 		j.next = max(j.next, n+1)
 		var c checkpoint
-		if err := durable.ReadSealed(filepath.Join(j.dir, f.Name()), maxState, kindCheckpoint, RecordFormat, &c); err != nil {
+		err = durable.ReadSealed(filepath.Join(j.dir, f.Name()), maxState, kindCheckpoint, RecordFormat, &c)
+		if err == nil {
+			err = j.from(c.origin, n)
+		}
+		if err != nil {
 			warn(fmt.Sprintf("checkpoint %s can't be used (%v): what it accounts for is read again", f.Name(), err))
 			continue
 		}
@@ -426,10 +459,10 @@ func (j *journal) readCheckpoints(warn func(string)) ([]checkpoint, error) {
 	return out, nil
 }
 
-// savedBy is how many entries the checkpoints in a directory account for, and the time
-// of the last one.
-func savedBy(dir string) (entries int64, at time.Time) {
-	j := &journal{dir: dir}
+// savedBy is how many entries the checkpoints of a copy in a directory account for, and
+// the time of the last one.
+func savedBy(dir string, setup *Record) (entries int64, at time.Time) {
+	j := &journal{dir: dir, setup: setup}
 	all, err := j.readCheckpoints(func(string) {})
 	if err != nil {
 		return 0, at // who resumes is told
@@ -661,7 +694,7 @@ func (j *journal) remove(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err == nil && !fi.Mode().IsRegular():
-		err = durable.ErrNotFile
+		return notFile(path)
 	case err == nil:
 		err = ours(fi)
 	}
@@ -670,6 +703,31 @@ func (j *journal) remove(path string) error {
 	}
 	if err != nil {
 		return workError("remove "+path, err)
+	}
+	return nil
+}
+
+// notFile is the error of what has the name of a journal's file and is none, such as a
+// directory or a pipe.
+func notFile(path string) error {
+	facts := map[string]string{"path": path, "setup": ""}
+	if filepath.Base(path) == setupName {
+		facts["setup"] = "yes"
+	}
+	return &Error{Kind: ErrDestination, Op: "look at " + path, Code: WorkNotFile, Facts: facts, Err: durable.ErrNotFile}
+}
+
+// onlyFiles refuses a directory in which something has the name of a journal's file and
+// is none: before the source is locked, since it can be neither written nor removed.
+func onlyFiles(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return workError("read "+dir, err)
+	}
+	for _, f := range list {
+		if journalFile.MatchString(f.Name()) && !f.Type().IsRegular() {
+			return notFile(filepath.Join(dir, f.Name()))
+		}
 	}
 	return nil
 }

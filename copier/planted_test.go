@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -222,5 +223,74 @@ func TestPlantedLargeSetup(t *testing.T) {
 	}
 	if _, err := readSetup(filepath.Dir(path)); !errors.Is(err, durable.ErrTooLarge) {
 		t.Error(err)
+	}
+}
+
+// Whatever has the name of a state file and is none is named, before the source is
+// locked, and no command runs into it later.
+func TestPlantedForStateFile(t *testing.T) {
+	for _, name := range []string{setupName, spansName, StatusName, "checkpoint-000001.json", "history.json.tmp"} {
+		for kind, plant := range map[string]func(path string) error{
+			"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+			"pipe":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		} {
+			m := begun(t, 5, Options{})
+			m.lock.owner = ""
+			path := filepath.Join(m.work(), name)
+			if err := errors.Join(os.RemoveAll(path), plant(path)); err != nil {
+				t.Fatal(err)
+			}
+			for _, opts := range []Options{{}, {Resume: true}, {Restart: true}} {
+				_, _, err := m.try(t.Context(), attempt{opts: opts})
+				code, facts := CodeOf(err)
+				if code != WorkNotFile || facts["path"] != path || (facts["setup"] != "") != (name == setupName) || !errors.Is(err, ErrDestination) || m.lock.owner != "" {
+					t.Errorf("%s as a %s, %+v: %v, code %s, %v, locked by %q", name, kind, opts, err, code, facts, m.lock.owner)
+				}
+			}
+			if _, _, err := ReadStatus(m.work()); name == setupName {
+				if code, _ := CodeOf(err); code != WorkNotFile {
+					t.Errorf("status: %v", err)
+				}
+			}
+		}
+	}
+}
+
+// A checkpoint of another copy, or in another one's place, accounts for nothing: what it
+// should account for is read again.
+func TestPlantedCheckpoint(t *testing.T) {
+	from := map[string]func(t *testing.T) *machine{
+		"another run": func(t *testing.T) *machine {
+			other := newMachine(t.TempDir(), 6, 3, 150, true)
+			if _, killed, err := other.try(t.Context(), attempt{opts: Options{RunID: "run-2"}, killAt: "create checkpoint-000004.json.tmp"}); !killed {
+				t.Fatalf("not killed: %v", err)
+			}
+			return other
+		},
+		"another copy of that run": func(t *testing.T) *machine { return begun(t, 7, Options{}) },
+		"another number":           nil,
+	}
+	for name, other := range from {
+		m, file := begun(t, 5, Options{}), "checkpoint-000002.json"
+		take := filepath.Join(m.work(), "checkpoint-000001.json")
+		if other != nil {
+			take = filepath.Join(other(t).work(), file)
+		}
+		data, err := os.ReadFile(take)
+		if err := errors.Join(err, os.WriteFile(filepath.Join(m.work(), file), data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		var warned bool
+		_, _, err = m.try(t.Context(), attempt{opts: Options{Resume: true, Events: func(e Event) {
+			if w, ok := e.(Warning); ok && strings.Contains(w.Message, file) && strings.Contains(w.Message, errOther.Error()) {
+				warned = true
+			}
+		}}})
+		if err != nil || !warned {
+			t.Errorf("%s: %v, told: %v", name, err, warned)
+		}
+		if err := m.check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -312,7 +312,7 @@ func ReadStatus(dir string) (*Status, *Record, error) {
 	}
 	// What is safe is on record, however long before its end a process has last told
 	// of itself.
-	if saved, at := savedBy(dir); s.Saved == 0 || !at.Before(s.Checkpoint) {
+	if saved, at := savedBy(dir, setup); s.Saved == 0 || !at.Before(s.Checkpoint) {
 		s.Saved, s.Checkpoint = saved, at
 	}
 	return &s, setup, nil

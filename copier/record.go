@@ -183,19 +183,21 @@ func DecodeRecord(data []byte) (*Record, error) {
 	if r.RunID == "" {
 		return nil, errors.New("it names no run")
 	}
-	return r, r.check()
+	return r, r.Check()
 }
 
-// errState is the error of a record that another version has written: nothing is known
-// of what its result is good for.
-var errState = errors.New("its state is one that this version does not know")
+// ErrUnknownState is returned for a record that another version has written: nothing is
+// known of what its result is good for.
+var ErrUnknownState = errors.New("its state is one that this version does not know")
 
-func (r *Record) check() error {
+// Check returns what does not add up in a record that was read, or wraps
+// [ErrUnknownState].
+func (r *Record) Check() error {
 	switch {
 	case r.RunID != "" && !setupID.MatchString(r.RunID):
 		return fmt.Errorf("it is of a run %q, and no run has such an id", r.RunID) // which is a part of paths
 	case !slices.Contains([]CommitState{"", Unconfirmed, Confirmed, Released}, r.State):
-		return fmt.Errorf("%w: %q", errState, r.State)
+		return fmt.Errorf("%w: %q", ErrUnknownState, r.State)
 	case r.Prefixes.Total() != r.Total:
 		return errors.New("its prefixes do not add up to its total")
 	}

@@ -6,7 +6,9 @@ import "github.com/dyn2raft/dyn2raft/copier"
 var (
 	// NoManifest: there is no file of that name. ManifestChanged: the file is not as it
 	// was written.
+	// NotManifest: the file is something else.
 	NoManifest      = copier.NewCode("no-manifest")
+	NotManifest     = copier.NewCode("not-manifest")
 	ManifestChanged = copier.NewCode("manifest-changed")
 	// ManifestInside: the manifest's place is within the data directory.
 	// ManifestUnwritable: it can't be written there.

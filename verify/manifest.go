@@ -261,8 +261,10 @@ func ReadManifest(file string) (*copier.Record, error) {
 		err = errors.New("it is the record of an unfinished copy")
 	}
 	if err != nil {
-		var code copier.Code
-		if errors.Is(err, durable.ErrDamaged) {
+		code := NotManifest
+		if _, ok := errors.AsType[*durable.FormatError](err); ok || errors.Is(err, copier.ErrUnknownState) {
+			code = "" // it is another version's
+		} else if errors.Is(err, durable.ErrDamaged) {
 			code = ManifestChanged
 		}
 		return nil, manifestError("read manifest "+file, fmt.Errorf("%w: %w", ErrNotManifest, err), code)

@@ -35,14 +35,22 @@ const (
 // Look returns the state of the data directory at path. It changes nothing. An error
 // wraps [copier.ErrDestination].
 func Look(path string) (State, error) {
-	s := &Sink{opts: Options{Path: path}}
+	state, _, err := Placed(Options{Path: path})
+	return state, err
+}
+
+// Placed is Look, and returns the record of the run that has put the vault.db there, and
+// was killed before it had cleaned up behind itself; nil where there is none. Of the
+// options it needs the path, and Spare.
+func Placed(o Options) (State, *copier.Record, error) {
+	path, s := o.Path, &Sink{opts: o}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return "", s.fail("open "+path, err)
+		return "", nil, s.fail("open "+path, err)
 	}
 	defer f.Close()
 	if errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) {
-		return StateRunning, nil
+		return StateRunning, nil, nil
 	}
 	for _, x := range []struct {
 		name  string
@@ -50,33 +58,27 @@ func Look(path string) (State, error) {
 	}{{s.dest(vaultDBName), StateComplete}, {s.WorkDir(), StateUnfinished}} {
 		there, err := durable.Exists(x.name)
 		if err != nil {
-			return "", s.fail("look at "+x.name, err)
+			return "", nil, s.fail("look at "+x.name, err)
 		}
 		if !there {
 			continue
 		}
-		if x.state == StateComplete {
-			if r, err := s.placedBy(); err != nil {
-				return "", err
-			} else if r != nil && r.Copy.State != copier.Released {
-				return State(r.Copy.State), nil
-			}
+		if x.state != StateComplete {
+			return x.state, nil, nil
 		}
-		return x.state, nil
+		r, err := s.placedBy()
+		switch {
+		case err != nil:
+			return "", nil, err
+		case r == nil:
+			return StateComplete, nil, nil
+		case r.Copy.State == copier.Released:
+			return StateComplete, &r.Copy, nil
+		default:
+			return State(r.Copy.State), &r.Copy, nil
+		}
 	}
-	return StateEmpty, nil
-}
-
-// CompletedBy returns the id of the run that has put the vault.db in the data
-// directory at path in place, and was killed before it had cleaned up behind
-// itself; it is empty where there is none, or where its record can't be read, which
-// [Look] returns as an error.
-func CompletedBy(path string) string {
-	s := &Sink{opts: Options{Path: path}}
-	if r, err := s.placedBy(); err == nil && r != nil {
-		return r.Copy.RunID
-	}
-	return ""
+	return StateEmpty, nil, nil
 }
 
 // CheckFree returns why a copy can't go into a directory that holds no vault.db: it
@@ -175,6 +177,16 @@ func (s *Sink) inPlace() (found copier.State, err error) {
 	// that the copy is complete frees the source, and the record goes.
 	if err := s.disk.Sync(s.opts.Path); err != nil {
 		return copier.State{}, s.fail("sync "+s.opts.Path, err)
+	}
+	if r.damage != nil {
+		s.opts.Notify(copier.Warning{Message: fmt.Sprintf("the record of the copy that is in place can't be read (%v): what its manifest says is taken for it", r.damage)})
+		err := s.disk.Remove(s.held.Root(), filepath.Join(stagingName, recordName)) // it may be no file
+		if err == nil {
+			err = s.writeRecord(*r)
+		}
+		if err != nil {
+			return copier.State{}, s.fail("write "+s.aside(recordName), err)
+		}
 	}
 	s.placed, s.newNodeID = true, r.NodeID != ""
 	return found, nil

@@ -80,6 +80,10 @@ type Options struct {
 	// before. Only Linux can do that, and not with every file system. Open returns an
 	// error where it can't be done.
 	Device bool
+	// Spare, where set, returns what else is on record of the copy that is in place, such
+	// as its manifest. It is asked where the sink's own record is damaged, and believed
+	// where the engine's work files are those of the same run.
+	Spare func() (*copier.Record, error)
 	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
 	// nil. It is called from the goroutine that calls the sink.
 	Notify func(copier.Event)

@@ -30,6 +30,8 @@ type record struct {
 	// Copy is what the engine says of the copy, as Prepare or Amend had it last. Its
 	// state is void as long as vault.db is not in place.
 	Copy copier.Record `json:"copy"`
+
+	damage error // of the record on disk, in the place of which it is
 }
 
 // writeRecord writes the record durably, and whole or not at all.
@@ -48,6 +50,9 @@ func (s *Sink) readRecord() (*record, error) {
 	err := durable.ReadSealed(s.aside(recordName), maxRecord, recordKind, recordFormat, &r)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
+	}
+	if err == nil {
+		err = r.Copy.Check()
 	}
 	if err != nil {
 		return nil, err
@@ -74,8 +79,11 @@ func (s *Sink) placedBy() (*record, error) {
 	if err == nil {
 		return r, nil
 	}
+	if r := s.spare(err); r != nil {
+		return r, nil
+	}
 	code := PlacedUnknown
-	if _, ok := errors.AsType[*durable.FormatError](err); ok {
+	if otherVersion(err) {
 		code = PlacedByOther
 	}
 	files := append(s.vaultFiles(), s.aside(""))
@@ -85,6 +93,30 @@ func (s *Sink) placedBy() (*record, error) {
 		Code: code, Facts: map[string]string{"files": strings.Join(files, "\n"), "aside": s.dest("old")},
 		Err: fmt.Errorf("a copy has put vault.db in place, and its record can't be read: %w", err),
 	}
+}
+
+// otherVersion reports whether another version has written a record that can't be read.
+func otherVersion(err error) bool {
+	_, ok := errors.AsType[*durable.FormatError](err)
+	return ok || errors.Is(err, copier.ErrUnknownState)
+}
+
+// spare returns what Options.Spare has of the copy that is in place, in place of a record
+// that is damaged, and nil where that is of another copy, or where nobody can tell. A
+// node-id that the run has made then stays wherever the rest is taken back.
+func (s *Sink) spare(damage error) *record {
+	if otherVersion(damage) || s.opts.Spare == nil {
+		return nil
+	}
+	_, setup, err := copier.ReadStatus(s.WorkDir())
+	if err != nil || setup == nil {
+		return nil
+	}
+	r, err := s.opts.Spare()
+	if err != nil || r.State == "" || r.RunID != setup.RunID || !r.Start.Equal(setup.Start) {
+		return nil
+	}
+	return &record{Copy: *r, damage: damage}
 }
 
 // recoverCommit removes what a run that was killed during its commit had put

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
@@ -77,10 +78,15 @@ func TestRecordOfPlacedUnreadable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	later, err := durable.Seal(recordKind, recordFormat, record{Copy: copier.Record{RunID: "run-1", State: "approved"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		damage func(file string) error
 		code   copier.Code
 	}{
+		"another state": {func(file string) error { return os.WriteFile(file, later, 0o600) }, PlacedByOther},
 		"a byte": {func(file string) error {
 			data, err := os.ReadFile(file)
 			if err != nil {
@@ -150,5 +156,55 @@ func TestCommitFailsTwice(t *testing.T) {
 	}
 	if state, err := Look(o.Path); err != nil || state != StateUnconfirmed {
 		t.Errorf("it looks %q, %v", state, err)
+	}
+}
+
+// What else is on record of a copy takes the place of a damaged record where it is of the
+// run whose work files are there, and not otherwise.
+func TestSpareRecord(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(r *copier.Record)
+		other  bool // the record is another version's
+		taken  bool
+	}{
+		"that of the run":       {func(*copier.Record) {}, false, true},
+		"of another run":        {func(r *copier.Record) { r.RunID = "run-2" }, false, false},
+		"begun another time":    {func(r *copier.Record) { r.Start = r.Start.Add(1) }, false, false},
+		"of nothing in place":   {func(r *copier.Record) { r.State = "" }, false, false},
+		"beside another format": {func(*copier.Record) {}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(t.TempDir())
+			s, ctx := mustOpen(t, o), context.Background()
+			_, err := s.Load(ctx, &sliceStream{entries: testEntries(10)})
+			is := copier.Record{RunID: "run-1", Start: time.Unix(1e9, 0).UTC(), State: copier.Unconfirmed}
+			j, jerr := copier.OpenJournal(WorkDir(o.Path), is, false)
+			if err := errors.Join(err, jerr, s.commit(ctx), s.Close(true)); err != nil || j == nil {
+				t.Fatal(err)
+			}
+			file, text := filepath.Join(o.Path, stagingName, recordName), []byte("{")
+			if c.other {
+				text, err = durable.Seal(recordKind, recordFormat+1, record{})
+			}
+			if err := errors.Join(err, os.WriteFile(file, text, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			spare := is
+			c.change(&spare)
+			o.Spare = func() (*copier.Record, error) { return &spare, nil }
+			state, found, err := Placed(o)
+			if taken := err == nil && state == StateUnconfirmed && found.RunID == is.RunID; taken != c.taken {
+				t.Errorf("%s, %+v, %v", state, found, err)
+			}
+			p, err := open(o)
+			if taken := p.found.Record != nil && p.found.Record.RunID == is.RunID; taken != c.taken {
+				t.Errorf("Open finds %+v, %v", p.found, err)
+			}
+			err = p.Close(true)
+			o.Spare = nil // it is on disk by now
+			if state, lerr := Look(o.Path); err != nil || (lerr == nil && state == StateUnconfirmed) != c.taken {
+				t.Errorf("then it looks %q, %v, %v", state, lerr, err)
+			}
+		})
 	}
 }

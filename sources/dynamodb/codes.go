@@ -57,10 +57,10 @@ var (
 	// known, and replicas, "yes" where the table is one of several regions; else "".
 	NotStopped = copier.NewCode("not-stopped", "ha", "replicas")
 	// CopyRuns: another copy reads the table. LockedByCopy: an earlier one has left its
-	// lock. LockedByMigration: `vault operator migrate` has. LockUnknown: the lock can't
+	// lock. Facts: its run. LockedByMigration: `vault operator migrate` has. LockUnknown: the lock can't
 	// be read.
 	CopyRuns          = copier.NewCode("copy-runs")
-	LockedByCopy      = copier.NewCode("locked-by-copy")
+	LockedByCopy      = copier.NewCode("locked-by-copy", "run")
 	LockedByMigration = copier.NewCode("locked-by-migration")
 	LockUnknown       = copier.NewCode("lock-unknown")
 	// LocksLost: between two processes of a copy its locks were taken or removed.

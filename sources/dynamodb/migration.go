@@ -71,7 +71,8 @@ func (s *Source) migrationLocked(m *migrationLock) error {
 	case m.err != nil:
 		return s.locked(op, LockUnknown, fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, m.err))
 	case m.Run != "":
-		return s.locked(op, LockedByCopy, fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.since()))
+		return &copier.Error{Kind: copier.ErrLocked, Op: op, Code: LockedByCopy, Facts: map[string]string{"run": m.Run},
+			Err: fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.since())}
 	}
 	return s.locked(op, LockedByMigration, fmt.Errorf("%w: `vault operator migrate` took it at %s", ErrMigrationLock, m.since()))
 }

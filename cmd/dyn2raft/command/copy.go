@@ -131,7 +131,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		if err != nil {
 			return err
 		}
-		state, lerr := sink.Look(cfg.Destination.Path)
+		state, placed, lerr := sink.Placed(sink.Options{Path: cfg.Destination.Path})
 		if state == sink.StateUnconfirmed || state == sink.StateConfirmed {
 			out.log.Warn("the copy in " + cfg.Destination.Path + " was in place before its table was given back, and the table can't be asked about it any more: " + compareFirst(cmd))
 		}
@@ -139,7 +139,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			out.log.Warn("a copy may be in "+cfg.Destination.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
 		}
-		if lerr == nil && err == nil && setup != nil && sink.CompletedBy(cfg.Destination.Path) == "" && plan.Names(cfg, setup.Source) {
+		if lerr == nil && err == nil && setup != nil && placed == nil && plan.Names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 			if state == sink.StateUnfinished {
 				out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
@@ -155,7 +155,12 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		}
 		return out.reset(cfg.Source.Table, freed)
 	}
-	dst, err := sink.New(sink.Options{
+	keep, err := settingsOf(cmd, cfg, was)
+	if err != nil {
+		return err
+	}
+	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, src: src, out: out}
+	rec.dst, err = sink.New(sink.Options{
 		Path:         cfg.Destination.Path,
 		NodeID:       cfg.Destination.NodeID,
 		AnyNodeID:    slices.Contains(ignore, "node-id"),
@@ -163,22 +168,18 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		WAL:          cfg.Destination.WAL,
 		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),
 		Device:       cmd.String("readback") == "device",
+		Spare:        func() (*copier.Record, error) { return rec.read(ctx) },
 		Notify:       out.event,
 	})
 	if err != nil {
 		return ignorable(err)
 	}
-	keep, err := settingsOf(cmd, cfg, was)
-	if err != nil {
-		return err
-	}
-	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, dst: dst, src: src, out: out}
 	if err := rec.try(ctx, root); err != nil {
 		if code, _ := copier.CodeOf(err); code == verify.ManifestInside || code == verify.ManifestLink {
-			return err // ignored, it would be written where it must not be
+			return leftThere(err, cfg) // ignored, it would be written where it must not be
 		}
 		if err := out.letPass("manifest", readOnly(err), ignore); err != nil {
-			return err
+			return leftThere(err, cfg)
 		}
 	}
 	stopMetrics, err := out.serveMetrics(cmd)
@@ -222,7 +223,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if table, ok := src.(*dynamodb.Source); ok {
 		from = backedUpSource{table, out}
 	}
-	res, err := copier.Copy(ctx, from, dst, opts)
+	res, err := copier.Copy(ctx, from, rec.dst, opts)
 	err = ignorable(err)
 	stop()
 	if err != nil && res.State == "" {

@@ -58,6 +58,26 @@ func commandLine(cmd *cli.Command, name string, flags ...string) string {
 	return strings.Join(commandWords(cmd, name, flags...), " ")
 }
 
+// leftThere adds to the error of a manifest's place, which ends a copy before it has
+// looked at its destination, what an earlier process has left there. Without the manifest
+// nothing is lost but the record.
+func leftThere(err error, cfg *vaultconfig.Config) error {
+	state, placed, lerr := sink.Placed(sink.Options{Path: cfg.Destination.Path})
+	_, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
+	var what string
+	switch {
+	case lerr != nil || serr != nil:
+		return errors.Join(err, lerr, serr)
+	case placed != nil && state != sink.StateComplete:
+		what = fmt.Sprintf("the copy of run %s is in place in %s, and %s: do not start a Vault on it, and leave the table locked", placed.RunID, cfg.Destination.Path, strings.ToUpper(string(state)))
+	case setup != nil && setup.Held:
+		what = fmt.Sprintf("run %s is unfinished: what it has read is kept, and the table stays locked for it", setup.RunID)
+	default:
+		return err
+	}
+	return hints.With(err, hints.Of(err)+"\nnothing was changed: "+what+". Only its record depends on the manifest")
+}
+
 // howToGoOn adds to the error of a copy what became of the work done, by how far the
 // copy came, and what to do now: the same command, with every flag that was given and
 // still means something.
@@ -74,6 +94,14 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	_, locked := res.Process().Phases[copier.PhaseLock]
 	locked = locked && !res.Complete && !is(copier.ErrLocked)
 
+	if code, facts := copier.CodeOf(err); code == dynamodb.LockedByCopy {
+		work := sink.WorkDir(cfg.Destination.Path)
+		if _, setup, serr := copier.ReadStatus(work); serr == nil && setup != nil && setup.RunID != facts["run"] {
+			return hints.With(err, fmt.Sprintf("the record of an unfinished copy in %s is that of run %s, begun into %s, which has not locked this table: "+
+				"if it has the place of another record, put that one back, and resume its copy (-resume)", work, setup.RunID, setup.Destination["path"])+
+				"\notherwise free the table: "+strings.Join(reset, " ")+"\nand then start over: "+line("-restart"))
+		}
+	}
 	e := &ending{error: err}
 	unlocked := cfg.Source.Type != vaultconfig.DynamoDB // nothing was locked, and nothing is to be given back
 	switch {

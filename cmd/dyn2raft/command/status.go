@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,13 +68,17 @@ type statusRecord struct {
 	Status      *copier.Status `json:"status,omitempty"`
 	Copy        *completeCopy  `json:"copy,omitempty"`
 
-	completedBy string // the run that has put the vault.db there, as far as it is on record
+	// ManifestError is why the manifest can't be read, where Copy is what is on record in
+	// the destination.
+	ManifestError string `json:"manifest_error,omitempty"`
+
+	placed *copier.Record // of the run that has put the vault.db there, as far as it is on record
 }
 
 // A completeCopy is what the manifest of a complete copy says of it.
 type completeCopy struct {
 	State    copier.CommitState `json:"state"`
-	Manifest string             `json:"manifest"`
+	Manifest string             `json:"manifest,omitempty"`
 	RunID    string             `json:"run_id"`
 	Start    time.Time          `json:"start"`
 	End      time.Time          `json:"end"`
@@ -107,12 +112,17 @@ func readCopy(file, path string) (*completeCopy, error) {
 	case err != nil:
 		return nil, err
 	}
+	return summaryOf(m, file), nil
+}
+
+// summaryOf is what a record says of a copy that is in place.
+func summaryOf(m *copier.Record, file string) *completeCopy {
 	var freed time.Time
 	if a := m.Amended(copier.AmendFreed); a != nil {
 		freed = a.At
 	}
 	return &completeCopy{FreedAt: freed, State: m.State, Manifest: file, RunID: m.RunID, Start: m.Start, End: m.End, Resumed: m.Resumed, Table: m.Source.Name, From: hints.Source(m.Source),
-		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}, nil
+		KeptLocked: m.Settings["keep-source-locked"] == "true", NotVault: m.NotVault(), Entries: m.Total.Entries, Bytes: m.Total.Bytes, Took: m.Took()}
 }
 
 func runStatus(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
@@ -180,7 +190,10 @@ func (c *lineCounter) Write(b []byte) (int, error) {
 // manifest.
 func readStatus(path, manifest string) (r *statusRecord, err error) {
 	r = &statusRecord{Destination: path}
-	if r.State, err = sink.Look(path); err != nil {
+	spare := func() (*copier.Record, error) {
+		return verify.ReadManifest(cmp.Or(manifest, verify.ManifestPath(path)))
+	}
+	if r.State, r.placed, err = sink.Placed(sink.Options{Path: path, Spare: spare}); err != nil {
 		return nil, err
 	}
 	if r.Status, r.Setup, err = copier.ReadStatus(sink.WorkDir(path)); err != nil {
@@ -190,14 +203,18 @@ func readStatus(path, manifest string) (r *statusRecord, err error) {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
 	if r.State == sink.StateComplete || r.State == sink.StateUnconfirmed || r.State == sink.StateConfirmed {
-		r.completedBy = sink.CompletedBy(path)
-		if r.Copy, err = readCopy(manifest, path); err != nil {
+		r.Copy, err = readCopy(manifest, path)
+		switch {
+		case err == nil:
+		case r.placed == nil:
 			return nil, err
+		default:
+			r.Copy, r.ManifestError = summaryOf(r.placed, ""), err.Error()
 		}
 		if r.Copy != nil && r.Copy.State == copier.Unconfirmed {
 			r.State = sink.StateUnconfirmed
 		}
-		if r.Copy != nil && r.Copy.State == copier.Confirmed && r.State == sink.StateComplete && r.completedBy == "" {
+		if r.Copy != nil && r.Copy.State == copier.Confirmed && r.State == sink.StateComplete && r.placed == nil {
 			r.State = sink.StateConfirmed
 		}
 	}
@@ -215,7 +232,7 @@ func (p *printer) status(r statusRecord) error {
 	case sink.StateComplete:
 		t.row("State", "complete: %s holds a vault.db", r.Destination)
 		switch {
-		case r.Setup != nil && r.completedBy == r.Setup.RunID:
+		case r.Setup != nil && r.placed != nil && r.placed.RunID == r.Setup.RunID:
 			t.row("To do", "its process ended before it had freed the table and removed its work files: copy -resume does that")
 		case r.Setup != nil:
 			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and resume: copy -resume")
@@ -260,7 +277,11 @@ func (p *printer) status(r statusRecord) error {
 		default:
 			t.row("Locked", "the table was left so on purpose (-keep-source-locked): no Vault starts on it, unless copy -reset has freed it since")
 		}
-		t.row("Manifest", "%s", c.Manifest)
+		t.known("Manifest", c.Manifest)
+	}
+	if r.ManifestError != "" {
+		t.row("Manifest", "NOT READABLE: %s", r.ManifestError)
+		t.row("To do", "move that file away: copy -resume writes the manifest anew")
 	}
 	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
 		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))

@@ -81,6 +81,28 @@ func TestUnconfirmedIsSaid(t *testing.T) {
 			says(0, "UNCONFIRMED: the copy was put in place", "report", "-manifest", manifest, "-o", filepath.Join(p.dir, "report.html"))
 			says(12, "put in place", "copy", "-config", "migrate.hcl")
 			if name == "" {
+				record := filepath.Join(p.path(), ".dyn2raft", "commit.json")
+				write := func(file, text string) (was string) {
+					t.Helper()
+					data, err := os.ReadFile(file)
+					if err := errors.Join(err, os.WriteFile(file, []byte(text), 0o600)); err != nil {
+						t.Fatal(err)
+					}
+					return string(data)
+				}
+				// One of the two records can be lost: the other one says what is there.
+				sound := write(manifest, "{")
+				says(5, "State UNCONFIRMED: ", "status", "-config", "migrate.hcl")
+				says(5, "Manifest NOT READABLE: read manifest ", "status", "-config", "migrate.hcl")
+				says(12, "is in place in "+p.path()+", and UNCONFIRMED: do not start a Vault on it, and leave the table locked. Only its record depends on the manifest",
+					"copy", "-config", "migrate.hcl", "-resume")
+				write(manifest, strings.Replace(sound, `"run_id": "`, `"run_id": "x`, 1))
+				was := write(record, "{")
+				says(12, "nobody knows whether the table has confirmed that copy", "status", "-config", "migrate.hcl")
+				says(12, "nobody knows whether the table has confirmed that copy", "copy", "-config", "migrate.hcl", "-resume", "-ignore", "manifest")
+				write(record, strings.Replace(was, `"state":"unconfirmed"`, `"state":"unconfirmes"`, 1))
+				write(manifest, sound)
+				says(5, "State UNCONFIRMED: ", "status", "-config", "migrate.hcl")
 				says(0, "Success! All of the keys have been migrated.", "copy", "-config", "migrate.hcl", "-resume")
 				says(0, "State complete: ", "status", "-config", "migrate.hcl")
 				says(0, "Equal: ", "verify", "-manifest", manifest)

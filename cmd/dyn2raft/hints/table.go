@@ -29,6 +29,8 @@ var table = map[copier.Code]string{
 	copier.WorkFull: "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry " +
 		"and 350 for each that differs; make room, or start over with another place for them (-work-dir)",
 	copier.WorkReadOnly: "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)",
+	copier.WorkNotFile: `it has the name of a work file of dyn2raft, which has not made it: move it away, or, if it is not needed: rm -r {{q .path}}; then run the same command again` +
+		`{{if .setup}}. The record of an unfinished copy was there: without it, free the table with -reset, and copy again{{end}}`,
 	copier.InPlace:      "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy",
 	copier.InPlaceInUse: "it has not cleaned up behind itself: stop that Vault for a moment, then resume that copy",
 	copier.JournalGone:  "without it nobody knows what is left to read of the unfinished copy: start over (-restart)",
@@ -147,6 +149,7 @@ var table = map[copier.Code]string{
 
 	raft.NoDeviceRead:         "read it back from the system's memory: -readback=cache",
 	verify.NoManifest:         "copy writes it beside the data directory; name it with -manifest FILE",
+	verify.NotManifest:        "name the manifest of a copy, which copy writes beside the data directory (PATH.dyn2raft.json) unless it is told another place",
 	verify.ManifestChanged:    "the file was changed, or damaged: use the copy of it that you put aside",
 	verify.ManifestInside:     "name a place beside it",
 	verify.ManifestLink:       "name the file itself: a manifest is never written or read through a link",
