@@ -17,6 +17,8 @@ var (
 	// the error that it wraps says.
 	BackupUnsupported = copier.NewCode("backup-unsupported")
 	BackupFailed      = copier.NewCode("backup-failed")
+	// BackupMissing: the table has no backup with the ARN that was named.
+	BackupMissing = copier.NewCode("backup-missing", "table")
 	// CredentialsExpired and CredentialsRefused: AWS does not take them any more, or not
 	// at all. ClockWrong: nor a signature of this time.
 	CredentialsExpired = copier.NewCode("credentials-expired")
@@ -63,6 +65,9 @@ var (
 	LockedByCopy      = copier.NewCode("locked-by-copy", "run")
 	LockedByMigration = copier.NewCode("locked-by-migration")
 	LockUnknown       = copier.NewCode("lock-unknown")
+	// HalfReplaced: a copy has begun to replace what is in the table, and did not end.
+	// Facts: the table, and the backup that has it as it was.
+	HalfReplaced = copier.NewCode("half-replaced", "table", "backup")
 	// LocksLost: between two processes of a copy its locks were taken or removed.
 	LocksLost = copier.NewCode("locks-lost")
 	// LockRemoved: during a copy somebody removed its lock.

@@ -197,18 +197,20 @@ func (s *Source) lostLeader(there leaderLock) error {
 func (s *Source) restoreLeader(ctx context.Context, identity types.AttributeValue, found leaderLock) error {
 	c := change{key: leaderLockKey, cond: "#Identity = :ours", values: attributes{":ours": identity}}
 	if found != nil {
-		var set []string
-		remove := "REMOVE #" + attrFound
-		for _, attr := range takenAttrs {
+		var set, remove []string
+		for _, attr := range append([]string{attrFound}, takenAttrs...) {
 			if v := found[attr]; v != nil {
 				c.values[":"+attr] = v
 				set = append(set, "#"+attr+" = :"+attr)
 			} else {
-				remove += ", #" + attr
+				remove = append(remove, "#"+attr)
 			}
 		}
-		if c.update = remove; set != nil {
-			c.update = "SET " + strings.Join(set, ", ") + " " + remove
+		if set != nil {
+			c.update = "SET " + strings.Join(set, ", ") + " "
+		}
+		if remove != nil {
+			c.update += "REMOVE " + strings.Join(remove, ", ")
 		}
 	}
 	got, err := s.write(ctx, c)

@@ -84,15 +84,23 @@ func (s *Source) Lock(ctx context.Context, runID string, held bool, lost func(er
 	if held {
 		return l.again(ctx)
 	}
+	if err := l.acquire(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// acquire takes the locks, or leaves none of this run behind.
+func (l *lease) acquire(ctx context.Context) error {
 	after, cancel := outlive(ctx, giveUpTime)
 	defer cancel()
 	if err := l.findMigration(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := l.take(ctx); err != nil {
-		return nil, l.giveUp(after, err)
+		return l.giveUp(after, err)
 	}
-	return l, nil
+	return nil
 }
 
 // findMigration refuses a migration lock that is not this run's, and takes one
@@ -102,10 +110,13 @@ func (l *lease) findMigration(ctx context.Context) error {
 	switch {
 	case err != nil || m == nil:
 		return err
-	case !m.of(l.run):
+	case m.of(l.run):
+		l.migration, l.value, l.put = ours, m.value, m.migration
+	case l.takesOver(m):
+		l.parked = m
+	default:
 		return l.s.migrationLocked(m)
 	}
-	l.migration, l.value = ours, m.value
 	return nil
 }
 
@@ -120,12 +131,15 @@ func (l *lease) take(ctx context.Context) error {
 	l.found = seen
 	if _, dyn2raft := seen.run(); dyn2raft {
 		l.found = seen.found() // left by a run that was killed: go back to what that one found
+		if l.parked != nil && !l.parked.Replaces {
+			l.left = seen // on purpose
+		}
 	}
 	if seen.held(l.identity) {
 		l.leader = ours
 	}
 	// Where the migration lock is ours this was answered before it was put.
-	if l.migration != ours {
+	if l.migration != ours && (l.parked == nil || !l.parked.Replaces) {
 		doubt, err := s.doubt(ctx, request{}, l.found)
 		if err != nil {
 			return err
@@ -143,7 +157,7 @@ func (l *lease) take(ctx context.Context) error {
 			return err
 		}
 		if seen == nil {
-			l.found, l.leader = nil, free
+			l.found, l.left, l.leader = nil, nil, free
 		}
 	}
 	if l.migration != ours {
@@ -276,10 +290,16 @@ type lease struct {
 	identity []byte
 	lost     func(error)
 
+	replaces bool           // what is in the table
+	takeOver []string       // the runs whose locks are taken over
+	parked   *migrationLock // of one of those, as it was read
+
 	migration hold
-	value     types.AttributeValue // of our migration lock
+	put       migration            // our migration lock
+	value     types.AttributeValue // the same, as it is stored
 	leader    hold
 	found     leaderLock   // what the leader lock goes back to
+	left      leaderLock   // what it goes back to of a run that fails, where set
 	ahead     atomic.Int64 // by how much the service's clock is ahead of ours, at least, in ns
 	stop      context.CancelFunc
 	renewing  sync.WaitGroup
@@ -308,25 +328,35 @@ func (l *lease) takeMigration(ctx context.Context) error {
 	if err != nil {
 		host = "an unknown host"
 	}
-	value, err := json.Marshal(migration{Start: time.Now().UTC(), Run: l.run, Host: host})
+	c := change{key: migrationLockKey, cond: "attribute_not_exists(#Path)"}
+	l.put = migration{Start: time.Now().UTC(), Run: l.run, Host: host, Replaces: l.replaces}
+	if l.parked != nil {
+		l.put.over(l.parked)
+		c.cond, c.values = "#Value = :parked", attributes{":parked": l.parked.value}
+	}
+	value, err := json.Marshal(l.put)
 	if err != nil {
 		return fmt.Errorf("write migration lock: %w", err)
 	}
 	l.migration, l.value = unsure, &types.AttributeValueMemberB{Value: value}
+	c.put = attributes{attrValue: l.value}
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
-	got, err := l.s.write(wctx, change{key: migrationLockKey, put: attributes{attrValue: l.value}, cond: "attribute_not_exists(#Path)"})
+	got, err := l.s.write(wctx, c)
 	there := migrationOf(got.there)
 	switch {
 	case err != nil:
 		return interrupted(ctx, err)
+	case got.refused && there == nil:
+		l.migration = free
+		return l.s.lostMigration()
 	case got.refused && !there.of(l.run):
 		l.migration = free
 		return l.s.migrationLocked(there)
 	case got.refused:
 		// Put by a try whose answer was lost, or, late, by a process of this
 		// run that was killed.
-		l.value = there.value
+		l.value, l.put = there.value, there.migration
 	}
 	l.migration = ours
 	return nil
@@ -584,16 +614,24 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 		l.stop()
 		l.renewing.Wait()
 	}
-	if end == copier.EndUnfinished {
+	if end == copier.EndUnfinished || end == copier.EndFailed && l.put.Backup != "" {
 		return nil
 	}
 	var leader, migration error
 	if l.leader != free {
-		leader = l.leader.gaveBack(l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, l.found))
+		found := l.found
+		if end == copier.EndFailed && l.left != nil {
+			found = l.left
+		}
+		leader = l.leader.gaveBack(l.s.restoreLeader(ctx, &types.AttributeValueMemberB{Value: l.identity}, found))
 	}
 	stays := end == copier.EndComplete && (l.s.opts.KeepLocked || errors.Is(leader, copier.ErrMoved))
 	if l.migration != free && !stays && (leader == nil || ctx.Err() == nil) {
-		migration = l.migration.gaveBack(l.s.deleteMigration(ctx, l.value))
+		give := l.s.deleteMigration
+		if end == copier.EndFailed {
+			give = l.restoreMigration
+		}
+		migration = l.migration.gaveBack(give(ctx, l.value))
 	}
 	return l.s.released(leader, migration)
 }
@@ -642,9 +680,15 @@ func (s *Source) Unlock(ctx context.Context, runID string, end copier.End) error
 // migrate -reset` does, and our own leader lock, and returns what it removed.
 // A lock whose run is still renewing it is refused with [copier.ErrLocked]; a
 // leader lock that is a Vault's is left alone. An error wraps [copier.ErrMoved]
-// where a lock became somebody else's at this moment.
+// where a lock became somebody else's at this moment, and [ErrHalfReplaced] where a copy
+// has begun to replace what is in the table: then nothing is removed.
 func (s *Source) Reset(ctx context.Context) ([]string, error) {
 	var freed []string
+	if m, err := s.readMigration(ctx, request{}); err != nil {
+		return nil, err
+	} else if m != nil && m.Backup != "" {
+		return nil, s.halfReplaced("free the table", m)
+	}
 	leader, err := s.readLeader(ctx, request{})
 	if err != nil {
 		return nil, err

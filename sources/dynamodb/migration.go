@@ -21,6 +21,12 @@ type migration struct {
 	// Run and Host are set on ours.
 	Run  string `json:"dyn2raft_run,omitempty"`
 	Host string `json:"dyn2raft_host,omitempty"`
+	// Replaces is set on that of a copy which writes into the table: see LockToReplace.
+	// Found is then the value that the lock had before, and Backup is set once what is in
+	// the table is not what it was: the backup that has that.
+	Replaces bool   `json:"dyn2raft_replaces,omitempty"`
+	Found    string `json:"dyn2raft_found,omitempty"`
+	Backup   string `json:"dyn2raft_backup,omitempty"`
 }
 
 // A migrationLock is the entry core/migration as it was read.
@@ -70,6 +76,8 @@ func (s *Source) migrationLocked(m *migrationLock) error {
 	switch {
 	case m.err != nil:
 		return s.locked(op, LockUnknown, fmt.Errorf("%w, and can't be read: %w", ErrMigrationLock, m.err))
+	case m.Backup != "":
+		return s.halfReplaced(op, m)
 	case m.Run != "":
 		return &copier.Error{Kind: copier.ErrLocked, Op: op, Code: LockedByCopy, Facts: map[string]string{"run": m.Run},
 			Err: fmt.Errorf("%w: dyn2raft run %s on %s took it at %s", ErrMigrationLock, shown(m.Run), shown(m.Host), m.since())}

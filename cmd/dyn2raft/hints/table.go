@@ -45,8 +45,10 @@ var table = map[copier.Code]string{
 		"{{else}}allow the IAM action {{.action}} to these credentials; docs/iam.md has the whole policy{{end}}",
 	dynamodb.BackupDenied: "allow the IAM action {{.action}} to these credentials; CreateBackup is an action on the table, DescribeBackup on its backups " +
 		"(arn:…:table/{{.table}}/backup/*){{template \"nobackup\"}}",
-	dynamodb.BackupUnsupported:  `this endpoint makes no backups{{template "nobackup"}}`,
-	dynamodb.BackupFailed:       `{{or cause "fix the cause"}}{{template "nobackup"}}`,
+	dynamodb.BackupUnsupported: `this endpoint makes no backups{{template "nobackup"}}`,
+	dynamodb.BackupFailed:      `{{or cause "fix the cause"}}{{template "nobackup"}}`,
+	dynamodb.BackupMissing: "list what can be restored, aws dynamodb list-backups --table-name {{q .table}} --backup-type ALL, and name one of those; " +
+		"or have a new one made",
 	dynamodb.CredentialsExpired: "the AWS credentials have expired: renew them",
 	dynamodb.CredentialsRefused: "AWS does not take these credentials: check the access key, the secret key, the session token, the region, and this machine's clock",
 	dynamodb.ClockWrong: "this machine's clock differs from AWS's, which takes a signature for some minutes only: " +
@@ -77,6 +79,8 @@ var table = map[copier.Code]string{
 		"which is the way too if it has left the table locked on purpose (-keep-source-locked)",
 	dynamodb.LockedByMigration: "if that migration is still running, let it end; if it was interrupted, remove its lock with -reset",
 	dynamodb.LockUnknown:       "if no migration is running, remove it with -reset",
+	dynamodb.HalfReplaced: "the table is neither what it was nor what it was to become, and no Vault may be started on it: make the copy into it again, which resumes, " +
+		"or restore its backup {{q .backup}} into another table and name that one",
 	dynamodb.LocksLost: "a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over: " +
 		"the same command with -restart in place of -resume; or give up and free the locks: -reset",
 	dynamodb.LockRemoved: "make sure that every Vault is stopped and that nobody resets the lock, then run the same command again",
