@@ -32,9 +32,9 @@ import (
 //
 // A copy that follows a [Feed] into an [Applier] does without the lock until its end:
 //
-//	Sink.Open, Source.Open
+//	Sink.Open, Source.Open, Sink.Stage
 //	Feed.Follow             hints are noted from here on, durably
-//	Sink.Stage, Source.Split, Read, Loader.Load
+//	Source.Split, Read, Loader.Load
 //	Applier.Apply           again and again: what hints name is reread. Positions are
 //	                        saved behind that: they lag, and never lead
 //	Applier.Pin, Reader     what is there is read back, while Vaults go on writing
@@ -377,10 +377,11 @@ type Feed interface {
 type Position = json.RawMessage
 
 // A Following is a [Feed] that is being followed. Reread is called from many
-// goroutines, beside all others; the rest from one.
+// goroutines, beside all others, and Drain while Next waits; the rest from one.
 type Following interface {
 	// Next waits until there are hints, or until something else in Hints has changed,
-	// and returns it. It returns at least every second. An error that wraps [ErrGap]
+	// and returns it. It returns at least every second, and the first time at once: with
+	// a Position. An error that wraps [ErrGap]
 	// says that hints may be missing: the entries must all be read again. After any
 	// error there is no further call but Close.
 	Next(ctx context.Context) (Hints, error)
@@ -396,7 +397,7 @@ type Following interface {
 	Reread(ctx context.Context, keys [][]byte, b *Batch) error
 
 	// Drain begins to make sure that all writes from before the call have been hinted
-	// at. Where they have, the Hints of a later Next say so: see Hints.Drained. A second
+	// at. Where they have, the Hints of a later Next say so: see Hints.Drained. Another
 	// call begins anew.
 	Drain(ctx context.Context) error
 
@@ -413,9 +414,10 @@ type Hints struct {
 	// Position is the place behind these hints, and not behind any other. Once the
 	// hints are on disk it may be, too. It is nil where it is as before.
 	Position Position
-	// Drained is set once all hints have been returned, in this call or an earlier one,
-	// of writes from before the last Drain. It stays set.
-	Drained bool
+	// Drained is the number of the last Drain, counted from 1, before which all writes
+	// have been hinted at, in this call or an earlier one. It is 0 where there is none,
+	// and never becomes less.
+	Drained int
 	// Records is how many records the feed knows to be ahead, as far as it can say, and
 	// Delay how long what it delivered last was on its way: by what the feed writes
 	// itself, where nobody else writes.

@@ -42,6 +42,13 @@ func (s *Sum) add(o Sum) {
 	}
 }
 
+func (s *Sum) sub(o Sum) {
+	var borrow uint64
+	for i := range s {
+		s[i], borrow = bits.Sub64(s[i], o[i], borrow)
+	}
+}
+
 // String returns the number in 64 hexadecimal digits.
 func (s Sum) String() string {
 	var b [32]byte
@@ -75,6 +82,13 @@ func (d *Digest) Add(o Digest) {
 	d.Entries += o.Entries
 	d.Bytes += o.Bytes
 	d.Hash.add(o.Hash)
+}
+
+// Sub takes the entries of another digest away, all of which must be in this one.
+func (d *Digest) Sub(o Digest) {
+	d.Entries -= o.Entries
+	d.Bytes -= o.Bytes
+	d.Hash.sub(o.Hash)
 }
 
 // Digests are digests by what [Prefix] returns for the keys in them. Keys without
