@@ -19,8 +19,9 @@ func TestSurvey(t *testing.T) {
 	e := newEnv(t)
 	e.put(with("core", "keyring", attrs{attrValue: bin("k")}))
 	e.ok(e.srv.SetCapacity(e.table, 5, 6))
-	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{DeletionProtection: true, Stream: types.StreamViewTypeNewImage,
-		Replicas: []string{"eu-west-1", "ap-east-1"}}))
+	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{DeletionProtection: true, Replicas: []string{"eu-west-1", "ap-east-1"}}))
+	_, err := e.srv.EnableStream(e.table, types.StreamViewTypeNewImage)
+	e.ok(err)
 	s, _ := e.source()
 	v, err := s.Survey(t.Context())
 	e.ok(err)

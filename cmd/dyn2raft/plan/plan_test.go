@@ -203,9 +203,12 @@ func TestWhatIsWrong(t *testing.T) {
 		"no recovery": {check: "recovery", status: copier.Warned, want: "-backup"},
 		"no backup":   {check: "backup", status: copier.Warned, want: "-backup"},
 		"unprotected": {check: "deletion", status: copier.Warned, want: "update-table"},
-		"stream":      {wrong: details(dynamotest.TableDetails{Stream: types.StreamViewTypeKeysOnly}), check: "stream", status: copier.Warned, want: "KEYS_ONLY"},
-		"replicas":    {wrong: details(dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}), check: "replicas", status: copier.Warned, want: "eu-west-1"},
-		"running":     {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running-vault", status: copier.Warned, want: "the-leader"},
+		"stream": {wrong: func(e *env, _ *Options) {
+			_, err := e.srv.EnableStream(dynamotest.VaultTable, types.StreamViewTypeKeysOnly)
+			e.ok(err)
+		}, check: "stream", status: copier.Warned, want: "KEYS_ONLY"},
+		"replicas": {wrong: details(dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}), check: "replicas", status: copier.Warned, want: "eu-west-1"},
+		"running":  {wrong: func(e *env, _ *Options) { e.leader(time.Hour) }, check: "running-vault", status: copier.Warned, want: "the-leader"},
 		"running, said to be stopped": {wrong: func(e *env, o *Options) {
 			e.leader(time.Hour)
 			o.When = copier.Stopped

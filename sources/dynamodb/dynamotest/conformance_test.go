@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	"github.com/aws/smithy-go"
 
 	"github.com/dyn2raft/dyn2raft/copier/ownbody"
@@ -100,10 +101,11 @@ func startLocal(t *testing.T, dir string) string {
 // A fixture is what a case gets: a client, and an empty Vault table of its own.
 type fixture struct {
 	*testing.T
-	db    *dynamodb.Client
-	url   string
-	table string
-	local bool
+	db      *dynamodb.Client
+	streams *dynamodbstreams.Client
+	url     string
+	table   string
+	local   bool
 }
 
 // localDeviates says whether the case runs against DynamoDB Local, where that
@@ -124,12 +126,20 @@ func conform(t *testing.T, url string, local bool) {
 		Credentials:  credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
 		HTTPClient:   ownbody.Client{HTTPClient: &http.Client{Transport: transport}},
 	})
-	for i, name := range slices.Sorted(maps.Keys(cases)) {
+	streams := dynamodbstreams.New(dynamodbstreams.Options{
+		BaseEndpoint: aws.String(url),
+		Region:       "us-east-1",
+		Credentials:  credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
+		HTTPClient:   ownbody.Client{HTTPClient: &http.Client{Transport: transport}},
+	})
+	all := maps.Clone(cases)
+	maps.Copy(all, streamCases)
+	for i, name := range slices.Sorted(maps.Keys(all)) {
 		t.Run(name, func(t *testing.T) {
-			x := &fixture{t, db, url, fmt.Sprintf("case-%d", i), local}
+			x := &fixture{t, db, streams, url, fmt.Sprintf("case-%d", i), local}
 			_, err := db.CreateTable(t.Context(), vaultTable(x.table))
 			x.must(err)
-			cases[name](x)
+			all[name](x)
 		})
 	}
 	transport.mu.Lock()

@@ -14,10 +14,9 @@ import (
 // table beside its keys and its size. They change nothing in how it is served.
 type TableDetails struct {
 	DeletionProtection bool
-	Stream             types.StreamViewType // "" is no stream
-	Replicas           []string             // other regions
-	Recovery           bool                 // point-in-time recovery is on
-	AWSBackup          time.Time            // when AWS Backup made a backup; zero is none
+	Replicas           []string  // other regions
+	Recovery           bool      // point-in-time recovery is on
+	AWSBackup          time.Time // when AWS Backup made a backup; zero is none
 }
 
 // SetTableDetails sets what is said of a table.
@@ -57,16 +56,13 @@ type (
 	}
 	streamSpecification struct {
 		StreamEnabled  bool
-		StreamViewType types.StreamViewType
+		StreamViewType types.StreamViewType `json:",omitempty"`
 	}
 )
 
 // describe adds the details to a description.
 func (d *TableDetails) describe(out *tableDescription) {
 	out.DeletionProtectionEnabled = d.DeletionProtection
-	if d.Stream != "" {
-		out.StreamSpecification = &streamSpecification{true, d.Stream}
-	}
 	for _, region := range d.Replicas {
 		out.Replicas = append(out.Replicas, replicaDescription{region, types.ReplicaStatusActive})
 	}

@@ -75,7 +75,7 @@ func TestTableDetails(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := s.Client(oneTry)
-	for _, want := range []TableDetails{{}, {DeletionProtection: true, Stream: types.StreamViewTypeNewAndOldImages, Replicas: []string{"eu-west-1"}, Recovery: true}} {
+	for _, want := range []TableDetails{{}, {DeletionProtection: true, Replicas: []string{"eu-west-1"}, Recovery: true}} {
 		if err := s.SetTableDetails(VaultTable, want); err != nil {
 			t.Fatal(err)
 		}
@@ -84,9 +84,6 @@ func TestTableDetails(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := TableDetails{DeletionProtection: aws.ToBool(out.Table.DeletionProtectionEnabled)}
-		if st := out.Table.StreamSpecification; st != nil && aws.ToBool(st.StreamEnabled) {
-			got.Stream = st.StreamViewType
-		}
 		for _, r := range out.Table.Replicas {
 			got.Replicas = append(got.Replicas, aws.ToString(r.RegionName))
 		}
@@ -95,7 +92,7 @@ func TestTableDetails(t *testing.T) {
 			t.Fatal(err)
 		}
 		got.Recovery = cont.ContinuousBackupsDescription.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus == types.PointInTimeRecoveryStatusEnabled
-		if len(got.Replicas) != len(want.Replicas) || got.DeletionProtection != want.DeletionProtection || got.Stream != want.Stream || got.Recovery != want.Recovery {
+		if len(got.Replicas) != len(want.Replicas) || got.DeletionProtection != want.DeletionProtection || got.Recovery != want.Recovery {
 			t.Errorf("%+v, expected %+v", got, want)
 		}
 	}

@@ -19,7 +19,10 @@ const (
 	ExpiredToken         FaultKind = "ExpiredTokenException"
 	UnrecognizedClient   FaultKind = "UnrecognizedClientException" // an access key that was deleted
 	AccessDenied         FaultKind = "AccessDeniedException"
-	ResetConnection      FaultKind = "reset connection" // a TCP RST instead of a response
+	LimitExceeded        FaultKind = "LimitExceededException"     // how DynamoDB Streams throttles
+	ExpiredIterator      FaultKind = "ExpiredIteratorException"   // by GetRecords
+	TrimmedDataAccess    FaultKind = "TrimmedDataAccessException" // by GetShardIterator and GetRecords
+	ResetConnection      FaultKind = "reset connection"           // a TCP RST instead of a response
 )
 
 // Faults that spoil the response of a request that has taken effect.
@@ -30,9 +33,12 @@ const (
 	WrongCRC     FaultKind = "wrong CRC"      // the right body under a wrong X-Amz-Crc32
 )
 
-// Unprocessed has a BatchWriteItem leave its last item unprocessed, or the last half of
-// them, as the service does when it is short of capacity.
+// Unprocessed has a BatchWriteItem or a BatchGetItem leave its last item unprocessed, or
+// the last half of them, as the service does when it is short of capacity.
 const Unprocessed FaultKind = "unprocessed items"
+
+// EmptyPage has a GetRecords return no record, and an iterator of the same place.
+const EmptyPage FaultKind = "empty page"
 
 // Delay holds a request up for Fault.Delay before it takes effect. Other
 // faults of the same request still happen.
@@ -84,6 +90,12 @@ func (f *Fault) fires(s *Server, r *Request) bool {
 // refusal is the error of a fault that refuses the request, or nil.
 func (f *Fault) refusal(operation, arn string) *apiError {
 	switch f.Kind {
+	case LimitExceeded:
+		return &apiError{400, dynamoError + string(f.Kind), "Rate exceeded for stream.", nil}
+	case ExpiredIterator:
+		return &apiError{400, dynamoError + string(f.Kind), "The shard iterator has expired. Shard iterators are only valid for 15 minutes", nil}
+	case TrimmedDataAccess:
+		return &apiError{400, dynamoError + string(f.Kind), "The operation attempted to read past the oldest stream record in a shard.", nil}
 	case ThroughputExceeded:
 		return &apiError{400, dynamoError + string(f.Kind), "The level of configured provisioned throughput for the table was exceeded. Consider increasing your provisioning level with the UpdateTable API.", nil}
 	case Throttling:

@@ -115,24 +115,32 @@ func FuzzNumber(f *testing.F) {
 // counts is what it holds.
 func FuzzRequest(f *testing.F) {
 	for operation, body := range map[string]string{
-		"PutItem":        `{"TableName":"vault","Item":{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":"AAE="},"X":{"M":{"y":{"L":[{"NS":["1","2"]}]}}}},"ReturnValues":"ALL_OLD"}`,
-		"UpdateItem":     `{"TableName":"vault","Key":{"Path":{"S":"a"},"Key":{"S":"b"}},"UpdateExpression":"SET #v = :v","ExpressionAttributeNames":{"#v":"V"},"ExpressionAttributeValues":{":v":{"N":"1"}},"ReturnValues":"ALL_NEW"}`,
-		"DeleteItem":     `{"TableName":"vault","Key":{"Path":{"S":"a"},"Key":{"S":"b"}},"ConditionExpression":"attribute_exists(#p)","ExpressionAttributeNames":{"#p":"Path"}}`,
-		"GetItem":        `{"TableName":"vault","Key":{"Path":{"S":"a"},"Key":{"S":"b"}},"ProjectionExpression":"#p","ExpressionAttributeNames":{"#p":"Path"}}`,
-		"BatchWriteItem": `{"RequestItems":{"vault":[{"PutRequest":{"Item":{"Path":{"S":"x"},"Key":{"S":"y"}}}},{"DeleteRequest":{"Key":{"Path":{"S":"a"},"Key":{"S":"b"}}}}]}}`,
-		"Query":          `{"TableName":"vault","KeyConditions":{"Path":{"ComparisonOperator":"EQ","AttributeValueList":[{"S":"a"}]}},"Limit":1,"ScanIndexForward":false,"ExclusiveStartKey":{"Path":{"S":"a"},"Key":{"S":"c"}}}`,
-		"Scan":           `{"TableName":"vault","Segment":1,"TotalSegments":2,"Limit":1,"ReturnConsumedCapacity":"TOTAL","ExclusiveStartKey":{"Path":{"S":"a"},"Key":{"S":"c"}}}`,
-		"CreateTable":    `{"TableName":"other","KeySchema":[{"AttributeName":"k","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"k","AttributeType":"N"}],"BillingMode":"PAY_PER_REQUEST"}`,
-		"UpdateTable":    `{"TableName":"vault","ProvisionedThroughput":{"ReadCapacityUnits":1,"WriteCapacityUnits":1}}`,
-		"ListTables":     `{"Limit":1}`,
-		"DescribeTable":  `{"TableName":"vault"}`,
-		"DeleteTable":    `{"TableName":"vault"}`,
+		"PutItem":          `{"TableName":"vault","Item":{"Path":{"S":"a"},"Key":{"S":"b"},"Value":{"B":"AAE="},"X":{"M":{"y":{"L":[{"NS":["1","2"]}]}}}},"ReturnValues":"ALL_OLD"}`,
+		"UpdateItem":       `{"TableName":"vault","Key":{"Path":{"S":"a"},"Key":{"S":"b"}},"UpdateExpression":"SET #v = :v","ExpressionAttributeNames":{"#v":"V"},"ExpressionAttributeValues":{":v":{"N":"1"}},"ReturnValues":"ALL_NEW"}`,
+		"DeleteItem":       `{"TableName":"vault","Key":{"Path":{"S":"a"},"Key":{"S":"b"}},"ConditionExpression":"attribute_exists(#p)","ExpressionAttributeNames":{"#p":"Path"}}`,
+		"GetItem":          `{"TableName":"vault","Key":{"Path":{"S":"a"},"Key":{"S":"b"}},"ProjectionExpression":"#p","ExpressionAttributeNames":{"#p":"Path"}}`,
+		"BatchWriteItem":   `{"RequestItems":{"vault":[{"PutRequest":{"Item":{"Path":{"S":"x"},"Key":{"S":"y"}}}},{"DeleteRequest":{"Key":{"Path":{"S":"a"},"Key":{"S":"b"}}}}]}}`,
+		"Query":            `{"TableName":"vault","KeyConditions":{"Path":{"ComparisonOperator":"EQ","AttributeValueList":[{"S":"a"}]}},"Limit":1,"ScanIndexForward":false,"ExclusiveStartKey":{"Path":{"S":"a"},"Key":{"S":"c"}}}`,
+		"Scan":             `{"TableName":"vault","Segment":1,"TotalSegments":2,"Limit":1,"ReturnConsumedCapacity":"TOTAL","ExclusiveStartKey":{"Path":{"S":"a"},"Key":{"S":"c"}}}`,
+		"CreateTable":      `{"TableName":"other","KeySchema":[{"AttributeName":"k","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"k","AttributeType":"N"}],"BillingMode":"PAY_PER_REQUEST"}`,
+		"DescribeStream":   `{"StreamArn":"ARN","Limit":1,"ExclusiveStartShardId":"SHARD"}`,
+		"GetShardIterator": `{"StreamArn":"ARN","ShardId":"SHARD","ShardIteratorType":"AT_SEQUENCE_NUMBER","SequenceNumber":"100000000000000000021"}`,
+		"GetRecords":       `{"ShardIterator":"ITERATOR","Limit":2}`,
+		"ListStreams":      `{"TableName":"vault","Limit":1}`,
+		"UpdateTable":      `{"TableName":"vault","ProvisionedThroughput":{"ReadCapacityUnits":1,"WriteCapacityUnits":1}}`,
+		"ListTables":       `{"Limit":1}`,
+		"BatchGetItem":     `{"RequestItems":{"vault":{"Keys":[{"Path":{"S":"a"},"Key":{"S":"b"}},{"Path":{"S":"a"},"Key":{"S":"x"}}],"ConsistentRead":true}},"ReturnConsumedCapacity":"TOTAL"}`,
+		"DescribeTable":    `{"TableName":"vault"}`,
+		"DeleteTable":      `{"TableName":"vault"}`,
 	} {
 		f.Add(operation, []byte(body))
 	}
 	f.Fuzz(func(t *testing.T, operation string, body []byte) {
-		run, ok := operations[operation]
-		if !ok {
+		run := operations[operation]
+		if run == nil {
+			run = streamOperations[operation]
+		}
+		if run == nil {
 			return
 		}
 		s := &Server{tables: map[string]*table{}}
@@ -144,6 +152,18 @@ func FuzzRequest(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		stream, err := s.EnableStream("vault", types.StreamViewTypeNewAndOldImages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{"a/b", "a/e"} {
+			if err := s.PutVaultEntry("vault", key, []byte("new")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		shard := stream.Shards()[0].ID
+		token := iterator{arn: stream.ARN, shard: shard, granted: stream.clock()}.String()
+		body = []byte(strings.NewReplacer("ARN", stream.ARN, "SHARD", shard, "ITERATOR", token).Replace(string(body)))
 		vault := s.tables["vault"]
 		out, err := run(&call{server: s, body: body})
 		var refused *apiError

@@ -2,6 +2,7 @@ package dynamotest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,9 +28,13 @@ type call struct {
 	fault  FaultKind
 }
 
+// itemsTarget stands before the operations of tables and items in X-Amz-Target.
+const itemsTarget = "DynamoDB_20120810."
+
 // operations are those that dynamotest knows. Each returns the response's
 // body; an error is an *apiError.
 var operations = map[string]func(*call) ([]byte, error){
+	"BatchGetItem":              (*call).batchGetItem,
 	"BatchWriteItem":            (*call).batchWriteItem,
 	"CreateBackup":              (*call).createBackup,
 	"CreateTable":               (*call).createTable,
@@ -137,6 +142,8 @@ type tableDescription struct {
 	DeletionProtectionEnabled bool `json:",omitempty"`
 	ItemCount                 int64
 	KeySchema                 []keyElement
+	LatestStreamArn           string `json:",omitempty"`
+	LatestStreamLabel         string `json:",omitempty"`
 	ProvisionedThroughput     provisionedThroughput
 	Replicas                  []replicaDescription `json:",omitempty"`
 	StreamSpecification       *streamSpecification `json:",omitempty"`
@@ -172,17 +179,31 @@ func (t *table) describe() tableDescription {
 		TableId:               t.id,
 		TableName:             t.name,
 		TableSizeBytes:        t.bytes,
-		TableStatus:           t.status,
+		TableStatus:           t.present(),
 	}
 	if t.billing == types.BillingModePayPerRequest {
 		d.BillingModeSummary = &billingModeSummary{t.billing}
 	}
 	t.details.describe(&d)
-	for i, k := range t.keys {
-		d.KeySchema = append(d.KeySchema, keyElement{k.name, []types.KeyType{types.KeyTypeHash, types.KeyTypeRange}[i]})
+	if st := t.stream; st != nil {
+		d.LatestStreamArn, d.LatestStreamLabel = st.ARN, st.label
+		if st.on() {
+			d.StreamSpecification = &streamSpecification{true, types.StreamViewType(st.view)}
+		}
+	}
+	d.KeySchema = keySchema(t.keys)
+	for _, k := range t.keys {
 		d.AttributeDefinitions = append(d.AttributeDefinitions, attributeDefinition{k.name, k.kind})
 	}
 	return d
+}
+
+func keySchema(keys []keyAttribute) []keyElement {
+	var out []keyElement
+	for i, k := range keys {
+		out = append(out, keyElement{k.name, []types.KeyType{types.KeyTypeHash, types.KeyTypeRange}[i]})
+	}
+	return out
 }
 
 // checkBilling returns the capacity that a table of this billing mode has.
@@ -273,17 +294,31 @@ func (c *call) deleteTable() ([]byte, error) {
 	c.server.mu.Lock()
 	delete(c.server.tables, t.name)
 	c.server.mu.Unlock()
+	t.mu.Lock()
+	if t.stream != nil && t.stream.on() {
+		t.stream.disable()
+	}
+	t.mu.Unlock()
 	d := t.describe()
 	d.TableStatus = types.TableStatusDeleting
 	return json.Marshal(map[string]any{"TableDescription": d})
 }
 
-// updateTable changes the capacity, at once.
+// present is the table's status. The caller holds t.mu.
+func (t *table) present() types.TableStatus {
+	if t.status == types.TableStatusActive && t.stream != nil && t.stream.changing() {
+		return types.TableStatusUpdating
+	}
+	return t.status
+}
+
+// updateTable changes the capacity, at once, or the stream.
 func (c *call) updateTable() ([]byte, error) {
 	var in struct {
 		TableName             string
 		BillingMode           types.BillingMode
 		ProvisionedThroughput *throughput
+		StreamSpecification   *streamSpecification
 	}
 	if err := c.decode(&in); err != nil {
 		return nil, err
@@ -292,7 +327,11 @@ func (c *call) updateTable() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.BillingMode == "" && in.ProvisionedThroughput == nil {
+	capacity := in.BillingMode != "" || in.ProvisionedThroughput != nil
+	if capacity && in.StreamSpecification != nil {
+		return nil, unsupported("StreamSpecification together with a change of the capacity")
+	}
+	if !capacity && in.StreamSpecification == nil {
 		return nil, validation("At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required")
 	}
 	t.mu.Lock()
@@ -302,13 +341,14 @@ func (c *call) updateTable() ([]byte, error) {
 	}
 	var read, write int64
 	switch {
-	case t.status != types.TableStatusActive:
+	case t.present() != types.TableStatusActive:
 		err = &apiError{400, dynamoError + "ResourceInUseException", "Attempt to change a resource which is still in use: Table is being updated: " + t.name, nil}
+	case !capacity:
+		err = c.server.setStream(t, in.StreamSpecification)
 	default:
-		read, write, err = checkBilling(mode, in.ProvisionedThroughput)
-	}
-	if err == nil {
-		t.billing, t.read, t.write = mode, read, write
+		if read, write, err = checkBilling(mode, in.ProvisionedThroughput); err == nil {
+			t.billing, t.read, t.write = mode, read, write
+		}
 	}
 	t.mu.Unlock()
 	if err != nil {
@@ -651,6 +691,142 @@ func (c *call) batchWriteItem() ([]byte, error) {
 		out = append(append(out, bytes.TrimSuffix(capacity, []byte(","))...), "],"...)
 	}
 	return append(append(append(out, `"UnprocessedItems":`...), left...), '}'), nil
+}
+
+// batchGetItem returns items in no order of the request's. It leaves keys unprocessed
+// where a fault says so, where a table's capacity is used up, or beyond 16 MB. Where that
+// is so before the first item, the request is refused.
+func (c *call) batchGetItem() ([]byte, error) {
+	var in struct {
+		RequestItems map[string]struct {
+			Keys                     []attributes
+			ConsistentRead           bool
+			ProjectionExpression     *string
+			ExpressionAttributeNames map[string]string
+		}
+		ReturnConsumedCapacity string
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	c.reads = true
+	if err := checkCapacity(in.ReturnConsumedCapacity); err != nil {
+		return nil, err
+	}
+	var sent struct {
+		RequestItems map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(c.body, &sent); err != nil {
+		return nil, err
+	}
+	type read struct {
+		k    key
+		sent json.RawMessage // as it came
+	}
+	type tableReads struct {
+		t       *table
+		reads   []read
+		project func([]byte, *record) []byte
+	}
+	wanted, count := map[string]tableReads{}, 0
+	for name, request := range in.RequestItems {
+		t, err := c.server.table(name)
+		if err != nil {
+			return nil, err
+		}
+		names := newExpressions(request.ExpressionAttributeNames, nil)
+		project, err := names.projected(request.ProjectionExpression)
+		if err != nil {
+			return nil, err
+		}
+		if err := names.unused(); err != nil {
+			return nil, err
+		}
+		var keys []json.RawMessage
+		if err := json.Unmarshal(sent.RequestItems[name]["Keys"], &keys); err != nil || len(keys) == 0 || len(keys) != len(request.Keys) {
+			return nil, validation("1 validation error detected: Value at 'requestItems.%s.member.keys' failed to satisfy constraint: Member must have length greater than or equal to 1", name)
+		}
+		reads, seen := make([]read, len(keys)), map[key]bool{}
+		for i, given := range request.Keys {
+			k, err := t.key(given, true)
+			if err != nil {
+				return nil, err
+			}
+			if seen[k] {
+				return nil, validation("Provided list of item keys contains duplicates")
+			}
+			seen[k] = true
+			reads[i] = read{k, keys[i]}
+		}
+		slices.SortFunc(reads, func(a, b read) int {
+			return cmp.Or(cmp.Compare(hashOf(a.k.value), hashOf(b.k.value)), strings.Compare(a.k.sort, b.k.sort))
+		})
+		wanted[name] = tableReads{t, reads, project}
+		count += len(keys)
+	}
+	if count < 1 {
+		return nil, validation("1 validation error detected: Value '{}' at 'requestItems' failed to satisfy constraint: Member must have length greater than or equal to 1")
+	}
+	if count > maxBatchGet {
+		return nil, validation("Too many items requested for the BatchGetItem call")
+	}
+	most := count
+	if c.fault == Unprocessed {
+		most = count / 2
+	}
+	var capacity []byte
+	unprocessed, done := map[string]map[string]json.RawMessage{}, 0
+	out := append(c.out, `{"Responses":{`...)
+	for i, name := range slices.Sorted(maps.Keys(wanted)) {
+		w := wanted[name]
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(appendString(out, name), ":["...)
+		units, first := 0.0, true
+		var left []json.RawMessage
+		for _, read := range w.reads {
+			if done >= most || c.read >= maxBatchBytes || c.admit(w.t) != nil {
+				left = append(left, read.sent)
+				continue
+			}
+			done++
+			w.t.mu.RLock()
+			r := w.t.get(read.k)
+			w.t.mu.RUnlock()
+			size := 0
+			if r != nil {
+				if !first {
+					out = append(out, ',')
+				}
+				out, first, size = w.project(out, r), false, r.size
+			}
+			c.read += size
+			n := readUnits(size, in.RequestItems[name].ConsistentRead)
+			c.charge(w.t, n)
+			units += n
+		}
+		out = append(out, ']')
+		if len(left) > 0 {
+			rest := maps.Clone(sent.RequestItems[name])
+			rest["Keys"], _ = json.Marshal(left) // raw messages always marshal
+			unprocessed[name] = rest
+		}
+		capacity = append(capacity, bytes.TrimPrefix(appendCapacity(nil, in.ReturnConsumedCapacity, name, units), []byte(`"ConsumedCapacity":`))...)
+	}
+	if done == 0 && c.fault != Unprocessed {
+		return nil, (&Fault{Kind: ThroughputExceeded}).refusal("", "")
+	}
+	left, err := json.Marshal(unprocessed)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, "},"...)
+	if len(capacity) > 0 {
+		out = append(out, `"ConsumedCapacity":[`...)
+		out = append(append(out, bytes.TrimSuffix(capacity, []byte(","))...), "],"...)
+	}
+	return append(append(append(out, `"UnprocessedKeys":`...), left...), '}'), nil
 }
 
 func (c *call) getItem() ([]byte, error) {

@@ -36,6 +36,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	"github.com/hashicorp/vault/sdk/physical"
 
 	"github.com/dyn2raft/dyn2raft/copier/ownbody"
@@ -62,8 +63,8 @@ const maxRequest = 16 << 20
 type Options struct {
 	Addr       string        // host:port to listen on; "" is 127.0.0.1:0
 	Listener   net.Listener  // where set, is accepted from in place of Addr; Close closes it
-	Latency    time.Duration // added to each GetItem, Query and Scan
-	Throughput float64       // bytes of items per second at which one GetItem, Query or Scan is served; 0 is no limit
+	Latency    time.Duration // added to each GetItem, BatchGetItem, Query, Scan and GetRecords
+	Throughput float64       // bytes of items per second at which one of these is served; 0 is no limit
 	Seed       uint64        // for faults that fire by chance
 
 	Provisioned bool          // hold reads, and writes in batches, to a table's provisioned capacity, and throttle what is above it
@@ -83,6 +84,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	tables   map[string]*table
+	streams  sync.Map // ARN to *Stream
 	requests map[string]int
 	faults   []*Fault
 	random   *mathrand.Rand
@@ -140,6 +142,15 @@ func (s *Server) Client(options ...func(*dynamodb.Options)) *dynamodb.Client {
 		Region:       region,
 		Credentials:  credentials.NewStaticCredentialsProvider("dynamotest", "dynamotest", ""),
 	}, append(slices.Clip(options), func(o *dynamodb.Options) { o.HTTPClient = ownbody.Client{HTTPClient: o.HTTPClient} })...)
+}
+
+// StreamsClient returns an SDK client for the streams of the server's tables.
+func (s *Server) StreamsClient(options ...func(*dynamodbstreams.Options)) *dynamodbstreams.Client {
+	return dynamodbstreams.New(dynamodbstreams.Options{
+		BaseEndpoint: aws.String(s.URL),
+		Region:       region,
+		Credentials:  credentials.NewStaticCredentialsProvider("dynamotest", "dynamotest", ""),
+	}, append(slices.Clip(options), func(o *dynamodbstreams.Options) { o.HTTPClient = ownbody.Client{HTTPClient: o.HTTPClient} })...)
 }
 
 // SetFaults replaces the faults. Where several fire for one request the first
@@ -379,7 +390,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the client went away, or sends without end
 	}
-	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810.")
+	target := r.Header.Get("X-Amz-Target")
+	operation := strings.TrimPrefix(strings.TrimPrefix(target, itemsTarget), streamsTarget)
 	fault, delay := s.count(operation, accessKey(r.Header.Get("Authorization")), body)
 	if delay > 0 {
 		wait(r.Context(), delay)
@@ -400,7 +412,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	buffer := s.buffers.Get().(*[]byte)
 	c := &call{server: s, body: body, out: (*buffer)[:0], fault: spoil}
 	status := http.StatusOK
-	out, err := s.answer(r, operation, c)
+	out, err := s.answer(r, target, c)
 	if err != nil {
 		failure := &apiError{500, dynamoError + "InternalServerError", err.Error(), nil}
 		errors.As(err, &failure)
@@ -457,15 +469,18 @@ func accessKey(authorization string) string {
 	return key
 }
 
-func (s *Server) answer(r *http.Request, operation string, c *call) ([]byte, error) {
-	run, known := operations[operation]
+func (s *Server) answer(r *http.Request, target string, c *call) ([]byte, error) {
+	run, known := operations[strings.TrimPrefix(target, itemsTarget)]
+	if operation, ok := strings.CutPrefix(target, streamsTarget); ok {
+		run, known = streamOperations[operation]
+	}
 	switch {
 	case r.Method != http.MethodPost:
 		return nil, &apiError{http.StatusMethodNotAllowed, coralError + "UnknownOperationException", "dynamotest answers POST only", nil}
 	case r.Header.Get("Authorization") == "":
 		return nil, &apiError{400, coralError + "MissingAuthenticationTokenException", "Request must contain either a valid (registered) AWS access key ID or X.509 certificate.", nil}
 	case !known:
-		return nil, &apiError{400, coralError + "UnknownOperationException", "dynamotest does not support the operation " + operation, nil}
+		return nil, &apiError{400, coralError + "UnknownOperationException", "dynamotest does not support the operation " + target, nil}
 	case !utf8.Valid(c.body):
 		return nil, &apiError{400, coralError + "SerializationException", "the request is not valid UTF-8", nil}
 	}
@@ -474,9 +489,15 @@ func (s *Server) answer(r *http.Request, operation string, c *call) ([]byte, err
 
 // resource is the ARN that a refusal names.
 func resource(body []byte) string {
-	var in struct{ TableName string }
+	var in struct{ TableName, StreamArn, ShardIterator string }
 	if json.Unmarshal(body, &in) != nil || in.TableName == "" {
 		in.TableName = "*"
+	}
+	if arn, _, ok := strings.Cut(in.ShardIterator, "|"); ok {
+		in.StreamArn = arn
+	}
+	if in.StreamArn != "" {
+		return in.StreamArn
 	}
 	return (&table{name: in.TableName}).arn()
 }

@@ -203,7 +203,7 @@ func TestTableStatus(t *testing.T) {
 
 func TestUnsupportedIsRefused(t *testing.T) {
 	srv, db := serve(t, dynamotest.Options{})
-	x := &fixture{t, db, srv.URL, table, false}
+	x := &fixture{T: t, db: db, url: srv.URL, table: table}
 	key := `"Key":{"Path":{"S":"a"},"Key":{"S":"b"}}`
 	for _, c := range []struct{ operation, body, names string }{
 		{"Scan", `{"TableName":"vault","FilterExpression":"#a = :a"}`, "FilterExpression"},

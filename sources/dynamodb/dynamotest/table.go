@@ -23,6 +23,9 @@ const (
 	maxItemBytes = 400 << 10
 	maxHashKey   = 2048
 	maxRangeKey  = 1024
+
+	maxBatchGet   = 100
+	maxBatchBytes = 16 << 20
 )
 
 // A table keeps its items in the order in which a Scan visits them: by the
@@ -42,6 +45,8 @@ type table struct {
 	writing budget  // for batches
 	written float64 // write units consumed
 	details TableDetails
+	streams StreamSettings
+	stream  *Stream // the latest
 	backups []*backup
 	parts   []*partition // by hash, then by value
 	byValue map[string]*partition
@@ -216,6 +221,13 @@ func (t *table) set(k key, next *record) {
 		t.parts = slices.Insert(t.parts, i, p)
 	}
 	i, exists := p.find(k.sort)
+	if t.stream != nil {
+		var old *record
+		if exists {
+			old = p.records[i]
+		}
+		t.stream.record(k, old, next)
+	}
 	if exists {
 		t.count--
 		t.bytes -= int64(p.records[i].size)
@@ -259,13 +271,13 @@ func (t *table) load(fill func(*loader) error) error {
 	defer t.mu.Unlock()
 	l := &loader{t: t}
 	err := fill(l)
-	if len(l.added) < 100 {
+	if len(l.added) < 100 || t.stream != nil {
 		for _, a := range l.added {
 			t.set(key{a.value, a.r.sort}, a.r)
 		}
 		return err
 	}
-	// Many: append them all and put the partitions in order once, where set
+	// Many, and nobody records each: append them all and put the partitions in order once, where set
 	// would move the rest of a large partition for each.
 	touched := map[*partition]bool{}
 	for _, a := range l.added {
