@@ -503,8 +503,8 @@ type Sink interface {
 
 	// Open takes the destination, which is held from here to Close, and reports
 	// what it holds. It removes at most what a run has staged and not committed,
-	// which no run reads again. It refuses a destination that is not fit:
-	// missing, not writable, held by another process (ErrLocked), or holding data that
+	// which no run reads again: that is what has no mark, see [Applier]. It refuses a
+	// destination that is not fit: missing, not writable, held by another process (ErrLocked), or holding data that
 	// State does not report: somebody else's, or the result of a run that has cleaned
 	// up behind itself with Stage.Close (ErrDestination).
 	Open(ctx context.Context) (State, error)
@@ -512,8 +512,8 @@ type Sink interface {
 	// Stage makes the place where a run's result is written aside. It reopens what
 	// that run has committed, as the State said, and throws away what any run has
 	// staged and not committed, with what it had put in place of it; a stage that is
-	// [Unordered] leaves that to Clear. It is called
-	// once, behind Open, for a fresh copy not before the source is locked.
+	// [Unordered] leaves that to Clear, and an [Applier] keeps what that run has put a
+	// mark on. It is called once, behind Open, for a fresh copy not before the source is locked.
 	Stage(ctx context.Context, runID string) (Stage, error)
 
 	// Close gives the destination back. It may be called at any time after Open
@@ -631,8 +631,9 @@ type Applier interface {
 	// empty. Its error ends Apply, and nothing is changed.
 	Apply(ctx context.Context, changes []Change, update func(old []Entry) (mark []byte, err error)) error
 
-	// Mark returns the mark of the last Apply, in this process or an earlier one, and nil
-	// where there is none: what was loaded then, if anything, was never complete.
+	// Mark returns the mark of the last Apply, in this process or an earlier one, also
+	// behind Finish, and nil where there is none: what was loaded then, if anything, was
+	// never complete.
 	Mark(ctx context.Context) ([]byte, error)
 
 	// Pin keeps what is there now, for Delta to compare with. A [Stage.Reader] that is
@@ -649,8 +650,10 @@ type Applier interface {
 	// changed.
 	Delta(ctx context.Context, gone, there func(Entry) error) error
 
-	// Finish removes the mark, and all that is not the result's, durably. Prepare comes
-	// next, but for Delta, which it leaves possible; or Apply, which makes another mark.
+	// Finish removes the mark, and all that is not the result's, from what Commit puts in
+	// place, durably. Prepare comes next, but for Delta, which it leaves possible; or
+	// Apply, which makes another mark, and lets go of the pin. Until Commit a later process
+	// reopens the stage with its mark all the same.
 	Finish(ctx context.Context) error
 }
 

@@ -1,6 +1,10 @@
 package raft
 
-import "errors"
+import (
+	"errors"
+
+	"go.etcd.io/bbolt"
+)
 
 var errCache = errors.New("this system can't be made to forget a file: " + errors.ErrUnsupported.Error())
 
@@ -9,3 +13,6 @@ func canDropCache(string) error { return errCache }
 
 // dropCache can't be done here.
 func dropCache(string) error { return errCache }
+
+// unmap can't be done here.
+func unmap(*bbolt.DB) error { return errCache }

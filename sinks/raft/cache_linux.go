@@ -6,6 +6,7 @@ import (
 	"os"
 	"unsafe"
 
+	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,6 +46,16 @@ func dropCache(path string) error {
 		return fmt.Errorf("%d of its %d pages are still in memory: the file system does not let go of them", held, pages)
 	}
 	return nil
+}
+
+// unmap has this process's map of an open bbolt file hold none of its pages: a page that
+// is mapped is not let go of. They are read again where they are needed.
+func unmap(db *bbolt.DB) error {
+	return db.View(func(tx *bbolt.Tx) error {
+		info := db.Info()
+		data := unsafe.Slice(*(**byte)(unsafe.Pointer(&info.Data)), tx.Size()) //nolint:gosec // an address, as bbolt says it
+		return unix.Madvise(data, unix.MADV_DONTNEED)
+	})
 }
 
 // resident counts the pages of a file, and those of them that are in memory.

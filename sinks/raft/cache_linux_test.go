@@ -2,6 +2,7 @@ package raft
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,4 +69,22 @@ func TestDropCacheOfMemory(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestDropCacheOfOpen reads a staged vault.db from the device while bbolt maps it.
+func TestDropCacheOfOpen(t *testing.T) {
+	o := testOptions(t.TempDir())
+	if err := canDropCache(o.Path); err != nil {
+		t.Skip(err)
+	}
+	o.Device = true
+	p := stageOf(t, o, testEntries(3000))
+	check(t, p.stage().Apply(t.Context(), one("a", "1"), marks("m")))
+	check(t, p.stage().Pin(t.Context()))
+	want := modelOf(testEntries(3000))
+	want["a"] = "1"
+	if got := all(t, p); !maps.Equal(got, want) {
+		t.Errorf("it has %d entries, want %d", len(got), len(want))
+	}
+	check(t, p.Close(false))
 }

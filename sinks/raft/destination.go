@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -250,7 +251,7 @@ func (s *stage) takeBackVaultDB() error {
 	if err := s.moveBack(vaultDBName); err != nil {
 		return err
 	}
-	s.loaded = false
+	s.loaded, s.mark = false, nil
 	return f.Truncate(1) // to nothing, and bbolt would make a new one of it
 }
 
@@ -282,12 +283,16 @@ func (s *Sink) stagingLeft() (bool, error) {
 }
 
 // makeStaging makes the staging directory, or removes from one that is left
-// everything but the work directory. The lock makes sure that nobody is using
-// it.
+// everything but the work directory and a vault.db that has a mark. The lock makes
+// sure that nobody is using it.
 func (s *Sink) makeStaging(left bool) error {
 	s.staging = true
 	if left {
-		if err := s.removeStaged(); err != nil {
+		keep := []string{}
+		if s.marked != nil {
+			keep = []string{vaultDBName, markName}
+		}
+		if err := s.removeStaged(keep...); err != nil {
 			return s.fail("remove what an earlier run left in "+s.aside(""), err)
 		}
 	}
@@ -310,26 +315,26 @@ func (s *Sink) makeStaging(left bool) error {
 }
 
 // removeStaged removes what is in the staging directory, but for the work
-// directory. Without a vault.db in place the record goes first, and for good:
-// a record without the rest would be taken for a finished commit.
-func (s *Sink) removeStaged() error {
+// directory and some names. Without a vault.db in place the record goes first, and for
+// good: a record without the rest would be taken for a finished commit.
+func (s *Sink) removeStaged(but ...string) error {
 	if err := s.disk.Remove(s.held.Root(), filepath.Join(stagingName, recordName)); err != nil {
 		return err
 	}
 	if err := s.disk.Sync(s.aside("")); err != nil {
 		return err
 	}
-	return s.removeFromStaging(workName)
+	return s.removeFromStaging(append(but, workName)...)
 }
 
-// removeFromStaging removes all names in the staging directory but one.
-func (s *Sink) removeFromStaging(but string) error {
+// removeFromStaging removes all names in the staging directory but some.
+func (s *Sink) removeFromStaging(but ...string) error {
 	list, err := fs.ReadDir(s.held.Root().FS(), stagingName)
 	if err != nil {
 		return err
 	}
 	for _, f := range list {
-		if f.Name() == but {
+		if slices.Contains(but, f.Name()) {
 			continue
 		}
 		if err := s.disk.Remove(s.held.Root(), filepath.Join(stagingName, f.Name())); err != nil {

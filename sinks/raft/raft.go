@@ -12,8 +12,8 @@
 // moment in which the copy becomes a Vault's directory. From then on a record in
 // <path>/.dyn2raft says in which state it is. A run that ends before the rename,
 // however it ends, leaves nothing that a Vault would open. The next run removes what
-// a killed one has left, except for the work directory: the engine keeps there what
-// it has read.
+// a killed one has left, except for the work directory, where the engine keeps what
+// it has read, and for a vault.db that has a mark of the same run, see [copier.Applier].
 package raft
 
 import (
@@ -131,8 +131,9 @@ type Sink struct {
 	// newNodeID is set when the id is ours and node-id has to be written.
 	newNodeID bool
 
-	staging bool // the staging directory is this process's
-	placed  bool // Open has found a run's result in place
+	staging bool    // the staging directory is this process's
+	placed  bool    // Open has found a run's result in place
+	marked  *marked // what Open has found staged, with a mark
 }
 
 // A stage is what one run writes into the staging directory, or has put in place.
@@ -142,12 +143,14 @@ type stage struct {
 	loaded      bool
 	committed   bool
 	keepStaging bool // its record is needed to clean up after us
+	applier
 }
 
 var (
 	_ copier.Sink      = (*Sink)(nil)
 	_ copier.WorkDirer = (*Sink)(nil)
 	_ copier.Loader    = (*stage)(nil)
+	_ copier.Applier   = (*stage)(nil)
 )
 
 // New returns a sink for the directory that the options name. It does nothing
@@ -210,6 +213,11 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	if found, err = s.inPlace(); err != nil || found.Record != nil {
 		return found, err
 	}
+	if left {
+		if err := s.findMarked(); err != nil {
+			return found, err
+		}
+	}
 	if err := s.refuse(); err != nil {
 		return found, err
 	}
@@ -230,9 +238,20 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	return found, s.checkOwner()
 }
 
-// Stage implements [copier.Sink]. What earlier runs have staged is gone since Open.
+// Stage implements [copier.Sink]. What earlier runs have staged is gone since Open, unless
+// it has a mark. That of the same run is taken up; of another run, or for another node,
+// it goes now.
 func (s *Sink) Stage(_ context.Context, runID string) (copier.Stage, error) {
-	return &stage{Sink: s, run: runID, committed: s.placed}, nil
+	st := &stage{Sink: s, run: runID, committed: s.placed}
+	if m := s.marked; m != nil && (m.Run != runID || m.nodeID != s.nodeID || m.address != s.opts.Address) {
+		if err := s.removeStaged(); err != nil {
+			return nil, s.fail("remove what an earlier run left in "+s.aside(""), err)
+		}
+	} else if m != nil {
+		st.mark, st.finished, st.unread = m.Mark, m.finished, true
+		return st, st.stageRest()
+	}
+	return st, nil
 }
 
 // NodeID is the node's id, once Open returned.
@@ -281,27 +300,32 @@ func (s *stage) load(ctx context.Context, l *loading.Stream) (copier.LoadStats, 
 		return l.Stats, s.fail("write "+path, err)
 	}
 
-	if err := s.writeRaftDir(); err != nil {
-		return l.Stats, s.fail("write "+s.aside(raftName), err)
-	}
-	if s.newNodeID {
-		if err := s.disk.WriteFile(s.aside(nodeIDName), []byte(s.nodeID)); err != nil {
-			return l.Stats, s.fail("write "+s.aside(nodeIDName), err)
-		}
-	}
 	if err := ctx.Err(); err != nil {
 		return l.Stats, err
 	}
+	return l.Stats, s.stageRest()
+}
+
+// stageRest writes what a commit puts in place beside vault.db, and syncs all of it.
+func (s *stage) stageRest() error {
+	if err := s.writeRaftDir(); err != nil {
+		return s.fail("write "+s.aside(raftName), err)
+	}
+	if s.newNodeID {
+		if err := s.disk.WriteFile(s.aside(nodeIDName), []byte(s.nodeID)); err != nil {
+			return s.fail("write "+s.aside(nodeIDName), err)
+		}
+	}
 	for _, name := range s.names() {
 		if err := s.disk.Finalize(s.aside(name)); err != nil {
-			return l.Stats, s.fail("sync "+s.aside(name), err)
+			return s.fail("sync "+s.aside(name), err)
 		}
 	}
 	if err := s.disk.Sync(s.aside("")); err != nil {
-		return l.Stats, s.fail("sync "+s.aside(""), err)
+		return s.fail("sync "+s.aside(""), err)
 	}
 	s.loaded = true
-	return l.Stats, nil
+	return nil
 }
 
 // names are the names that a commit puts in place, in its order: vault.db is
@@ -321,9 +345,9 @@ func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !s.loaded {
+	if !s.loaded || s.mark != nil && !s.finished {
 		return &copier.Error{Kind: copier.ErrDestination, Op: "commit " + s.opts.Path,
-			Err: errors.New("nothing was loaded")}
+			Err: errors.New("nothing was loaded, or its mark was not removed")}
 	}
 	// A Vault that was started during the copy has its own vault.db by now.
 	// Looking first spares it a raft/ that comes and goes.
@@ -420,7 +444,7 @@ func (s *stage) Rollback() error {
 			return s.fail("take back "+s.dest(name), err)
 		}
 	}
-	s.loaded, s.committed = false, false
+	s.committed = false
 	return nil
 }
 
@@ -454,8 +478,10 @@ func (s *stage) dir(name ...string) string {
 // Close removes, unless keep is set, the staging directory with all that is in it, and
 // nothing where Rollback has failed. An error wraps [copier.ErrDestination].
 func (s *stage) Close(keep bool) error {
-	if keep || s.keepStaging {
-		return nil
+	err := s.closeDB()
+	s.unpin()
+	if keep || s.keepStaging || err != nil {
+		return err
 	}
 	if err := s.removeStaging(); err != nil {
 		return s.fail("remove "+s.aside(""), err)

@@ -82,12 +82,18 @@ func (l *Stream) next() (copier.Entry, error) {
 	if size > l.maxEntry {
 		l.large++
 		if l.large <= maxLargeWarnings {
-			l.notify(copier.Warning{Message: fmt.Sprintf(
-				"entry %q has %s (key and value), more than max_entry_size (%s): it is copied and can be read, but Vault can't write it again; raise max_entry_size",
-				e.Key, humanize.Comma(size)+" bytes", humanize.Comma(l.maxEntry)+" bytes")})
+			l.notify(TooLarge(e, l.maxEntry))
 		}
 	}
 	return e, nil
+}
+
+// TooLarge is the warning of an entry whose key and value have more than maxEntry bytes,
+// which is the servers' max_entry_size.
+func TooLarge(e copier.Entry, maxEntry int64) copier.Warning {
+	return copier.Warning{Message: fmt.Sprintf(
+		"entry %q has %s (key and value), more than max_entry_size (%s): it is copied and can be read, but Vault can't write it again; raise max_entry_size",
+		e.Key, humanize.Comma(int64(len(e.Key)+len(e.Value)))+" bytes", humanize.Comma(maxEntry)+" bytes")}
 }
 
 // tell sends an event about what was loaded since the last.

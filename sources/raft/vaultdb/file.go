@@ -96,7 +96,11 @@ const maxBuckets = 1000
 // [ErrNoBucket]: the name may be what is damaged. It does not wait, and changes
 // nothing.
 func Open(path string) (*File, error) {
-	f, err := OpenBolt(path)
+	return openVault(path, true)
+}
+
+func openVault(path string, lock bool) (*File, error) {
+	f, err := openBolt(path, lock)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +113,14 @@ func Open(path string) (*File, error) {
 }
 
 // OpenBolt is [Open] for a bbolt file with other buckets than a Vault's.
-func OpenBolt(path string) (*File, error) {
+func OpenBolt(path string) (*File, error) { return openBolt(path, true) }
+
+// OpenHeld is OpenBolt for a file whose lock the caller holds himself, and may change it
+// by. The File is what was there at the call: its pages must stay as they are for as long
+// as it is used, as a read transaction of bbolt's keeps them.
+func OpenHeld(path string) (*File, error) { return openBolt(path, false) }
+
+func openBolt(path string, lock bool) (*File, error) {
 	f := &File{name: path}
 	st, err := os.Stat(path)
 	switch {
@@ -132,8 +143,10 @@ func OpenBolt(path string) (*File, error) {
 		return nil, f.fail(err, "")
 	}
 	f.r, f.closer = file, file
-	if err := f.lock(file); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if lock {
+		if err := f.lock(file); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	if st, err = file.Stat(); err != nil { // nobody can cut it any more
 		return nil, errors.Join(f.fail(err, ""), f.Close())
@@ -154,6 +167,9 @@ func NewFile(name string, r io.ReaderAt, size int64) (*File, error) {
 	}
 	return f, nil
 }
+
+// TxID is the number of the transaction that the File is as of.
+func (f *File) TxID() uint64 { return f.meta.txid }
 
 // lock takes the lock that bbolt takes to read; one that writes excludes it.
 func (f *File) lock(file *os.File) error {

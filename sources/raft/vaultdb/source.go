@@ -27,6 +27,8 @@ type Source struct {
 	// [copier.ErrSource], where that is not set.
 	Path string
 	Kind error
+	// Held is set where whoever uses it holds the file's lock: see [OpenHeld].
+	Held bool
 
 	file *File
 	used *usage
@@ -48,7 +50,7 @@ var (
 // Open implements [copier.Source]: see the function [Open]. The Incarnation is made of
 // what changes when somebody writes to the file.
 func (s *Source) Open(context.Context) (copier.Info, error) {
-	file, err := Open(s.Path)
+	file, err := openVault(s.Path, !s.Held)
 	if err != nil {
 		return copier.Info{}, s.kind(err)
 	}
