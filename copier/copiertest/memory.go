@@ -35,7 +35,12 @@ type Source struct {
 	// Before, where set, is asked before a page is read.
 	Before func(ctx context.Context) error
 
-	pages  atomic.Int64
+	pages atomic.Int64
+	locks
+}
+
+// locks are what holds a source.
+type locks struct {
 	mu     sync.Mutex
 	holder string
 	lost   func(error)
@@ -147,7 +152,7 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (c
 }
 
 // Lock implements [copier.Locker].
-func (s *Source) Lock(_ context.Context, runID string, held bool, lost func(error)) (copier.Lease, error) {
+func (s *locks) Lock(_ context.Context, runID string, held bool, lost func(error)) (copier.Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if held && s.holder != runID {
@@ -160,19 +165,19 @@ func (s *Source) Lock(_ context.Context, runID string, held bool, lost func(erro
 	return &lease{s, runID}, nil
 }
 
-func (s *Source) moved() error {
+func (s *locks) moved() error {
 	return &copier.Error{Kind: copier.ErrLocked, Op: "lock", Err: fmt.Errorf("%w: run %q holds it", copier.ErrMoved, s.holder)}
 }
 
 // Holder is the run that holds the source, "" where none does.
-func (s *Source) Holder() string {
+func (s *locks) Holder() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.holder
 }
 
 // Unlock implements [copier.Locker].
-func (s *Source) Unlock(_ context.Context, runID string, _ copier.End) error {
+func (s *locks) Unlock(_ context.Context, runID string, _ copier.End) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.holder == runID {
@@ -183,7 +188,7 @@ func (s *Source) Unlock(_ context.Context, runID string, _ copier.End) error {
 }
 
 type lease struct {
-	s   *Source
+	s   *locks
 	run string
 }
 
@@ -217,6 +222,7 @@ type Store struct {
 	entries []copier.Entry
 	record  *copier.Record    // of the run that has put them there, and has not cleaned up
 	put     map[string][]byte // what an unordered stage was given
+	marked  *marked           // what a stage has that outlives its process
 }
 
 // NewStore returns an empty store. Work files are in a directory below dir.
@@ -274,8 +280,17 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 func (s *Sink) WorkDir() string { return filepath.Join(s.store.dir, "work") }
 
 // Stage implements [copier.Sink].
-func (s *Sink) Stage(context.Context, string) (copier.Stage, error) {
-	return &stage{sink: s}, nil
+func (s *Sink) Stage(_ context.Context, runID string) (copier.Stage, error) {
+	out := &stage{sink: s, run: runID}
+	d := s.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.marked != nil && d.marked.run == runID {
+		out.loaded, out.mark = d.marked.entries, d.marked.mark
+	} else {
+		d.marked = nil
+	}
+	return out, nil
 }
 
 // Close implements [copier.Sink].
@@ -289,12 +304,29 @@ func (s *Sink) Close() error {
 	return nil
 }
 
-// A stage is what one run copies.
+// A stage is what one run copies. What is loaded is in order, and a slice that nobody
+// changes: an Apply makes another one.
 type stage struct {
 	sink   *Sink
+	run    string
 	loaded []copier.Entry
 	record *copier.Record
+	mark   []byte
+	pinned []copier.Entry
+	pin    bool
 }
+
+// marked is what a run has loaded and marked.
+type marked struct {
+	run     string
+	entries []copier.Entry
+	mark    []byte
+}
+
+var (
+	_ copier.Loader  = (*stage)(nil)
+	_ copier.Applier = (*stage)(nil)
+)
 
 // Load implements [copier.Loader].
 func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
@@ -336,6 +368,7 @@ func (s *stage) Prepare(_ context.Context, r copier.Record) error {
 // Commit implements [copier.Stage].
 func (s *stage) Commit(context.Context) error {
 	s.set(true, s.loaded, s.record)
+	s.keep(nil)
 	return nil
 }
 
@@ -368,8 +401,94 @@ func (s *stage) Close(keep bool) error {
 	d := s.sink.store
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.record = nil
+	d.record, d.marked = nil, nil
 	return os.RemoveAll(s.sink.WorkDir())
+}
+
+// Apply implements [copier.Applier].
+func (s *stage) Apply(ctx context.Context, changes []copier.Change, update func([]copier.Entry) ([]byte, error)) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	changes = slices.SortedFunc(slices.Values(changes), func(a, b copier.Change) int { return bytes.Compare(a.Key, b.Key) })
+	var old, now []copier.Entry
+	left := s.loaded
+	for _, c := range changes {
+		at, found := slices.BinarySearchFunc(left, c.Key, func(e copier.Entry, key []byte) int { return bytes.Compare(e.Key, key) })
+		now, left = append(now, left[:at]...), left[at:]
+		if found {
+			old, left = append(old, left[0]), left[1:]
+		}
+		if !c.Gone {
+			now = append(now, clone(c.Entry))
+		}
+	}
+	mark, err := update(old)
+	if err != nil {
+		return err
+	}
+	s.loaded, s.mark = append(now, left...), bytes.Clone(mark)
+	s.keep(&marked{s.run, s.loaded, s.mark})
+	return nil
+}
+
+// keep has something outlive the process.
+func (s *stage) keep(m *marked) {
+	d := s.sink.store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.marked = m
+}
+
+// Mark implements [copier.Applier].
+func (s *stage) Mark(context.Context) ([]byte, error) { return s.mark, nil }
+
+// Pin implements [copier.Applier].
+func (s *stage) Pin(context.Context) error {
+	s.pinned, s.pin = s.loaded, true
+	return nil
+}
+
+// Pinned implements [copier.Applier].
+func (s *stage) Pinned() bool { return s.pin }
+
+// Delta implements [copier.Applier].
+func (s *stage) Delta(_ context.Context, gone, there func(copier.Entry) error) error {
+	was, is := s.pinned, s.loaded
+	for len(was)+len(is) > 0 {
+		order := 1
+		switch {
+		case len(is) == 0:
+			order = -1
+		case len(was) > 0:
+			order = bytes.Compare(was[0].Key, is[0].Key)
+		}
+		same := order == 0 && bytes.Equal(was[0].Value, is[0].Value)
+		if order <= 0 {
+			if !same {
+				if err := gone(was[0]); err != nil {
+					return err
+				}
+			}
+			was = was[1:]
+		}
+		if order >= 0 {
+			if !same {
+				if err := there(is[0]); err != nil {
+					return err
+				}
+			}
+			is = is[1:]
+		}
+	}
+	return nil
+}
+
+// Finish implements [copier.Applier].
+func (s *stage) Finish(context.Context) error {
+	s.mark = nil
+	s.keep(nil)
+	return nil
 }
 
 // An UnorderedSink copies to a [Store] in any order. What was put stays in the store

@@ -88,6 +88,9 @@ func checkSink(ctx context.Context, destination func() Destination) (errs []erro
 		{"taken back before Commit", func(s *sinkSuite) { s.takenBack(false) }},
 		{"taken back behind Commit", func(s *sinkSuite) { s.takenBack(true) }},
 		{"a stream that fails", (*sinkSuite).broken},
+		{"changes", (*sinkSuite).changed},
+		{"changes, and killed", (*sinkSuite).changedAndKilled},
+		{"changes, and taken back", (*sinkSuite).changedAndTakenBack},
 	} {
 		s := &sinkSuite{suite{ctx: ctx}, test.name, destination()}
 		test.run(s)
@@ -435,4 +438,214 @@ func (s *sinkSuite) broken() {
 	s.reads("behind Load", nil, false)
 	s.closed(sink, false)
 	s.copied(sinkEntries())
+}
+
+// applier opens the sink of a new process, and returns its stage where that is an
+// [copier.Applier]. With load, it has the entries of the suite.
+func (s *sinkSuite) applier(load bool) (*process, copier.Applier) {
+	p := s.begin()
+	if p == nil {
+		return nil, nil
+	}
+	stage, ok := p.Stage.(copier.Applier)
+	if !ok || load && !s.written(p, sinkEntries()) {
+		s.closed(p, false)
+		return nil, nil
+	}
+	return p, stage
+}
+
+// A model is what a stage must hold, by key.
+type model map[string][]byte
+
+func modelOf(entries []copier.Entry) model {
+	m := model{}
+	for _, e := range entries {
+		m[string(e.Key)] = e.Value
+	}
+	return m
+}
+
+func (m model) entries() (out []copier.Entry) {
+	for key, value := range m {
+		out = append(out, copier.Entry{Key: []byte(key), Value: value})
+	}
+	return out
+}
+
+// changes are some of a round: other values, entries that were not there, and some that
+// go, of which not all were there.
+func changes(round int) (out []copier.Change) {
+	for i := range 120 {
+		key := fmt.Appendf(nil, "logical/%03d", (i*7+round*31)%900)
+		switch i % 3 {
+		case 0:
+			out = append(out, copier.Change{Entry: copier.Entry{Key: key}, Gone: true})
+		default:
+			out = append(out, copier.Change{Entry: copier.Entry{Key: key, Value: bytes.Repeat([]byte{byte(round)}, 1+i*round)}})
+		}
+	}
+	return out
+}
+
+// apply makes changes to a stage and to its model.
+func (s *sinkSuite) apply(stage copier.Applier, m model, round int) {
+	made := changes(round)
+	var old, was []copier.Entry
+	for _, c := range made {
+		if value, ok := m[string(c.Key)]; ok {
+			was = append(was, copier.Entry{Key: c.Key, Value: value})
+		}
+		if m[string(c.Key)] = c.Value; c.Gone {
+			delete(m, string(c.Key))
+		}
+	}
+	mark := fmt.Appendf(nil, "mark %d", round)
+	s.ok("Apply", stage.Apply(s.ctx, made, func(entries []copier.Entry) ([]byte, error) {
+		for _, e := range entries {
+			old = append(old, clone(e))
+		}
+		return mark, nil
+	}))
+	s.same("Apply: what was there before", old, was)
+	s.marked(stage, mark)
+}
+
+func (s *sinkSuite) marked(stage copier.Applier, want []byte) {
+	got, err := stage.Mark(s.ctx)
+	if s.ok("Mark", err) && !bytes.Equal(got, want) {
+		s.fail("Mark: it is %q, and must be %q", got, want)
+	}
+}
+
+// delta notes where what a stage says of the difference of two models is wrong.
+func (s *sinkSuite) delta(stage copier.Applier, was, is model) {
+	got := model{}
+	for key, value := range was {
+		got[key] = value
+	}
+	var there []copier.Entry
+	err := stage.Delta(s.ctx, func(e copier.Entry) error {
+		if value, ok := was[string(e.Key)]; !ok || !bytes.Equal(value, e.Value) {
+			s.fail("Delta: %q is gone, and was not there", e.Key)
+		}
+		delete(got, string(e.Key))
+		return nil
+	}, func(e copier.Entry) error {
+		there = append(there, clone(e))
+		return nil
+	})
+	for _, e := range there {
+		if _, ok := got[string(e.Key)]; ok {
+			s.fail("Delta: %q is there now, and was before", e.Key)
+		}
+		got[string(e.Key)] = e.Value
+	}
+	if s.ok("Delta", err) {
+		s.same("Delta", got.entries(), is.entries())
+	}
+}
+
+func (m model) clone() model { return modelOf(m.entries()) }
+
+func (s *sinkSuite) changed() {
+	p, stage := s.applier(true)
+	if stage == nil {
+		return
+	}
+	m := modelOf(sinkEntries())
+	s.marked(stage, nil)
+	s.ok("Apply of nothing", stage.Apply(s.ctx, nil, func([]copier.Entry) ([]byte, error) { return []byte("first"), nil }))
+	s.marked(stage, []byte("first"))
+	s.readsBack("behind an Apply of nothing", p, m.entries())
+	s.apply(stage, m, 1)
+	broken := errors.New("broken")
+	s.refused("Apply whose mark can't be made", stage.Apply(s.ctx, changes(2), func([]copier.Entry) ([]byte, error) { return nil, broken }), broken)
+	s.marked(stage, []byte("mark 1"))
+	s.readsBack("behind an Apply that fails", p, m.entries())
+	pinned := m.clone()
+	s.ok("Pin", stage.Pin(s.ctx))
+	if !stage.Pinned() {
+		s.fail("Pinned: nothing is, behind Pin")
+	}
+	s.delta(stage, pinned, m)
+	for round := 2; round < 6; round++ {
+		s.apply(stage, m, round)
+		if stage.Pinned() {
+			s.delta(stage, pinned, m)
+		}
+		if round == 3 || !stage.Pinned() {
+			pinned = m.clone()
+			s.ok("Pin, again", stage.Pin(s.ctx))
+		}
+	}
+	s.readsBack("behind Apply", p, m.entries())
+	held := stage.Pinned()
+	s.ok("Finish", stage.Finish(s.ctx))
+	s.marked(stage, nil)
+	if held && stage.Pinned() {
+		s.delta(stage, pinned, m)
+	}
+	s.ok("Prepare", p.Prepare(s.ctx, sinkRecord(copier.Unconfirmed)))
+	s.reads("behind Prepare", nil, false)
+	s.ok("Commit", p.Commit(s.ctx))
+	s.reads("behind Commit", m.entries(), true)
+	s.readsBack("behind Commit", p, m.entries())
+	s.ok("Amend", p.Amend(sinkRecord(copier.Released)))
+	s.closed(p, false)
+	s.reads("behind Close", m.entries(), true)
+}
+
+// changedAndKilled ends processes behind what they have applied. The next one has it.
+func (s *sinkSuite) changedAndKilled() {
+	p, stage := s.applier(true)
+	if stage == nil {
+		return
+	}
+	m := modelOf(sinkEntries())
+	for round := 1; round < 4; round++ {
+		s.apply(stage, m, round)
+		s.closed(p, true)
+		s.reads("behind a process that was killed", nil, false)
+		if p, stage = s.applier(false); stage == nil {
+			return
+		}
+		s.marked(stage, fmt.Appendf(nil, "mark %d", round))
+		s.readsBack("by a later process", p, m.entries())
+	}
+	s.closed(p, false)
+	if p, stage = s.applier(false); stage == nil {
+		return
+	}
+	s.marked(stage, nil)
+	s.closed(p, false)
+	s.copied(sinkEntries())
+}
+
+// changedAndTakenBack takes back what was prepared. More changes follow.
+func (s *sinkSuite) changedAndTakenBack() {
+	p, stage := s.applier(true)
+	if stage == nil {
+		return
+	}
+	m := modelOf(sinkEntries())
+	s.apply(stage, m, 1)
+	s.ok("Pin", stage.Pin(s.ctx))
+	s.ok("Finish", stage.Finish(s.ctx))
+	s.ok("Prepare", p.Prepare(s.ctx, sinkRecord(copier.Unconfirmed)))
+	s.ok("Rollback", p.Rollback())
+	s.reads("behind Rollback", nil, false)
+	s.apply(stage, m, 2)
+	s.readsBack("behind Rollback", p, m.entries())
+	s.closed(p, true)
+	if p, stage = s.applier(false); stage == nil {
+		return
+	}
+	s.marked(stage, []byte("mark 2"))
+	s.apply(stage, m, 3)
+	s.ok("Finish", stage.Finish(s.ctx))
+	s.ok("Prepare", p.Prepare(s.ctx, sinkRecord(copier.Unconfirmed)))
+	s.ok("Commit", p.Commit(s.ctx))
+	s.reads("behind Commit", m.entries(), true)
+	s.closed(p, false)
 }
