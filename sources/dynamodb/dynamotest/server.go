@@ -67,7 +67,7 @@ type Options struct {
 	Throughput float64       // bytes of items per second at which one of these is served; 0 is no limit
 	Seed       uint64        // for faults that fire by chance
 
-	Provisioned bool          // hold reads, and writes in batches, to a table's provisioned capacity, and throttle what is above it
+	Provisioned bool          // hold reads, and writes in batches, to a table's provisioned capacity, and DescribeStream to the service's quota
 	BackupTime  time.Duration // how long a backup takes
 	Clock       time.Duration // by how much the server's clock is ahead; it is seen in the header Date
 }

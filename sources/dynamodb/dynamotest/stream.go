@@ -20,10 +20,11 @@ import (
 // Limits of DynamoDB Streams (API Reference, "DescribeStream" and "GetRecords";
 // Developer Guide, "Change data capture for DynamoDB Streams").
 const (
-	streamRetention  = 24 * time.Hour   // of records, of shards that have ended, and of streams that are disabled
-	iteratorLifetime = 15 * time.Minute // of what GetShardIterator and GetRecords return
-	maxShardPage     = 100
-	maxRecordsPage   = 1000
+	describesPerSecond = 10
+	streamRetention    = 24 * time.Hour   // of records, of shards that have ended, and of streams that are disabled
+	iteratorLifetime   = 15 * time.Minute // of what GetShardIterator and GetRecords return
+	maxShardPage       = 100
+	maxRecordsPage     = 1000
 )
 
 // StreamSettings are how the streams of a table behave. The zero value is one shard
@@ -73,14 +74,15 @@ type Stream struct {
 	created      time.Time
 	enabled      time.Time // from when on it records
 
-	mu       sync.Mutex
-	settings StreamSettings
-	disabled time.Time // when it was asked to end; zero where it is on
-	gone     time.Time // from when on it is DISABLED
-	shards   []*shard  // in the order in which they began
-	sequence uint64    // the last number given
-	changes  int
-	pending  []*streamRecord // in the order in which they will arrive
+	mu        sync.Mutex
+	settings  StreamSettings
+	disabled  time.Time // when it was asked to end; zero where it is on
+	gone      time.Time // from when on it is DISABLED
+	shards    []*shard  // in the order in which they began
+	sequence  uint64    // the last number given
+	changes   int
+	describes budget          // for DescribeStream
+	pending   []*streamRecord // in the order in which they will arrive
 }
 
 // A shard records the items of a range of places: those from low on, and before high,
@@ -396,7 +398,8 @@ func (st *Stream) settle(now time.Time) {
 		for old < len(sh.records) && now.Sub(sh.records[old].written) > streamRetention {
 			old++
 		}
-		sh.records = slices.Delete(sh.records, 0, old)
+		clear(sh.records[:old])
+		sh.records = sh.records[old:]
 	}
 	st.shards = slices.DeleteFunc(st.shards, func(sh *shard) bool { return sh.last != 0 && now.Sub(sh.ended) > streamRetention })
 }
@@ -418,8 +421,8 @@ func (st *Stream) Split(path, sortKey string) (parent string, children [2]string
 		return "", children, fmt.Errorf("split shard: %s begins there", sh.id)
 	}
 	sh.ending = true
-	children = [2]string{st.begin(sh.id, sh.low, &at).id, st.begin(sh.id, at, sh.high).id}
 	st.settle(st.clock())
+	children = [2]string{st.begin(sh.id, sh.low, &at).id, st.begin(sh.id, at, sh.high).id}
 	return sh.id, children, nil
 }
 
@@ -428,15 +431,14 @@ func (st *Stream) Split(path, sortKey string) (parent string, children [2]string
 func (st *Stream) Roll() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	now := st.clock()
-	st.settle(now)
+	st.settle(st.clock())
 	for _, sh := range slices.Clone(st.shards) {
 		if !sh.ending {
 			sh.ending = true
+			st.settle(st.clock())
 			st.begin(sh.id, sh.low, sh.high)
 		}
 	}
-	st.settle(now)
 }
 
 // Trim removes all records that have arrived. Iterators of places among them are granted

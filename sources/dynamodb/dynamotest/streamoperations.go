@@ -144,6 +144,12 @@ func (c *call) describeStream() ([]byte, error) {
 		return nil, err
 	}
 	defer st.mu.Unlock()
+	if c.server.options.Provisioned {
+		if st.describes.usedUp(describesPerSecond, st.clock()) {
+			return nil, (&Fault{Kind: LimitExceeded}).refusal("", "")
+		}
+		st.describes.units--
+	}
 	if page := st.settings.Page; page > 0 {
 		most = min(most, page)
 	}
