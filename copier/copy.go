@@ -595,7 +595,8 @@ func (c *copying) discardApart(earlier *Record) error {
 
 // begin makes the setup of a new copy, or compares that of an unfinished one. A
 // copy that replaces an unfinished one has its id, under which the source is
-// locked: so there is always a record of who has locked it.
+// locked: so there is always a record of who has locked it. One that was given up is not
+// in the source any more, and its id goes with it.
 func (c *copying) begin(earlier *Record) (err error) {
 	c.history = &history{path: filepath.Join(c.journal.dir, historyName), progress: c.opts.Progress}
 	c.journal.setup = &c.result
@@ -623,7 +624,7 @@ func (c *copying) begin(earlier *Record) (err error) {
 		return err
 	}
 	switch {
-	case earlier != nil:
+	case earlier != nil && earlier.Amended(AmendGivenUp) == nil: // else nothing is locked
 		c.result.RunID = earlier.RunID
 	case c.opts.RunID != "":
 		c.result.RunID = c.opts.RunID

@@ -129,6 +129,22 @@ func TestRestartThatFails(t *testing.T) {
 	}
 }
 
+// A copy that was given up has no lock any more: what takes its place has an id of its own.
+func TestRestartOfAGivenUp(t *testing.T) {
+	m := begun(t, 1, Options{})
+	if err := GiveUp(m.work(), Tool{}); err != nil {
+		t.Fatal(err)
+	}
+	m.lock.owner = ""
+	res, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true}})
+	if err != nil || res.RunID == "" || res.RunID == "run-1" || res.Amended(AmendGivenUp) != nil {
+		t.Errorf("run %q, %v", res.RunID, err)
+	}
+	if err := m.check(); err != nil || m.lock.owner != "" {
+		t.Errorf("locked by %q, %v", m.lock.owner, err)
+	}
+}
+
 // A source that was deleted and made anew has no lock of the copy: that is thrown
 // away, and not resumed.
 func TestRestartWithSourceMadeAnew(t *testing.T) {

@@ -90,14 +90,20 @@ func (s *Source) backupFailed(action, name string, err error) error {
 	}
 	out := &copier.Error{Kind: copier.ErrSource, Op: "back up table " + s.opts.Table + " as " + name,
 		Code: BackupFailed, Err: fmt.Errorf("%w: %w", ErrBackup, e)}
-	var api smithy.APIError
 	switch {
 	case IsDenied(err):
 		out.Code, out.Facts = BackupDenied, map[string]string{"action": deniedAction(action, apiMessage(err)), "table": s.opts.Table}
-	case errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException":
+	case isUnsupported(err):
 		out.Code = BackupUnsupported
 	}
 	return out
+}
+
+// isUnsupported reports whether the endpoint does not know an operation, as AWS's own
+// emulator does not know those of backups.
+func isUnsupported(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && api.ErrorCode() == "UnknownOperationException"
 }
 
 func apiMessage(err error) string {

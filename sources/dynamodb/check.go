@@ -169,6 +169,8 @@ func (in *Inspection) backups(ctx context.Context) {
 		return
 	}
 	switch {
+	case isUnsupported(err):
+		in.Warn("recovery", "unsupported", "this endpoint has no point-in-time recovery")
 	case err != nil:
 		in.Warn("recovery", "unknown", "point-in-time recovery could not be looked at: %w", err)
 	case on:
@@ -178,6 +180,8 @@ func (in *Inspection) backups(ctx context.Context) {
 	}
 	list, err := in.src.Backups(ctx)
 	switch {
+	case isUnsupported(err):
+		in.Warn("backup", "unsupported", "this endpoint has no backups")
 	case err != nil:
 		in.Warn("backup", "unknown", "the table's backups could not be listed: %w", err)
 	case len(list) == 0:

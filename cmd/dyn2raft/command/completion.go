@@ -57,6 +57,9 @@ func configureCompletion(c *cli.Command) {
 		return cli.ShowSubcommandHelp(cmd)
 	}
 	c.OnUsageError = onUsageError
+	for _, shell := range c.Commands {
+		shell.Usage = "print the script for " + shell.Name
+	}
 	fish := c.Command("fish")
 	script := fish.Action
 	fish.Action = func(ctx context.Context, cmd *cli.Command) error {

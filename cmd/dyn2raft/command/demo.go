@@ -15,6 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
+	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
@@ -54,6 +55,9 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 	); err != nil {
 		return err
 	}
+	if err := fits(cmd); err != nil {
+		return err
+	}
 	shape := dynamotest.VaultShape{
 		Entries:   cmd.Int("entries"),
 		Seed:      cmd.Uint64("seed"),
@@ -80,8 +84,12 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 			err = werr
 		}
 	}
+	source := fmt.Sprintf("storage_source \"dynamodb\" {\n  endpoint   = %q\n  region     = %q\n  table      = %q\n  access_key = \"any\"\n  secret_key = \"any\"\n}\n",
+		srv.URL, dynamodb.DefaultRegion, dynamodb.DefaultTable)
 	if cmd.Bool("serve") {
-		say("listening on %s", srv.URL)
+		say("listening on %s\n\nTable %s has %s entries, %s, which are made up: no Vault can start on them.\n\n"+
+			"# for migrate.hcl:\n%s\n# or for the environment:\nexport AWS_DYNAMODB_ENDPOINT=%s AWS_DYNAMODB_TABLE=%s AWS_REGION=%s AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any",
+			srv.URL, dynamodb.DefaultTable, humanize.Comma(int64(content.Entries)), figures.Size(content.Bytes), source, srv.URL, dynamodb.DefaultTable, dynamodb.DefaultRegion)
 		if err == nil {
 			<-ctx.Done() // a signal is how this is meant to end: no error
 		}
@@ -103,8 +111,7 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fmt.Errorf("create directory: %w", err)
 	}
-	text := fmt.Sprintf("storage_source \"dynamodb\" {\n  endpoint   = %q\n  access_key = \"any\"\n  secret_key = \"any\"\n}\n\n"+
-		"storage_destination \"raft\" {\n  path    = %q\n  node_id = \"demo-1\"\n}\n\ncluster_addr = \"https://192.0.2.1:8201\"\n", srv.URL, data)
+	text := source + fmt.Sprintf("\nstorage_destination \"raft\" {\n  path    = %q\n  node_id = \"demo-1\"\n}\n\ncluster_addr = \"https://192.0.2.1:8201\"\n", data)
 	if err := os.WriteFile(hcl, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
@@ -149,6 +156,17 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 		say("%s has the layout of a real one; its values are made up, so that no Vault can start on it.", data)
 	}
 	return err
+}
+
+// fits refuses a table that this machine has no room for in memory. Measured with 200,000
+// entries, the server's heap has twice the size of the values, and 1.4 KB an entry.
+func fits(cmd *cli.Command) error {
+	needs := float64(cmd.Int("entries")) * 2 * float64(cmp.Or(cmd.Int("value-size"), 800)+700)
+	if _, free, err := node.Memory(); err == nil && needs > float64(free) {
+		return &usageError{fmt.Sprintf("the table would take about %s of memory, and %s are free", figures.Size(int64(min(needs, 1<<62))), figures.Size(free)),
+			"give fewer entries (-entries) or smaller values (-value-size)"}
+	}
+	return nil
 }
 
 // contentOf adds up the data bucket of a vault.db.

@@ -128,6 +128,9 @@ func printHelp(w io.Writer, _ string, data any) {
 		say("  ", line)
 	}
 	for _, text := range paragraphs(cmd.Description) {
+		if text == "" {
+			continue
+		}
 		b.WriteString("\n")
 		say("", text)
 	}

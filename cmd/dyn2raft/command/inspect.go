@@ -110,13 +110,13 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	err = errors.Join(err, t.flush())
 	if len(in.Largest) > 0 {
 		t = p.table()
-		t.row("LARGEST", "BYTES")
+		t.row("BYTES", "LARGEST")
 		for _, s := range in.Largest {
 			name := visible.Text(s.Key)
 			if s.KeyBytes != 0 {
 				name = visible.Text(keyOf(s.Key, s.KeyBytes, s.KeySHA256))
 			}
-			t.row(name, "%s", humanize.Comma(s.Bytes))
+			t.row(humanize.Comma(s.Bytes), "%s", name)
 		}
 		err = errors.Join(err, p.line(""), t.flush())
 	}

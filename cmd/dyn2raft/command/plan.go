@@ -146,8 +146,19 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if rep == nil {
 		return err
 	}
+	if err != nil && !out.json {
+		err = saidAbove{err}
+	}
 	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), cmd.Bool("source-stopped")))
 }
+
+// A saidAbove is an error that a failed check has told of, with what to do about it.
+type saidAbove struct{ error }
+
+func (e saidAbove) Error() string {
+	return "the source can't be asked: the check that says FAILURE tells why"
+}
+func (e saidAbove) Is(target error) bool { return errors.Is(e.error, target) }
 
 // copyOf is the command of the copy that was planned, with the flags that plan was
 // given for it.
@@ -184,15 +195,19 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 	say := func(status, name, text string) {
 		errs = append(errs, p.line(hanging(fmt.Sprintf("%-7s  %-*s  ", status, names, name), visible.Text(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '\n' }), " ")), p.columns())))
 	}
-	tell := func(c plan.Result) {
-		status, message, hint := string(c.Status), c.Message, c.Hint
+	hintOf := func(c plan.Result) string {
+		if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed && !c.Ignored && !plan.Refused(c) && !strings.Contains(c.Hint, how) {
+			return c.Hint + "; or let it pass: " + how
+		}
+		return c.Hint
+	}
+	tell := func(c plan.Result, hint string) {
+		status, message := string(c.Status), c.Message
 		if c.Status == copier.Warned || c.Status == copier.Failed {
 			status = strings.ToUpper(status)
 		}
 		if c.Ignored {
 			message = "ignored: " + message
-		} else if how := ignoreHint(c.Check); how != "" && c.Status == copier.Failed && !plan.Refused(c) && !strings.Contains(hint, how) {
-			hint += "; or let it pass: " + how
 		}
 		say(status, c.Check, message)
 		if hint != "" {
@@ -205,7 +220,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 		case c.Status == copier.Failed:
 			failed = append(failed, c.Check)
 		case c.Status != copier.Passed || passed:
-			tell(c)
+			tell(c, hintOf(c))
 		}
 	}
 	if e := rep.Estimate; e != nil {
@@ -222,19 +237,25 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 	if rep.Count(copier.Warned) > 0 {
 		first = "look at the warnings above; " + first
 	}
+	told := false
 	for _, c := range rep.Checks { // what is seen last is what is to do
-		if c.Status != copier.Failed {
-			continue
-		}
-		tell(c)
-		if c.Check == failed[0] {
-			first = c.Check + ": " + c.Hint
+		switch {
+		case c.Status != copier.Failed:
+		case told:
+			tell(c, hintOf(c))
+		default:
+			told, first = true, c.Check+": "+cmp.Or(hintOf(c), "see above")
+			tell(c, "")
 		}
 	}
 	if backup != "" {
 		errs = append(errs, p.sentence("Backup: %s", backup))
 	}
-	errs = append(errs, p.line(hanging("First: ", visible.Text(first), p.columns())))
+	head := "First: "
+	for line := range strings.SplitSeq(first, "\n") {
+		errs = append(errs, p.line(hanging(head, visible.Text(strings.TrimSpace(line)), p.columns())))
+		head = strings.Repeat(" ", len(head))
+	}
 	verdict, which := "Ready", ""
 	if result != nil {
 		verdict, which = "NOT READY", ": "+strings.Join(slices.Compact(failed), ", ")

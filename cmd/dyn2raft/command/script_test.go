@@ -608,7 +608,7 @@ func faultCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	f := &dynamotest.Fault{Kind: dynamotest.FaultKind(args[0])}
 	switch f.Kind {
-	case dynamotest.ThroughputExceeded, dynamotest.Throttling, dynamotest.AccessDenied, dynamotest.ResetConnection, dynamotest.Delay:
+	case dynamotest.ThroughputExceeded, dynamotest.Throttling, dynamotest.AccessDenied, dynamotest.UnknownOperation, dynamotest.ResetConnection, dynamotest.Delay:
 	default:
 		ts.Fatalf("no kind %q of fault", f.Kind) // one that the server ignores would prove nothing
 	}

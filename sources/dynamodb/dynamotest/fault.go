@@ -22,6 +22,7 @@ const (
 	LimitExceeded        FaultKind = "LimitExceededException"     // how DynamoDB Streams throttles
 	ExpiredIterator      FaultKind = "ExpiredIteratorException"   // by GetRecords
 	TrimmedDataAccess    FaultKind = "TrimmedDataAccessException" // by GetShardIterator and GetRecords
+	UnknownOperation     FaultKind = "UnknownOperationException"  // as of an emulator that lacks it
 	ResetConnection      FaultKind = "reset connection"           // a TCP RST instead of a response
 )
 
@@ -110,6 +111,8 @@ func (f *Fault) refusal(operation, arn string) *apiError {
 		return &apiError{400, coralError + string(f.Kind), "The security token included in the request is expired", nil}
 	case UnrecognizedClient:
 		return &apiError{400, coralError + string(f.Kind), "The security token included in the request is invalid.", nil}
+	case UnknownOperation:
+		return &apiError{400, coralError + string(f.Kind), "", nil}
 	case AccessDenied:
 		return &apiError{400, coralError + string(f.Kind), "User: arn:aws:iam::000000000000:user/dynamotest is not authorized to perform: dynamodb:" + operation + " on resource: " + arn + " because no identity-based policy allows the dynamodb:" + operation + " action", nil}
 	}

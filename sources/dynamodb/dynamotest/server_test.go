@@ -255,6 +255,7 @@ func TestFaultsThatRefuse(t *testing.T) {
 		{dynamotest.ExpiredToken, "ExpiredTokenException", 400},
 		{dynamotest.UnrecognizedClient, "UnrecognizedClientException", 400},
 		{dynamotest.AccessDenied, "AccessDeniedException", 400},
+		{dynamotest.UnknownOperation, "UnknownOperationException", 400},
 	} {
 		fault := &dynamotest.Fault{Kind: c.kind, Operation: "PutItem"}
 		srv.SetFaults(fault)
