@@ -21,6 +21,10 @@ import (
 // that is in both must begin in both with the same key, and in the later state the next
 // one may not begin earlier. So each entry of is is found by its key.
 func Delta(ctx context.Context, was, is *File, gone, there func(copier.Entry) error) error {
+	return difference(ctx, was, is, maxSubtrees, gone, there)
+}
+
+func difference(ctx context.Context, was, is *File, most int, gone, there func(copier.Entry) error) error {
 	if err := is.checkMetas(); err != nil {
 		return err
 	}
@@ -38,7 +42,7 @@ func Delta(ctx context.Context, was, is *File, gone, there func(copier.Entry) er
 		}
 		return b.all()
 	}
-	d := delta{a: a, b: b}
+	d := delta{a: a, b: b, most: most}
 	var as, bs []subtree
 	for height := max(a.height, b.height); ; height-- {
 		if height == a.height {
@@ -72,11 +76,22 @@ func (f *File) side(ctx context.Context, yield func(copier.Entry) error) (*side,
 	if e.err != nil {
 		return nil, e.err
 	}
-	first := f.newWalk(ctx, e.bucket, 0)
-	if err := first.seek(nil); err != nil {
-		return nil, err
+	s := &side{e: e, yield: yield}
+	look := f.newWalk(ctx, e.bucket, 0)
+	for id := e.bucket.root; id != 0; {
+		p, err := look.load(id, nil)
+		if err != nil {
+			return nil, err
+		}
+		switch s.height++; {
+		case p.leaf:
+			return s, nil
+		case p.count < 2 || s.height == maxDepth:
+			return nil, f.damaged(id, "a branch with %d children on level %d", p.count, s.height)
+		}
+		id = (&branch{page: p}).nextID()
 	}
-	return &side{e: e, height: first.depth, yield: yield}, nil
+	return s, nil
 }
 
 // all yields all entries.
@@ -103,11 +118,14 @@ type subtree struct {
 	key, bound []byte
 }
 
-// maxSubtrees is how many subtrees are compared at a time: their children are held in
+// maxSubtrees is how many subtrees of each side are compared at a time: their children are held in
 // memory, some hundred each with some hundred bytes.
 const maxSubtrees = 2048
 
-type delta struct{ a, b *side }
+type delta struct {
+	a, b *side
+	most int // how many subtrees of each side are compared at a time
+}
 
 // compare yields what differs between subtrees of the same height, which are in the
 // order of their keys.
@@ -119,7 +137,7 @@ func (d delta) compare(as, bs []subtree, height int) error {
 			return err
 		}
 		return d.b.leaves(bs)
-	case len(as)+len(bs) > maxSubtrees:
+	case max(len(as), len(bs)) > d.most:
 		// What is in both halves is not recognized there, and yielded twice.
 		longer := as
 		if len(bs) > len(as) {
