@@ -156,15 +156,24 @@ func runOf(file string) (string, error) {
 // path can be written to a file, without changing one that is there. It can't
 // be in the data directory, which is Vault's.
 func TryManifest(file, path string) error {
+	if err := CheckManifestPlace(file, path); err != nil {
+		return err
+	}
+	if err := tryDir(filepath.Dir(file)); err != nil {
+		return manifestError("write manifest "+file, err, ManifestUnwritable)
+	}
+	return nil
+}
+
+// CheckManifestPlace is TryManifest without writing: whether a file can be made in the
+// directory is left open.
+func CheckManifestPlace(file, path string) error {
 	if err := OutsideOf(file, path); err != nil {
 		return manifestError("write manifest "+file, err, ManifestInside)
 	}
 	_, err := runOf(file)
 	if err == nil {
 		_, err = durable.IsFile(file + durable.OutputSuffix)
-	}
-	if err == nil {
-		err = tryDir(filepath.Dir(file))
 	}
 	if err != nil {
 		return manifestError("write manifest "+file, err, ManifestUnwritable)

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net"
+	"net/rpc"
+	"net/rpc/jsonrpc"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +23,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // nobody is whom root's copies are for in these tests.
@@ -463,6 +471,42 @@ func TestRootSideRenewsCredentials(t *testing.T) {
 	}
 	if err := side.Begin(RootTask{Manifest: "/etc/passwd"}, nil); err == nil {
 		t.Error("another task was taken")
+	}
+}
+
+// A failing is a root side that can't do anything.
+type failing struct{ err error }
+
+func (f *failing) TryManifest(struct{}, *struct{}) error { return far(f.err) }
+
+// What the root side returns as an error has its code, its facts and its hint in the other
+// process too.
+func TestRootSideErrors(t *testing.T) {
+	dir := t.TempDir()
+	_, none := verify.ReadManifest(filepath.Join(dir, "none.json"))
+	for want, is := range map[error]error{
+		verify.TryManifest(filepath.Join(dir, "record.json"), dir): copier.ErrDestination,
+		none: fs.ErrNotExist,
+		rootsAlone(filepath.Join(dir, "nowhere"), false):                                                             fs.ErrNotExist,
+		&fs.PathError{Op: "write to", Path: dir, Err: errNotRootsAlone}:                                              errNotRootsAlone,
+		&copier.Error{Kind: copier.ErrSource, Code: dynamodb.LockedByCopy, Facts: map[string]string{"run": "run-1"}}: copier.ErrSource,
+	} {
+		ours, theirs := net.Pipe()
+		server := rpc.NewServer()
+		if err := server.RegisterName("Root", &failing{want}); err != nil {
+			t.Fatal(err)
+		}
+		go server.ServeCodec(jsonrpc.NewServerCodec(theirs)) // until the pipe is closed
+		client := &rootSide{Client: jsonrpc.NewClient(ours)}
+		got := client.call(t.Context(), "TryManifest", struct{}{}, new(struct{}))
+		code, facts := copier.CodeOf(got)
+		wantCode, wantFacts := copier.CodeOf(want)
+		if got == nil || got.Error() != want.Error() || !errors.Is(got, is) || errors.Is(got, fs.ErrPermission) || code != wantCode || !maps.Equal(facts, wantFacts) || hints.Of(got) != hints.Of(want) {
+			t.Errorf("%v (%s, %v, hint %q) came over as %v (%s, %v, hint %q)", want, wantCode, wantFacts, hints.Of(want), got, code, facts, hints.Of(got))
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sys/unix"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -81,10 +84,59 @@ func (r *rootSide) call(ctx context.Context, method string, args, reply any) err
 		if errors.Is(call.Error, rpc.ErrShutdown) {
 			return errors.New("the part of dyn2raft that runs as root has ended")
 		}
+		far := new(farError)
+		if e, ok := call.Error.(rpc.ServerError); ok && json.Unmarshal([]byte(e), far) == nil { //nolint:errorlint // it is not wrapped
+			return far
+		}
 		return call.Error
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// A farError is an error of the root side as the other process has it: what it says, what to
+// do about it, where root's environment counts, and what it is.
+type farError struct {
+	Text  string            `json:"text"`
+	Help  string            `json:"hint,omitempty"`
+	Code  copier.Code       `json:"code,omitempty"`
+	Facts map[string]string `json:"facts,omitempty"`
+	Kinds []int             `json:"kinds,omitempty"` // of farKinds
+}
+
+// farKinds are what is asked for of the root side's errors.
+var farKinds = []error{copier.ErrConfig, copier.ErrSource, copier.ErrDestination, verify.ErrNotManifest, errNotRootsAlone,
+	fs.ErrNotExist, fs.ErrPermission, syscall.EROFS, syscall.ENOSPC}
+
+func (e *farError) Error() string { return e.Text }
+func (e *farError) Hint() string  { return e.Help }
+
+func (e *farError) Unwrap() (all []error) {
+	for _, n := range e.Kinds {
+		if n >= 0 && n < len(farKinds) {
+			all = append(all, farKinds[n])
+		}
+	}
+	if e.Code != "" {
+		all = append(all, &copier.Error{Code: e.Code, Facts: e.Facts})
+	}
+	return all
+}
+
+// far makes an error one that a reply can carry.
+func far(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := farError{Text: err.Error(), Help: hints.Of(err)}
+	e.Code, e.Facts = copier.CodeOf(err)
+	for n, kind := range farKinds {
+		if errors.Is(err, kind) {
+			e.Kinds = append(e.Kinds, n)
+		}
+	}
+	data, jerr := json.Marshal(e)
+	return cmp.Or(jerr, errors.New(string(data)))
 }
 
 // Retrieve implements [aws.CredentialsProvider].
@@ -134,35 +186,37 @@ func (s *rootServer) Begin(task RootTask, _ *struct{}) error {
 // Credentials finds AWS credentials, each time anew.
 func (s *rootServer) Credentials(_ struct{}, out *aws.Credentials) (err error) {
 	*out, err = dynamodb.FindCredentials(context.Background(), s.task.Region)
-	return err
+	return far(err)
 }
 
 // TryManifest finds out whether the manifest can be written.
 func (s *rootServer) TryManifest(_ struct{}, _ *struct{}) error {
-	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
-		return err
-	}
-	return verify.TryManifest(s.task.Manifest, s.task.Path)
+	return s.manifest(func(file string) error { return verify.TryManifest(file, s.task.Path) })
 }
 
 // ReadManifest reads the manifest that is there.
 func (s *rootServer) ReadManifest(_ struct{}, out *copier.Record) error {
-	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
+	return s.manifest(func(file string) error {
+		m, err := verify.ReadManifest(file)
+		if err == nil {
+			*out = *m
+		}
 		return err
-	}
-	m, err := verify.ReadManifest(s.task.Manifest)
-	if err == nil {
-		*out = *m
-	}
-	return err
+	})
 }
 
 // WriteManifest writes the manifest.
 func (s *rootServer) WriteManifest(r copier.Record, _ *struct{}) error {
-	if err := rootsAlone(filepath.Dir(s.task.Manifest), false); err != nil {
-		return err
+	return s.manifest(func(file string) error { return verify.WriteManifest(file, &r, s.task.UID, s.task.GID) })
+}
+
+// manifest does something with the manifest, where nobody but root can change its place.
+func (s *rootServer) manifest(do func(file string) error) error {
+	err := rootsAlone(filepath.Dir(s.task.Manifest), false)
+	if err == nil {
+		err = do(s.task.Manifest)
 	}
-	return verify.WriteManifest(s.task.Manifest, &r, s.task.UID, s.task.GID)
+	return far(err)
 }
 
 // errNotRootsAlone is the error of a directory that root does not write to.

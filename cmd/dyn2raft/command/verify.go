@@ -117,7 +117,10 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		return err
 	}
 	defer stopMetrics()
-	state, _ := sink.Look(cfg.Destination.Path)
+	state, err := sink.Look(cfg.Destination.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // which the comparison says
+		out.log.Warn("what the copy in "+cfg.Destination.Path+" is good for is not known: start no Vault on it, whatever this finds, before that is", "error", err, "hint", hints.Of(err))
+	}
 	if notYet[copier.CommitState(state)] != "" {
 		out.log.Warn(notYet[copier.CommitState(state)])
 	}

@@ -119,6 +119,11 @@ func (p *planner) manifestPlace(out *copier.Findings) {
 	}
 	dir := filepath.Dir(file)
 	if !p.ManifestTried {
+		if err := verify.CheckManifestPlace(file, p.Config.Destination.Path); err != nil {
+			code, _ := copier.CodeOf(err)
+			out.Fail("manifest", string(code), "%w", err)
+			return
+		}
 		err = unix.Access(dir, unix.W_OK|unix.X_OK)
 	}
 	switch user := node.UserName(os.Geteuid()); {

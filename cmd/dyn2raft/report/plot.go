@@ -94,11 +94,13 @@ func (p plot) at(narrow bool) drawing {
 		}
 		d.Marks = append(d.Marks, mark{left - border, toY(t.at) + 4, "end", t.label})
 	}
+	var bars strings.Builder
 	for _, b := range p.bars {
 		if b[0].x < b[1].x && b[0].y < b[1].y { // else there is nothing to see
-			d.Bars += fmt.Sprintf("M%v %vH%vV%vH%vZ", toX(b[0].x), toY(b[0].y), toX(b[1].x), toY(b[1].y), toX(b[0].x))
+			fmt.Fprintf(&bars, "M%v %vH%vV%vH%vZ", toX(b[0].x), toY(b[0].y), toX(b[1].x), toY(b[1].y), toX(b[0].x))
 		}
 	}
+	d.Bars = bars.String()
 	for _, line := range p.lines {
 		var path strings.Builder
 		for i, at := range line {

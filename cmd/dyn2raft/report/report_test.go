@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -631,6 +632,30 @@ func TestAllProcessesAreShown(t *testing.T) {
 	_, doc = write(t, Input{m, nil})
 	if text := words(doc); !strings.Contains(text, "lacks the first 2 of its processes") || !strings.Contains(text, "Process 5 of 5") {
 		t.Error("that processes are missing is not said")
+	}
+}
+
+// TestManyProcesses: twice the processes take about twice the memory, and not four times.
+func TestManyProcesses(t *testing.T) {
+	allocated := func(n int) uint64 {
+		m := record(1)
+		m.Resumed, m.Processes = n-1, nil
+		for i := range n {
+			start := m.Start.Add(time.Duration(i) * time.Minute)
+			m.Processes = append(m.Processes, copier.Process{Start: start, End: start.Add(time.Second), Phases: map[copier.Phase]time.Duration{copier.PhaseScan: time.Second}})
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		v := view{}
+		v.phases(m)
+		runtime.ReadMemStats(&after)
+		if len(v.Phases) != n {
+			t.Errorf("%d processes are shown of %d", len(v.Phases), n)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if once, twice := allocated(4000), allocated(8000); twice > 3*once {
+		t.Errorf("4,000 processes take %d bytes, 8,000 take %d", once, twice)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -273,7 +274,7 @@ type timeline struct {
 	cut   bool          // a pause is drawn shorter
 }
 
-// A part is a process. at is the place of its beginning on the axis.
+// A part is a process, which begins where the one before it has ended, or later. at is the place of its beginning on the axis.
 type part struct{ from, to, at time.Duration }
 
 func newTimeline(all []process) timeline {
@@ -298,13 +299,12 @@ func newTimeline(all []process) timeline {
 
 // place is where a time is on the axis.
 func (t timeline) place(at time.Duration) time.Duration {
-	var out time.Duration
-	for _, p := range t.parts {
-		if at >= p.from {
-			out = p.at + min(at, p.to) - p.from
-		}
+	n := sort.Search(len(t.parts), func(i int) bool { return t.parts[i].from > at })
+	if n == 0 {
+		return 0
 	}
-	return out
+	p := t.parts[n-1]
+	return p.at + min(at, p.to) - p.from
 }
 
 func (t timeline) caption() string {
