@@ -14,4 +14,10 @@ var (
 	TableTaken = copier.NewCode("table-taken", "table")
 	// EntryRefused: Vault's storage can't keep an entry in DynamoDB.
 	EntryRefused = copier.NewCode("entry-refused")
+	// EntrySealWrapped: Vault Enterprise has wrapped its value, and Community can't read it.
+	EntrySealWrapped = copier.NewCode("entry-seal-wrapped")
+	// TableOtherVault: a table whose content is to be replaced is not of the source's Vault.
+	TableOtherVault = copier.NewCode("table-other-vault", "table")
+	// TableOtherItem: such a table has an item where Vault keeps none.
+	TableOtherItem = copier.NewCode("table-other-item", "table")
 )

@@ -39,6 +39,8 @@ type migration struct {
 	// Destination is set where the table is what a copy writes: everything in it is that
 	// copy's. A copy that reads a table locks it without.
 	Destination bool `json:"dyn2raft_destination,omitempty"`
+	// Backup is set where a copy has begun to replace what is in the table.
+	Backup string `json:"dyn2raft_backup,omitempty"`
 }
 
 // locks are those of a table as they were read; what is not there is nil.

@@ -3,31 +3,44 @@ package dynamodb
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 )
 
-// This file alone may import what reads a table: nothing else here shares code with it.
+// This file alone may import what reads a table. It is read back by that, and an old table is
+// locked by that; what writes shares no code with it.
 
 // Reader implements [copier.Stage]: the table is read as one that is copied from.
-func (s *stage) Reader(ctx context.Context) (copier.Source, error) {
+func (s *stage) Reader(ctx context.Context) (copier.Source, error) { return s.reader(ctx, nil) }
+
+// reader reads what is in the table, and adds facts to what it says of it.
+func (s *Sink) reader(ctx context.Context, facts copier.Facts) (copier.Source, error) {
 	src, err := dynamodb.New(ctx, dynamodb.Options{Table: s.opts.Table, Region: s.opts.Region, Endpoint: s.opts.Endpoint,
 		AccessKey: s.opts.AccessKey, SecretKey: s.opts.SecretKey, SessionToken: s.opts.SessionToken, RetryFor: s.opts.RetryFor, Events: s.opts.Events})
 	if err != nil {
 		return nil, readError(err)
 	}
-	return &reader{src}, nil
+	return &reader{src, facts}, nil
 }
 
 // A reader reads back what a stage has written. Its errors are those of a destination.
-type reader struct{ src *dynamodb.Source }
+type reader struct {
+	src   *dynamodb.Source
+	facts copier.Facts
+}
 
 var _ copier.Rechecker = (*reader)(nil)
 
 // Open implements [copier.Source].
 func (r *reader) Open(ctx context.Context) (copier.Info, error) {
 	info, err := r.src.Open(ctx)
+	if err == nil && r.facts != nil {
+		info.Facts = maps.Clone(info.Facts)
+		maps.Copy(info.Facts, r.facts)
+	}
 	return info, readError(err)
 }
 
@@ -59,4 +72,72 @@ func readError(err error) error {
 	}
 	code, facts := copier.CodeOf(err)
 	return &copier.Error{Kind: copier.ErrDestination, Op: "read back what was written", Code: code, Facts: facts, Err: errors.New(err.Error())}
+}
+
+// An oldTable is one whose content is replaced: it is locked, and backed up, as a table
+// that is copied from.
+type oldTable struct {
+	src    *dynamodb.Source
+	opened bool
+}
+
+func newOldTable(ctx context.Context, o Options) (*oldTable, error) {
+	src, err := dynamodb.New(ctx, dynamodb.Options{Table: o.Table, Region: o.Region, Endpoint: o.Endpoint,
+		AccessKey: o.AccessKey, SecretKey: o.SecretKey, SessionToken: o.SessionToken, RetryFor: o.RetryFor, Events: o.Events,
+		HAEnabled: o.Replace.HAEnabled, HAStorage: o.Replace.HAStorage, Stopped: o.Replace.Stopped})
+	return &oldTable{src: src}, err
+}
+
+func (t *oldTable) open(ctx context.Context) error {
+	_, err := t.src.Open(ctx)
+	t.opened = err == nil
+	return destination(err)
+}
+
+func (t *oldTable) close() error {
+	if !t.opened {
+		return nil
+	}
+	t.opened = false
+	return destination(t.src.Close())
+}
+
+func (t *oldTable) lock(ctx context.Context, run string, takeOver []string, lost func(error)) (lease, error) {
+	l, err := t.src.LockToReplace(ctx, run, takeOver, lost)
+	if err != nil {
+		return nil, destination(err)
+	}
+	return l, nil
+}
+
+// backUp returns the ARN of a backup of the table as it is.
+func (t *oldTable) backUp(ctx context.Context, r *Replace) (arn string, err error) {
+	if r.BackupARN != "" {
+		_, err = t.src.FindBackup(ctx, r.BackupARN)
+		return r.BackupARN, destination(err)
+	}
+	arn, err = t.src.Snapshot(ctx, r.Backup)
+	return arn, destination(err)
+}
+
+// halfReplaced is the error of a copy that has changed a table, and will not be resumed by
+// what it has read.
+func (s *Sink) halfReplaced(backup string) error {
+	return &copier.Error{Kind: copier.ErrDestination, Op: "leave table " + s.opts.Table, Code: dynamodb.HalfReplaced,
+		Facts: map[string]string{"table": s.opts.Table, "backup": backup}, Err: fmt.Errorf("%w; as it was it is in the backup %s", dynamodb.ErrHalfReplaced, backup)}
+}
+
+// destination is an error of a table that is locked as a source, as one of the destination.
+func destination(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	out := &copier.Error{Kind: copier.ErrDestination, Op: "replace what is in the table", Err: errors.New(err.Error())}
+	out.Code, out.Facts = copier.CodeOf(err)
+	for _, kind := range []error{copier.ErrLocked, copier.ErrConfig} {
+		if errors.Is(err, kind) {
+			out.Kind = kind
+		}
+	}
+	return out
 }

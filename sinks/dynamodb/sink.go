@@ -1,10 +1,10 @@
-// Package dynamodb writes a new table of Vault's dynamodb storage.
+// Package dynamodb writes a table of Vault's dynamodb storage: a new one, or, see [Replace],
+// one that holds an earlier state of the same Vault.
 //
 // [Sink] is a [copier.Sink] whose stages are [copier.Unordered]: entries are written as
 // they come, with BatchWriteItem, many at the same time, and each directory marker once,
 // as Vault would have written it. The table is made, on demand unless [Options] say
-// otherwise, or is there and empty: one that holds anything else is refused. In place of a
-// table's old content nothing is written.
+// otherwise, or is there and empty: one that holds anything else is refused.
 //
 // What keeps Vaults off a table that is not complete are Vault's own locks. The entry
 // core/migration, on which no Vault starts, and the leader lock core/_lock are taken
@@ -53,7 +53,13 @@ type Options struct {
 	// RetryFor is for how long a request that fails, or is throttled, is tried again; 0
 	// means 15 minutes. It bounds how long it takes to make the table too.
 	RetryFor time.Duration
-	// Events, where set, is told of throttling and of waits.
+	// SealWrapped accepts values that Vault Enterprise has seal-wrapped, which no other
+	// Vault can read: they are refused otherwise.
+	SealWrapped bool
+	// Replace, where set, makes the sink write into a table that holds a Vault's data.
+	Replace *Replace
+	// Events, where set, is told of throttling and of waits, of entries that Vault will not
+	// list, and of how far a table is that is replaced.
 	Events func(copier.Event)
 }
 
@@ -69,6 +75,9 @@ func (o *Options) Validate() error {
 		err = fmt.Errorf("%d read and %d write units: both must be set, or neither", o.ReadUnits, o.WriteUnits)
 	case o.WriteCapacity < 0 || math.IsNaN(o.WriteCapacity) || math.IsInf(o.WriteCapacity, 0) || o.Requests < 0 || o.RetryFor < 0:
 		err = errors.New("a write capacity, a number of requests or a time is less than 0, or without end")
+	}
+	if err == nil && o.Replace != nil {
+		err = o.Replace.validate()
 	}
 	if err != nil {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "read options of the destination", Err: err}
@@ -86,6 +95,7 @@ type Sink struct {
 	there  bool          // the table is
 	seen   locks
 	state  copier.State
+	old    *oldTable // where its content is replaced
 }
 
 var (
@@ -113,6 +123,11 @@ func New(ctx context.Context, opts Options) (*Sink, error) {
 		return nil, err
 	}
 	s := &Sink{opts: opts, client: client, timing: vaultTiming, slots: make(chan struct{}, opts.Requests)}
+	if opts.Replace != nil {
+		if s.old, err = newOldTable(ctx, opts); err != nil {
+			return nil, err
+		}
+	}
 	if opts.WriteCapacity > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(opts.WriteCapacity), max(int(opts.WriteCapacity), 1))
 	}
@@ -125,6 +140,9 @@ func (s *Sink) Identity() copier.Identity {
 	if s.opts.Endpoint != "" {
 		id["endpoint"] = s.opts.Endpoint
 	}
+	if s.old != nil {
+		id["in_place"] = "yes"
+	}
 	return id
 }
 
@@ -132,6 +150,9 @@ func (s *Sink) Identity() copier.Identity {
 // taken by Stage. Where a process of a copy was killed that has written to the table,
 // Open waits until its lock has not been renewed for a lease, 15 s.
 func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
+	if s.old != nil {
+		return s.openOld(ctx)
+	}
 	if s.there, err = s.active(ctx); err != nil || !s.there {
 		return found, err
 	}
@@ -162,6 +183,9 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 
 // Stage implements [copier.Sink]: it makes the table, and takes its locks.
 func (s *Sink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	if s.old != nil {
+		return s.stageOld(ctx, runID)
+	}
 	nonce, err := uuid.GenerateUUID()
 	if err != nil {
 		return nil, err
@@ -192,7 +216,12 @@ func (s *Sink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 }
 
 // Close implements [copier.Sink]. What is held, a stage holds.
-func (s *Sink) Close() error { return nil }
+func (s *Sink) Close() error {
+	if s.old == nil {
+		return nil
+	}
+	return s.old.close()
+}
 
 // A stage is what one run writes to the table.
 type stage struct {
@@ -205,6 +234,7 @@ type stage struct {
 	stopRenewing func()
 	lost         atomic.Pointer[error] // why the lock is not ours any more
 
+	hidden    hidden // of what Vet was given
 	committed bool
 	whole     atomic.Bool // what the run has put, as far as the engine knows, is there
 }
@@ -213,15 +243,28 @@ type stage struct {
 func (s *stage) Vet(entries *copier.Batch) (refused []error) {
 	for i := range entries.Len() {
 		e := entries.Entry(i)
-		if err := refusal(e); err != nil {
-			key := string(e.Key)
-			if len(key) > 200 {
-				key = key[:200] + "…"
-			}
-			refused = append(refused, &copier.Error{Kind: copier.ErrDestination, Code: EntryRefused, Op: fmt.Sprintf("write entry %q", key), Err: err})
+		s.hidden.note(string(e.Key))
+		if err := s.vet(e); err != nil {
+			refused = append(refused, err)
 		}
 	}
 	return refused
+}
+
+// vet says why an entry can't be written, or must not be.
+func (s *Sink) vet(e copier.Entry) error {
+	key := string(e.Key)
+	if len(key) > 200 {
+		key = key[:200] + "…"
+	}
+	out := &copier.Error{Kind: copier.ErrDestination, Code: EntryRefused, Op: fmt.Sprintf("write entry %q", key), Err: refusal(e)}
+	if out.Err == nil && !s.opts.SealWrapped && sealWrapped(e.Value) {
+		out.Code, out.Err = EntrySealWrapped, errors.New("its value is seal-wrapped by Vault Enterprise, and no other Vault can read it")
+	}
+	if out.Err == nil {
+		return nil
+	}
+	return out
 }
 
 // Clear implements [copier.Unordered].
@@ -229,6 +272,7 @@ func (s *stage) Clear(ctx context.Context) error {
 	if err := s.held(); err != nil {
 		return err
 	}
+	s.hidden.warn(s.opts.Events)
 	s.marked.Clear()
 	if err := s.clear(ctx); err != nil {
 		return err
@@ -271,7 +315,7 @@ func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
 		s.lost.Store(&err)
 		return err
 	}
-	return s.putRecord(ctx, r)
+	return s.putRecord(ctx, s.run, r)
 }
 
 // Commit implements [copier.Stage]: the locks are removed, the migration lock last.
@@ -305,7 +349,7 @@ func (s *stage) Commit(ctx context.Context) error {
 func (s *stage) Amend(r copier.Record) error {
 	ctx, cancel := after(context.Background())
 	defer cancel()
-	return s.putRecord(ctx, r)
+	return s.putRecord(ctx, s.run, r)
 }
 
 // Rollback implements [copier.Stage]: the table is locked again.
@@ -376,7 +420,7 @@ func after(ctx context.Context) (context.Context, context.CancelFunc) {
 const recordKey = "core/_dyn2raft"
 
 // putRecord puts a record, in a compressed form: an item has 400 KB at the most.
-func (s *stage) putRecord(ctx context.Context, r copier.Record) error {
+func (s *Sink) putRecord(ctx context.Context, run string, r copier.Record) error {
 	data, err := r.Encode()
 	if err != nil {
 		return err
@@ -391,7 +435,7 @@ func (s *stage) putRecord(ctx context.Context, r copier.Record) error {
 	}
 	_, _, err = s.change(ctx, change{key: recordKey, put: attributes{
 		attrValue:    &types.AttributeValueMemberB{Value: b.Bytes()},
-		attrIdentity: &types.AttributeValueMemberB{Value: []byte(holderPrefix + s.run)},
+		attrIdentity: &types.AttributeValueMemberB{Value: []byte(holderPrefix + run)},
 		attrExpires:  expires(time.Time{}),
 	}})
 	return err
