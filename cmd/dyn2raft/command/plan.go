@@ -267,7 +267,7 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 // estimateRows are the lines of an estimate.
 func estimateRows(e *plan.Estimate) [][2]string {
 	rows := [][2]string{
-		{"size", fmt.Sprintf("%s, %s of keys and values; vault.db will have about %s", entries(e.Entries), figures.Size(e.Bytes), figures.Size(e.FileBytes))},
+		{"size", fmt.Sprintf("about %s, %s of keys and values; vault.db will have about %s", entries(e.Entries), figures.Size(e.Bytes), figures.Size(e.FileBytes))},
 	}
 	var mix []string
 	for _, c := range e.Sizes {
@@ -288,7 +288,7 @@ func estimateRows(e *plan.Estimate) [][2]string {
 		rows = append(rows, [2]string{"entries", strings.Join(mix, ", ") + "; largest seen " + figures.Size(e.Largest)})
 	}
 	rows = append(rows, [2]string{"cost", humanize.Comma(int64(e.Units)) + " read units, strongly consistent"},
-		[2]string{"time", fmt.Sprintf("%s, from %s to %s; reading takes %s of it", estimation.Duration(e.Seconds), estimation.Duration(e.Low), estimation.Duration(e.High), estimation.Duration(e.Reading))})
+		[2]string{"time", fmt.Sprintf("until the copy is in place probably %s, and by all that is known from %s to %s; reading takes %s of it", estimation.Duration(e.Seconds), estimation.Duration(e.Low), estimation.Duration(e.High), estimation.Duration(e.Reading))})
 	for _, o := range e.Others {
 		rows = append(rows, [2]string{"", o.Setting + ": " + estimation.Duration(o.Seconds)})
 	}

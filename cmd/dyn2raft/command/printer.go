@@ -479,7 +479,8 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		same = "from the file node-id: no node_id in the server's storage stanza"
 	}
 	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(rec.dst.NodeID()), same, cfg.Destination.Address)
-	t.row("Time", "%s (%s)", figures.Round(duration), strings.Join(phases, ", "))
+	t.row("Time", "%s of this process, the removal of work files included (%s); the copy was in place %s after it was begun",
+		figures.Round(duration), strings.Join(phases, ", "), figures.Round(res.Took()))
 	if took, ok := worked(res); ok {
 		secs := max(took.Seconds(), 1e-3)
 		t.row("Rate", "%s entries/s, %s/s, from the first read to the end", humanize.Comma(int64(float64(res.Load.Entries)/secs)), figures.Size(int64(float64(res.Load.Bytes)/secs)))

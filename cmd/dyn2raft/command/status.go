@@ -266,7 +266,7 @@ func (p *printer) status(r statusRecord) error {
 		if c.Resumed > 0 {
 			paused = ", the pauses before it was resumed included"
 		}
-		t.row("Copied", "%s, %s, in %s%s", entries(c.Entries), figures.Size(c.Bytes), figures.Round(c.Took), paused)
+		t.row("Copied", "%s, %s, in place %s after it was begun%s", entries(c.Entries), figures.Size(c.Bytes), figures.Round(c.Took), paused)
 		if c.NotVault {
 			t.row("NOT A VAULT", "a Vault that starts on it finds itself not initialized (-ignore initialized)")
 		}
