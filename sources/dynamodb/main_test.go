@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -32,6 +33,12 @@ func TestMain(m *testing.M) {
 type run struct{ m *testing.M }
 
 func (r run) Run() int {
-	defer local.stop()
-	return r.m.Run()
+	code := r.m.Run()
+	if realServer != nil {
+		if err := realServer.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	return code
 }

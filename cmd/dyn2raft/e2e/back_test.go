@@ -29,7 +29,7 @@ func TestRaftToDynamoDB(t *testing.T) {
 	contents.check(t, v)
 	v.stop(t)
 
-	endpoint := startDynamoDBLocal(t)
+	endpoint := startDynamoDBLocal(t).URL
 	src, err := source.New(source.Options{Paths: []string{old.dir}})
 	if err != nil {
 		t.Fatal(err)

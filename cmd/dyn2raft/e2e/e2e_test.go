@@ -11,16 +11,16 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest/local"
 )
 
 var (
@@ -65,7 +65,7 @@ func prepare(dir string) error {
 		problems = append(problems, fmt.Errorf("DYNAMODB_LOCAL=%q is not the folder of DynamoDBLocal.jar; `make e2e` fetches it: %w", dynamoDBLocal, err))
 	}
 	if _, err := exec.LookPath("java"); err != nil {
-		problems = append(problems, fmt.Errorf("DynamoDB Local needs Java 17 or newer (apt-get install openjdk-17-jre-headless): %w", err))
+		problems = append(problems, fmt.Errorf("DynamoDB Local needs Java 17 or newer (apt-get install openjdk-17-jdk-headless): %w", err))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return err
@@ -81,7 +81,7 @@ func prepare(dir string) error {
 // failover, both log stores, the locks, and vault operator migrate for comparison.
 func TestVaultOnDynamoDBLocal(t *testing.T) {
 	s := &scenario{t: t, old: newNode(t, "old")}
-	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t)) })
+	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t).URL) })
 	s.fillAndEnd((*process).stop)
 	s.peer()
 
@@ -168,25 +168,20 @@ func startEmbeddedServer(t *testing.T) (endpoint string) {
 	return endpoint
 }
 
-// startDynamoDBLocal starts AWS's emulator with everything in memory.
-func startDynamoDBLocal(t *testing.T) (endpoint string) {
+// startDynamoDBLocal starts AWS's emulator. It ends with the test, or with its process.
+func startDynamoDBLocal(t *testing.T) *local.Server {
 	t.Helper()
-	port := freePort(t)
-	p := start(t, "DynamoDB Local", "java",
-		"-Djava.library.path="+filepath.Join(dynamoDBLocal, "DynamoDBLocal_lib"),
-		"-jar", filepath.Join(dynamoDBLocal, "DynamoDBLocal.jar"),
-		"-inMemory", "-sharedDb", "-port", strconv.Itoa(port))
-	endpoint = fmt.Sprintf("http://127.0.0.1:%d", port)
-	waitFor(t, "DynamoDB Local to answer", time.Minute, func() error {
-		if err := p.alive(); err != nil {
-			return err
+	s, err := local.Start(dynamoDBLocal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("---- the last lines of DynamoDB Local ----\n%s", lastLines(s.Output(), 40))
 		}
-		// Any answer will do: to a request that is not DynamoDB's it is a 400.
-		response, err := http.Get(endpoint)
-		if err != nil {
-			return err
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
-		return response.Body.Close()
 	})
-	return endpoint
+	return s
 }

@@ -14,7 +14,7 @@ import (
 // make a root token, and two nodes must join it.
 func TestAutoUnseal(t *testing.T) {
 	s := &scenario{t: t, old: newNode(t, "old")}
-	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t)) })
+	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t).URL) })
 	s.step("start the Vault whose transit key is the seal", func() { s.old.seal = transitSeal(t) })
 	s.fillAndEnd((*process).stop)
 	if s.keys.shares != nil || s.keys.recovery == nil {

@@ -19,7 +19,7 @@ const exitSource = 10
 // shows why.
 func TestNotAVault(t *testing.T) {
 	s := &scenario{t: t, old: newNode(t, "old")}
-	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t)) })
+	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t).URL) })
 	startVault(t, s.old, dynamoDBStorage("storage", s.table.endpoint)).stop(t)
 	n := newNode(t, "copy")
 	config := s.migrateFile(n, "")

