@@ -637,7 +637,9 @@ type Applier interface {
 	Mark(ctx context.Context) ([]byte, error)
 
 	// Pin keeps what is there now, for Delta to compare with. A [Stage.Reader] that is
-	// opened before the next Apply reads exactly that. It lets go of an earlier pin.
+	// opened before the next Apply reads exactly that. It lets go of an earlier pin. Where a
+	// Delta has just shown that what is there is as it must be, nothing need be read again:
+	// Pin moves on to it, so that the next Delta has less to read.
 	Pin(ctx context.Context) error
 
 	// Pinned reports whether Pin still holds: an Apply lets go of it where it could not

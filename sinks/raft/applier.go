@@ -138,6 +138,9 @@ func (s *stage) openDB(ctx context.Context) error {
 		s.db = nil
 		return s.fail("open "+path, err)
 	}
+	// To find the free pages bbolt has read all others, and the system takes long to take
+	// so many away, in the end. Where it can't now, it does then.
+	_ = unmap(s.db)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -208,13 +209,16 @@ func (s *side) load(t subtree, leaf bool) (page, error) {
 
 // below returns the children of subtrees that are no leaves.
 func (s *side) below(trees []subtree) (children []subtree, err error) {
-	for _, t := range trees {
+	for i, t := range trees {
 		p, err := s.load(t, false)
 		if err != nil {
 			return nil, err
 		}
 		if p.count < 2 {
 			return nil, s.e.f.damaged(p.id, "a branch with %d children", p.count)
+		}
+		if cap(children)-len(children) < p.count { // the others have as many, as far as is known
+			children = slices.Grow(children, p.count*(len(trees)-i))
 		}
 		p.data = bytes.Clone(p.data)
 		b := branch{page: p, at: pageHeaderSize + elemSize*p.count}
