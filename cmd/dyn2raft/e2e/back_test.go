@@ -14,6 +14,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
 	source "github.com/dyn2raft/dyn2raft/sources/raft"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // TestRaftToDynamoDB is the way back: a Vault that began on integrated storage is copied
@@ -77,5 +78,100 @@ func TestRaftToDynamoDB(t *testing.T) {
 	listed := contents.listed(t, v)
 	if missing := slices.DeleteFunc(want, func(name string) bool { return listed[name] }); len(missing) > 0 {
 		t.Errorf("%d secrets are not listed: %s", len(missing), fmt.Sprint(missing[:min(len(missing), 5)]))
+	}
+}
+
+// TestBackInPlace is the way back into the table that a Vault came from, after a life on
+// integrated storage: what was revoked or deleted there stays so, what was made is there,
+// and most of the table is not written at all. While the copy is under way no Vault starts
+// on the table.
+func TestBackInPlace(t *testing.T) {
+	s := &scenario{t: t, old: newNode(t, "old")}
+	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) }) // DynamoDB Local makes no backups
+	s.step("old Vault: fill, stop", func() {
+		v := s.oldVault()
+		s.contents = fill(t, v)
+		v.stop(t)
+		s.source = s.table.entries(t)
+	})
+	n := newNode(t, "node1")
+	s.copy(n, "", "-keep-source-locked")
+	there, err := verify.ReadManifest(manifestFile(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	v := s.newVault(n, "")
+	c := s.contents
+	revoked, user := c.tokens[0], "user-1"
+	s.step("new Vault: revoke a token, delete a user and a secret, make others, rotate the keys", func() {
+		v.write(t, "auth/token/revoke", map[string]any{"token": revoked})
+		c.tokens = c.tokens[1:]
+		v.delete(t, "auth/userpass/users/"+user)
+		delete(c.users, user)
+		v.delete(t, "kv1/"+deletedName)
+		delete(c.kv1, deletedName)
+		for _, name := range []string{updatedName, "a/new/folder/of its own"} {
+			c.kv1[name] = map[string]any{"value": "written on integrated storage"}
+			v.write(t, "kv1/"+name, c.kv1[name])
+		}
+		v.write(t, "sys/rotate", nil) // the keyring is another one
+		c.tokens = append(c.tokens, v.write(t, "auth/token/create", map[string]any{"policies": []string{"readers"}, "ttl": "48h"})["client_token"].(string))
+		v.stop(t)
+	})
+
+	src, err := source.New(source.Options{Paths: []string{n.dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var changes sink.Changes
+	dst, err := sink.New(t.Context(), sink.Options{Table: tableName, Region: "us-east-1", Endpoint: s.table.endpoint, AccessKey: anyCredential, SecretKey: anyCredential,
+		Replace: &sink.Replace{WorkDir: t.TempDir(), Backup: "before-the-way-back", TakeOver: there.RunID, HAEnabled: true,
+			Begin: func(_ context.Context, c sink.Changes) error { changes = c; return nil }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := false
+	s.step("back into the table", func() {
+		rec, err := copier.Copy(t.Context(), src, dst, copier.Options{WorkDir: t.TempDir(), Record: func(context.Context, copier.Record) error {
+			if !refused { // all is written, and nothing is committed
+				refused = true
+				early := launchVault(t, newNode(t, "too-early"), dynamoDBStorage("storage", s.table.endpoint))
+				early.waitExit(t, time.Minute)
+				if out := early.output(); !strings.Contains(out, "migration") {
+					t.Errorf("a Vault that was started too early ends with %s", lastLines(out, 5))
+				}
+			}
+			return nil
+		}})
+		if err != nil || !refused || rec.State != copier.Released || rec.Proof == nil {
+			t.Fatalf("%v; a Vault was refused: %v; state %q", err, refused, rec.State)
+		}
+		t.Logf("%d entries; %d items are written, %d deleted, %d stay", rec.Load.Entries, changes.Put, changes.Delete, changes.Same)
+	})
+	if changes.Backup == "" || changes.Delete == 0 || changes.Put > changes.Same/2 {
+		t.Errorf("it has changed %+v", changes)
+	}
+	for _, key := range []string{"_lock", "migration", "_dyn2raft"} {
+		if it := s.table.get(t, "core", key); it != nil {
+			t.Errorf("the item core/%s is left: %v", key, it)
+		}
+	}
+
+	v = s.oldVault()
+	c.check(t, v)
+	for path, refusal := range map[string]struct {
+		as     string
+		method string
+		body   any
+		want   int
+	}{
+		"auth/token/lookup-self":      {revoked, http.MethodGet, nil, http.StatusForbidden},
+		"auth/userpass/login/" + user: {"", http.MethodPost, map[string]any{"password": "password-1"}, http.StatusBadRequest},
+		"kv1/" + deletedName:          {v.token, http.MethodGet, nil, http.StatusNotFound},
+	} {
+		if code, _, err := v.as(refusal.as).do(refusal.method, path, refusal.body); err != nil || code != refusal.want {
+			t.Errorf("%s is answered %d (%v), want %d", path, code, err, refusal.want)
+		}
 	}
 }
