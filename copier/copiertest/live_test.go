@@ -195,7 +195,7 @@ type brokenApplier struct {
 	torn   bool // the last changes are lost with the process, and their mark is not
 	gone   bool // what is marked is lost with the process
 	kept   bool // what was marked stays when it is thrown away
-	finish bool // the mark stays
+	finish bool // the mark goes
 	delta  func(e copier.Entry) bool
 }
 
@@ -237,7 +237,7 @@ func (s *brokenApplier) Apply(ctx context.Context, changes []copier.Change, upda
 
 func (s *brokenApplier) Finish(ctx context.Context) error {
 	if s.finish {
-		return nil
+		s.keep(nil)
 	}
 	return s.stage.Finish(ctx)
 }
@@ -271,9 +271,9 @@ func TestApplierCanFail(t *testing.T) {
 		"Apply: what was there before: \"logical/": {old: func(e []copier.Entry) []copier.Entry { return e[:max(len(e)-1, 0)] }},
 		"Apply whose mark can't be made":           {fails: true},
 		"by a later process, read back: \"logical": {torn: true},
-		"changes, and killed: Mark: it is \"\"":    {gone: true},
+		"Mark: it is \"\", and must be \"mark 1\"": {gone: true},
 		"Mark: it is \"mark 3\", and must be \"\"": {kept: true},
-		"Mark: it is \"mark 5\", and must be \"\"": {finish: true},
+		"Mark: it is \"\", and must be \"mark 3\"": {finish: true},
 		"Delta: \"logical/":                        {delta: func(copier.Entry) bool { some++; return some%50 > 0 }},
 	} {
 		t.Run(want, func(t *testing.T) {

@@ -484,12 +484,8 @@ func (s *stage) Delta(_ context.Context, gone, there func(copier.Entry) error) e
 	return nil
 }
 
-// Finish implements [copier.Applier].
-func (s *stage) Finish(context.Context) error {
-	s.mark = nil
-	s.keep(nil)
-	return nil
-}
+// Finish implements [copier.Applier]: the mark lies apart from the entries anyway.
+func (s *stage) Finish(context.Context) error { return nil }
 
 // An UnorderedSink copies to a [Store] in any order. What was put stays in the store
 // when a process ends.

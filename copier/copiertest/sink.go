@@ -582,7 +582,7 @@ func (s *sinkSuite) changed() {
 	s.readsBack("behind Apply", p, m.entries())
 	held := stage.Pinned()
 	s.ok("Finish", stage.Finish(s.ctx))
-	s.marked(stage, nil)
+	s.marked(stage, []byte("mark 5"))
 	if held && stage.Pinned() {
 		s.delta(stage, pinned, m)
 	}
@@ -613,6 +613,13 @@ func (s *sinkSuite) changedAndKilled() {
 		s.marked(stage, fmt.Appendf(nil, "mark %d", round))
 		s.readsBack("by a later process", p, m.entries())
 	}
+	s.ok("Finish", stage.Finish(s.ctx))
+	s.closed(p, true)
+	if p, stage = s.applier(false); stage == nil {
+		return
+	}
+	s.marked(stage, []byte("mark 3"))
+	s.readsBack("by a process behind Finish", p, m.entries())
 	s.closed(p, false)
 	if p, stage = s.applier(false); stage == nil {
 		return
