@@ -11,6 +11,7 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/internal/pipes"
@@ -52,6 +53,9 @@ func (e *env) throughPipes(s *Source) {
 	o := s.client.Options()
 	o.HTTPClient = client(e.net)
 	s.client = dynamodb.New(o)
+	so := s.streams.Options()
+	so.HTTPClient = client(e.net)
+	s.streams = dynamodbstreams.New(so)
 }
 
 // serve serves a host of the bubble until the test ends, or its Close is called.

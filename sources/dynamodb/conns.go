@@ -31,14 +31,13 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// watch has the SDK's client tell of its connections.
-func (c *conns) watch(o *dynamodb.Options) {
-	client, ok := o.HTTPClient.(*awshttp.BuildableClient)
+// watch returns a client of the SDK's that tells of its connections.
+func (c *conns) watch(through dynamodb.HTTPClient) dynamodb.HTTPClient {
+	client, ok := through.(*awshttp.BuildableClient)
 	if !ok {
-		return
+		return through
 	}
-	c.open = map[*conn]bool{}
-	o.HTTPClient = client.WithTransportOptions(func(t *http.Transport) {
+	return client.WithTransportOptions(func(t *http.Transport) {
 		dial := t.DialContext
 		t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			raw, err := dial(ctx, network, address)

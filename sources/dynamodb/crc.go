@@ -111,6 +111,12 @@ var errNoAnswer = errors.New("it is not the JSON object that each answer of Dyna
 // answerMembers are what an answer to a Scan or a Query has, as far as it is known.
 var answerMembers = []string{"Items", "Count", "ScannedCount", "LastEvaluatedKey", "ConsumedCapacity"}
 
+// needed is what each answer to an operation has. The SDK takes one without it for an
+// empty one: the end of a shard, or items that are not there.
+var needed = map[string]string{
+	"BatchGetItem": "Responses", "DescribeStream": "StreamDescription", "GetRecords": "Records", "GetShardIterator": "ShardIterator",
+}
+
 // checkAnswer looks whether a body that the SDK will decode is an answer to the
 // operation, and returns whether it says what the request has cost.
 func checkAnswer(body []byte, op string, checked bool) (told bool, err error) {
@@ -125,6 +131,16 @@ func checkAnswer(body []byte, op string, checked bool) (told bool, err error) {
 	var answer map[string]json.RawMessage // names as they are; a struct takes others too
 	if json.Unmarshal(body, &answer) != nil || answer == nil {
 		return false, errNoAnswer
+	}
+	if name := needed[op]; name != "" && answer[name] == nil {
+		return false, fmt.Errorf("it has no %s, as each answer to %s has: something between may have answered (a proxy, a gateway, a wrong endpoint)", name, op)
+	}
+	if op == "GetRecords" && !checked {
+		for name := range answer {
+			if name != "Records" && name != "NextShardIterator" { // without that the shard would have ended
+				return false, fmt.Errorf("it has a member %.64q, and no checksum shows that it was sent so", name)
+			}
+		}
 	}
 	// Of a member that comes twice the SDK takes one, and what is no text in UTF-8
 	// it replaces.

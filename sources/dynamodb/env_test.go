@@ -50,6 +50,7 @@ var shortTiming = timing{
 	late:  time.Second,
 	retry: 15 * time.Millisecond,
 	watch: 500 * time.Millisecond,
+	poll:  5 * time.Millisecond,
 	hold:  120 * time.Millisecond,
 }
 
@@ -61,6 +62,7 @@ var localTiming = timing{
 	late:  2 * time.Second,
 	retry: 100 * time.Millisecond,
 	watch: 6 * time.Second,
+	poll:  50 * time.Millisecond,
 	hold:  500 * time.Millisecond,
 }
 

@@ -33,6 +33,7 @@ type timing struct {
 	late  time.Duration // how late the answer to a renewal may come that a commit relies on
 	retry time.Duration // how often one who waits looks at it
 	watch time.Duration // how long an unexpired lock is watched for a renewal
+	poll  time.Duration // how often one who takes the table from a Vault that serves looks at it
 	hold  time.Duration // how long a lock that somebody left is held before the first read
 	tell  time.Duration // how often it is said that the lock can't be renewed
 }
@@ -46,6 +47,7 @@ var vaultTiming = timing{
 	late:  5 * time.Second,
 	retry: time.Second,
 	watch: 20 * time.Second,
+	poll:  200 * time.Millisecond,
 	hold:  30 * time.Second,
 	tell:  30 * time.Second,
 }
@@ -192,6 +194,8 @@ func (l *lease) again(ctx context.Context) (copier.Lease, error) {
 	}
 	l.migration, l.value = ours, m.value
 	l.leader, l.found = ours, leader.found()
+	l.live = leader.closed()
+	l.closed.Store(l.live)
 	wctx, cancel := l.s.settle(ctx)
 	defer cancel()
 	_, got, err := l.renew(wctx)
@@ -303,6 +307,9 @@ type lease struct {
 	ahead     atomic.Int64 // by how much the service's clock is ahead of ours, at least, in ns
 	stop      context.CancelFunc
 	renewing  sync.WaitGroup
+
+	live   bool        // it was taken from Vaults that served, and stays theirs no more once all is copied: see Take
+	closed atomic.Bool // the leader lock expires in some years
 }
 
 // A hold is what a lease knows of one of its locks:
@@ -507,6 +514,9 @@ func (l *lease) update(ctx context.Context, c change) (written, error) {
 // ahead, ours or the service's: that of a virtual machine which was paused may
 // be behind, and Vaults would find a lock of its making expired at once.
 func (l *lease) expiry() time.Time {
+	if l.closed.Load() {
+		return time.Now().Add(closedFor)
+	}
 	return time.Now().Add(time.Duration(l.ahead.Load()) + l.s.timing.lease)
 }
 
@@ -578,7 +588,8 @@ const freshTries = 3
 // nobody knows whether the lock is held by now.
 var ErrLate = errors.New("the answer comes so late that the leader lock may have expired since")
 
-// Check implements [copier.Lease]: it looks whether the table is still the same,
+// Check implements [copier.Lease]. Of a table that was taken by [Source.Take] it lets the
+// leader lock expire only in some years. It looks whether the table is still the same,
 // and writes to both locks, on the condition that they are ours. The leader lock
 // comes last, and is then good for 10 s or more. Clocks can only make it ask again: what the service answers decides.
 func (l *lease) Check(ctx context.Context) error {
@@ -591,6 +602,7 @@ func (l *lease) Check(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	l.closed.Store(l.live)
 	for range freshTries {
 		fresh, got, err := l.renew(ctx)
 		switch {
@@ -605,7 +617,8 @@ func (l *lease) Check(ctx context.Context) error {
 
 // Release implements [copier.Lease]. The leader lock goes back to what was
 // found. Where Options.KeepLocked is set, a complete copy leaves the migration
-// lock. A run that will be resumed leaves both: they are known by its id, and
+// lock, and one of a table that was taken by [Source.Take] leaves both for years. A run
+// that will be resumed leaves both: they are known by its id, and
 // the leader lock expires by itself. Each lock is given back on the condition
 // that it is ours. Where the leader lock of a complete copy is not, the migration
 // lock stays.
@@ -617,7 +630,14 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 	if end == copier.EndUnfinished || end == copier.EndFailed && l.put.Backup != "" {
 		return nil
 	}
+	if l.live && end == copier.EndComplete {
+		return l.s.released(l.close(ctx))
+	}
 	var leader, migration error
+	if l.live && l.migration != free { // a Vault that is started from here on waits for the lock
+		migration = l.migration.gaveBack(l.s.deleteMigration(ctx, l.value))
+		l.migration = free
+	}
 	if l.leader != free {
 		found := l.found
 		if end == copier.EndFailed && l.left != nil {
@@ -663,10 +683,11 @@ func (s *Source) Unlock(ctx context.Context, runID string, end copier.End) error
 		return nil
 	}
 	leader, err := s.readLeader(ctx, request{})
-	if err == nil && leader.held([]byte(runID)) {
+	stays := leader.held([]byte(runID)) && leader.closed() && end == copier.EndComplete
+	if err == nil && leader.held([]byte(runID)) && !stays {
 		err = s.restoreLeader(ctx, leader[attrIdentity], leader.found())
 	}
-	if end == copier.EndComplete && s.opts.KeepLocked {
+	if stays || end == copier.EndComplete && s.opts.KeepLocked {
 		return s.released(err)
 	}
 	m, merr := s.readMigration(ctx, request{})

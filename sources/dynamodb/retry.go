@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	"github.com/aws/smithy-go"
 	"github.com/dustin/go-humanize/english"
 
@@ -117,11 +118,24 @@ func (q *request) repeated() bool { return q.failed-q.throttled > 1 }
 // ask sends a request of the client until it succeeds, or until no try can help,
 // and returns its answer. An error says what it means to the person who reads it,
 // but for a condition that did not hold, which [conditionFailed] knows.
-func ask[I, O any](ctx context.Context, s *Source, q *request, call func(context.Context, *I, ...func(*dynamodb.Options)) (*O, error), in *I) (out *O, err error) {
+func ask[I, O any](ctx context.Context, s *Source, q *request, call func(context.Context, *I, ...func(*dynamodb.Options)) (*O, error), in *I) (*O, error) {
+	return asking(ctx, s, q, in, func(ctx context.Context, through via) (*O, error) {
+		return call(ctx, in, func(o *dynamodb.Options) { o.HTTPClient = through(o.HTTPClient) })
+	})
+}
+
+// askStream is ask, for a request of the client of DynamoDB Streams.
+func askStream[I, O any](ctx context.Context, s *Source, call func(context.Context, *I, ...func(*dynamodbstreams.Options)) (*O, error), in *I) (*O, error) {
+	return asking(ctx, s, new(request), in, func(ctx context.Context, through via) (*O, error) {
+		return call(ctx, in, func(o *dynamodbstreams.Options) { o.HTTPClient = through(o.HTTPClient) })
+	})
+}
+
+func asking[I, O any](ctx context.Context, s *Source, q *request, in *I, call func(context.Context, via) (*O, error)) (out *O, err error) {
 	q.action = strings.TrimSuffix(reflect.TypeFor[I]().Name(), "Input")
 	q.asked = askForCapacity(in)
-	err = s.send(ctx, q, func(ctx context.Context, through func(*dynamodb.Options)) (err error) {
-		out, err = call(ctx, in, through)
+	err = s.send(ctx, q, func(ctx context.Context, through via) (err error) {
+		out, err = call(ctx, through)
 		return err
 	})
 	if _, refused := conditionFailed(err); err != nil && !refused {
@@ -159,6 +173,10 @@ func (p *pulse) nothingSince(first time.Time) time.Duration {
 	}
 	return time.Since(first)
 }
+
+// aside are the actions whose success is no progress: locks are renewed, and a stream
+// is followed, all the time, also where no page can be read any more.
+var aside = map[string]bool{"UpdateItem": true, "PutItem": true, "DescribeTable": true, "DescribeStream": true, "GetShardIterator": true, "GetRecords": true}
 
 // hasAnswered reports whether a request ever succeeded.
 func (p *pulse) hasAnswered() bool {
@@ -203,9 +221,12 @@ func (e *timeoutError) Error() string {
 }
 func (*timeoutError) Timeout() bool { return true }
 
-// A sending is one try of a request. The options lead it through the source's
-// [wire].
-type sending func(ctx context.Context, through func(*dynamodb.Options)) error
+// A sending is one try of a request. Its HTTP client leads through the source's [wire].
+type sending func(ctx context.Context, through via) error
+
+// A via puts something between a client of the SDK and its HTTP client. Those of
+// DynamoDB and of DynamoDB Streams are of one interface.
+type via func(dynamodb.HTTPClient) dynamodb.HTTPClient
 
 // send sends a request until it succeeds, or until no try can help.
 func (s *Source) send(ctx context.Context, q *request, call sending) error {
@@ -223,7 +244,7 @@ func (s *Source) send(ctx context.Context, q *request, call sending) error {
 	for {
 		began, err := s.try(ctx, q, t, first, w, call)
 		if err == nil {
-			s.pulse.beat(true, q.action != "UpdateItem") // the lock is renewed all the time, also where no page can be read any more
+			s.pulse.beat(true, !aside[q.action])
 			if q.counts != nil {
 				q.counts.Retries += q.failed
 				q.counts.Throttles += q.throttled
@@ -295,7 +316,7 @@ func (s *Source) try(ctx context.Context, q *request, t tries, first time.Time, 
 	defer cancel()
 	var connected atomic.Bool
 	tctx = httptrace.WithClientTrace(tctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
-	err = call(tctx, func(o *dynamodb.Options) { o.HTTPClient = wire{ownbody.Client{HTTPClient: o.HTTPClient}, s, q} })
+	err = call(tctx, func(c dynamodb.HTTPClient) dynamodb.HTTPClient { return wire{ownbody.Client{HTTPClient: c}, s, q} })
 	if err == nil || ctx.Err() != nil {
 		return began, err
 	}

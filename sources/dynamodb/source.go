@@ -29,6 +29,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -90,6 +91,17 @@ type Options struct {
 	// copy, so that no Vault starts on it any more.
 	KeepLocked bool
 
+	// StreamsEndpoint is a URL used for DynamoDB Streams instead of the region's own.
+	// Empty means what goes with Endpoint, where that is set: the same host, with
+	// "streams." before it where it begins with "dynamodb.".
+	StreamsEndpoint string
+	// EnableStream says that [Source.Follow] may enable a stream of keys on a table
+	// that has none. A stream that is enabled is used as it is, and left so.
+	EnableStream bool
+	// Heartbeat is how often a small item is rewritten while a table is followed, which
+	// shows how long a record of the stream is on its way; zero means 5 s.
+	Heartbeat time.Duration
+
 	// Events, where set, is told of retries, waits and warnings.
 	Events func(copier.Event)
 }
@@ -104,12 +116,13 @@ const dialTimeout = 10 * time.Second
 
 // A Source reads one table. It is safe for concurrent use.
 type Source struct {
-	opts   Options
-	client *dynamodb.Client
-	conns  *conns
-	creds  *credentialsLoader
-	info   copier.Info
-	timing timing
+	opts    Options
+	client  *dynamodb.Client
+	streams *dynamodbstreams.Client
+	conns   *conns
+	creds   *credentialsLoader
+	info    copier.Info
+	timing  timing
 	// replicas are the other regions of a global table.
 	replicas []string
 	// boot is the time since the machine was started, sleep included.
@@ -130,7 +143,7 @@ type Source struct {
 
 var (
 	_ copier.Source      = (*Source)(nil)
-	_ copier.Locker      = (*Source)(nil)
+	_ copier.Taker       = (*Source)(nil)
 	_ copier.Rechecker   = (*Source)(nil)
 	_ copier.Getter      = (*Source)(nil)
 	_ copier.Throttled   = (*Source)(nil)
@@ -162,7 +175,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Code: AWSSettings, Err: err}
 	}
-	s := &Source{opts: opts, conns: new(conns), timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
+	s := &Source{opts: opts, conns: &conns{open: map[*conn]bool{}}, timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
 		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
 			if opts.Credentials != nil {
@@ -202,10 +215,11 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 			// may know the regional endpoint only.
 			o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled
 		}
-		s.conns.watch(o)
+		o.HTTPClient = s.conns.watch(o.HTTPClient)
 		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 0 // see request
 		o.DisableValidateResponseChecksum = true            // done by wire, and enforced
 	})
+	s.streams = s.newStreams(cfg)
 	s.findSettings(ctx, cfg, ignored)
 	if err := s.checkEndpoint(inputsOf(cfg)); err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Code: AWSSettings, Err: err}

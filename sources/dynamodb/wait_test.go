@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -54,7 +53,7 @@ func TestSlowRequests(t *testing.T) {
 				}
 				q := &request{action: "GetItem", units: 21 * c.rate} // of which one second's worth is there
 				tries := c.errs
-				err := s.send(t.Context(), q, func(context.Context, func(*dynamodb.Options)) (err error) {
+				err := s.send(t.Context(), q, func(context.Context, via) (err error) {
 					time.Sleep(c.took)
 					err, tries = tries[0], tries[1:]
 					return err
