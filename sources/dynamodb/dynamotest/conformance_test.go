@@ -37,6 +37,9 @@ func TestConformance(t *testing.T) {
 	conform(t, srv.URL, false, func(table string) error {
 		srv.Stream(table).Roll()
 		return nil
+	}, func(table string, hours int) error {
+		srv.Stream(table).Age(time.Duration(hours) * time.Hour)
+		return nil
 	})
 }
 
@@ -57,7 +60,7 @@ func TestConformanceDynamoDBLocal(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	conform(t, srv.URL, true, func(string) error { return srv.RollOver() })
+	conform(t, srv.URL, true, func(string) error { return srv.RollOver() }, func(_ string, hours int) error { return srv.Age(hours) })
 }
 
 // A fixture is what a case gets: a client, and an empty Vault table of its own.
@@ -69,6 +72,7 @@ type fixture struct {
 	table   string
 	local   bool
 	roll    func(table string) error // has the table's stream begin new shards
+	age     func(table string, hours int) error
 }
 
 // localDeviates says whether the case runs against DynamoDB Local, where that
@@ -80,7 +84,7 @@ func (x *fixture) localDeviates(how string) bool {
 	return x.local
 }
 
-func conform(t *testing.T, url string, local bool, roll func(table string) error) {
+func conform(t *testing.T, url string, local bool, roll func(table string) error, age func(string, int) error) {
 	transport := &crcChecker{next: &http.Transport{}, local: local}
 	t.Cleanup(transport.next.CloseIdleConnections)
 	db := dynamodb.New(dynamodb.Options{
@@ -99,7 +103,7 @@ func conform(t *testing.T, url string, local bool, roll func(table string) error
 	maps.Copy(all, streamCases)
 	for i, name := range slices.Sorted(maps.Keys(all)) {
 		t.Run(name, func(t *testing.T) {
-			x := &fixture{t, db, streams, url, fmt.Sprintf("case-%d", i), local, roll}
+			x := &fixture{t, db, streams, url, fmt.Sprintf("case-%d", i), local, roll, age}
 			_, err := db.CreateTable(t.Context(), vaultTable(x.table))
 			x.must(err)
 			all[name](x)

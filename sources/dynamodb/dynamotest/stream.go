@@ -44,6 +44,9 @@ type StreamSettings struct {
 	// OpenParents has shards that have ended look open: DescribeStream gives no end, and
 	// GetRecords always a next iterator.
 	OpenParents bool
+	// TrimErrors has GetRecords answer a TrimmedDataAccessException to an iterator of a place
+	// that was trimmed since, as it is documented. Otherwise it returns what is left.
+	TrimErrors bool
 	// Hidden are shards that DescribeStream leaves out. They can be read.
 	Hidden []string
 }
@@ -76,6 +79,7 @@ type Stream struct {
 
 	mu        sync.Mutex
 	settings  StreamSettings
+	aged      time.Duration
 	disabled  time.Time // when it was asked to end; zero where it is on
 	gone      time.Time // from when on it is DISABLED
 	shards    []*shard  // in the order in which they began
@@ -93,6 +97,7 @@ type shard struct {
 	high       *place
 	first      uint64 // sequence number
 	last       uint64 // sequence number of the end; 0 is none yet
+	trimmed    uint64 // sequence number of the last record that was removed
 	ending     bool   // it records nothing more, but some may be on its way
 	ended      time.Time
 	records    []*streamRecord
@@ -398,10 +403,18 @@ func (st *Stream) settle(now time.Time) {
 		for old < len(sh.records) && now.Sub(sh.records[old].written) > streamRetention {
 			old++
 		}
-		clear(sh.records[:old])
-		sh.records = sh.records[old:]
+		sh.trim(old)
 	}
 	st.shards = slices.DeleteFunc(st.shards, func(sh *shard) bool { return sh.last != 0 && now.Sub(sh.ended) > streamRetention })
+}
+
+// trim removes the first n records.
+func (sh *shard) trim(n int) {
+	if n > 0 {
+		sh.trimmed = sh.records[n-1].sequence
+	}
+	clear(sh.records[:n])
+	sh.records = sh.records[n:]
 }
 
 // Split ends the shard that records the item of a Path and a Key, and begins two in its
@@ -442,14 +455,35 @@ func (st *Stream) Roll() {
 }
 
 // Trim removes all records that have arrived. Iterators of places among them are granted
-// and served as before.
+// as before.
 func (st *Stream) Trim() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.settle(st.clock())
 	for _, sh := range st.shards {
-		sh.records = nil
+		sh.trim(len(sh.records))
 	}
+}
+
+// Age makes all that the stream holds older, and the iterators that were granted for it.
+func (st *Stream) Age(by time.Duration) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.settle(st.clock())
+	st.aged += by
+	if !st.disabled.IsZero() {
+		st.gone = st.gone.Add(-by)
+	}
+	for _, sh := range st.shards {
+		sh.ended = sh.ended.Add(-by)
+		for _, r := range sh.records {
+			r.written = r.written.Add(-by)
+		}
+	}
+	for _, r := range st.pending {
+		r.written = r.written.Add(-by)
+	}
+	st.settle(st.clock())
 }
 
 // Shards returns the shards, in the order in which they began.

@@ -301,6 +301,10 @@ func TestStreamAges(t *testing.T) {
 		x.Trim()
 		keys, _, _ = x.get(x.iterator(shard, streams.ShardIteratorTypeAfterSequenceNumber, number))
 		x.is("trimmed at once", keys, "")
+		x.settings(StreamSettings{TrimErrors: true})
+		_, err = x.streams.GetRecords(context.Background(), &dynamodbstreams.GetRecordsInput{ShardIterator: x.iterator(shard, streams.ShardIteratorTypeAtSequenceNumber, number)})
+		x.fails("TrimmedDataAccessException", err)
+		x.get(x.iterator(shard, streams.ShardIteratorTypeTrimHorizon, nil))
 		x.write("p", "c")
 		x.is("and behind that", x.all(shard), "c")
 

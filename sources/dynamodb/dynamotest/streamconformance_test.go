@@ -385,6 +385,44 @@ var streamCases = map[string]func(*fixture){
 		x.is("the end", page.StreamDescription.LastEvaluatedShardId == nil, true)
 	},
 
+	"stream that ages": func(x *fixture) {
+		arn := x.enable(types.StreamViewTypeKeysOnly)
+		age := func(hours int) {
+			x.Helper()
+			if err := x.age(x.table, hours); errors.Is(err, local.ErrNoCompiler) {
+				x.Skip("NOT CHECKED AGAINST AWS: streams that age. It takes a JDK: apt-get install openjdk-17-jdk-headless")
+			} else {
+				x.must(err)
+			}
+		}
+		x.put(at("p", "a"))
+		x.records(arn, 1)
+		first := *x.stream(arn).Shards[0].ShardId
+		old := x.iterator(arn, first, streams.ShardIteratorTypeTrimHorizon, nil)
+		records, _ := x.page(old, nil)
+		number := records[0].Dynamodb.SequenceNumber
+		if !x.local { // there they roll over at the age of four hours
+			x.must(x.roll(x.table))
+		}
+		age(5)
+		_, err := x.streams.GetRecords(x.Context(), &dynamodbstreams.GetRecordsInput{ShardIterator: old})
+		x.fails("ExpiredIteratorException", err)
+		x.records(arn, 1)
+		x.put(at("p", "b"))
+		x.records(arn, 2)
+		age(21)
+		// What is over 24 hours old can't be had, one way or another.
+		at := streams.ShardIteratorTypeAtSequenceNumber
+		granted, err := x.streams.GetShardIterator(x.Context(), &dynamodbstreams.GetShardIteratorInput{StreamArn: &arn, ShardId: &first, ShardIteratorType: at, SequenceNumber: number})
+		if !x.localDeviates("a shard that ended over 24 hours ago is there, and its iterators are granted: its records are not") {
+			x.fails("ResourceNotFoundException", err)
+			return
+		}
+		x.must(err)
+		_, err = x.streams.GetRecords(x.Context(), &dynamodbstreams.GetRecordsInput{ShardIterator: granted.ShardIterator})
+		x.fails("TrimmedDataAccessException", err)
+	},
+
 	"stream of a deleted table": func(x *fixture) {
 		arn := x.enable(types.StreamViewTypeKeysOnly)
 		x.put(at("p", "k"))

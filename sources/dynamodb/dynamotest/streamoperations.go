@@ -187,7 +187,7 @@ func (c *call) describeStream() ([]byte, error) {
 type iterator struct {
 	arn, shard string
 	after      uint64
-	granted    time.Time
+	granted    time.Time // by the stream's age
 }
 
 // String is the iterator as clients carry it.
@@ -253,8 +253,10 @@ func (c *call) getShardIterator() ([]byte, error) {
 	if numbered && (number < sh.first || sh.last != 0 && number > sh.last) {
 		return nil, validation("Invalid SequenceNumber for the shard")
 	}
-	it := iterator{arn: st.ARN, shard: sh.id, granted: st.clock()}
+	it := iterator{arn: st.ARN, shard: sh.id, granted: st.clock().Add(st.aged)}
 	switch in.ShardIteratorType {
+	case streams.ShardIteratorTypeTrimHorizon:
+		it.after = sh.trimmed
 	case streams.ShardIteratorTypeLatest:
 		it.after = st.sequence
 	case streams.ShardIteratorTypeAtSequenceNumber:
@@ -287,13 +289,16 @@ func (c *call) getRecords() ([]byte, error) {
 		return nil, err
 	}
 	defer st.mu.Unlock()
-	now := st.clock()
+	now := st.clock().Add(st.aged)
 	if now.Sub(it.granted) > iteratorLifetime {
 		return nil, (&Fault{Kind: ExpiredIterator}).refusal("", "")
 	}
 	sh := st.shard(it.shard)
 	if sh == nil {
 		return nil, notFound("Shard does not exist")
+	}
+	if st.settings.TrimErrors && it.after < sh.trimmed {
+		return nil, (&Fault{Kind: TrimmedDataAccess}).refusal("", "")
 	}
 	out := append(c.out, `{"Records":[`...)
 	from := sort.Search(len(sh.records), func(i int) bool { return sh.records[i].sequence > it.after })
