@@ -35,15 +35,16 @@ var (
 	// ErrUnknown is returned when a log has an operation, or an entry, of a kind that no
 	// Vault up to 1.21 writes: what it does can't be known.
 	ErrUnknown = errors.New("an operation of an unknown kind")
-	// ErrGap is returned when a log does not connect to the state of vault.db, or to
-	// itself, or lacks a piece of an operation: acknowledged writes are missing.
+	// ErrGap is returned when a log does not connect to the state of vault.db, or lacks an
+	// entry behind that, or a piece of an operation: acknowledged writes are missing.
 	ErrGap = errors.New("entries of the log are missing")
 )
 
 // A Tail is what a log holds, and what of that is behind a vault.db.
 type Tail struct {
 	// First and Last are the indexes of the log's first and last entry, and LastTerm is
-	// the term of the last; all are 0 where the log has none.
+	// the term of the last; all are 0 where the log has none. Where entries are missing
+	// that vault.db has, since the node was sent a snapshot, the log begins behind them.
 	First, Last, LastTerm uint64
 	// Changes holds what becomes of each key that the tail puts or deletes.
 	Changes map[string]Change
@@ -110,6 +111,11 @@ func (r *reader) add(l *raft.Log) error {
 	switch {
 	case r.First == 0:
 		r.First = l.Index
+	case l.Index > r.Last+1 && l.Index <= r.applied+1:
+		// A node that is sent a snapshot keeps what its raft.db had, however old. All
+		// that is missing is in vault.db; what stands before it tells nothing any more.
+		clear(r.operations)
+		r.Tail = Tail{First: l.Index, Changes: r.Changes}
 	case l.Index != r.Last+1:
 		return fmt.Errorf("%w: entry %d stands behind entry %d", ErrGap, l.Index, r.Last)
 	}

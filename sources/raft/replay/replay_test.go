@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
@@ -82,6 +83,33 @@ func TestCut(t *testing.T) {
 				t.Errorf("a log that begins behind the entry that comes next: %v, want ErrGap", err)
 			}
 		})
+	}
+}
+
+// TestSentSnapshot has the raft.db of a node that was sent a snapshot: what it had before
+// stays in it, and belongs to another life.
+func TestSentSnapshot(t *testing.T) {
+	var b bytes.Buffer
+	check(t, codec.NewEncoder(&b, &codec.MsgpackHandle{}).Encode(raft.Configuration{Servers: []raft.Server{{ID: "itself"}}}))
+	h := history{}
+	h.add(raft.Log{Term: 5, Type: raft.LogConfiguration, Data: b.Bytes()})
+	h.chunk(5, 7, 0, 2, op(putOp, "stale", []byte("x")))
+	h.next = 46
+	h.command(3, op(putOp, "in vault.db", []byte("1")))
+	h.command(3, op(putOp, "behind it", []byte("2")))
+	path := write(t, "raft.db", h.log)
+	for _, applied := range []uint64{46, 47, 48} {
+		tail, err := Read(t.Context(), path, applied)
+		if err != nil || tail.First != 47 || tail.Last != 48 || tail.LastTerm != 3 || tail.Puts != int64(48-applied) || tail.ConfigIndex != 0 || tail.Servers != nil {
+			t.Errorf("vault.db at %d: %+v, %v", applied, tail, err)
+		}
+	}
+	if _, err := Read(t.Context(), path, 45); !errors.Is(err, ErrGap) {
+		t.Errorf("vault.db lacks entry 46, as the log does: %v, want ErrGap", err)
+	}
+	h.chunk(3, 7, 1, 2, []byte("y"))
+	if _, err := Read(t.Context(), write(t, "raft.db", h.log), 48); !errors.Is(err, ErrGap) {
+		t.Errorf("the last chunk behind the snapshot, the first of another life: %v, want ErrGap", err)
 	}
 }
 
