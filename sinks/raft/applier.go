@@ -125,7 +125,8 @@ func (s *stage) openDB(ctx context.Context) error {
 	}
 	s.mapped = 2*fi.Size() + s.ahead
 	s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		// As Vault has them, so that the file is as it expects it.
+		// As Vault has them: it looks for the free pages by itself when it starts, and
+		// relies on no list of them.
 		NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 		Timeout:         10 * time.Second, // whoever looks at the file
 		InitialMmapSize: int(s.mapped),

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/durable/durabletest"
 )
 
 // A model is what a stage must hold.
@@ -382,6 +383,7 @@ func TestStageOfAnother(t *testing.T) {
 // A process that is killed at any step of the end leaves what the next one finishes, with
 // the mark that was the last, or what is committed.
 func TestApplierKilled(t *testing.T) {
+	t.Parallel()
 	for _, nodeID := range []string{"node-1", ""} {
 		for kill, done := 0, false; !done; kill++ {
 			o := testOptions(t.TempDir())
@@ -516,6 +518,71 @@ func TestApplierPowerLoss(t *testing.T) {
 			t.Fatalf("case %d: %s has %d entries, want %d", i, mark, len(got), len(want))
 		}
 		check(t, p.Close(true))
+	}
+}
+
+// A loss of power on the way from the last changes to the commit leaves what the next
+// process finishes. That in a transaction is TestApplierPowerLoss's.
+func TestApplierEndPowerLoss(t *testing.T) {
+	t.Parallel()
+	for at, done := 0, false; !done; at++ {
+		for seed := range uint64(2) {
+			o := testOptions(t.TempDir())
+			o.NodeID = ""
+			rec, err := durabletest.New(o.Path)
+			check(t, err)
+			with := o
+			with.Disk = rec.Disk()
+			m := modelOf(testEntries(20))
+			p := stageOf(t, with, m.entries())
+			changes, old := m.random(rand.New(rand.NewPCG(1, 1)), 20)
+			p.apply(t, changes, old, "m1")
+			check(t, p.stage().Pin(t.Context()))
+			before, id := maps.Clone(m), p.NodeID()
+			changes, _ = m.random(rand.New(rand.NewPCG(2, 2)), 20)
+			rec.FailAt(at)
+			err = p.stage().Apply(t.Context(), changes, marks("m2"))
+			if err == nil {
+				err = p.stage().Finish(t.Context())
+			}
+			if err == nil {
+				err = p.commit(t.Context())
+			}
+			done = err == nil
+			ops := rec.Ops()
+			_ = p.stage().closeDB() // as the end of the process does
+			p.stage().unpin()
+			_ = p.Sink.Close()
+			if len(ops) > 0 && ops[len(ops)-1] == "sync vault.db" {
+				continue // it was synced in the transaction
+			}
+			check(t, rec.Lose(rand.New(rand.NewPCG(seed, uint64(at)))))
+
+			p, err = open(o)
+			if !errors.Is(err, copier.ErrInPlace) {
+				check(t, err)
+				mark, _ := p.stage().Mark(t.Context())
+				switch string(mark) {
+				case "m1":
+					if got := all(t, p); !maps.Equal(got, before) {
+						t.Fatalf("after %q: there are %d entries, want %d", ops, len(got), len(before))
+					}
+					check(t, p.stage().Apply(t.Context(), changes, marks("m2")))
+				case "m2":
+				default:
+					t.Fatalf("after %q: the mark is %q", ops, mark)
+				}
+				check(t, p.stage().Finish(t.Context()))
+				check(t, p.commit(t.Context()))
+			}
+			if got, _, err := inPlace(o.Path); err != nil || !maps.Equal(modelOf(got), m) || p.NodeID() != id {
+				t.Errorf("after %q: in place are %d entries of node %s, want %d of %s, %v", ops, len(got), p.NodeID(), len(m), id, err)
+			}
+			check(t, p.Close(false))
+		}
+		if done && at < 15 {
+			t.Errorf("only %d operations", at)
+		}
 	}
 }
 
