@@ -100,7 +100,7 @@ func estimates(tb testing.TB, loop func() bool, tries int, e estimated) metrics 
 		for range tries {
 			cfg := &vaultconfig.Config{ClusterAddr: "https://127.0.0.1:8201"}
 			cfg.Source.Table, cfg.Source.Region = dynamodb.DefaultTable, "us-east-1"
-			cfg.Destination = vaultconfig.Destination{Path: tb.TempDir(), NodeID: "n", Address: "127.0.0.1:8201"}
+			cfg.Destination = vaultconfig.Destination{Type: vaultconfig.Raft, Path: tb.TempDir(), NodeID: "n", Address: "127.0.0.1:8201"}
 			memory.settle(tb)
 			rep, err := plan.Run(tb.Context(), plan.Options{Config: cfg, Source: source(),
 				Estimate: estimate.Options{TempDir: tb.TempDir(), Workers: e.workers, ReadCapacity: e.cap, SampleTime: 1500 * time.Millisecond}})

@@ -59,24 +59,46 @@ type Config struct {
 	Overrides []*Error
 }
 
-// The types of storage_source. [RaftSnapshot] and [DynamoDBExport] are no storage of
-// Vault's, and unknown to its own migrate.
+// The types of storage. [RaftSnapshot] and [DynamoDBExport] are none of Vault's, and
+// unknown to its own migrate.
 const (
 	DynamoDB       = "dynamodb"
 	Raft           = "raft"
 	RaftSnapshot   = "raft_snapshot"
 	DynamoDBExport = "dynamodb_export"
+	Files          = "file"
 )
 
-// Source is the stanza storage_source.
-type Source struct {
-	Type string // one of the types above
-	// Paths are what is read where Type is not [DynamoDB]: for [Raft] the data
-	// directories of one cluster's stopped nodes, otherwise one file or folder. They are
-	// cleaned, not made absolute.
-	Paths []string
+// A pair is a type of storage_source, with the types of storage_destination that it can
+// be copied to, the usual one first.
+type pair struct {
+	source       string
+	destinations []string
+}
 
-	// The rest is of [DynamoDB].
+// pairs are what goes with what. A table is not copied to another one, for which there are
+// AWS's own backups, nor an export; and neither a snapshot nor files to others of their kind.
+var pairs = []pair{
+	{DynamoDB, []string{Raft, RaftSnapshot, Files}},
+	{Raft, []string{Raft, DynamoDB, RaftSnapshot, Files}},
+	{RaftSnapshot, []string{Raft, DynamoDB, Files}},
+	{DynamoDBExport, []string{Raft, RaftSnapshot, Files}},
+	{Files, []string{Raft, DynamoDB, RaftSnapshot}},
+}
+
+// Destinations returns the types of storage_destination that a type of storage_source can
+// be copied to, and nothing of a type that is none.
+func Destinations(source string) []string {
+	for _, p := range pairs {
+		if p.source == source {
+			return slices.Clone(p.destinations)
+		}
+	}
+	return nil
+}
+
+// A DynamoDBTable is what a stanza of type [DynamoDB] says.
+type DynamoDBTable struct {
 	Table  string // name or ARN; never empty
 	Region string // never empty
 	// Endpoint is an http or https URL, or empty for AWS's own endpoint.
@@ -92,6 +114,23 @@ type Source struct {
 	MaxRetries *int
 	// MaxParallel bounds the requests in flight; 0 is not set.
 	MaxParallel int
+	// ReadUnits and WriteUnits are the capacity, in units a second, that a table is made
+	// with. Both are 0 where the stanza names neither, or asks for PAY_PER_REQUEST.
+	ReadUnits, WriteUnits int64
+}
+
+// Name says which table that is.
+func (t DynamoDBTable) Name() string { return "table " + t.Table + " in " + t.Region }
+
+// Source is the stanza storage_source.
+type Source struct {
+	Type string // one of the types above
+	// Paths are what is read where Type is not [DynamoDB]: for [Raft] the data
+	// directories of one cluster's stopped nodes, otherwise one file or folder. They are
+	// cleaned, not made absolute.
+	Paths []string
+
+	DynamoDBTable // where Type is [DynamoDB]
 }
 
 // Name says what is read: a table and its region, or paths.
@@ -99,12 +138,19 @@ func (s Source) Name() string {
 	if s.Type != DynamoDB {
 		return s.Type + " " + strings.Join(s.Paths, ", ")
 	}
-	return "table " + s.Table + " in " + s.Region
+	return s.DynamoDBTable.Name()
 }
 
-// Destination is the stanza storage_destination "raft".
+// Destination is the stanza storage_destination.
 type Destination struct {
-	Path string // cleaned, not made absolute, as Vault takes it; never empty
+	Type string // one of the types above
+	// Path is the data directory, the folder of files, or the snapshot's file. It is
+	// cleaned, not made absolute, as Vault takes it; never empty, but where Type is
+	// [DynamoDB].
+	Path string
+
+	// The rest but for the table is of [Raft], and MaxEntrySize of [RaftSnapshot] too.
+
 	// NodeID is the Raft server id. Empty: a UUID is kept in <path>/node-id.
 	NodeID string
 	// Address is host:port of cluster_addr, the node's Raft address.
@@ -113,6 +159,16 @@ type Destination struct {
 	WAL bool
 	// MaxEntrySize is in bytes; 0 is Vault's default of 1 MiB.
 	MaxEntrySize uint64
+
+	DynamoDBTable // where Type is [DynamoDB]
+}
+
+// Name says where the copy goes: a table and its region, or a path.
+func (d Destination) Name() string {
+	if d.Type == DynamoDB {
+		return d.DynamoDBTable.Name()
+	}
+	return d.Path
 }
 
 // Load reads and validates the file at path. env looks up an environment
@@ -302,17 +358,28 @@ func (r *reader) config(items []item) *Config {
 		cfg.HAStorage = cmp.Or(label(it), "unknown")
 	}
 	if b, ok := r.block(items, sourceBlock, found[sourceBlock]); ok {
+		cfg.Source.Type = b.kind
 		if values := r.resolve(b, sourceKeys[b.kind]); b.kind == DynamoDB {
-			cfg.Source = r.source(values)
+			cfg.Source.DynamoDBTable = r.table(b.name, values)
 		} else {
-			cfg.Source = Source{Type: b.kind, Paths: r.paths(b, values)}
+			cfg.Source.Paths = r.paths(b, values)
 		}
 	}
 	b, ok := r.block(items, destinationBlock, found[destinationBlock])
 	if ok {
-		cfg.Destination = r.destination(r.resolve(b, raftKeys), b.line)
+		cfg.Destination.Type = b.kind
+		if values := r.resolve(b, destinationKeys[b.kind]); b.kind == DynamoDB {
+			cfg.Destination.DynamoDBTable = r.table(b.name, values)
+		} else {
+			cfg.Destination = r.destination(b, values)
+		}
 	}
-	cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(items, found["cluster_addr"], b)
+	if to := Destinations(cfg.Source.Type); ok && to != nil && !slices.Contains(to, b.kind) {
+		r.fail(b.line, fmt.Sprintf("storage_source %q is not copied to storage_destination %q", cfg.Source.Type, b.kind), fmt.Sprintf("it is copied to %s", either(to)))
+	}
+	if b.kind != DynamoDB && b.kind != Files && b.kind != RaftSnapshot { // where no node's address becomes a part of the copy
+		cfg.ClusterAddr, cfg.Destination.Address = r.clusterAddr(items, found["cluster_addr"], b)
+	}
 	cfg.Warnings, cfg.Overrides = r.warnings, r.overrides
 	return cfg
 }
@@ -351,7 +418,33 @@ const (
 )
 
 // supported are the storage types of each block, the usual one first.
-var supported = map[string][]string{sourceBlock: {DynamoDB, Raft, RaftSnapshot, DynamoDBExport}, destinationBlock: {Raft}}
+var supported = func() map[string][]string {
+	types := map[string][]string{}
+	for _, p := range pairs {
+		types[sourceBlock] = append(types[sourceBlock], p.source)
+		for _, d := range p.destinations {
+			if !slices.Contains(types[destinationBlock], d) {
+				types[destinationBlock] = append(types[destinationBlock], d)
+			}
+		}
+	}
+	return types
+}()
+
+// either lists words, each quoted.
+func either(words []string) string {
+	var b strings.Builder
+	for i, word := range words {
+		switch {
+		case i > 0 && i == len(words)-1:
+			b.WriteString(" or ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(word))
+	}
+	return b.String()
+}
 
 // block finds the one block called name; false where it is not usable.
 func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
@@ -394,7 +487,7 @@ func (r *reader) block(all []item, name string, found []item) (stanza, bool) {
 	kind = strings.ToLower(it.keys[1])
 	if !slices.Contains(kinds, kind) {
 		r.fail(it.line, fmt.Sprintf("%s type %s is not supported, only %q", name, quote(it.keys[1]), kinds),
-			`dyn2raft copies to storage_destination "raft" from storage_source "dynamodb", "raft", "raft_snapshot" or "dynamodb_export"`)
+			fmt.Sprintf("dyn2raft knows storage_source %s, and storage_destination %s", either(supported[sourceBlock]), either(supported[destinationBlock])))
 		return stanza{}, false
 	}
 	return stanza{name: name, kind: kind, line: it.line, items: it.body}, true
@@ -487,9 +580,9 @@ func (r *reader) variable(k key) value {
 	return value{}
 }
 
-func (r *reader) source(v map[string]value) Source {
-	s := Source{
-		Type:         DynamoDB,
+// table is what a stanza of type "dynamodb" says.
+func (r *reader) table(block string, v map[string]value) DynamoDBTable {
+	t := DynamoDBTable{
 		Table:        cmp.Or(v["table"].text, DefaultTable),
 		Region:       cmp.Or(v["region"].text, DefaultRegion),
 		AccessKey:    Secret(v["access_key"].text),
@@ -499,21 +592,30 @@ func (r *reader) source(v map[string]value) Source {
 		MaxParallel:  int(integerOf(v["max_parallel"])),
 	}
 	if e := v["endpoint"].text; e != "" {
-		s.Endpoint = withScheme(e)
+		t.Endpoint = withScheme(e)
 	}
 	if n, set := v["dynamodb_max_retries"]; set && integerOf(n) >= 0 {
 		retries := int(integerOf(n))
-		s.MaxRetries = &retries
+		t.MaxRetries = &retries
+	}
+	read, write := integerOf(v["read_capacity"]), integerOf(v["write_capacity"])
+	if mode := v["billing_mode"].text; mode == provisioned || mode == "" && read+write > 0 {
+		t.ReadUnits, t.WriteUnits = cmp.Or(read, vaultUnits), cmp.Or(write, vaultUnits)
 	}
 	// Vault refuses a half too, rather than mixing it with the environment's.
 	for _, pair := range [][2]string{{"access_key", "secret_key"}, {"secret_key", "access_key"}} {
 		if has, ok := v[pair[0]]; ok && v[pair[1]].text == "" && !slices.Contains(r.misspelt, pair[1]) {
-			r.fail(has.line, fmt.Sprintf("%s: %s without %s", sourceBlock, pair[0], pair[1]),
+			r.fail(has.line, fmt.Sprintf("%s: %s without %s", block, pair[0], pair[1]),
 				"give both, or neither and let the AWS environment variables, profile or instance role provide them")
 		}
 	}
-	return s
+	return t
 }
+
+const (
+	provisioned = "PROVISIONED"
+	vaultUnits  = 5 // a second, of each kind, that Vault makes a table with
+)
 
 // paths are those of a source on this machine: path, and what the list paths has.
 func (r *reader) paths(b stanza, values map[string]value) (out []string) {
@@ -543,25 +645,33 @@ func (r *reader) paths(b stanza, values map[string]value) (out []string) {
 		out = append(out, filepath.Clean(v.text))
 	}
 	if out == nil && !slices.Contains(r.misspelt, "path") {
-		what := map[string]string{Raft: "/opt/vault/data", RaftSnapshot: "backup.snap", DynamoDBExport: "AWSDynamoDB/01234567890123-abcdefab"}[b.kind]
+		what := map[string]string{Raft: "/opt/vault/data", RaftSnapshot: "backup.snap", DynamoDBExport: "AWSDynamoDB/01234567890123-abcdefab", Files: "/opt/vault/files"}[b.kind]
 		r.fail(b.line, b.name+": no path", fmt.Sprintf("add path = %q, what is to be read", what))
 	}
 	return out
 }
 
-func (r *reader) destination(v map[string]value, line int) Destination {
+func (r *reader) destination(b stanza, v map[string]value) Destination {
+	what, such := "the directory Vault will run on", "/opt/vault/data"
+	switch b.kind {
+	case RaftSnapshot:
+		what, such = "the file that will be written", "/opt/vault/way-back.snap"
+	case Files:
+		what, such = "the folder Vault will run on", "/opt/vault/files"
+	}
 	d := Destination{
+		Type:         b.kind,
 		NodeID:       v["node_id"].text,
 		WAL:          isTrue(v["raft_wal"]),
 		MaxEntrySize: uint64(max(integerOf(v["max_entry_size"]), 0)),
 	}
 	if path := v["path"].text; path != "" {
 		d.Path = filepath.Clean(path)
-		if what := Unexpanded(path); what != "" {
-			r.bad(v["path"], destinationBlock, "path", "a directory's own name", "neither Vault nor dyn2raft replaces "+what+": write the whole path, such as /opt/vault/data")
+		if shell := Unexpanded(path); shell != "" {
+			r.bad(v["path"], destinationBlock, "path", "its own name", "neither Vault nor dyn2raft replaces "+shell+": write the whole path, such as "+such)
 		}
 	} else if !slices.Contains(r.misspelt, "path") {
-		r.fail(line, destinationBlock+": no path", `add path = "/opt/vault/data", the directory Vault will run on`)
+		r.fail(b.line, destinationBlock+": no path", fmt.Sprintf("add path = %q, %s", such, what))
 	}
 	return d
 }

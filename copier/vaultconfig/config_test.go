@@ -48,20 +48,20 @@ const (
 func TestFiles(t *testing.T) {
 	want := map[string]*Config{
 		"guide.hcl": {
-			Source:      Source{Type: DynamoDB, Table: "vault-prod", Region: "eu-central-1", HAEnabled: true},
-			Destination: Destination{Path: "/opt/vault/data", NodeID: "10.0.1.21", Address: "10.0.1.21:8201"},
+			Source:      Source{Type: DynamoDB, DynamoDBTable: DynamoDBTable{Table: "vault-prod", Region: "eu-central-1", HAEnabled: true}},
+			Destination: Destination{Type: Raft, Path: "/opt/vault/data", NodeID: "10.0.1.21", Address: "10.0.1.21:8201"},
 			ClusterAddr: "https://10.0.1.21:8201",
 		},
 		"every_key.hcl": {
-			Source: Source{Type: DynamoDB, Table: "vault-data", Region: "eu-west-1", Endpoint: "http://127.0.0.1:8000",
+			Source: Source{Type: DynamoDB, DynamoDBTable: DynamoDBTable{Table: "vault-data", Region: "eu-west-1", Endpoint: "http://127.0.0.1:8000",
 				AccessKey: "AKIAEXAMPLE", SecretKey: "sesame/open", SessionToken: "token",
-				HAEnabled: true, MaxRetries: ptr(7), MaxParallel: 64},
-			Destination: Destination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "vault-1:8201", WAL: true, MaxEntrySize: 2 << 20},
+				HAEnabled: true, MaxRetries: ptr(7), MaxParallel: 64}},
+			Destination: Destination{Type: Raft, Path: "/opt/vault/data", NodeID: "vault-1", Address: "vault-1:8201", WAL: true, MaxEntrySize: 2 << 20},
 			ClusterAddr: "https://vault-1:8201",
 		},
 		"json.json": {
-			Source:      Source{Type: DynamoDB, Table: "vault-prod", Region: "us-east-1", HAEnabled: true, MaxRetries: ptr(3)},
-			Destination: Destination{Path: "/opt/vault/data", NodeID: "vault-1", Address: "[fd00::1]:8201"},
+			Source:      Source{Type: DynamoDB, DynamoDBTable: DynamoDBTable{Table: "vault-prod", Region: "us-east-1", HAEnabled: true, MaxRetries: ptr(3)}},
+			Destination: Destination{Type: Raft, Path: "/opt/vault/data", NodeID: "vault-1", Address: "[fd00::1]:8201"},
 			ClusterAddr: "https://[fd00::1]:8201",
 		},
 		"guide_unfilled.hcl": nil, // refused, see TestGuidePlaceholders
@@ -107,6 +107,25 @@ func TestOtherSources(t *testing.T) {
 		cfg, err := Parse("m.hcl", []byte(src), vars{"VAULT_RAFT_PATH": "/elsewhere", "VAULT_RAFT_NODE_ID": "n9"}.lookup)
 		if err != nil || !reflect.DeepEqual(cfg.Source, want) || cfg.Destination.Path != "/elsewhere" || len(cfg.Warnings) > 0 {
 			t.Errorf("%s: %+v, %v, want %+v", source, cfg, err, want)
+		}
+	}
+}
+
+// TestOtherDestinations: each stands with what its stanza and the environment say, and
+// none but a node needs a cluster_addr.
+func TestOtherDestinations(t *testing.T) {
+	for destination, want := range map[string]Destination{
+		`storage_destination "dynamodb" { table = "back" }`: {Type: DynamoDB,
+			DynamoDBTable: DynamoDBTable{Table: "back", Region: "eu-west-1", ReadUnits: 5, WriteUnits: 40}},
+		`storage_destination "dynamodb" { table = "back" billing_mode = "PAY_PER_REQUEST" }`: {Type: DynamoDB,
+			DynamoDBTable: DynamoDBTable{Table: "back", Region: "eu-west-1"}},
+		`storage_destination "raft_snapshot" { path = "/b//c.snap" max_entry_size = "2097152" }`: {Type: RaftSnapshot, Path: "/b/c.snap", MaxEntrySize: 2 << 20},
+		`storage_destination "file" { path = "files/" }`:                                         {Type: Files, Path: "files"},
+	} {
+		src := strings.NewReplacer("{ ", "{\n", " }", "\n}", " billing_mode", "\nbilling_mode", " max_entry", "\nmax_entry").Replace(destination) + "\nstorage_source \"raft\" {\npath = \"/a\"\n}\n"
+		cfg, err := Parse("m.hcl", []byte(src), vars{"VAULT_RAFT_PATH": "/elsewhere", "AWS_REGION": "eu-west-1", "AWS_DYNAMODB_WRITE_CAPACITY": "40"}.lookup)
+		if err != nil || !reflect.DeepEqual(cfg.Destination, want) || cfg.ClusterAddr != "" || len(cfg.Warnings) > 0 {
+			t.Errorf("%s: %+v, %v, want %+v", destination, cfg, err, want)
 		}
 	}
 }
@@ -182,7 +201,7 @@ func TestValues(t *testing.T) {
 			env: vars{"AWS_DYNAMODB_TABLE": "b-table", "AWS_DYNAMODB_ENDPOINT": "http://b", "AWS_DYNAMODB_REGION": "b",
 				"AWS_DYNAMODB_MAX_RETRIES": "9", "DYNAMODB_HA_ENABLED": "1", "VAULT_RAFT_PATH": "/b", "VAULT_RAFT_NODE_ID": "b"},
 			want: func(c *Config) {
-				c.Source = Source{Type: DynamoDB, Table: "b-table", Endpoint: "http://b", Region: "b", MaxRetries: ptr(9), HAEnabled: true}
+				c.Source = Source{Type: DynamoDB, DynamoDBTable: DynamoDBTable{Table: "b-table", Endpoint: "http://b", Region: "b", MaxRetries: ptr(9), HAEnabled: true}}
 				c.Destination.Path, c.Destination.NodeID = "/b", "b"
 			}},
 		{name: "the environment alone", destination: "", env: vars{"VAULT_RAFT_PATH": "/b"}, want: func(c *Config) { c.Destination.Path = "/b" }},
@@ -193,7 +212,7 @@ func TestValues(t *testing.T) {
 		{name: "order of the regions 3", source: `region = "a"`, env: vars{"AWS_DEFAULT_REGION": "r3"}, want: func(c *Config) { c.Source.Region = "r3" }},
 		{name: "good variable over bad stanza", source: "ha_enabled = [1]\ndynamodb_max_retries = \"x\"", env: vars{"DYNAMODB_HA_ENABLED": "true", "AWS_DYNAMODB_MAX_RETRIES": "1"},
 			want: func(c *Config) { c.Source.HAEnabled, c.Source.MaxRetries = true, ptr(1) }},
-		{name: "good values of what is not used", env: vars{"AWS_DYNAMODB_READ_CAPACITY": "5", "AWS_DYNAMODB_WRITE_CAPACITY": "5", "AWS_DYNAMODB_BILLING_MODE": "PROVISIONED", "AWS_DYNAMODB_ALLOW_UPDATES": "anything"}},
+		{name: "capacity, which a source does not use", env: vars{"AWS_DYNAMODB_READ_CAPACITY": "5", "AWS_DYNAMODB_WRITE_CAPACITY": "5", "AWS_DYNAMODB_BILLING_MODE": "PROVISIONED", "AWS_DYNAMODB_ALLOW_UPDATES": "anything"}, want: func(c *Config) { c.Source.ReadUnits, c.Source.WriteUnits = 5, 5 }},
 		{name: "credentials: the stanza beats the environment", source: "access_key = \"a\"\nsecret_key = \"b\"",
 			env:  vars{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_SESSION_TOKEN": "z"},
 			want: func(c *Config) { c.Source.AccessKey, c.Source.SecretKey = "a", "b" }},
@@ -212,8 +231,8 @@ func TestValues(t *testing.T) {
 				src = file("", "path = \"/data\"\nautopilot_upgrade_version = <<EOF\nx\nEOF\n", okAddr)
 			}
 			want := &Config{
-				Source:      Source{Type: DynamoDB, Table: DefaultTable, Region: DefaultRegion},
-				Destination: Destination{Path: "/data", Address: "n1:8201"},
+				Source:      Source{Type: DynamoDB, DynamoDBTable: DynamoDBTable{Table: DefaultTable, Region: DefaultRegion}},
+				Destination: Destination{Type: Raft, Path: "/data", Address: "n1:8201"},
 				ClusterAddr: "https://n1:8201",
 			}
 			if tt.want != nil {
@@ -262,19 +281,21 @@ func TestErrors(t *testing.T) {
 		{"two labels", "storage_source \"dynamodb\" \"x\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: the storage_source block has 2 labels`}},
 		{"no block", "storage_source = \"dynamodb\"\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source is a single value, want a block`}},
 		{"list for a block", "storage_source = [1]\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source is a list, want a block`}},
-		{"unsupported source", "storage_source \"consul\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source type "consul" is not supported, only ["dynamodb" "raft" "raft_snapshot" "dynamodb_export"]`}},
+		{"unsupported source", "storage_source \"consul\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source type "consul" is not supported, only ["dynamodb" "raft" "raft_snapshot" "dynamodb_export" "file"]`}},
 		{"a snapshot without a path", "storage_source \"raft_snapshot\" {\n}\n" + destination + okAddr, nil, []string{`m.hcl:1: storage_source: no path; add path = "backup.snap"`}},
 		{"a misspelt path of an export", "storage_source \"dynamodb_export\" {\n pth = \"x\"\n}\n" + destination + okAddr, nil, []string{`m.hcl:2: storage_source: "pth" is no key of Vault, and there is no path`}},
 		{"paths that are one text", "storage_source \"raft\" {\n paths = \"/a\"\n}\n" + destination + okAddr, nil, []string{`m.hcl:2: storage_source: paths is a single value, want a list of texts`}},
 		{"a home directory among paths", "storage_source \"raft\" {\n paths = [\"/a\", \"~/b\"]\n}\n" + destination + okAddr, nil, []string{`m.hcl:2: storage_source: path is "~/b", want its own name`}},
-		{"unsupported destination", source + "storage_destination \"file\" {\n}\n" + okAddr, nil, []string{`m.hcl:3: storage_destination type "file" is not supported, only ["raft"]`}},
-		{"the wrong way round", "storage_source \"raft\" {\n}\nstorage_destination \"dynamodb\" {\n}\n" + okAddr, nil, []string{`m.hcl:1: storage_source: no path; add path = "/opt/vault/data"`, `m.hcl:3: storage_destination type "dynamodb"`}},
+		{"unsupported destination", source + "storage_destination \"consul\" {\n}\n" + okAddr, nil, []string{`m.hcl:3: storage_destination type "consul" is not supported, only ["raft" "raft_snapshot" "file" "dynamodb"]`}},
+		{"a pair that is none", source + "storage_destination \"dynamodb\" {\n}\n", nil, []string{`m.hcl:3: storage_source "dynamodb" is not copied to storage_destination "dynamodb"; it is copied to "raft", "raft_snapshot" or "file"`}},
+		{"half a credential of the destination", "storage_source \"raft\" {\npath = \"/a\"\n}\nstorage_destination \"dynamodb\" {\naccess_key = \"a\"\n}\n", nil, []string{`m.hcl:5: storage_destination: access_key without secret_key`}},
+		{"a snapshot to nowhere", source + "storage_destination \"raft_snapshot\" {\n}\n", nil, []string{`m.hcl:3: storage_destination: no path; add path = "/opt/vault/way-back.snap", the file that will be written`}},
 		{"a server's block", "\nstorage \"dynamodb\" {\n}\n" + destination + okAddr, nil, []string{`line 2 has "storage": is that the block meant?`}},
 		{"a server's block of another type", source + "storage \"consul\" {\n}\n" + okAddr, nil, []string{`no storage_destination block; write storage_destination "raft" { … }`}},
 		{"a server's file", "ui = true\nstorage \"dynamodb\" {\n table = \"abc\"\n}\n" + okAddr, nil, []string{"m.hcl:2: this is the configuration of a Vault server (it has \"storage\")", "whose storage_source block has the lines of the storage block here"}},
 		{"a server's file without storage", "listener \"tcp\" {\n}\n", nil, []string{"m.hcl:1: this is the configuration of a Vault server (it has \"listener\")"}},
 		{"mistyped cluster_addr", both + "cluster-adr = \"https://n1:8201\"", nil, []string{`no cluster_addr; line 8 has "cluster-adr": did you mean cluster_addr?`}},
-		{"home directory", file("", `path = "~/vault"`, okAddr), nil, []string{`m.hcl:5: storage_destination: path is "~/vault", want a directory's own name; neither Vault nor dyn2raft replaces ~`}},
+		{"home directory", file("", `path = "~/vault"`, okAddr), nil, []string{`m.hcl:5: storage_destination: path is "~/vault", want its own name; neither Vault nor dyn2raft replaces ~`}},
 		{"home directory in the environment", both + okAddr, vars{"VAULT_RAFT_PATH": "~vault/data"}, []string{`environment variable VAULT_RAFT_PATH is "~vault/data", want`}},
 		{"shell variable", file("", `path = "${DATA}/vault"`, okAddr), nil, []string{`replaces the variable ${DATA}: write the whole path`}},
 
@@ -814,14 +835,17 @@ func FuzzParse(f *testing.F) {
 				}
 				return
 			}
+			if !slices.Contains(Destinations(cfg.Source.Type), cfg.Destination.Type) {
+				t.Errorf("accepted %+v", cfg)
+			}
 			host, port, err := net.SplitHostPort(cfg.Destination.Address)
-			if n, perr := strconv.Atoi(port); err != nil || host == "" || perr != nil || n < 1 || n > 65535 || !strings.Contains(cfg.ClusterAddr, cfg.Destination.Address) {
+			if n, perr := strconv.Atoi(port); cfg.Destination.Type == Raft && (err != nil || host == "" || perr != nil || n < 1 || n > 65535 || !strings.Contains(cfg.ClusterAddr, cfg.Destination.Address)) {
 				t.Errorf("address %q of %q", cfg.Destination.Address, cfg.ClusterAddr)
 			}
 			if (cfg.Source.Type == DynamoDB) != (len(cfg.Source.Paths) == 0) || (cfg.Source.Type == DynamoDB) != (cfg.Source.Table != "" && cfg.Source.Region != "") {
 				t.Errorf("accepted %+v", cfg)
 			}
-			if cfg.Destination.Path == "" || cfg.Source.MaxParallel < 0 ||
+			if (cfg.Destination.Type == DynamoDB) != (cfg.Destination.Path == "") || (cfg.Destination.Type == DynamoDB) != (cfg.Destination.Table != "") || cfg.Source.MaxParallel < 0 ||
 				(cfg.Source.AccessKey == "") != (cfg.Source.SecretKey == "") || strings.Contains(cfg.Destination.NodeID, "{{") {
 				t.Errorf("accepted %+v", cfg)
 			}
@@ -833,7 +857,7 @@ func FuzzParse(f *testing.F) {
 		}
 		cfg, err := Parse("m.hcl", src, nil)
 		check(cfg, err)
-		if err == nil && cfg.Source.Type == DynamoDB {
+		if err == nil && cfg.Source.Type == DynamoDB && cfg.Destination.Type == Raft {
 			if err := compareWithVault(src, cfg); err != nil && err != errVaultRefuses {
 				t.Error(err)
 			}
@@ -859,6 +883,16 @@ func TestEnvironment(t *testing.T) {
 		"AWS_DYNAMODB_TABLE storage_source.table",
 		"VAULT_RAFT_NODE_ID storage_destination.node_id",
 		"VAULT_RAFT_PATH storage_destination.path",
+		"AWS_DYNAMODB_BILLING_MODE storage_destination.billing_mode",
+		"AWS_DYNAMODB_MAX_RETRIES storage_destination.dynamodb_max_retries",
+		"AWS_DYNAMODB_ENDPOINT storage_destination.endpoint",
+		"DYNAMODB_HA_ENABLED storage_destination.ha_enabled",
+		"AWS_DYNAMODB_READ_CAPACITY storage_destination.read_capacity",
+		"AWS_DYNAMODB_REGION storage_destination.region",
+		"AWS_REGION storage_destination.region",
+		"AWS_DEFAULT_REGION storage_destination.region",
+		"AWS_DYNAMODB_TABLE storage_destination.table",
+		"AWS_DYNAMODB_WRITE_CAPACITY storage_destination.write_capacity",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, expected %q", got, want)

@@ -39,10 +39,10 @@ var commonKeys = map[string]key{
 	"disable_clustering": {check: boolean},
 }
 
-// dynamodbKeys are the keys of storage_source "dynamodb", from
+// dynamodbKeys are the keys of storage "dynamodb", from
 // https://developer.hashicorp.com/vault/docs/configuration/storage/dynamodb.
-// The capacity, billing and update keys only matter to a Vault that creates or
-// changes the table, which dyn2raft never does; a wrong value is still wrong.
+// The capacity and billing keys only matter to who makes the table, which dyn2raft does
+// of a storage_destination only; a wrong value is wrong everywhere.
 var dynamodbKeys = with(commonKeys, map[string]key{
 	"table":                  {env: []string{"AWS_DYNAMODB_TABLE"}, check: tableName, decides: true},
 	"region":                 {env: []string{"AWS_DYNAMODB_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"}, check: regionName, decides: true},
@@ -92,6 +92,16 @@ var sourceKeys = map[string]map[string]key{
 	Raft:           with(without(raftKeys), map[string]key{"path": {check: plain, decides: true}, "paths": {any: true}}),
 	RaftSnapshot:   {"path": {check: plain, decides: true}},
 	DynamoDBExport: {"path": {check: plain, decides: true}},
+	Files:          with(commonKeys, map[string]key{"path": {check: plain, decides: true}}),
+}
+
+// destinationKeys are the keys of storage_destination, by its type. Of a node's
+// max_entry_size a snapshot warns too.
+var destinationKeys = map[string]map[string]key{
+	Raft:         raftKeys,
+	DynamoDB:     dynamodbKeys,
+	RaftSnapshot: {"path": {check: plain, decides: true}, "max_entry_size": {check: integer(1)}},
+	Files:        with(commonKeys, map[string]key{"path": {check: plain, decides: true}}),
 }
 
 // without are keys that are known, and of which nothing depends.
@@ -333,17 +343,17 @@ type Variable struct {
 }
 
 // Environment is what beats the file, in the order of stanzas and keys, and of
-// one key's variables the strongest first. Those that only matter to a Vault
-// that creates the table are left out.
+// one key's variables the strongest first. Those of a stanza that only matter to who
+// makes the table are left out of storage_source.
 func Environment() []Variable {
 	var all []Variable
 	for _, stanza := range []struct {
 		name string
 		keys map[string]key
-	}{{sourceBlock, dynamodbKeys}, {destinationBlock, raftKeys}} {
+	}{{sourceBlock, dynamodbKeys}, {destinationBlock, raftKeys}, {destinationBlock, dynamodbKeys}} {
 		for _, name := range slices.Sorted(maps.Keys(stanza.keys)) {
 			for _, variable := range stanza.keys[name].env {
-				if !creation[name] {
+				if !creation[name] || stanza.name == destinationBlock && name != "dynamodb_allow_updates" {
 					all = append(all, Variable{variable, stanza.name + "." + name})
 				}
 			}
@@ -352,5 +362,5 @@ func Environment() []Variable {
 	return all
 }
 
-// creation are the keys that only matter to a Vault that makes or changes the table.
+// creation are the keys that only matter to who makes or changes the table.
 var creation = map[string]bool{"read_capacity": true, "write_capacity": true, "billing_mode": true, "dynamodb_allow_updates": true}

@@ -12,6 +12,8 @@ var (
 	TableBusy = copier.NewCode("table-busy", "table", "holder")
 	// TableTaken: somebody took the locks of a copy away, or made the table meanwhile.
 	TableTaken = copier.NewCode("table-taken", "table")
+	// WriteDenied: an IAM action is not allowed on it.
+	WriteDenied = copier.NewCode("destination-denied", "action", "table")
 	// EntryRefused: Vault's storage can't keep an entry in DynamoDB.
 	EntryRefused = copier.NewCode("entry-refused")
 	// EntrySealWrapped: Vault Enterprise has wrapped its value, and Community can't read it.

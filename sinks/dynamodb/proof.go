@@ -13,8 +13,9 @@ import (
 // This file alone may import what reads a table. It is read back by that, and an old table is
 // locked by that; what writes shares no code with it.
 
-// Reader implements [copier.Stage]: the table is read as one that is copied from.
-func (s *stage) Reader(ctx context.Context) (copier.Source, error) { return s.reader(ctx, nil) }
+// Reader implements [copier.Stage], and reads the table without one: as one that is copied
+// from, but its errors are those of a destination.
+func (s *Sink) Reader(ctx context.Context) (copier.Source, error) { return s.reader(ctx, nil) }
 
 // reader reads what is in the table, and adds facts to what it says of it.
 func (s *Sink) reader(ctx context.Context, facts copier.Facts) (copier.Source, error) {

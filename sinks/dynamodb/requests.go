@@ -63,7 +63,11 @@ func (s *Sink) fail(ctx context.Context, action string, err error) error {
 	case cause != nil:
 		return cause
 	}
-	return &copier.Error{Kind: copier.ErrDestination, Op: "call " + action + " on table " + s.opts.Table, Err: err}
+	e := &copier.Error{Kind: copier.ErrDestination, Op: "call " + action + " on table " + s.opts.Table, Err: err}
+	if isDenied(err) {
+		e.Code, e.Facts = WriteDenied, map[string]string{"action": "dynamodb:" + action, "table": s.opts.Table}
+	}
+	return e
 }
 
 // within bounds a request, with all its tries.

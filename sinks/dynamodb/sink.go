@@ -56,6 +56,8 @@ type Options struct {
 	// SealWrapped accepts values that Vault Enterprise has seal-wrapped, which no other
 	// Vault can read: they are refused otherwise.
 	SealWrapped bool
+	// NoWriteProbes has Check send nothing that could write, whatever its condition.
+	NoWriteProbes bool
 	// Replace, where set, makes the sink write into a table that holds a Vault's data.
 	Replace *Replace
 	// Events, where set, is told of throttling and of waits, of entries that Vault will not

@@ -11,8 +11,9 @@
 // of this machine: the record, the engine's work files, and a lock. Without it an unfinished
 // copy can't be resumed, and a result in place is taken for data of somebody else.
 //
-// What was put is as durable as the backend's Put: its file backend syncs nothing, and a
-// loss of power during a copy may cost what was put. That a key can't be stored, or is not
+// What was put is as durable as the backend's Put. The SDK's file backend syncs nothing:
+// with Options.Sync a result in place is durable all the same, and a loss of power during a
+// copy may cost what was put. That a key can't be stored, or is not
 // listed, as one that begins with "_" is not on DynamoDB, is noticed when all is read back;
 // nothing is committed then.
 package physical
@@ -56,6 +57,9 @@ type Options struct {
 	Name, ID string
 	// Dir is a directory of this machine that exists, for this destination alone.
 	Dir string
+	// Sync, where set, makes durable what was put; it is called before the commit and
+	// behind it. A backend whose Put is durable needs none.
+	Sync func() error
 	// Parallel is how many entries of one call of Put are put at the same time; 0 means 32.
 	Parallel int
 	// Disk is what is written through in Dir; nil is the real one.
@@ -80,6 +84,7 @@ type stage struct {
 var (
 	_ copier.Sink      = (*Sink)(nil)
 	_ copier.WorkDirer = (*Sink)(nil)
+	_ copier.Checker   = (*Sink)(nil)
 	_ copier.Unordered = (*stage)(nil)
 )
 
@@ -110,6 +115,11 @@ func failed(ctx context.Context, op, key string, err error) error {
 		return context.Cause(ctx)
 	}
 	return &copier.Error{Kind: copier.ErrDestination, Op: op + " " + copier.NameKey([]byte(key)), Err: err}
+}
+
+// coded makes an error with a code.
+func (s *Sink) coded(kind error, code copier.Code, op string, err error) error {
+	return &copier.Error{Kind: kind, Op: op, Code: code, Facts: map[string]string{"backend": s.opts.Name}, Err: err}
 }
 
 // diskFailed makes the error of an operation in the directory.
@@ -206,7 +216,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 			return found, s.diskFailed("read "+s.path(runName), err)
 		}
 		if !slices.Contains(strings.Fields(string(ours)), run) {
-			return found, &copier.Error{Kind: copier.ErrLocked, Op: "look at " + migrationKey, Err: fmt.Errorf("another migration holds %s", s.opts.Name)}
+			return found, s.coded(copier.ErrLocked, BackendBusy, "look at "+migrationKey, fmt.Errorf("another migration holds %s", s.opts.Name))
 		}
 	} else if found.Record, err = s.record(); err != nil {
 		return copier.State{}, err
@@ -215,7 +225,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	switch {
 	case s.placed:
 	case used:
-		err = &copier.Error{Kind: copier.ErrLocked, Op: "look at " + leaderKey, Err: copier.ErrInUse}
+		err = s.coded(copier.ErrLocked, BackendUsed, "look at "+leaderKey, copier.ErrInUse)
 	case !locked:
 		err = s.empty(ctx)
 	}
@@ -245,7 +255,7 @@ func (s *Sink) empty(ctx context.Context) error {
 		return failed(ctx, "list", "", err)
 	}
 	if len(names) > 0 {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "check " + s.opts.Name, Err: fmt.Errorf("it holds %s already: %w", copier.NameKey([]byte(names[0])), fs.ErrExist)}
+		return s.coded(copier.ErrDestination, BackendNotEmpty, "check "+s.opts.Name, fmt.Errorf("it holds %s already: %w", copier.NameKey([]byte(names[0])), fs.ErrExist))
 	}
 	return nil
 }
@@ -366,7 +376,10 @@ func (s *stage) Put(ctx context.Context, entries *copier.Batch) error {
 func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
 	run, _, err := s.migrating(ctx)
 	if err == nil && run != s.run {
-		err = &copier.Error{Kind: copier.ErrLocked, Op: "look at " + migrationKey, Err: errors.New("it is not this copy's any more")}
+		err = s.coded(copier.ErrLocked, BackendTaken, "look at "+migrationKey, errors.New("it is not this copy's any more"))
+	}
+	if err == nil {
+		err = s.sync()
 	}
 	if err != nil {
 		return err
@@ -374,10 +387,24 @@ func (s *stage) Prepare(ctx context.Context, r copier.Record) error {
 	return s.Amend(r)
 }
 
+func (s *Sink) sync() error {
+	if s.opts.Sync == nil {
+		return nil
+	}
+	if err := s.opts.Sync(); err != nil {
+		return &copier.Error{Kind: copier.ErrDestination, Op: "sync " + s.opts.Name, Err: err}
+	}
+	return nil
+}
+
 // Commit implements [copier.Stage]: it deletes core/migration.
 func (s *stage) Commit(ctx context.Context) error {
 	s.committed = true // or it may be so
-	if err := s.deleteKey(ctx, migrationKey); err != nil {
+	err := s.deleteKey(ctx, migrationKey)
+	if err == nil {
+		err = s.sync()
+	}
+	if err != nil {
 		if back := s.Rollback(); back != nil {
 			err = errors.Join(err, copier.ErrUnconfirmed, back)
 		}
@@ -406,7 +433,7 @@ func (s *stage) Rollback() error {
 	}
 	used, err := s.inUse()
 	if err == nil && used {
-		err = &copier.Error{Kind: copier.ErrDestination, Op: "take back " + s.opts.Name, Err: copier.ErrInUse}
+		err = s.coded(copier.ErrDestination, BackendUsed, "take back "+s.opts.Name, copier.ErrInUse)
 	}
 	if err == nil {
 		err = s.putMigration(context.Background(), s.run)
@@ -453,4 +480,34 @@ func (s *Sink) Close() error {
 		return s.diskFailed("unlock "+s.opts.Dir, err)
 	}
 	return nil
+}
+
+// Check implements [copier.Checker]: whether the backend answers, holds nothing, and no
+// Vault is active on it. Open has done so at a copy.
+func (s *Sink) Check(ctx context.Context, when copier.Moment) (found copier.Findings, _ error) {
+	if when == copier.AtCopy {
+		return nil, nil
+	}
+	const check = "destination"
+	run, locked, err := s.migrating(ctx)
+	used := false
+	if err == nil {
+		used, err = s.inUse()
+	}
+	if err == nil && !locked {
+		err = s.empty(ctx)
+	}
+	switch {
+	case err != nil:
+		found.Fail(check, "", "%w", err)
+	case used:
+		found.Fail(check, "", "%w", s.coded(copier.ErrLocked, BackendUsed, "look at "+leaderKey, copier.ErrInUse))
+	case locked && run == "":
+		found.Fail(check, "", "%w", s.coded(copier.ErrLocked, BackendBusy, "look at "+migrationKey, errors.New("another migration holds it")))
+	case locked:
+		found.Warn(check, "unfinished", "%s holds a part of the copy of run %s", s.opts.Name, run).With("run", run)
+	default:
+		found.Pass(check, "%s holds nothing", s.opts.Name)
+	}
+	return found, nil
 }

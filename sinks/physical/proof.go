@@ -9,8 +9,8 @@ import (
 
 // This file alone may import what reads a backend: nothing else here shares code with it.
 
-// Reader implements [copier.Stage]. What is not there as it was put shows when the engine
-// compares what is read.
-func (s *stage) Reader(context.Context) (copier.Source, error) {
+// Reader implements [copier.Stage], and reads what is there without one: its errors are
+// those of a destination. What is not there as it was put shows when it is compared.
+func (s *Sink) Reader(context.Context) (copier.Source, error) {
 	return physical.New(physical.Options{Backend: s.opts.Backend, Name: s.opts.Name, ID: s.opts.ID, Parallel: s.opts.Parallel, Kind: copier.ErrDestination})
 }

@@ -98,6 +98,9 @@ func clusterOptions(cmd *cli.Command, std Streams, out *printer) (o cluster.Opti
 	for _, w := range cfg.Warnings {
 		out.log.Warn(w.Error())
 	}
+	if cfg.Destination.Type != vaultconfig.Raft {
+		return o, &usageError{fmt.Sprintf("%s names storage_destination %q, and check-cluster is for integrated storage", cmd.String("config"), cfg.Destination.Type), "leave -config out"}
+	}
 	if cfg.Destination.NodeID == "" {
 		out.log.Warn("no node_id in the configuration: whether the copied node is a peer is not checked")
 	}
@@ -116,6 +119,9 @@ func expectManifest(e *cluster.Expect, file string, out *printer) error {
 	}
 	if m.State == copier.Confirmed {
 		return hints.With(fmt.Errorf("%s: the table of the copy was not given back", file), notYet[m.State])
+	}
+	if hints.DestinationType(m.Destination) != vaultconfig.Raft {
+		return &usageError{file + " is the manifest of a copy to " + hints.Destination(m.Destination) + ", and check-cluster is for integrated storage", "leave -manifest out"}
 	}
 	node, contents := verify.NodeOf(m), m.Contents()
 	e.NodeID, e.Address = node.ID, node.Address

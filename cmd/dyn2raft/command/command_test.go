@@ -381,7 +381,7 @@ func TestNothingIsKept(t *testing.T) {
 		"interrupted":   {errors.Join(&signalError{signal: syscall.SIGINT}, full, copier.ErrNotReleased), locked, "free the table: "},
 		"gone":          {errors.Join(full, copier.ErrWorkGone), locked, ""},
 	} {
-		err := howToGoOn(c.err, c.res, &cli.Command{}, &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}})
+		err := howToGoOn(c.err, c.res, &cli.Command{}, &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, Destination: vaultconfig.Destination{Type: vaultconfig.Raft}})
 		kept, ok := errors.AsType[*ending](err)
 		if ok != (c.says != "") || ok && !strings.Contains(kept.hint(0), c.says) || !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, %+v", name, err, kept)
@@ -393,7 +393,7 @@ func TestNothingIsKept(t *testing.T) {
 // with it is a difference.
 func TestInPlace(t *testing.T) {
 	inPlace := func(err error) error {
-		return howToGoOn(err, copier.Record{InPlace: true}, &cli.Command{}, &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}})
+		return howToGoOn(err, copier.Record{InPlace: true}, &cli.Command{}, &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, Destination: vaultconfig.Destination{Type: vaultconfig.Raft}})
 	}
 	damage := &copier.Error{Kind: copier.ErrReadBack, Err: hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "read vault.db"}, "look")}
 	if err := inPlace(damage); exitStatus(err) != exitDifferent || !errors.Is(err, copier.ErrDestination) || hints.Of(err) != "look" {
@@ -419,7 +419,7 @@ func TestNames(t *testing.T) {
 		{"vault", "eu-west-1", "", true}, {"vault2", "eu-west-1", "", false}, {"vault", "eu-west-2", "", false},
 		{"vault", "eu-west-2", "http://127.0.0.1:8000", true}, {"vault2", "eu-west-2", "http://127.0.0.1:8000", false},
 	} {
-		cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}}
+		cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, Destination: vaultconfig.Destination{Type: vaultconfig.Raft}}
 		cfg.Source.Table, cfg.Source.Region, cfg.Source.Endpoint = c.table, c.region, c.endpoint
 		if got := plan.Names(cfg, table); got != c.want {
 			t.Errorf("%+v: %v", c, got)
@@ -427,7 +427,7 @@ func TestNames(t *testing.T) {
 	}
 	elsewhere := table
 	elsewhere.Endpoint = "http://127.0.0.1:8000" // by AWS_ENDPOINT_URL
-	cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}}
+	cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, Destination: vaultconfig.Destination{Type: vaultconfig.Raft}}
 	cfg.Source.Table, cfg.Source.Region = "vault", "eu-west-2"
 	if !plan.Names(cfg, elsewhere) {
 		t.Error("what is at an endpoint of one's own is in any region")

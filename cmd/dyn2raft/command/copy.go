@@ -41,14 +41,14 @@ func copyCommand(std Streams) *cli.Command {
 		[]cli.Flag{
 			&cli.BoolFlag{Name: "resume", Usage: "resume an unfinished copy, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw an unfinished copy away, and begin another"},
-			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped, where the table can't tell"},
+			&cli.BoolFlag{Name: "source-stopped", Usage: "say that nobody writes to the source any more, where it can't tell: every Vault on the table, or on the files, is stopped; none has written since the snapshot was taken"},
 			ignoreFlag("and put that on record: " + strings.Join(plan.Ignorable(true), ", ")),
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
-			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the table"},
+			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the source's table; or of a destination's table what an unfinished copy has put there, and its locks"},
 		},
-		shared("at-least-index", "ignore-peer", "max-parallel", "segments", "memory", "read-capacity", "retry-for"),
+		shared("at-least-index", "ignore-peer", "max-parallel", "segments", "memory", "read-capacity", "write-capacity", "retry-for"),
 		[]cli.Flag{
-			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, until the copy is complete)"},
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, as large as the data (default: in the destination, until the copy is complete); needed with storage_destination \"dynamodb\", whose manifest goes there too"},
 			&cli.StringFlag{Name: "readback", Value: "cache", Usage: "read what was written back from the system's memory (cache) or from the disk itself (device)"},
 			manifestFlag("`file` for the record of the copy: what was read, skipped and written, with digests (default: beside the data directory, PATH.dyn2raft.json)"),
 		},
@@ -92,7 +92,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if err != nil {
 		return err
 	}
-	was, err := recall(cmd, cfg.Destination.Path)
+	was, err := recall(cmd, cfg.Destination)
 	if err != nil {
 		return err
 	}
@@ -100,8 +100,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if err != nil {
 		return err
 	}
+	if toTable := cfg.Destination.Type == vaultconfig.DynamoDB; toTable && cmd.Bool("reset") {
+		return resetDestination(ctx, cmd, cfg, out)
+	}
+	if err := writersOut(cmd, cfg); err != nil && !cmd.Bool("reset") {
+		return err
+	}
+	home := homeOf(cfg.Destination)
 	src, root, err := openAs(ctx, cmd, std, cfg, out, file, !cmd.Bool("reset"), func() error {
-		err := rootMayWork(cfg.Destination.Path, false, ofVault(cfg.Destination.Path)+"; or name it, if it may write there: -owner USER:GROUP")
+		err := rootMayWork(home, false, ofVault(home)+"; or name it, if it may write there: -owner USER:GROUP")
 		if dir := cmd.String("work-dir"); err == nil && dir != "" {
 			err = rootMayWork(dir, true, "name a directory of root's alone with -work-dir")
 		}
@@ -113,7 +120,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if root != nil {
 		defer root.Close()
 	}
-	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
+	defer func() { err = whose(cmd, err, home) }()
 	if cmd.Bool("reset") {
 		defer out.sayWaits()()
 		src := src.(*dynamodb.Source) // others refuse the flag
@@ -131,24 +138,24 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		if err != nil {
 			return err
 		}
-		state, placed, lerr := sink.Placed(sink.Options{Path: cfg.Destination.Path})
+		d := cfg.Destination
+		m, merr := manifestOf(d, file)
+		state, placed, lerr := placedAt(d, nil)
 		if state == sink.StateUnconfirmed || state == sink.StateConfirmed {
-			out.log.Warn("the copy in " + cfg.Destination.Path + " was in place before its table was given back, and the table can't be asked about it any more: " + compareFirst(cmd))
+			out.log.Warn("the copy in " + d.Path + " was in place before its table was given back, and the table can't be asked about it any more: " + compareFirst(cmd))
 		}
-		_, setup, err := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
+		_, setup, err := copier.ReadStatus(stateOf(d))
 		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			out.log.Warn("a copy may be in "+cfg.Destination.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
+			out.log.Warn("a copy may be in "+d.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
 		}
 		if lerr == nil && err == nil && setup != nil && placed == nil && plan.Names(cfg, setup.Source) {
-			out.log.Warn("an unfinished copy is in " + cfg.Destination.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
+			out.log.Warn("an unfinished copy is in " + d.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
 			if state == sink.StateUnfinished {
-				out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
-					return copier.GiveUp(sink.WorkDir(cfg.Destination.Path), thisTool())
-				}))
+				out.notNoted(asOwner(cmd.String("owner"), home, func() error { return copier.GiveUp(stateOf(d), thisTool()) }))
 			}
 		}
-		if m, err := verify.ReadManifest(file); err == nil && state == sink.StateComplete && m.Destination["path"] == cfg.Destination.Path && plan.Names(cfg, m.Source) && keptLocked(m) {
-			out.notNoted(asOwner(cmd.String("owner"), cfg.Destination.Path, func() error {
+		if merr == nil && m != nil && state == sink.StateComplete && plan.Names(cfg, m.Source) && keptLocked(m) {
+			out.notNoted(asOwner(cmd.String("owner"), home, func() error {
 				m.Amend(thisTool(), copier.AmendFreed, nil)
 				return verify.WriteManifest(file, m, -1, -1)
 			}))
@@ -160,20 +167,19 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		return err
 	}
 	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, src: src, out: out}
-	rec.dst, err = sink.New(sink.Options{
-		Path:         cfg.Destination.Path,
-		NodeID:       cfg.Destination.NodeID,
-		AnyNodeID:    slices.Contains(ignore, "node-id"),
-		Address:      cfg.Destination.Address,
-		WAL:          cfg.Destination.WAL,
-		MaxEntrySize: int64(min(cfg.Destination.MaxEntrySize, 1<<62)),
-		Device:       cmd.String("readback") == "device",
-		Spare:        func() (*copier.Record, error) { return rec.read(ctx) },
-		Notify:       out.event,
-	})
+	dst, err := newSink(ctx, cmd, cfg, out, ignore, func() (*copier.Record, error) { return rec.read(ctx) })
 	if err != nil {
-		return ignorable(err)
+		return err
 	}
+	rec.dst = dst
+	workDir := cmd.String("work-dir")
+	if cfg.Destination.Type == vaultconfig.DynamoDB {
+		workDir = stateOf(cfg.Destination)
+	}
+	if err := makeAside(cfg.Destination); err != nil {
+		return err
+	}
+	defer tidy(cfg.Destination)
 	if err := rec.try(ctx, root); err != nil {
 		if code, _ := copier.CodeOf(err); code == verify.ManifestInside || code == verify.ManifestLink {
 			return leftThere(err, cfg) // ignored, it would be written where it must not be
@@ -194,13 +200,13 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		Memory:   memory,
 		Resume:   cmd.Bool("resume"),
 		Restart:  cmd.Bool("restart"),
-		WorkDir:  cmd.String("work-dir"),
+		WorkDir:  workDir,
 		Tool:     thisTool(),
 		Settings: keep,
 		Backup:   cmd.String("backup"),
 		Check: func(ctx context.Context, source copier.Info) ([]copier.Warning, error) {
 			err := out.beforeCopy(ctx, plan.Options{
-				Config: cfg, Source: src, Info: source, Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
+				Config: cfg, Source: src, Info: source, Destination: dst, State: stateOf(cfg.Destination), Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
 				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory},
 			})
 			return out.warnings(), err
@@ -212,7 +218,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	}
 	ctx, full := context.WithCancelCause(ctx)
 	defer full(nil)
-	if !slices.Contains(ignore, "disk") {
+	if !slices.Contains(ignore, "disk") && cfg.Destination.Type == vaultconfig.Raft {
 		disk := &diskWatch{path: cfg.Destination.Path, read: &out.tracker, free: freeSpace, stop: full}
 		opts.Events = func(e copier.Event) {
 			out.event(e)
@@ -249,7 +255,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		res.InPlace = res.InPlace || rec.manifest != nil
 	}
 	if err != nil {
-		return howToGoOn(err, res, cmd, cfg)
+		return howToGoOn(finishedBefore(err, rec, cmd), res, cmd, cfg)
 	}
 	locked := ""
 	if cmd.Bool("keep-source-locked") {
@@ -293,15 +299,15 @@ func (p *printer) notNoted(err error) {
 // with stays with it, and is changed only by giving the flag again on resume. The
 // first two are on record only: who works on the copy shows in whose its files are,
 // and that every Vault was stopped is to be said again where it is asked again.
-var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "at-least-index", "ignore-peer"}
+var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "write-capacity", "at-least-index", "ignore-peer"}
 
 // recall gives the flags of a copy that is resumed the values that they had, unless
 // they are given. It returns what is on record.
-func recall(cmd *cli.Command, path string) (map[string]string, error) {
+func recall(cmd *cli.Command, d vaultconfig.Destination) (map[string]string, error) {
 	if !cmd.Bool("resume") {
 		return nil, nil
 	}
-	_, setup, err := copier.ReadStatus(sink.WorkDir(path))
+	_, setup, err := copier.ReadStatus(stateOf(d))
 	if err != nil || setup == nil {
 		return nil, nil //nolint:nilerr // Copy says what is wrong
 	}
@@ -316,7 +322,7 @@ func recall(cmd *cli.Command, path string) (map[string]string, error) {
 	}
 	// A record may be made up: only where a copy is told of a directory, work files are
 	// read and removed in it.
-	if setup.WorkDir != sink.WorkDir(path) && !cmd.IsSet("work-dir") {
+	if setup.WorkDir != stateOf(d) && !cmd.IsSet("work-dir") {
 		return nil, hints.With(&copier.Error{Kind: copier.ErrConfig, Op: "read the record of run " + setup.RunID, Err: fmt.Errorf("it says that the work files are in %q, and not that the copy was told to put them there", setup.WorkDir)},
 			"if they are this copy's, say so: -work-dir "+shellescape.Quote(filepath.Dir(setup.WorkDir))+"; if not, start over: -restart")
 	}
@@ -437,11 +443,12 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 	if err := noArguments(cmd); err != nil {
 		return nil, err
 	}
-	units := cmd.Float("read-capacity")
+	units, written := cmd.Float("read-capacity"), cmd.Float("write-capacity")
 	if err := cmp.Or(
 		mistake(cmd.IsSet("max-parallel") && cmd.Int("max-parallel") < 1, flagIs(cmd, "max-parallel")+", expected at least 1", "leave it out for a good default"),
 		mistake(cmd.IsSet("segments") && cmd.Int("segments") < 1, flagIs(cmd, "segments")+", expected at least 1", "leave it out for a good default"),
 		mistake(!(units == 0 || units >= 1) || math.IsInf(units, 1), flagIs(cmd, "read-capacity")+", expected at least 1", "it takes read capacity units a second; 0 is no limit"),
+		mistake(!(written == 0 || written >= 1) || math.IsInf(written, 1), flagIs(cmd, "write-capacity")+", expected at least 1", "it takes write capacity units a second; 0 is no limit"),
 		mistake(cmd.IsSet("retry-for") && cmd.Duration("retry-for") <= 0, flagIs(cmd, "retry-for"), "it takes a duration such as 10m"),
 		mistake(cmd.String("config") == "", "no configuration file given", "name the file for `vault operator migrate` with -config migrate.hcl"),
 	); err != nil {
@@ -457,6 +464,12 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 			lines.WriteString("\n" + w.Error())
 		}
 		return nil, fmt.Errorf("-strict refuses what Vault ignores (%w):%s", vaultconfig.ErrConfig, lines.String())
+	}
+	if d := &cfg.Destination; d.Type == vaultconfig.DynamoDB {
+		if cmd.String("work-dir") == "" {
+			return nil, &usageError{`storage_destination "dynamodb" has no place on this machine for work files and the manifest`, "name a directory, the same for copy, status and verify: -work-dir DIR"}
+		}
+		d.Path = besideOf(*d, cmd.String("work-dir"))
 	}
 	// Vault takes a path as it is; a record is read in another directory than this.
 	if cfg.Destination.Path, err = filepath.Abs(cfg.Destination.Path); err != nil {
@@ -483,9 +496,12 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 // of the data directory, has the process become one of his: then the root side, which
 // the caller closes, is not nil. Where root stays root, where has to say that it may.
 func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, manifest string, become bool, where func() error) (copier.Source, *rootSide, error) {
-	as, err := accountFor(cmd.String("owner"), cfg.Destination.Path)
-	if err != nil {
-		return nil, nil, err
+	var as *account
+	if cfg.Destination.Type != vaultconfig.DynamoDB { // no file of Vault's is made there
+		var err error
+		if as, err = accountFor(cmd.String("owner"), homeOf(cfg.Destination)); err != nil {
+			return nil, nil, err
+		}
 	}
 	if as == nil && become {
 		if err := where(); err != nil {

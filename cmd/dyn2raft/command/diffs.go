@@ -76,7 +76,7 @@ func (s *spool) close() {
 }
 
 // encodeReport writes a report as one JSON object, with the differences in it.
-func encodeReport(to io.Writer, rep *verify.DirectoryReport, found *spool) error {
+func encodeReport(to io.Writer, rep any, found *spool) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
@@ -109,8 +109,9 @@ func encodeReport(to io.Writer, rep *verify.DirectoryReport, found *spool) error
 	return errors.Join(err, werr, aerr, w.Flush())
 }
 
-// name writes the differences, one a line, and returns the first error.
-func (p *printer) name(rep *verify.DirectoryReport, found *spool) error {
+// name writes the differences, one a line, and returns the first error. from and to are
+// words for both sides.
+func (p *printer) name(rep *verify.DirectoryReport, found *spool, from, to string) error {
 	w := bufio.NewWriterSize(p.stdout, 64<<10)
 	err := found.each(func(d verify.Diff) error {
 		why := ""
@@ -120,7 +121,7 @@ func (p *printer) name(rep *verify.DirectoryReport, found *spool) error {
 		case rep.Started:
 			why = ": changed since the start, cannot be judged"
 		}
-		_, err := w.WriteString(visible.Text(string(d.Kind)+" "+keyOf(d.Key, d.KeyBytes, d.KeySHA256)+describe(", table: ", d.Source)+describe(", directory: ", d.Destination)+why) + "\n")
+		_, err := w.WriteString(visible.Text(string(d.Kind)+" "+keyOf(d.Key, d.KeyBytes, d.KeySHA256)+describe(", "+from+": ", d.Source)+describe(", "+to+": ", d.Destination)+why) + "\n")
 		return err
 	})
 	return errors.Join(err, w.Flush())

@@ -44,7 +44,7 @@ func TestSpool(t *testing.T) {
 			t.Errorf("%d differences: %v, written otherwise than a report that holds them", n, err)
 		}
 		b.Reset()
-		if err := p.name(want, found); err != nil || strings.Count(b.String(), "\n") != n {
+		if err := p.name(want, found, "table", "directory"); err != nil || strings.Count(b.String(), "\n") != n {
 			t.Errorf("%d differences: %v, %.300s", n, err, b.String())
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {

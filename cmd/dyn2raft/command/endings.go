@@ -62,14 +62,14 @@ func commandLine(cmd *cli.Command, name string, flags ...string) string {
 // looked at its destination, what an earlier process has left there. Without the manifest
 // nothing is lost but the record.
 func leftThere(err error, cfg *vaultconfig.Config) error {
-	state, placed, lerr := sink.Placed(sink.Options{Path: cfg.Destination.Path})
-	_, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path))
+	state, placed, lerr := placedAt(cfg.Destination, nil)
+	_, setup, serr := copier.ReadStatus(stateOf(cfg.Destination))
 	var what string
 	switch {
 	case lerr != nil || serr != nil:
 		return errors.Join(err, lerr, serr)
 	case placed != nil && state != sink.StateComplete:
-		what = fmt.Sprintf("the copy of run %s is in place in %s, and %s: do not start a Vault on it, and leave the table locked", placed.RunID, cfg.Destination.Path, strings.ToUpper(string(state)))
+		what = fmt.Sprintf("the copy of run %s is in place in %s, and %s: do not start a Vault on it, and leave the table locked", placed.RunID, cfg.Destination.Name(), strings.ToUpper(string(state)))
 	case setup != nil && setup.Held:
 		what = fmt.Sprintf("run %s is unfinished: what it has read is kept, and the table stays locked for it", setup.RunID)
 	default:
@@ -86,7 +86,12 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	more := givenFlags(cmd, "config", "resume", "restart", "reset", "source-stopped", "backup")
 	again := func(flag string) []string { return commandWords(cmd, "copy", append([]string{flag}, more...)...) }
 	line := func(flag string) string { return strings.Join(again(flag), " ") }
+	to := cfg.Destination
+	holds, toTable := kinds[to.Type].holds, to.Type == vaultconfig.DynamoDB
 	reset := commandWords(cmd, "copy", "-reset")
+	if toTable {
+		reset = append(reset, "-work-dir "+shellescape.Quote(cmd.String("work-dir")))
+	}
 
 	is := func(target error) bool { return errors.Is(err, target) }
 	_, interrupted := errors.AsType[*signalError](err)
@@ -95,16 +100,18 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	locked = locked && !res.Complete && !is(copier.ErrLocked)
 
 	if code, facts := copier.CodeOf(err); code == dynamodb.LockedByCopy {
-		work := sink.WorkDir(cfg.Destination.Path)
+		work := stateOf(cfg.Destination)
 		if _, setup, serr := copier.ReadStatus(work); serr == nil && setup != nil && setup.RunID != facts["run"] {
 			return hints.With(err, fmt.Sprintf("the record of an unfinished copy in %s is that of run %s, begun into %s, which has not locked this table: "+
-				"if it has the place of another record, put that one back, and resume its copy (-resume)", work, setup.RunID, setup.Destination["path"])+
+				"if it has the place of another record, put that one back, and resume its copy (-resume)", work, setup.RunID, hints.Destination(setup.Destination))+
 				"\notherwise free the table: "+strings.Join(reset, " ")+"\nand then start over: "+line("-restart"))
 		}
 	}
 	e := &ending{error: err}
 	unlocked := cfg.Source.Type != vaultconfig.DynamoDB // nothing was locked, and nothing is to be given back
 	switch {
+	case toTable && res.Resumable && !res.InPlace:
+		e.kept, e.resume, e.reset = "what was written is kept, and "+to.Name()+" stays locked for this copy", again("-resume"), reset
 	case unlocked && res.Resumable && !res.InPlace:
 		e.kept, e.resume, e.restart = "what was read is kept", again("-resume"), again("-restart")
 	case unlocked && interrupted && !res.InPlace && !is(copier.ErrWorkGone):
@@ -112,17 +119,17 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	case unlocked && (!res.InPlace || !interrupted && !is(copier.ErrReadBack)):
 		return err
 	case unconfirmed && res.State != "":
-		e.alone, e.kept = true, "DO NOT START A VAULT ON "+cfg.Destination.Path+", AND STOP THE ONE THAT RUNS ON IT: vault.db is in place, and entries may be missing in it.\n"+
+		e.alone, e.kept = true, "DO NOT START A VAULT ON "+to.Name()+", AND STOP THE ONE THAT RUNS ON IT: "+holds+" is in place, and entries may be missing in it.\n"+
 			"Stop every Vault, on the table and on the copy. Then have the table asked again, which confirms the copy or takes it back: "+line("-resume")+"\n"+
 			"What a Vault has written to the copy is lost when that is taken back."
 	case unconfirmed && is(copier.ErrMoved):
-		e.alone, e.kept = true, "vault.db was taken back, and nothing is in place in "+cfg.Destination.Path+": a Vault may have written to the table since it was read. What was read is worth nothing any more.\n"+
+		e.alone, e.kept = true, holds+" was taken back, and nothing is in place in "+to.Name()+": a Vault may have written to the table since it was read. What was read is worth nothing any more.\n"+
 			"Stop every Vault that uses the table, then copy again: "+line("-restart")+"\n"+
 			"or give up: "+strings.Join(reset, " ")
 	case unconfirmed:
-		e.kept, e.resume, e.reset = "vault.db was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy", again("-resume"), reset
+		e.kept, e.resume, e.reset = holds+" was taken back, and nothing is in place; what was read is kept, and the table stays locked for this copy", again("-resume"), reset
 	case res.State == copier.Confirmed && !is(copier.ErrReadBack) && !is(copier.ErrConfig):
-		e.alone, e.kept = true, "the copy is in place in "+cfg.Destination.Path+", but the table was not given back: somebody may have written to it since.\n"+
+		e.alone, e.kept = true, "the copy is in place in "+to.Name()+", but the table was not given back: somebody may have written to it since.\n"+
 			"Do not start a Vault, on the table or on the copy, before this has said that the copy is complete: "+line("-resume")
 	case res.InPlace && is(copier.ErrReadBack):
 		return errors.Join(errDifferent, err)
@@ -138,7 +145,7 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 		} else if is(copier.ErrNotReleased) {
 			e.kept = "nothing was put in place, and the table may still be locked for this copy"
 		}
-		if _, setup, serr := copier.ReadStatus(sink.WorkDir(cfg.Destination.Path)); serr == nil && setup != nil && !plan.Names(cfg, setup.Source) {
+		if _, setup, serr := copier.ReadStatus(stateOf(to)); serr == nil && setup != nil && !plan.Names(cfg, setup.Source) {
 			return hints.With(err, fmt.Sprintf("the unfinished copy there is one of %s (%s), and this configuration names %s: resume it with the one that it was begun with",
 				hints.Source(setup.Source), setup.Source.ID, cfg.Source.Name()))
 		}

@@ -85,6 +85,7 @@ func shared(names ...string) (flags []cli.Flag) {
 		&cli.IntFlag{Name: "segments", Hidden: true},
 		&cli.StringFlag{Name: "memory", Value: figures.Size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"},
 		&cli.FloatFlag{Name: "read-capacity", Usage: "consume at most this `number` of read capacity units a second; 0 is no limit (default: 0)", HideDefault: true},
+		&cli.FloatFlag{Name: "write-capacity", Usage: "of storage_destination \"dynamodb\": ask for at most this `number` of write capacity units a second; 0 is no limit (default: 0)", HideDefault: true},
 		&cli.DurationFlag{Name: "retry-for", Value: dynamodb.DefaultRetryFor, Usage: "end with status 10 when no request has succeeded for this `time`; being throttled never ends a copy, and a table that does not answer at the start ends it at once"},
 		&cli.BoolFlag{Name: "strict", Usage: "refuse a configuration with keys that Vault does not know"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "trace, debug, info, warn or error"},

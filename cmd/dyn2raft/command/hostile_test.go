@@ -103,13 +103,16 @@ func TestHostileText(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := &manifestWriter{cfg: hostile[vaultconfig.Config](), file: hostileText, dst: dst}
+	rec.cfg.Destination.Type = vaultconfig.Raft
+	back := &manifestWriter{cfg: hostile[vaultconfig.Config](), file: hostileText, dst: dst}
+	back.cfg.Destination.Type = vaultconfig.DynamoDB
 	planned := hostile[plan.Report]()
 	planned.Checks[0].Check, planned.Checks[0].Status = "table", copier.Failed // ours
 	for name, output := range map[string]func(p *printer) error{
 		"plan":          func(p *printer) error { return p.planned(planned, hostileText, true, false) },
 		"status":        func(p *printer) error { return p.status(*status) },
-		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText) },
-		"verify sample": func(p *printer) error { return p.verified(sampled, found(t), hostileText) },
+		"verify":        func(p *printer) error { return p.verified(unequal, found(t), hostileText, vaultconfig.Raft) },
+		"verify sample": func(p *printer) error { return p.verified(sampled, found(t), hostileText, vaultconfig.DynamoDB) },
 		"verify -manifest": func(p *printer) error {
 			return p.manifestChecked(hostile[copier.Record](), hostile[verify.ManifestReport]())
 		},
@@ -120,6 +123,7 @@ func TestHostileText(t *testing.T) {
 		"copied": func(p *printer) error {
 			return p.copied(*hostile[copier.Record](), rec, "dyn2raft copy -reset")
 		},
+		"copied back": func(p *printer) error { return p.copied(*hostile[copier.Record](), back, "") },
 		"error": func(p *printer) error {
 			printError(p.screen, errors.Join(hints.With(&copier.Error{Op: hostileText, Err: errors.New(hostileText)}, hostileText), &usageError{hostileText, hostileText}))
 			return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
@@ -155,6 +156,9 @@ func verifyManifest(ctx context.Context, cmd *cli.Command, out *printer) error {
 	if err != nil {
 		return err
 	}
+	if to := m.Destination; hints.DestinationType(to) != vaultconfig.Raft {
+		return &usageError{cmd.String("manifest") + " is the manifest of a copy to " + hints.Destination(to) + ", and -manifest checks a data directory", "compare it with its source: verify -config FILE"}
+	}
 	path := cmd.String("path")
 	if path == "" {
 		path = m.Destination["path"]
@@ -223,7 +227,7 @@ func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) 
 // what to say behind that of a table that is not locked for it as it was to be. failed
 // is the error of the copy.
 func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd *cli.Command) (rep *verify.ManifestReport, unlocked string, err error) {
-	if !errors.Is(failed, sink.ErrHoldsData) {
+	if !errors.Is(failed, sink.ErrHoldsData) || rec.cfg.Destination.Type != vaultconfig.Raft {
 		return nil, "", failed
 	}
 	path := rec.cfg.Destination.Path

@@ -12,7 +12,6 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
-	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -30,7 +29,7 @@ type manifestWriter struct {
 	file     string    // an absolute path
 	root     *rootSide // does what is done with the file, where only root can
 	cfg      *vaultconfig.Config
-	dst      *sink.Sink
+	dst      copier.Sink
 	src      copier.Source
 	out      *printer
 	drafted  bool

@@ -38,9 +38,9 @@ func planCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
 			&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
 			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
-			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the table is stopped: one that runs is a failure then"},
+			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the source is stopped: one that runs is a failure then"},
 		},
-		shared("backup", "at-least-index", "ignore-peer", "max-parallel", "memory", "read-capacity", "retry-for"),
+		shared("backup", "at-least-index", "ignore-peer", "max-parallel", "memory", "read-capacity", "write-capacity", "retry-for"),
 		[]cli.Flag{
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files that copy will be given"},
 			manifestFlag("`file` for the record of the copy that copy will be given"),
@@ -103,6 +103,10 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if err != nil {
 		return err
 	}
+	dst, err := newSink(ctx, cmd, cfg, out, ignore, nil)
+	if err != nil && cfg.Destination.Type != vaultconfig.Raft { // whose checks say that too
+		return err
+	}
 	if _, ok := src.(*dynamodb.Source); ok {
 		defer func() { _ = src.Close() }() // it holds no more than connections
 	}
@@ -128,7 +132,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 		when = copier.Stopped
 	}
 	rep, err := plan.Run(ctx, plan.Options{
-		Config: cfg, Source: src, Command: copyOf(cmd, std), Manifest: cmd.String("manifest"), Ignore: ignore, When: when,
+		Config: cfg, Source: src, Destination: dst, State: stateOf(cfg.Destination), Command: copyOf(cmd, std), Manifest: cmd.String("manifest"), Ignore: ignore, When: when,
 		Estimate: estimation.Options{
 			Workers: workers(cmd, cfg), Memory: memory, ReadCapacity: cmd.Float("read-capacity"),
 			NoSample: cmd.Bool("no-sample"), SampleTime: sample, Full: full, Events: out.event,

@@ -17,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
@@ -27,6 +28,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	nodes "github.com/dyn2raft/dyn2raft/sources/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
@@ -441,6 +443,8 @@ type copyRecord struct {
 	// copy itself.
 	Warnings []copier.Warning `json:"warnings"`
 	Message  string           `json:"message"`
+	// Next is what to do with a copy that is no data directory.
+	Next []string `json:"next,omitempty"`
 }
 
 // copied writes the result of a copy. unlock is the command that frees the table
@@ -459,7 +463,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	}
 	if p.json {
 		return p.encode(copyRecord{res.RunID, last.Start, duration, last.Phases, res.Start, res.Resumed, res.Source, res.Scan, res.Load, res.Prefixes, res.Proof != nil, res.Complete, res.State,
-			cfg.Destination.Path, rec.dst.NodeID(), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message})
+			cfg.Destination.Name(), nodeIDOf(rec.dst), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message, nextOf(cfg.Destination)})
 	}
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
@@ -473,12 +477,21 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	if res.Source.Endpoint != "" {
 		t.row("Endpoint", "%s", res.Source.Endpoint)
 	}
-	t.row("To", "%s, vault.db of %s", cfg.Destination.Path, figures.Size(res.Load.FileBytes))
-	same := "the same node_id in the server's storage stanza"
-	if cfg.Destination.NodeID == "" {
-		same = "from the file node-id: no node_id in the server's storage stanza"
+	holds := kinds[cfg.Destination.Type].holds
+	if cfg.Destination.Type == vaultconfig.Raft {
+		t.row("To", "%s, vault.db of %s", cfg.Destination.Path, figures.Size(res.Load.FileBytes))
+		same := "the same node_id in the server's storage stanza"
+		if cfg.Destination.NodeID == "" {
+			same = "from the file node-id: no node_id in the server's storage stanza"
+		}
+		t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(nodeIDOf(rec.dst)), same, cfg.Destination.Address)
+	} else {
+		size := ""
+		if n := res.Load.FileBytes; n > 0 {
+			size = ", " + figures.Size(n)
+		}
+		t.row("To", "%s%s", visible.Text(hints.Destination(rec.dst.Identity())), size)
 	}
-	t.row("Node", "id %s (%s), address %s (the same in the server's cluster_addr)", visible.Text(rec.dst.NodeID()), same, cfg.Destination.Address)
 	t.row("Time", "%s of this process, the removal of work files included (%s); the copy was in place %s after it was begun",
 		figures.Round(duration), strings.Join(phases, ", "), figures.Round(res.Took()))
 	if took, ok := worked(res); ok {
@@ -498,7 +511,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	t.row("Skipped", "%s (%s no data); %s",
 		english.Plural(int(res.Scan.Markers), "directory marker", ""), one(res.Scan.Markers, "it holds", "they hold"), skippedLocks(res.Scan.Locks))
 	if res.Proof != nil {
-		t.row("Proof", "vault.db was read back: %s %s digest %s…", allEntries(res.Total.Entries), one(res.Total.Entries, "has", "have"), res.Total.Hash.String()[:16])
+		t.row("Proof", "%s was read back: %s %s digest %s…", holds, allEntries(res.Total.Entries), one(res.Total.Entries, "has", "have"), res.Total.Hash.String()[:16])
 	}
 	t.known("Backup", res.Backup)
 	switch {
@@ -518,7 +531,49 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		}
 		t.row(name, "%s", visible.Text(warningText(w)))
 	}
-	return errors.Join(t.flush(), p.text(message))
+	err := t.flush()
+	for i, step := range nextOf(cfg.Destination) {
+		err = errors.Join(err, p.line(hanging(fmt.Sprintf("Next %d: ", i+1), visible.Text(step), p.columns())))
+	}
+	return errors.Join(err, p.text(message))
+}
+
+// nodeIDOf is the id of the node that a data directory is for.
+func nodeIDOf(s copier.Sink) string {
+	if raft, ok := s.(*sink.Sink); ok {
+		return raft.NodeID()
+	}
+	return ""
+}
+
+// nextOf says what a person does with a copy, step by step, as it was seen with Vault
+// 1.21. Of a data directory the runbook says it.
+func nextOf(d vaultconfig.Destination) []string {
+	const keys = "the unseal keys of the Vault that was copied"
+	switch d.Type {
+	case vaultconfig.RaftSnapshot:
+		return []string{
+			"start one new node on integrated storage, with an empty data directory and without retry_join. Set http_read_timeout = \"1h\" in its listener: " +
+				"Vault gives up an upload that takes longer than that, and 30s is the default",
+			"vault operator init, and unseal it: these keys are of no use after step 3",
+			"vault operator raft snapshot restore -force " + shellescape.Quote(d.Path) + " (without -force Vault refuses it: only a Vault could seal its sums)",
+			"the node is sealed now: unseal it with " + keys + ". With an automatic seal, which has to be the old one, restart the node once instead",
+			"let the other nodes join with empty data directories: a cluster that has three nodes before the restore does not outlive it",
+		}
+	case vaultconfig.DynamoDB:
+		return []string{
+			"keep every other Vault with this data stopped, the one that was copied too: they hold the same leases, and revoke them under each other's clients",
+			"compare it while no Vault runs on it: dyn2raft verify",
+			fmt.Sprintf("start Vault with storage \"dynamodb\" { table = %q, region = %q } and, for high availability, ha_enabled = \"true\"; unseal it with %s", d.Table, d.Region, keys),
+		}
+	case vaultconfig.Files:
+		return []string{
+			"keep every other Vault with this data stopped, the one that was copied too",
+			"give the files to the user that Vault runs as: chown -R vault:vault " + shellescape.Quote(d.Path),
+			fmt.Sprintf("start Vault with storage \"file\" { path = %q }, which is for one server; unseal it with %s", d.Path, keys),
+		}
+	}
+	return nil
 }
 
 // tails says of both sides of a comparison what is in a log and not in its vault.db.

@@ -15,6 +15,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 )
 
@@ -42,7 +43,7 @@ func TestRecallWorkDir(t *testing.T) {
 			}
 			cmd := copyCommand(Streams{})
 			cmd.Action = func(_ context.Context, cmd *cli.Command) error {
-				_, err := recall(cmd, path)
+				_, err := recall(cmd, vaultconfig.Destination{Type: vaultconfig.Raft, Path: path})
 				return err
 			}
 			err = cmd.Run(t.Context(), append([]string{"copy", "-resume"}, c.flags...))

@@ -82,6 +82,8 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"keep":         scriptKeep,
 	"kept":         scriptKept,
 	"item":         scriptItem,
+	"put-item":     scriptPutItem,
+	"empty":        scriptEmpty,
 	"del-item":     scriptDelItem,
 	"del-table":    scriptDelTable,
 	"seal":         scriptSeal,
@@ -211,27 +213,51 @@ func scriptKept(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// item KEY: the table has an item for a Vault key.
+// tableOf is the table that a command's last argument names, if there are that many.
+func tableOf(args []string, at int) string {
+	if len(args) > at {
+		return args[at]
+	}
+	return dynamotest.VaultTable
+}
+
+// item KEY [TABLE]: the table has an item for a Vault key.
 func scriptItem(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, len(args) == 1, "[!] item KEY")
+	need(ts, len(args) == 1 || len(args) == 2, "[!] item KEY [TABLE]")
 	path, key := dynamodb.KeyItem(args[0])
-	if there := of(ts).server.GetItem(dynamotest.VaultTable, path, key) != nil; there == neg {
+	if there := of(ts).server.GetItem(tableOf(args, 1), path, key) != nil; there == neg {
 		ts.Fatalf("item %s is there: %v", args[0], there)
 	}
 }
 
-// del-item KEY: delete the item for a Vault key from the table.
-func scriptDelItem(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, !neg && len(args) == 1, "del-item KEY")
-	path, key := dynamodb.KeyItem(args[0])
-	ts.Check(of(ts).server.DeleteItem(dynamotest.VaultTable, path, key))
+// put-item KEY VALUE TABLE: put an entry into a table.
+func scriptPutItem(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 3, "put-item KEY VALUE TABLE")
+	ts.Check(of(ts).server.PutVaultEntry(args[2], args[0], []byte(args[1])))
 }
 
-// del-table: delete the table.
+// del-item KEY [TABLE]: delete the item for a Vault key from the table.
+func scriptDelItem(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && (len(args) == 1 || len(args) == 2), "del-item KEY [TABLE]")
+	path, key := dynamodb.KeyItem(args[0])
+	ts.Check(of(ts).server.DeleteItem(tableOf(args, 1), path, key))
+}
+
+// del-table [TABLE]: delete the table.
 func scriptDelTable(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, !neg && len(args) == 0, "del-table")
-	_, err := of(ts).server.Client().DeleteTable(context.Background(), &awsdynamodb.DeleteTableInput{TableName: aws.String(dynamotest.VaultTable)})
+	need(ts, !neg && len(args) <= 1, "del-table [TABLE]")
+	_, err := of(ts).server.Client().DeleteTable(context.Background(), &awsdynamodb.DeleteTableInput{TableName: aws.String(tableOf(args, 0))})
 	ts.Check(err)
+}
+
+// empty TABLE: it is there, and has no item.
+func scriptEmpty(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, len(args) == 1, "[!] empty TABLE")
+	_, err := of(ts).server.Client().DescribeTable(context.Background(), &awsdynamodb.DescribeTableInput{TableName: &args[0]})
+	ts.Check(err)
+	if n := len(of(ts).server.Items(args[0])); (n == 0) == neg {
+		ts.Fatalf("the table has %d items", n)
+	}
 }
 
 // seal FILE KIND FORMAT: seal a record that was made or changed by hand.
@@ -541,11 +567,14 @@ func createOther(s *dynamotest.Server, name string) error {
 //	paths=DIR,DIR                           this list
 //	KEY=VALUE                               into storage_source
 //	raft.KEY=VALUE                          into storage_destination
+//	to=TYPE                                 another one of the destination, which has path= and
+//	                                        raft.KEY=VALUE, and a table the endpoint and credentials
 func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg, "config name=value…")
 	file, addr, top, kind := "migrate.hcl", "https://127.0.0.1:8201", "", "dynamodb"
 	source := [][2]string{{"endpoint", ts.Getenv("ENDPOINT")}, {"access_key", "AKID" + secret}, {"secret_key", "SECRET" + secret}, {"session_token", "TOKEN" + secret}}
 	raft := [][2]string{{"path", ts.MkAbs("data")}, {"node_id", "vault-1"}}
+	destination, access := "raft", source
 	settings(ts, args, func(k, v string) error {
 		switch k {
 		case "file":
@@ -556,6 +585,10 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 			source[0][1] = v
 		case "cluster_addr":
 			addr = v
+		case "to":
+			if destination, raft = v, raft[:1]; v == "dynamodb" {
+				raft, addr = access, ""
+			}
 		case "type":
 			kind, source = v, nil
 		case "from":
@@ -592,8 +625,11 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 		b.WriteString("}\n")
 	}
 	block(fmt.Sprintf("storage_source %q", kind), source)
-	block(`storage_destination "raft"`, raft)
-	fmt.Fprintf(&b, "cluster_addr = %q\n%s\n", addr, top)
+	block(fmt.Sprintf("storage_destination %q", destination), raft)
+	if destination == "raft" {
+		fmt.Fprintf(&b, "cluster_addr = %q\n", addr)
+	}
+	b.WriteString(top + "\n")
 	ts.Check(os.WriteFile(ts.MkAbs(file), []byte(b.String()), 0o644))
 }
 

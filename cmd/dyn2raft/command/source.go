@@ -4,36 +4,83 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 
+	sdk "github.com/hashicorp/vault/sdk/physical"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/physical"
 	nodes "github.com/dyn2raft/dyn2raft/sources/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/snapshot"
 )
 
-// tableFlags are those that have a meaning for a table only, with the values that ask for
-// nothing, and nodesFlags those for stopped nodes only.
+// A flagRule says of a flag which sources, or which destinations, it has a meaning with.
+type flagRule struct {
+	name                  string
+	sources, destinations []string
+}
+
 var (
-	tableFlags = []string{"reset", "backup", "source-stopped", "keep-source-locked", "read-capacity", "retry-for", "sample", "sample-seed", "no-sample", "full"}
-	nodesFlags = []string{"at-least-index", "ignore-peer"}
+	aTable, nodesOnly = []string{vaultconfig.DynamoDB}, []string{vaultconfig.Raft}
+
+	// flagRules are those of the flags that do not go with everything.
+	flagRules = []flagRule{
+		{"reset", aTable, aTable},
+		{"retry-for", aTable, aTable},
+		{"backup", aTable, nil},
+		{"keep-source-locked", aTable, nil},
+		{"read-capacity", aTable, nil},
+		{"sample", aTable, nil},
+		{"sample-seed", aTable, nil},
+		{"no-sample", aTable, nil},
+		{"full", aTable, nil},
+		{"source-stopped", []string{vaultconfig.DynamoDB, vaultconfig.RaftSnapshot, vaultconfig.Files}, nil},
+		{"at-least-index", nodesOnly, nil},
+		{"ignore-peer", nodesOnly, nil},
+		{"write-capacity", nil, aTable},
+		{"readback", nil, nodesOnly},
+		{"owner", nil, []string{vaultconfig.Raft, vaultconfig.RaftSnapshot, vaultconfig.Files}},
+		{"vault-config", nil, nodesOnly},
+		{"vault-env", nil, nodesOnly},
+		{"vault-bin", nil, nodesOnly},
+		{"vault-unit", nil, nodesOnly},
+		{"audit-path", nil, nodesOnly},
+	}
 )
 
-// rightFlags refuses flags that the source of a configuration can't obey.
+// rightFlags refuses flags that the source or the destination of a configuration can't
+// obey.
 func rightFlags(cmd *cli.Command, cfg *vaultconfig.Config) error {
-	for kind, flags := range map[string][]string{vaultconfig.DynamoDB: tableFlags, vaultconfig.Raft: nodesFlags} {
-		if kind == cfg.Source.Type {
+	from, to := cfg.Source.Type, cfg.Destination.Type
+	for _, r := range flagRules {
+		if !cmd.IsSet(r.name) || cmd.Value(r.name) == false || slices.Contains(r.sources, from) || slices.Contains(r.destinations, to) {
 			continue
 		}
-		for _, name := range flags {
-			if cmd.IsSet(name) && cmd.Value(name) != false {
-				return &usageError{fmt.Sprintf("-%s is for storage_source %q, and the configuration names %q", name, kind, cfg.Source.Type), "leave it out"}
+		var with, names []string
+		for _, x := range []struct {
+			block string
+			kinds []string
+			is    string
+		}{{"storage_source", r.sources, from}, {"storage_destination", r.destinations, to}} {
+			if x.kinds == nil {
+				continue
 			}
+			var quoted []string
+			for _, kind := range x.kinds {
+				quoted = append(quoted, strconv.Quote(kind))
+			}
+			with, names = append(with, x.block+" "+strings.Join(quoted, " or ")), append(names, strconv.Quote(x.is))
 		}
+		return &usageError{fmt.Sprintf("-%s is for %s, and the configuration names %s", r.name, strings.Join(with, " or "), strings.Join(names, " and ")), "leave it out"}
 	}
 	return nil
 }
@@ -52,6 +99,39 @@ func apart(cfg *vaultconfig.Config) error {
 	return nil
 }
 
+// writersOut refuses a source that can't tell whether somebody still writes to it, where
+// what is written would be lost, unless a person says that nobody does.
+func writersOut(cmd *cli.Command, cfg *vaultconfig.Config) error {
+	const hint = "say so with -source-stopped, once it is so"
+	switch from, to := cfg.Source.Type, cfg.Destination.Type; {
+	case cmd.Bool("source-stopped"):
+	case from == vaultconfig.Files:
+		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "read " + cfg.Source.Name(), Err: errors.New("nothing in it shows whether a Vault is running on it, and what that writes meanwhile is lost")},
+			"stop the Vault that uses it; "+hint)
+	case from == vaultconfig.RaftSnapshot && to == vaultconfig.DynamoDB:
+		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "read " + cfg.Source.Name(), Err: errors.New("what was written since the snapshot was taken is not in it: nothing shows that writers were shut out before, and have been since")},
+			"for a way back nobody may have written since: shut the clients out, take the snapshot, stop the cluster; "+hint)
+	}
+	return nil
+}
+
+// needFolder refuses what is no folder: files are not missing there, they are elsewhere.
+func needFolder(path string, kind error) error {
+	fi, err := os.Stat(path)
+	if err == nil && !fi.IsDir() {
+		err = &fs.PathError{Op: "read", Path: path, Err: syscall.ENOTDIR}
+	}
+	if err != nil {
+		return &copier.Error{Kind: kind, Op: "look for files", Err: err}
+	}
+	return nil
+}
+
+// filesReader makes a source of a folder of Vault's file storage.
+func filesReader(b sdk.Backend, path string, kind error, notify func(copier.Event)) (copier.Source, error) {
+	return physical.New(physical.Options{Backend: b, Name: "files in " + path, ID: hints.FileID(path), Kind: kind, Notify: notify})
+}
+
 // newSource makes the source of a configuration. root, where it is not nil, finds the
 // credentials.
 func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, root *rootSide) (copier.Source, error) {
@@ -61,14 +141,19 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultcon
 		out.log.Info("reading stopped nodes", "directories", paths)
 		return nodes.New(nodes.Options{Paths: paths, AtLeastIndex: cmd.Uint64("at-least-index"), IgnorePeers: cmd.StringSlice("ignore-peer"),
 			Fewer: slices.Contains(ignore, "majority"), Torn: slices.Contains(ignore, "torn-log")})
-	case vaultconfig.RaftSnapshot, vaultconfig.DynamoDBExport:
-		if len(paths) != 1 {
-			return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read the configuration", Err: errors.New("one path is needed")}
-		}
-		if cfg.Source.Type == vaultconfig.RaftSnapshot {
-			return snapshot.New(paths[0]), nil
-		}
+	case vaultconfig.RaftSnapshot:
+		return snapshot.New(paths[0]), nil
+	case vaultconfig.DynamoDBExport:
 		return dynamodb.NewExport(paths[0]), nil
+	case vaultconfig.Files:
+		if err := needFolder(paths[0], copier.ErrSource); err != nil {
+			return nil, err
+		}
+		b, err := openFiles(paths[0])
+		if err != nil {
+			return nil, err
+		}
+		return filesReader(b, paths[0], nil, out.event)
 	}
 	return newTable(ctx, cmd, std, cfg, out, root)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +17,9 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
@@ -29,6 +30,7 @@ func statusCommand(std Streams) *cli.Command {
 		shared("config"),
 		[]cli.Flag{
 			manifestFlag("`file` with the record of a complete copy (default: beside the data directory, PATH.dyn2raft.json)"),
+			&cli.StringFlag{Name: "work-dir", Usage: "`directory` that copy was given; needed with storage_destination \"dynamodb\""},
 			&cli.BoolFlag{Name: "watch", Usage: "report again and again until no copy is running: on a terminal in place, every second; else every 30 s"},
 		},
 		shared("strict", "log-level", "format"),
@@ -72,7 +74,8 @@ type statusRecord struct {
 	// the destination.
 	ManifestError string `json:"manifest_error,omitempty"`
 
-	placed *copier.Record // of the run that has put the vault.db there, as far as it is on record
+	kind   string         // of the destination
+	placed *copier.Record // of the run that has put the copy there, as far as it is on record
 }
 
 // A completeCopy is what the manifest of a complete copy says of it.
@@ -100,16 +103,17 @@ type completeCopy struct {
 
 // readCopy reads what a manifest says. Without one nothing is known, which is no
 // error unless the file was named.
-func readCopy(file, path string) (*completeCopy, error) {
-	named := file != ""
-	if !named {
-		file = verify.ManifestPath(path)
+func readCopy(file string, d vaultconfig.Destination) (*completeCopy, error) {
+	if file != "" {
+		m, err := verify.ReadManifest(file)
+		if err != nil {
+			return nil, err
+		}
+		return summaryOf(m, file), nil
 	}
-	m, err := verify.ReadManifest(file)
-	switch {
-	case !named && (errors.Is(err, fs.ErrNotExist) || err == nil && m.Destination["path"] != path):
-		return nil, nil
-	case err != nil:
+	file = verify.ManifestPath(d.Path)
+	m, err := manifestOf(d, file)
+	if err != nil || m == nil {
 		return nil, err
 	}
 	return summaryOf(m, file), nil
@@ -130,8 +134,8 @@ func runStatus(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if err != nil {
 		return err
 	}
-	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
-	look := func() (*statusRecord, error) { return readStatus(cfg.Destination.Path, cmd.String("manifest")) }
+	defer func() { err = whose(cmd, err, homeOf(cfg.Destination)) }()
+	look := func() (*statusRecord, error) { return readStatus(cfg.Destination, cmd.String("manifest")) }
 	if cmd.Bool("watch") {
 		return out.watchStatus(ctx, look)
 	}
@@ -186,24 +190,24 @@ func (c *lineCounter) Write(b []byte) (int, error) {
 	return c.Writer.Write(b)
 }
 
-// readStatus reads what a copy into path says of itself, and of a complete one the
+// readStatus reads what a copy to a destination says of itself, and of a complete one the
 // manifest.
-func readStatus(path, manifest string) (r *statusRecord, err error) {
-	r = &statusRecord{Destination: path}
+func readStatus(d vaultconfig.Destination, manifest string) (r *statusRecord, err error) {
+	r = &statusRecord{Destination: d.Name(), kind: d.Type}
 	spare := func() (*copier.Record, error) {
-		return verify.ReadManifest(cmp.Or(manifest, verify.ManifestPath(path)))
+		return verify.ReadManifest(cmp.Or(manifest, verify.ManifestPath(d.Path)))
 	}
-	if r.State, r.placed, err = sink.Placed(sink.Options{Path: path, Spare: spare}); err != nil {
+	if r.State, r.placed, err = placedAt(d, spare); err != nil {
 		return nil, err
 	}
-	if r.Status, r.Setup, err = copier.ReadStatus(sink.WorkDir(path)); err != nil {
+	if r.Status, r.Setup, err = copier.ReadStatus(stateOf(d)); err != nil {
 		return nil, err
 	}
 	if r.State == sink.StateUnfinished && r.Setup == nil {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
 	if r.State == sink.StateComplete || r.State == sink.StateUnconfirmed || r.State == sink.StateConfirmed {
-		r.Copy, err = readCopy(manifest, path)
+		r.Copy, err = readCopy(manifest, d)
 		switch {
 		case err == nil:
 		case r.placed == nil:
@@ -226,25 +230,34 @@ func (p *printer) status(r statusRecord) error {
 		return p.encode(r)
 	}
 	t := p.summary()
+	holds := kinds[r.kind].holds
 	switch r.State {
 	case sink.StateEmpty:
-		t.row("State", "no copy: %s holds nothing of a Vault's", r.Destination)
+		if r.kind == vaultconfig.Raft {
+			t.row("State", "no copy: %s holds nothing of a Vault's", r.Destination)
+		} else {
+			t.row("State", "no copy to %s is known on this machine", visible.Text(r.Destination))
+		}
 	case sink.StateComplete:
-		t.row("State", "complete: %s holds a vault.db", r.Destination)
+		if r.kind == vaultconfig.Raft {
+			t.row("State", "complete: %s holds a vault.db", r.Destination)
+		} else {
+			t.row("State", "complete: %s is in place, in %s, by its manifest", holds, visible.Text(r.Destination))
+		}
 		switch {
 		case r.Setup != nil && r.placed != nil && r.placed.RunID == r.Setup.RunID:
-			t.row("To do", "its process ended before it had freed the table and removed its work files: copy -resume does that")
+			t.row("To do", "its process ended before it had given the source back and removed its work files: copy -resume does that")
 		case r.Setup != nil:
 			t.row("To do", "that vault.db is not the one of the unfinished copy below: put it aside, and resume: copy -resume")
 		case r.Copy == nil:
 			t.row("Copied", "not known: no manifest says whose it is; verify -config compares it with the table")
 		}
 	case sink.StateUnconfirmed:
-		t.row("State", "UNCONFIRMED: %s holds the vault.db of a copy that the table has not confirmed; entries may be missing in it", r.Destination)
-		t.row("To do", "do not start a Vault on it: copy -resume has the table asked again, and confirms the copy or takes it back")
+		t.row("State", "UNCONFIRMED: %s is in place, in %s, and its source has not confirmed the copy: entries may be missing in it", holds, visible.Text(r.Destination))
+		t.row("To do", "do not start a Vault on it: copy -resume has the source asked again, and confirms the copy or takes it back")
 	case sink.StateConfirmed:
-		t.row("State", "NOT GIVEN BACK: %s holds the vault.db of a copy that was complete, and whose table was not given back; what was written to that since is not in it", r.Destination)
-		t.row("To do", "do not start a Vault: copy -resume has the table asked again, and completes the copy or takes it back")
+		t.row("State", "NOT GIVEN BACK: %s is in place, in %s; the copy was complete, and its source was not given back: what was written to that since is not in it", holds, visible.Text(r.Destination))
+		t.row("To do", "do not start a Vault: copy -resume has the source asked again, and completes the copy or takes it back")
 	case sink.StateUnfinished:
 		if r.givenUp() {
 			t.row("State", "given up %s: copy -reset has freed the table, and a Vault may have written to it since", ago(r.Setup.Amended(copier.AmendGivenUp).At))

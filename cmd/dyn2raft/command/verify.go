@@ -33,7 +33,7 @@ func verifyCommand(std Streams) *cli.Command {
 	return newCommand(std, "verify", runVerify,
 		shared("config"),
 		[]cli.Flag{
-			manifestFlag("compare with this `file` instead of the table: the record that copy has written"),
+			manifestFlag("compare with this `file` instead of the source: the record that copy has written; of a data directory only"),
 			&cli.StringFlag{Name: "path", Usage: "with -manifest: the data `directory` (default: where the copy put it)"},
 			&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
 			&cli.BoolFlag{Name: "resume", Usage: "resume a comparison that did not come to its end, or begin one if there is none"},
@@ -95,6 +95,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if err != nil {
 		return err
 	}
+	inDirectory := cfg.Destination.Type == vaultconfig.Raft
 	// Work files lie beside the data directory: where its owner can change that place,
 	// they are his, and so is the process.
 	work := verify.WorkPath(cmd.String("work-dir"), cfg.Destination.Path)
@@ -107,7 +108,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if root != nil {
 		defer root.Close()
 	}
-	defer func() { err = whose(cmd, err, cfg.Destination.Path) }()
+	defer func() { err = whose(cmd, err, homeOf(cfg.Destination)) }()
 	result := resultOf(cmd.String("o"))
 	if err := result.clear(cfg.Destination.Path); err != nil {
 		return err
@@ -117,20 +118,30 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		return err
 	}
 	defer stopMetrics()
-	state, err := sink.Look(cfg.Destination.Path)
+	m, _ := manifestOf(cfg.Destination, verify.ManifestPath(cfg.Destination.Path))
+	state, _, err := placedAt(cfg.Destination, nil)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // which the comparison says
 		out.log.Warn("what the copy in "+cfg.Destination.Path+" is good for is not known: start no Vault on it, whatever this finds, before that is", "error", err, "hint", hints.Of(err))
 	}
 	if notYet[copier.CommitState(state)] != "" {
 		out.log.Warn(notYet[copier.CommitState(state)])
 	}
-	raft, notSegments := out.expected(cfg, cmd.String("config"))
+	var raft verify.Expected
+	notSegments := 0
+	if inDirectory {
+		raft, notSegments = out.expected(cfg, cmd.String("config"))
+	} else if m != nil && plan.Names(cfg, m.Source) {
+		notSegments = m.Scan.Segments
+	}
 	if n := cmd.Int("segments"); n != 0 && n == notSegments {
 		out.log.Warn(fmt.Sprintf("the copy divided the table into %d segments too: a mistake in that would be made twice; leave -segments out, or give another number", n))
 	}
 	out.work = "comparison"
 	found := &spool{dir: cmd.String("work-dir")}
-	if sample == 0 {
+	switch {
+	case !inDirectory:
+		found.dir = cmp.Or(found.dir, filepath.Dir(cfg.Destination.Path))
+	case sample == 0:
 		found.dir = work
 	}
 	defer found.close()
@@ -139,7 +150,7 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if table, ok := src.(*dynamodb.Source); ok {
 		from = tellingSource{table, out, sample}
 	}
-	rep, err := verify.CompareDirectory(ctx, from, cfg.Destination.Path, raft, verify.Options{
+	opts := verify.Options{
 		Workers:     workers(cmd, cfg),
 		Segments:    cmd.Int("segments"),
 		NotSegments: notSegments,
@@ -152,7 +163,20 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		MaxDiffs:    maxDiffs,
 		OnDiff:      found.add,
 		Events:      out.event,
-	})
+	}
+	var rep *verify.DirectoryReport
+	if inDirectory {
+		rep, err = verify.CompareDirectory(ctx, from, cfg.Destination.Path, raft, opts)
+	} else {
+		opts.WorkDir = cmp.Or(opts.WorkDir, filepath.Dir(cfg.Destination.Path))
+		rep = &verify.DirectoryReport{RaftDiffs: []vaultdb.Diff{}}
+		var got copier.Source
+		if got, err = newResult(ctx, cmd, cfg, out); err == nil {
+			var plain *verify.Report
+			plain, err = verify.Compare(ctx, from, got, opts)
+			rep.Report = *plain
+		}
+	}
 	stop()
 	if err != nil {
 		if code, _ := copier.CodeOf(err); code == vaultdb.NoFile && state == sink.StateUnfinished {
@@ -160,18 +184,37 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 		}
 		return damaged(howToCompareOn(err, rep, cmd))
 	}
-	if err := needNodeID(rep, cfg); err != nil {
-		return err
+	if inDirectory {
+		if err := needNodeID(rep, cfg); err != nil {
+			return err
+		}
 	}
 	started := ""
 	if rep.Started {
 		started = startedText(rep.Raft.Index, raft.Index)
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
-		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and resumed %s: if a Vault wrote to the table since, a difference may be no more than that",
-			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed)))
+		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and resumed %s: if a Vault wrote to the %s since, a difference may be no more than that",
+			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed), sourceWord(rep.Source)))
 	}
-	return errors.Join(result.write(func(w io.Writer) error { return encodeReport(w, rep, found) }), out.verified(rep, found, started))
+	return errors.Join(result.write(func(w io.Writer) error { return encodeReport(w, reportOf(rep, inDirectory), found) }), out.verified(rep, found, started, cfg.Destination.Type))
+}
+
+// sourceWord is what a source is called beside a destination.
+func sourceWord(info copier.Info) string {
+	if hints.SourceType(info) != vaultconfig.DynamoDB {
+		return "source"
+	}
+	return "table"
+}
+
+// reportOf is the result of a comparison as a program reads it: with what there is of Raft
+// in a data directory.
+func reportOf(rep *verify.DirectoryReport, inDirectory bool) any {
+	if inDirectory {
+		return rep
+	}
+	return &rep.Report
 }
 
 // expected is what the copy has left of Raft, and the number of segments that
@@ -289,17 +332,15 @@ func howToCompareOn(err error, rep *verify.DirectoryReport, cmd *cli.Command) er
 
 // verified writes the result of a comparison, of a sample or of all. started says that
 // Raft has made progress, where it has.
-func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started string) error {
+// kind is the type of the destination.
+func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started, kind string) error {
 	result := comparison(rep.Equal() || rep.Sample != nil && rep.NoDifference(), rep.NotVault)
 	if p.json {
-		return compared(encodeReport(p.stdout, rep, found), result)
+		return compared(encodeReport(p.stdout, reportOf(rep, kind == vaultconfig.Raft), found), result)
 	}
 	table, n := hints.Source(rep.Source), rep.Missing+rep.Extra+rep.Different
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
-	from := "table"
-	if hints.SourceType(rep.Source) != vaultconfig.DynamoDB {
-		from = "source"
-	}
+	from, to := sourceWord(rep.Source), kinds[kind].in
 	where, writes := "", ", and a Vault writes as soon as it starts"
 	t := p.table()
 	if s := rep.Sample; s != nil {
@@ -308,35 +349,35 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 			humanize.Comma(int64(s.SegmentsRead)), humanize.Comma(int64(s.Segments)),
 			entries(rep.SourceEntries), table, humanize.Comma(max(rep.SourceEntries, rep.DestinationEntries)), figures.Percent(s.EntriesShare, 2))
 		t.row("Repeat", "-sample %s%% -sample-seed %d -segments %d", strconv.FormatFloat(s.Share*100, 'f', -1, 64), s.Seed, s.Segments)
-		t.row("Proves", "that each entry read is in the directory with the same value, unless it is named below")
+		t.row("Proves", "that each entry read is in the %s with the same value, unless it is named below", to)
 		if result == nil {
 			t.row("", "if damage hits entries at random, no more than %s of all are missing or different (95%% certain)", humanize.Comma(s.Undetected))
 		}
-		t.row("Not seen", "what is missing or different outside of the sample, and entries that only the directory has")
+		t.row("Not seen", "what is missing or different outside of the sample, and entries that only the %s has", to)
 		if started != "" {
 			t.row("Started", "%s%s", started, writes)
 			writes = ""
 		}
 	} else {
-		t.row("PREFIX", "%s\tDIRECTORY\t%[1]s BYTES\tDIRECTORY BYTES\tHASH", strings.ToUpper(from))
+		t.row("PREFIX", "%s\t%s\t%[1]s BYTES\t%[2]s BYTES\tHASH", strings.ToUpper(from), strings.ToUpper(to))
 		for _, x := range rep.Prefixes {
 			t.prefix(x.Prefix, x.Source.Entries, x.Destination.Entries, x.Source.Bytes, x.Destination.Bytes, x.Source.SHA256 == x.Destination.SHA256)
 		}
 		t.row("total", "%s\t%s", humanize.Comma(rep.SourceEntries), humanize.Comma(rep.DestinationEntries))
 	}
-	errs := []error{t.flush(), p.name(rep, found)}
+	errs := []error{t.flush(), p.name(rep, found, from, to)}
 	if n > rep.Named {
 		errs = append(errs, p.line(fmt.Sprintf("… and %s more (-format json names all)", humanize.Comma(n-rep.Named))))
 	}
 	errs = append(errs, p.raftDiffs(rep.RaftDiffs, "must be"), p.tails(rep))
 	allIn := visible.Text(fmt.Sprintf("%s of %s %s in %s, and nothing else", allEntries(rep.SourceEntries), table, one(rep.SourceEntries, "is", "are"), rep.Destination.Name))
 	if result == nil && started != "" && rep.Sample == nil {
-		errs = append(errs, p.sentence("Note: %s, and has written nothing that the table has not.", started))
+		errs = append(errs, p.sentence("Note: %s, and has written nothing that the %s has not.", started, from))
 	}
 	var last string
 	switch notVault := errors.Is(result, errNotAVault); {
 	case notVault && rep.Sample != nil:
-		last = fmt.Sprintf("NOT A VAULT: nothing differs in the sample, but in the directory: %s.", visible.Text(notAVault(rep.NotVault)))
+		last = fmt.Sprintf("NOT A VAULT: nothing differs in the sample, but in the %s: %s.", to, visible.Text(notAVault(rep.NotVault)))
 	case notVault:
 		last = fmt.Sprintf("NOT A VAULT: %s, but %s.", allIn, visible.Text(notAVault(rep.NotVault)))
 	case result == nil && rep.Sample != nil:
@@ -352,10 +393,14 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started st
 			counts += ", and Raft's state is not as a copy leaves it"
 		}
 		last = fmt.Sprintf("DIFFERENT%s: %s. Do not use this copy, unless a Vault wrote to the %s since it was made.", where, counts, from)
+		if kind != vaultconfig.Raft {
+			last = fmt.Sprintf("DIFFERENT%s: %s. Missing is what only the source has, extra what only the %s: a Vault on it would have what was deleted or revoked since. "+
+				"Do not use this copy, unless a Vault wrote to either since it was made.", where, counts, to)
+		}
 	}
 	errs = append(errs, p.text(last))
 	if rep.Resumed > 0 && n > 0 {
-		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the table meanwhile.", figures.Times(rep.Resumed), rep.Began.Format(time.DateTime))))
+		errs = append(errs, p.text(fmt.Sprintf("This comparison was resumed %s since %s: what differs may have been written to the %s meanwhile.", figures.Times(rep.Resumed), rep.Began.Format(time.DateTime), from)))
 	}
 	return compared(errors.Join(errs...), result)
 }

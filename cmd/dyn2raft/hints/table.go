@@ -3,6 +3,8 @@ package hints
 import (
 	"github.com/dyn2raft/dyn2raft/bench/vaultbenchmark"
 	"github.com/dyn2raft/dyn2raft/copier"
+	todynamodb "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sinks/physical"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	nodes "github.com/dyn2raft/dyn2raft/sources/raft"
@@ -20,7 +22,7 @@ var table = map[copier.Code]string{
 	copier.OtherSource: "it has locked {{.source}}: go back to the configuration with that table, or free it with that configuration and -reset; " +
 		"once it is free, or if it does not exist any more, remove {{.files}} yourself and run this command again",
 	copier.SourceRemade:  "it was deleted and made anew since, and its locks are gone with it: what was read is of no use; throw it away and start over: -restart",
-	copier.SourceWritten: "somebody wrote to the table meanwhile, so what was read can't be trusted: stop every Vault that uses it, then start over",
+	copier.SourceWritten: "somebody wrote to the source meanwhile, so what was read can't be trusted: stop every Vault that uses it, then start over",
 	copier.RecordDamaged: `it says what an unfinished copy copies, and can't be read: free the table with -reset, then start over with -restart{{template "left" .}}`,
 	copier.OtherVersion:  `resume with the dyn2raft that began it; or free the table with -reset, then start over with -restart{{template "left" .}}`,
 	copier.NeedRestart:   "what was read before can't be used: begin anew (-restart)",
@@ -119,6 +121,26 @@ var table = map[copier.Code]string{
 	vaultdb.NotInDirectory: "name the data directory, which holds vault.db and raft",
 	vaultdb.OwnerOnly:      "only its owner may read it: run as the user that Vault runs as (sudo -u vault dyn2raft …)",
 	vaultdb.Damaged:        "copy again into an empty directory",
+
+	todynamodb.TableNotEmpty: "nothing was changed: a copy goes to a table that it makes, or that is empty. Name another table in storage_destination, " +
+		"or, if nothing in {{.table}} is needed any more, delete that table and run this again",
+	todynamodb.TableOtherSchema: "{{.table}} is not a table for Vault: name another one in storage_destination; AWS_DYNAMODB_TABLE beats what stands there",
+	todynamodb.TableBusy: "{{.holder}} holds {{.table}}: if it is a Vault, stop it, or name the right table; if it is a copy that runs, let it end; " +
+		"if it is one that was begun elsewhere and is given up: -reset with its configuration",
+	todynamodb.TableTaken: "what was written to {{.table}} can't be trusted any more: find out who did that, then throw the copy away and start over (-restart)",
+	todynamodb.EntrySealWrapped: "nothing was written, and each such entry was named: Community can't read what Enterprise has wrapped by a seal. If the Vault that will run on the " +
+		"table is Enterprise with the same seal, accept them: -seal-wrapped",
+	todynamodb.TableOtherVault: "nothing in {{.table}} was changed: another Vault's table is not replaced. Name the right one in storage_destination, or another one, for a copy to a new table",
+	todynamodb.TableOtherItem:  "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
+	todynamodb.WriteDenied:     "allow {{.action}} on table {{.table}} to these credentials; docs/iam.md has the whole policy of a destination",
+	todynamodb.EntryRefused: "nothing was written, and each entry that DynamoDB can't keep was named: start the Vault that has them, " +
+		"make them smaller or delete them, stop it, and copy again",
+
+	physical.BackendNotEmpty: "nothing was changed: name an empty place in storage_destination, or put aside what is in {{.backend}}",
+	physical.BackendBusy: "another migration has begun to write to {{.backend}}: let it end, or resume it where it was begun; if it is given up, " +
+		"what is there is a part of a copy: remove it, and name an empty place",
+	physical.BackendUsed:  "stop every Vault that uses {{.backend}}, then run the same command again",
+	physical.BackendTaken: "somebody removed core/migration from {{.backend}}, so that a Vault may have been started on it: stop that, then start over (-restart)",
 
 	dynamodb.NotAnExport: "sync the folder AWSDynamoDB/ID of the bucket again, whole, and name the folder that has manifest-summary.json in it; " +
 		"it must be a full export, in DynamoDB's JSON",

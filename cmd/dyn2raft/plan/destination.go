@@ -18,8 +18,42 @@ import (
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-// destination makes the checks of the node that gets the copy.
-func (p *planner) destination(ctx context.Context) {
+// destination makes the checks of what gets the copy. An error is that it can't be reached.
+func (p *planner) destination(ctx context.Context) error {
+	if p.Config.Destination.Type == vaultconfig.Raft {
+		p.node(ctx)
+		return nil
+	}
+	var found copier.Findings
+	var err error
+	if c, ok := p.Destination.(copier.Checker); ok {
+		found, err = c.Check(ctx, p.When)
+	}
+	for i := range found {
+		if found[i].Check == "destination" {
+			p.ownStage(&found[i])
+		}
+	}
+	p.manifestPlace(&found)
+	p.found(found)
+	return err
+}
+
+// ownStage adds what this machine knows of a copy to what is no data directory.
+func (p *planner) ownStage(f *copier.Finding) {
+	_, setup, err := copier.ReadStatus(p.State)
+	switch m := p.finished(); {
+	case f.Code == "unfinished" && err == nil && setup != nil && setup.RunID == f.Facts["run"]:
+		p.report.Next += " -resume"
+	case f.Code == "unfinished":
+		f.Status, f.Code = copier.Failed, "others"
+	case f.Status == copier.Failed && m != nil:
+		f.Code, f.Message = "finished", p.Config.Destination.Name()+" holds the finished copy of run "+m.RunID
+	}
+}
+
+// node makes the checks of the node that gets the copy.
+func (p *planner) node(ctx context.Context) {
 	n, to := p.Node, p.Config.Destination
 	n.Options = raft.Options{Path: to.Path, NodeID: to.NodeID, Address: to.Address, WAL: to.WAL}
 	n.ClusterAddr, n.Seal, n.Version = p.Config.ClusterAddr, p.table.Seal, p.table.Version
@@ -49,7 +83,7 @@ func (p *planner) ownCopy(f *copier.Finding) {
 			say(copier.Failed, "finished", " holds the finished copy of run "+m.RunID)
 		}
 	case "unfinished", "differs":
-		_, setup, err := copier.ReadStatus(raft.WorkDir(path))
+		_, setup, err := copier.ReadStatus(p.State)
 		if err != nil || setup == nil {
 			return
 		}
@@ -76,6 +110,8 @@ func Names(cfg *vaultconfig.Config, info copier.Info) bool {
 	switch kind := hints.SourceType(info); {
 	case kind != from.Type:
 		return false
+	case kind == vaultconfig.Files:
+		return slices.Contains(from.Paths, hints.FilePath(info.ID))
 	case kind == vaultconfig.DynamoDBExport:
 		return slices.Contains(from.Paths, info.Endpoint)
 	case kind != vaultconfig.DynamoDB:
@@ -86,15 +122,30 @@ func Names(cfg *vaultconfig.Config, info copier.Info) bool {
 	return from.Table == info.Name && (err != nil || customEndpoint || from.Region == id.Region)
 }
 
+// Into reports whether a configuration's destination is the one that is on record.
+func Into(d vaultconfig.Destination, id copier.Identity) bool {
+	switch kind := hints.DestinationType(id); {
+	case kind != d.Type:
+		return false
+	case kind == vaultconfig.DynamoDB:
+		return id["table"] == d.Table && id["region"] == d.Region
+	case kind == vaultconfig.Files:
+		return hints.FilePath(id["id"]) == d.Path
+	}
+	return node.Absolute(id["path"]) == node.Absolute(d.Path)
+}
+
 // finished is the manifest of the copy in the destination, and nil where there is
 // no vault.db, or no record of it.
 func (p *planner) finished() *copier.Record {
-	path := p.Config.Destination.Path
-	if state, err := raft.Look(path); err != nil || state != raft.StateComplete {
-		return nil
+	to := p.Config.Destination
+	if to.Type == vaultconfig.Raft {
+		if state, err := raft.Look(to.Path); err != nil || state != raft.StateComplete {
+			return nil
+		}
 	}
 	m, err := verify.ReadManifest(p.manifest())
-	if err != nil || node.Absolute(m.Destination["path"]) != node.Absolute(path) || !Names(p.Config, m.Source) {
+	if err != nil || !Into(to, m.Destination) || !Names(p.Config, m.Source) || to.Type != vaultconfig.Raft && m.State != copier.Released {
 		return nil
 	}
 	return m

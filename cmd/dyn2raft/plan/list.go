@@ -128,7 +128,7 @@ func (p *planner) add(r Result) {
 func (p *planner) found(fs copier.Findings) {
 	to := p.Config.Destination
 	facts := map[string]string{"table": p.Config.Source.Table, "command": p.Command, "next": p.report.Next,
-		"path": to.Path, "address": to.Address, "cluster_addr": p.Config.ClusterAddr}
+		"path": to.Path, "destination": to.Name(), "address": to.Address, "cluster_addr": p.Config.ClusterAddr}
 	for _, f := range fs {
 		r := check.Plan.Result(f, facts)
 		if r.Hint == "" && (f.Status == copier.Warned || f.Status == copier.Failed) {

@@ -19,7 +19,7 @@ import (
 func localPlanner(t *testing.T) *planner {
 	cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}}
 	cfg.Source.Table = dynamotest.VaultTable
-	cfg.Destination = vaultconfig.Destination{Path: filepath.Join(t.TempDir(), "data"), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+	cfg.Destination = vaultconfig.Destination{Type: vaultconfig.Raft, Path: filepath.Join(t.TempDir(), "data"), NodeID: "vault-1", Address: "127.0.0.1:8201"}
 	if err := os.Mkdir(cfg.Destination.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}

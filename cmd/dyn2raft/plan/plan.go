@@ -6,6 +6,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,11 @@ type Options struct {
 	Config *vaultconfig.Config
 	Source copier.Source
 	Info   copier.Info
+	// Destination is asked what would keep a copy from working, where that is no data
+	// directory, and is a [copier.Checker]. State is the directory with the record of an
+	// unfinished copy; empty is the one in a data directory.
+	Destination copier.Sink
+	State       string
 	// Command is the command of the copy, for a person to run.
 	Command string
 	// Estimate and Node say how the copy is estimated, and what is known of the node
@@ -99,9 +105,10 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 }
 
 func newPlanner(opts Options) *planner {
+	opts.State = cmp.Or(opts.State, raft.WorkDir(opts.Config.Destination.Path))
 	return &planner{Options: opts, table: &dynamodb.Inspection{}, report: &Report{
 		Table: opts.Config.Source.Table, Region: opts.Config.Source.Region, Source: strings.Join(opts.Config.Source.Paths, ", "),
-		Destination: opts.Config.Destination.Path, Next: opts.Command,
+		Destination: opts.Config.Destination.Name(), Next: opts.Command,
 	}}
 }
 
@@ -109,8 +116,7 @@ func (p *planner) run(ctx context.Context) error {
 	src, ok := p.Source.(*dynamodb.Source)
 	if !ok {
 		err := p.files(ctx)
-		p.destination(ctx)
-		return err
+		return errors.Join(err, p.destination(ctx))
 	}
 	table, err := src.Inspect(ctx, p.When)
 	if err != nil && context.Cause(ctx) == nil {
@@ -126,12 +132,11 @@ func (p *planner) run(ctx context.Context) error {
 		if p.Estimate.Full && table.Survey.OnDemand && p.Estimate.ReadCapacity == 0 {
 			return ErrFullCapacity
 		}
-		if p.When != copier.AtCopy && table.Survey.Problem == nil && !table.Denied["GetItem"] {
+		if p.When != copier.AtCopy && p.Config.Destination.Type == vaultconfig.Raft && table.Survey.Problem == nil && !table.Denied["GetItem"] {
 			p.estimate(ctx, src)
 		}
 	}
-	p.destination(ctx)
-	return err
+	return errors.Join(err, p.destination(ctx))
 }
 
 // estimate predicts the copy.
@@ -190,14 +195,14 @@ func (p *planner) ownLock() {
 	}
 	f, run := &p.table.Findings[i], p.table.Locks.Migration.Run
 	said := "core/migration is in the table, put by " + p.table.Locks.Migration.Name
-	_, setup, err := copier.ReadStatus(raft.WorkDir(p.Config.Destination.Path))
+	_, setup, err := copier.ReadStatus(p.State)
 	switch done := p.finished(); {
 	case run == "":
 	case err == nil && setup != nil && setup.RunID == run:
 		f.Status, f.Code, f.Message = copier.Warned, "ours", said+", which has an unfinished copy in the destination"
 	case done != nil && done.RunID == run:
 		f.Status, f.Code = copier.Warned, "kept"
-		f.Message = said + ": left on purpose by the finished copy, in " + p.Config.Destination.Path + " since " + done.End.UTC().Format(time.RFC3339)
+		f.Message = said + ": left on purpose by the finished copy, in " + p.Config.Destination.Name() + " since " + done.End.UTC().Format(time.RFC3339)
 	default:
 		f.Code = "copy"
 	}

@@ -43,7 +43,7 @@ func (e *env) options() Options {
 	e.Helper()
 	cfg := &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, ClusterAddr: "https://127.0.0.1:8201"}
 	cfg.Source.Table, cfg.Source.Region = dynamotest.VaultTable, "us-east-1"
-	cfg.Destination = vaultconfig.Destination{Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
+	cfg.Destination = vaultconfig.Destination{Type: vaultconfig.Raft, Path: e.TempDir(), NodeID: "vault-1", Address: "127.0.0.1:8201"}
 	return Options{Config: cfg, Source: e.source(dynamodb.Options{}), Estimate: estimate.Options{TempDir: e.TempDir(), SampleTime: time.Minute}}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/raft"
 	"github.com/dyn2raft/dyn2raft/sources/raft/snapshot"
@@ -39,6 +40,9 @@ func (p *planner) files(ctx context.Context) (err error) {
 	found.Pass("source", "%s can be opened; that all of it is sound shows when it is read", hints.Source(p.Info))
 	if err := limits(&found, p.Info); err != nil {
 		return err
+	}
+	if from, to := p.Config.Source.Type, p.Config.Destination.Type; p.When == copier.Ahead && (from == vaultconfig.Files || from == vaultconfig.RaftSnapshot && to == vaultconfig.DynamoDB) {
+		found.Warn("running-vault", "unknown", "unknown: nothing in it shows whether a Vault still writes to what it is of")
 	}
 	getter, ok := p.Source.(copier.Getter)
 	if !ok {

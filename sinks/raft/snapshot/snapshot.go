@@ -32,6 +32,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 	"github.com/dyn2raft/dyn2raft/sinks/internal/loading"
 	"github.com/dyn2raft/dyn2raft/sinks/raft"
+
+	"golang.org/x/sys/unix"
 )
 
 // Names in the directory beside the file.
@@ -76,6 +78,7 @@ type stage struct {
 var (
 	_ copier.Sink      = (*Sink)(nil)
 	_ copier.WorkDirer = (*Sink)(nil)
+	_ copier.Checker   = (*Sink)(nil)
 	_ copier.Loader    = (*stage)(nil)
 )
 
@@ -372,4 +375,25 @@ func (s *Sink) Close() error {
 		err = s.fail("unlock "+s.dir(), closeErr)
 	}
 	return err
+}
+
+// Check implements [copier.Checker]: whether the file's directory can be written to, and
+// nothing has the file's name. Open has done so at a copy.
+func (s *Sink) Check(_ context.Context, when copier.Moment) (found copier.Findings, _ error) {
+	if when == copier.AtCopy {
+		return nil, nil
+	}
+	const check = "destination"
+	there, err := durable.Exists(s.opts.Path)
+	switch aerr := unix.Access(s.dir(), unix.W_OK|unix.X_OK); {
+	case aerr != nil:
+		found.Fail(check, "", "%w", s.fail("write to "+s.dir(), &fs.PathError{Op: "access", Path: s.dir(), Err: aerr}))
+	case err != nil:
+		found.Fail(check, "", "%w", s.fail("look at "+s.opts.Path, err))
+	case there:
+		found.Fail(check, "", "%w", s.taken())
+	default:
+		found.Pass(check, "%s can be made", s.opts.Path)
+	}
+	return found, nil
 }

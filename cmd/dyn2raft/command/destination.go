@@ -1,0 +1,256 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	physicalsdk "github.com/hashicorp/vault/sdk/physical"
+	"github.com/hashicorp/vault/sdk/physical/file"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	todynamodb "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sinks/physical"
+	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
+	tosnapshot "github.com/dyn2raft/dyn2raft/sinks/raft/snapshot"
+	"github.com/dyn2raft/dyn2raft/sources/raft/snapshot"
+	"github.com/dyn2raft/dyn2raft/verify"
+)
+
+// kinds are what the command says of a type of storage_destination.
+var kinds = map[string]struct {
+	holds string // what is there, in a word
+	in    string // where differences are, in a word
+}{
+	vaultconfig.Raft:         {"vault.db", "directory"},
+	vaultconfig.DynamoDB:     {"the copy", "table"},
+	vaultconfig.RaftSnapshot: {"the snapshot", "snapshot"},
+	vaultconfig.Files:        {"the copy", "files"},
+}
+
+// besideOf is the path that a destination's manifest is named after, and what else lies
+// beside it. A table has no place on this machine: -work-dir is its.
+func besideOf(d vaultconfig.Destination, workDir string) string {
+	if d.Type == vaultconfig.DynamoDB {
+		return filepath.Join(workDir, d.Table[strings.LastIndex(d.Table, "/")+1:]) // it may be an ARN
+	}
+	return d.Path
+}
+
+// stateOf is the directory with the record of an unfinished copy.
+func stateOf(d vaultconfig.Destination) string {
+	switch d.Type {
+	case vaultconfig.Raft:
+		return sink.WorkDir(d.Path)
+	case vaultconfig.DynamoDB:
+		return asideOf(d)
+	}
+	return filepath.Join(asideOf(d), "work")
+}
+
+// asideOf is the directory beside a destination that is none of Vault's.
+func asideOf(d vaultconfig.Destination) string { return d.Path + ".dyn2raft" }
+
+// homeOf is the directory whose owner does the work.
+func homeOf(d vaultconfig.Destination) string {
+	if d.Type == vaultconfig.DynamoDB || d.Type == vaultconfig.RaftSnapshot {
+		return filepath.Dir(d.Path)
+	}
+	return d.Path
+}
+
+// newSink makes the sink of a configuration. spare reads the copy's manifest.
+func newSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer, ignore []string, spare func() (*copier.Record, error)) (copier.Sink, error) {
+	switch d := cfg.Destination; d.Type {
+	case vaultconfig.DynamoDB:
+		return newTableSink(ctx, cmd, cfg, out)
+	case vaultconfig.RaftSnapshot:
+		return tosnapshot.New(tosnapshot.Options{Path: d.Path, MaxEntrySize: maxEntrySize(d), Notify: out.event})
+	case vaultconfig.Files:
+		return newFilesSink(d)
+	default:
+		s, err := sink.New(sink.Options{Path: d.Path, NodeID: d.NodeID, AnyNodeID: slices.Contains(ignore, "node-id"), Address: d.Address, WAL: d.WAL,
+			MaxEntrySize: maxEntrySize(d), Device: cmd.String("readback") == "device", Spare: spare, Notify: out.event})
+		return s, ignorable(err)
+	}
+}
+
+func maxEntrySize(d vaultconfig.Destination) int64 { return int64(min(d.MaxEntrySize, 1<<62)) }
+
+// newTableSink makes the sink of a table.
+func newTableSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer) (*todynamodb.Sink, error) {
+	d := cfg.Destination
+	return todynamodb.New(ctx, todynamodb.Options{
+		Table: d.Table, Region: d.Region, Endpoint: d.Endpoint,
+		AccessKey: string(d.AccessKey), SecretKey: string(d.SecretKey), SessionToken: string(d.SessionToken),
+		ReadUnits: d.ReadUnits, WriteUnits: d.WriteUnits, WriteCapacity: cmd.Float("write-capacity"),
+		Requests: d.MaxParallel, RetryFor: cmd.Duration("retry-for"), NoWriteProbes: cmd.Bool("no-write-probes"), Events: out.event,
+	})
+}
+
+// newFilesSink makes the sink of a folder of Vault's file storage.
+func newFilesSink(d vaultconfig.Destination) (*physical.Sink, error) {
+	backend, err := openFiles(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	return physical.New(physical.Options{Backend: backend, Name: "files in " + d.Path, ID: hints.FileID(d.Path), Dir: asideOf(d),
+		Sync: func() error {
+			unix.Sync()
+			return nil
+		}})
+}
+
+// openFiles opens a folder as Vault's file storage does.
+func openFiles(path string) (physicalsdk.Backend, error) {
+	b, err := file.NewFileBackend(map[string]string{"path": path}, hclog.NewNullLogger())
+	if err != nil {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "open " + path, Err: err}
+	}
+	return b, nil
+}
+
+// newResult makes a source of what is at the destination of a configuration, with errors
+// of a destination. A data directory has more to be looked at: see verify.
+func newResult(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer) (copier.Source, error) {
+	switch d := cfg.Destination; d.Type {
+	case vaultconfig.DynamoDB:
+		s, err := newTableSink(ctx, cmd, cfg, out)
+		if err != nil {
+			return nil, err
+		}
+		return s.Reader(ctx)
+	case vaultconfig.RaftSnapshot:
+		s := snapshot.New(d.Path)
+		s.Kind = copier.ErrDestination
+		return s, nil
+	default:
+		if err := needFolder(d.Path, copier.ErrDestination); err != nil {
+			return nil, err
+		}
+		b, err := openFiles(d.Path)
+		if err != nil {
+			return nil, err
+		}
+		return filesReader(b, d.Path, copier.ErrDestination, func(copier.Event) {})
+	}
+}
+
+// makeAside makes the directory that a copy needs beside a destination that has none.
+func makeAside(d vaultconfig.Destination) error {
+	if d.Type != vaultconfig.DynamoDB && d.Type != vaultconfig.Files {
+		return nil
+	}
+	if err := os.Mkdir(asideOf(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return &copier.Error{Kind: copier.ErrDestination, Op: "make " + asideOf(d), Err: err}
+	}
+	return nil
+}
+
+// tidy removes what was made for a copy beside its destination, where nothing is left in it.
+func tidy(d vaultconfig.Destination) {
+	if d.Type == vaultconfig.DynamoDB || d.Type == vaultconfig.Files {
+		_ = os.Remove(asideOf(d)) // it stays where it is not empty
+	}
+}
+
+// runs is for how long a status that says nothing of an end is taken for that of a process
+// that is at work: it writes one every second.
+const runs = 10 * time.Second
+
+// placedAt is the state of a destination, as far as this machine knows it, and the record
+// of the run that has put the copy there and has not cleaned up behind itself. spare, where
+// it is set, reads a manifest in place of the usual one.
+func placedAt(d vaultconfig.Destination, spare func() (*copier.Record, error)) (sink.State, *copier.Record, error) {
+	if d.Type == vaultconfig.Raft {
+		return sink.Placed(sink.Options{Path: d.Path, Spare: spare})
+	}
+	m, err := manifestOf(d, verify.ManifestPath(d.Path))
+	if spare != nil {
+		if m, err = spare(); errors.Is(err, fs.ErrNotExist) {
+			m, err = nil, nil
+		}
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if m != nil && !plan.Into(d, m.Destination) {
+		m = nil
+	}
+	status, setup, err := copier.ReadStatus(stateOf(d))
+	switch {
+	case err != nil:
+		return "", nil, err
+	case status != nil && status.Ended.IsZero() && time.Since(status.Updated) < runs:
+		return sink.StateRunning, nil, nil
+	case m != nil && m.State == copier.Released && setup == nil:
+		return sink.StateComplete, nil, nil
+	case m != nil && m.State == copier.Released && setup.RunID == m.RunID:
+		return sink.StateComplete, m, nil
+	case setup != nil:
+		return sink.StateUnfinished, nil, nil
+	case m != nil && m.State != copier.Released:
+		return sink.State(m.State), m, nil
+	}
+	return sink.StateEmpty, nil, nil
+}
+
+// manifestOf reads the manifest of a copy to the destination of a configuration. There is
+// none where the file is not there, or is of a copy to another one.
+func manifestOf(d vaultconfig.Destination, file string) (*copier.Record, error) {
+	m, err := verify.ReadManifest(file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !plan.Into(d, m.Destination) {
+		return nil, nil
+	}
+	return m, err
+}
+
+// resetDestination ends a copy to a table that is not to be resumed.
+func resetDestination(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer) error {
+	d := cfg.Destination
+	s, err := newTableSink(ctx, cmd, cfg, out)
+	if err != nil {
+		return err
+	}
+	run, err := s.GiveUp(ctx)
+	if err != nil {
+		return err
+	}
+	if _, setup, err := copier.ReadStatus(stateOf(d)); err == nil && setup != nil {
+		out.log.Warn("an unfinished copy is in " + stateOf(d) + ", and can't be resumed any more: copy -restart throws it away and begins another")
+		out.notNoted(copier.GiveUp(stateOf(d), thisTool()))
+	}
+	if out.json {
+		return out.reset(d.Table, map[bool][]string{true: {"core/_lock", "core/migration"}}[run != ""])
+	}
+	if run == "" {
+		return out.sentence("Success! No copy to %s is unfinished: it was not changed.", d.Name())
+	}
+	return out.sentence("Success! What run %s had written to %s is removed, and then its locks: the table is empty, and yours to delete.", run, d.Name())
+}
+
+// finishedBefore says of a destination that is not free that a complete copy is there,
+// where its manifest says so. Of a data directory alreadyComplete does.
+func finishedBefore(err error, rec *manifestWriter, cmd *cli.Command) error {
+	code, _ := copier.CodeOf(err)
+	if rec.cfg.Destination.Type == vaultconfig.Raft || !slices.Contains([]copier.Code{todynamodb.TableNotEmpty, physical.BackendNotEmpty, sink.HoldsData}, code) {
+		return err
+	}
+	m, merr := manifestOf(rec.cfg.Destination, rec.file)
+	if merr != nil || m == nil || m.State != copier.Released || !plan.Names(rec.cfg, m.Source) {
+		return err
+	}
+	return hints.With(err, "it holds the finished copy of run "+m.RunID+": nothing was changed, and nothing is left to copy: compare it with the source: "+
+		commandLine(cmd, "verify", givenFlags(cmd, "config", "resume", "restart", "manifest", "ignore", "keep-source-locked", "backup", "write-capacity", "readback", "owner")...)+"; to copy again, name another place")
+}
