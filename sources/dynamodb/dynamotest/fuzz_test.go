@@ -135,6 +135,7 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add(operation, []byte(body))
 	}
+	f.Add("UpdateTable", []byte(`{"TableName":"vault","StreamSpecification":{"StreamEnabled":false}}`))
 	f.Fuzz(func(t *testing.T, operation string, body []byte) {
 		run := operations[operation]
 		if run == nil {
