@@ -569,8 +569,9 @@ type Stage interface {
 	Rollback() error
 
 	// Close removes, unless keep is set, all that the run has written and that is
-	// not in place, and the note of its state last. It may be called at any time,
-	// and once only.
+	// not in place, and the note of its state last. A run that overwrites what was there
+	// before can't: then no Vault can open what is there, and the error says so. It may be
+	// called at any time, and once only.
 	Close(keep bool) error
 }
 

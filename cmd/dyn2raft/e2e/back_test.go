@@ -174,4 +174,12 @@ func TestBackInPlace(t *testing.T) {
 			t.Errorf("%s is answered %d (%v), want %d", path, code, err, refusal.want)
 		}
 	}
+	// And there again, now with three nodes and without the first of them.
+	v.stop(t)
+	s.source = s.table.entries(t)
+	again := newNode(t, "again1")
+	s.copy(again, "")
+	for _, n := range append(s.join(s.newVault(again, "")), again) {
+		s.wantNothingLost(n)
+	}
 }
