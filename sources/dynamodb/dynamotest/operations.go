@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"regexp"
@@ -54,11 +55,17 @@ var operations = map[string]func(*call) ([]byte, error){
 }
 
 // strictUnmarshal refuses members that the target does not have: a parameter
-// that we do not know must never be ignored.
+// that we do not know must never be ignored. Neither is what stands behind the value.
 func strictUnmarshal(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	return d.Decode(v)
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("there is more than one JSON value")
+	}
+	return nil
 }
 
 func (c *call) decode(v any) error {
