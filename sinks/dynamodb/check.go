@@ -47,6 +47,10 @@ func (s *Sink) Check(ctx context.Context, when copier.Moment) (found copier.Find
 func (s *Sink) checkState(ctx context.Context, table *types.TableDescription, found *copier.Findings) {
 	const check = "destination"
 	fail := func(code string, err error) { found.Fail(check, code, "%w", err) }
+	if table == nil && s.old != nil {
+		found.Fail(check, "", "there is no table %s, and what is in it was to be replaced", s.opts.Table)
+		return
+	}
 	if table == nil {
 		found.Pass(check, "there is no table %s yet: the copy makes it", s.opts.Table)
 		return
@@ -62,6 +66,10 @@ func (s *Sink) checkState(ctx context.Context, table *types.TableDescription, fo
 	l, err := s.readLocks(ctx)
 	if err != nil {
 		fail("unread", err)
+		return
+	}
+	if s.old != nil {
+		s.checkOld(l, found)
 		return
 	}
 	run, staged := l.staged()
@@ -96,6 +104,11 @@ func (s *Sink) checkAccess(ctx context.Context, table *types.TableDescription, f
 	}{
 		{"Scan", false, func() error {
 			_, err := s.client.Scan(ctx, &dynamodb.ScanInput{TableName: name, Limit: aws.Int32(1)})
+			return err
+		}},
+		{"Query", false, func() error { // how Vaults announce themselves, and, later, large Paths
+			_, err := s.client.Query(ctx, &dynamodb.QueryInput{TableName: name, Limit: aws.Int32(1), KeyConditionExpression: aws.String("#Path = :path"),
+				ExpressionAttributeNames: map[string]string{"#Path": attrPath}, ExpressionAttributeValues: attributes{":path": &types.AttributeValueMemberS{Value: "core"}}})
 			return err
 		}},
 		{"GetItem", false, func() error {

@@ -2,32 +2,44 @@ package dynamodb
 
 import "context"
 
+// A GivenUp is a run that was given up: its id, and whether it was to replace what is in
+// the table. The id is empty where there was none.
+type GivenUp struct {
+	Run     string
+	InPlace bool
+}
+
 // GiveUp ends a copy that is not to be resumed: it removes what that has put into the
-// table, and then its locks, which leaves an empty table. It returns the id of the run,
-// and "" where no copy that writes to the table holds it: then nothing is changed. It
-// waits, as Open does, until the copy's process is known to have ended. Nothing else may
-// be called before or behind it.
-func (s *Sink) GiveUp(ctx context.Context) (runID string, err error) {
+// table, and then its locks, which leaves an empty table. One that was to replace what is
+// in the table, and has changed nothing, leaves it locked as it was found; one that has
+// begun is refused, and is resumed, or the table restored. Where no copy that writes to
+// the table holds it nothing is changed. It waits, as Open does, until the copy's process is
+// known to have ended. Nothing else may be called before or behind it.
+func (s *Sink) GiveUp(ctx context.Context) (out GivenUp, err error) {
 	if s.there, err = s.active(ctx); err != nil || !s.there {
-		return "", err
+		return out, err
 	}
 	l, err := s.readLocks(ctx)
 	if err != nil {
-		return "", err
+		return out, err
+	}
+	if m, ok := l.replacing(); ok {
+		return s.giveUp(ctx, m)
 	}
 	run, ok := l.staged()
 	if holder := l.foreign(); holder != "" {
-		return "", s.busy(holder)
+		return out, s.busy(holder)
 	}
 	if !ok {
-		return "", nil
+		return out, nil
 	}
 	if s.seen, err = s.watch(ctx, l); err != nil {
-		return "", err
+		return out, err
 	}
+	s.old = nil
 	st, err := s.Stage(ctx, run)
 	if err != nil {
-		return "", err
+		return out, err
 	}
-	return run, st.Close(false)
+	return GivenUp{Run: run}, st.Close(false)
 }

@@ -39,8 +39,10 @@ type migration struct {
 	// Destination is set where the table is what a copy writes: everything in it is that
 	// copy's. A copy that reads a table locks it without.
 	Destination bool `json:"dyn2raft_destination,omitempty"`
-	// Backup is set where a copy has begun to replace what is in the table.
-	Backup string `json:"dyn2raft_backup,omitempty"`
+	// Replaces is set where a copy writes into a table that holds a Vault's data, and
+	// Backup where it has begun to.
+	Replaces bool   `json:"dyn2raft_replaces,omitempty"`
+	Backup   string `json:"dyn2raft_backup,omitempty"`
 }
 
 // locks are those of a table as they were read; what is not there is nil.
@@ -64,8 +66,18 @@ func (l *locks) staged() (run string, ok bool) {
 	return m.Run, err == nil && m.Destination && m.Run != ""
 }
 
+// replacing is the lock of a run that writes into a table which holds a Vault's data, or has
+// until it ended. ok is false where there is none.
+func (l *locks) replacing() (m migration, ok bool) {
+	err := json.Unmarshal(binary(l.migration, attrValue), &m)
+	return m, err == nil && m.Replaces && m.Run != ""
+}
+
 // foreign is who has locked the table, if that is no copy that writes to it.
 func (l *locks) foreign() (holder string) {
+	if m, ok := l.replacing(); ok {
+		return holderPrefix + m.Run + ", which replaces what is in it"
+	}
 	if _, ok := l.staged(); l.migration != nil && !ok {
 		return "the entry " + migrationLockKey
 	}

@@ -136,8 +136,7 @@ func (r *replacing) lock(ctx context.Context) error {
 		return err
 	}
 	takeOver := []string{r.run, r.opts.Replace.TakeOver}
-	var m migration
-	if json.Unmarshal(binary(r.seen.migration, attrValue), &m) == nil && m.Backup != "" {
+	if m, ok := r.seen.replacing(); ok && m.Backup != "" {
 		takeOver = append(takeOver, m.Run)
 	}
 	r.lease, err = r.old.lock(ctx, r.run+" "+nonce, takeOver, func(err error) {
@@ -460,4 +459,58 @@ func (r *replacing) Close(keep bool) error {
 		err = errors.Join(err, r.halfReplaced(backup))
 	}
 	return err
+}
+
+// giveUp is GiveUp of a run that replaces what is in the table, and has not begun to.
+func (s *Sink) giveUp(ctx context.Context, m migration) (out GivenUp, err error) {
+	if m.Backup != "" {
+		return out, s.halfReplaced(m.Backup)
+	}
+	o := s.opts
+	if o.Replace == nil {
+		o.Replace = new(Replace) // of a table that is locked nobody is asked
+	}
+	if s.old, err = newOldTable(ctx, o); err != nil {
+		return out, err
+	}
+	if err := s.old.open(ctx); err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, s.old.close()) }()
+	l, err := s.old.lock(ctx, m.Run, []string{m.Run}, func(error) {})
+	if err != nil {
+		return out, err
+	}
+	_, _, err = s.change(ctx, change{key: recordKey})
+	if err := errors.Join(err, destination(l.Release(ctx, copier.EndFailed))); err != nil {
+		return out, err
+	}
+	run, _, _ := strings.Cut(m.Run, " ")
+	return GivenUp{Run: run, InPlace: true}, nil
+}
+
+// checkOld looks at a table that is to be replaced, as checkState does.
+func (s *Sink) checkOld(l locks, found *copier.Findings) {
+	const check = "destination"
+	m, ours := l.replacing()
+	if !ours && l.migration != nil {
+		_ = json.Unmarshal(binary(l.migration, attrValue), &m) // what it does not say is not known
+	}
+	leader := l.leader != nil && !strings.HasPrefix(string(binary(l.leader, attrValue)), holderPrefix)
+	switch name := s.opts.Table; {
+	case leader && l.expires().After(time.Now()):
+		found.Fail(check, "", "%w", s.busy(fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue))))
+	case ours && m.Backup != "":
+		found.Warn(check, "unfinished", "a copy has begun to replace what is in table %s, and this one goes on with that; as it was it is in the backup %s", name, m.Backup).With("run", m.Run)
+	case ours:
+		found.Warn(check, "unfinished", "table %s is locked for run %s, which is to replace what is in it, and has not begun", name, m.Run).With("run", m.Run)
+	case l.migration == nil && l.record != nil:
+		found.Fail(check, "finished", "table %s holds a complete copy that has not cleaned up behind itself", name)
+	case l.migration != nil && (m.Run == "" || m.Run != s.opts.Replace.TakeOver):
+		found.Fail(check, "", "%w", s.busy("the entry "+migrationLockKey))
+	case l.migration != nil:
+		found.Pass(check, "table %s is there, and locked by run %s, whose lock is taken over", name, m.Run)
+	default:
+		found.Pass(check, "table %s is there; what is in it and not in the source will be deleted", name)
+	}
 }

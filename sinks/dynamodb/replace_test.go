@@ -621,3 +621,48 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 }
+
+// TestReplaceGivenUp: a run that has changed nothing leaves the table locked as it was
+// found; one that has begun stays, whoever gives it up. The checks tell which it is.
+func TestReplaceGivenUp(t *testing.T) {
+	const parked = `{"start":"2026-03-01T02:03:04Z","dyn2raft_run":"run-0"}`
+	srv := server(t, dynamotest.Options{})
+	now := oldTableOf(t, srv)
+	it := itemKey("core", "migration")
+	it[attrValue] = &types.AttributeValueMemberB{Value: []byte(parked)}
+	check(t, srv.PutItem(table, it))
+	replace := replaceOptions(t, func(r *Replace) { r.TakeOver = "run-0" })
+	tells := func(status copier.Outcome, code, says string) {
+		t.Helper()
+		found, err := open(t, srv.URL, replace).Check(t.Context(), copier.Ahead)
+		i := slices.IndexFunc(found, func(f copier.Finding) bool { return f.Check == "destination" })
+		if err != nil || i < 0 || found[i].Status != status || found[i].Code != code || !strings.Contains(found[i].Message, says) {
+			t.Errorf("%v, %+v", err, found)
+		}
+	}
+	tells(copier.Passed, "", "locked by run run-0")
+	killed := open(t, srv.URL, replace)
+	_, err := killed.Open(t.Context())
+	check(t, err)
+	st, err := killed.Stage(t.Context(), "run-1")
+	check(t, err)
+	check(t, errors.Join(st.Close(true), killed.Close()))
+	tells(copier.Warned, "unfinished", "run-1")
+	expireLeader(t, srv)
+	given, err := open(t, srv.URL).GiveUp(t.Context())
+	if got := binary(srv.GetItem(table, "core", "migration"), attrValue); err != nil || given != (GivenUp{"run-1", true}) || string(got) != parked {
+		t.Errorf("%+v, %v; the lock is %s", given, err, got)
+	}
+	tells(copier.Passed, "", "locked by run run-0")
+
+	srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: "BatchWriteItem", Count: 1})
+	if _, err := copier.Copy(t.Context(), copiertest.NewSource(now...), open(t, srv.URL, replace, func(o *Options) { o.Requests = 1 }), copyOptions(t)); err == nil {
+		t.Error("it has not failed")
+	}
+	tells(copier.Warned, "unfinished", "in the backup arn:")
+	before := srv.Items(table)
+	_, err = open(t, srv.URL, replace).GiveUp(t.Context())
+	if code, _ := copier.CodeOf(err); code != dynamodb.HalfReplaced || !reflect.DeepEqual(srv.Items(table), before) {
+		t.Errorf("given up: %v", err)
+	}
+}

@@ -223,7 +223,8 @@ func resetDestination(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Co
 	if err != nil {
 		return err
 	}
-	run, err := s.GiveUp(ctx)
+	given, err := s.GiveUp(ctx)
+	run := given.Run
 	if err != nil {
 		return err
 	}
@@ -236,6 +237,9 @@ func resetDestination(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Co
 	}
 	if run == "" {
 		return out.sentence("Success! No copy to %s is unfinished: it was not changed.", d.Name())
+	}
+	if given.InPlace {
+		return out.sentence("Success! Run %s had changed nothing in %s: its locks are removed, and what it had found there is back.", run, d.Name())
 	}
 	return out.sentence("Success! What run %s had written to %s is removed, and then its locks: the table is empty, and yours to delete.", run, d.Name())
 }
