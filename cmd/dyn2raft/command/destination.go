@@ -28,17 +28,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
-// kinds are what the command says of a type of storage_destination.
-var kinds = map[string]struct {
-	holds string // what is there, in a word
-	in    string // where differences are, in a word
-}{
-	vaultconfig.Raft:         {"vault.db", "directory"},
-	vaultconfig.DynamoDB:     {"the copy", "table"},
-	vaultconfig.RaftSnapshot: {"the snapshot", "snapshot"},
-	vaultconfig.Files:        {"the copy", "files"},
-}
-
 // besideOf is the path that a destination's manifest is named after, and what else lies
 // beside it. A table has no place on this machine: -work-dir is its.
 func besideOf(d vaultconfig.Destination, workDir string) string {

@@ -87,7 +87,7 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	again := func(flag string) []string { return commandWords(cmd, "copy", append([]string{flag}, more...)...) }
 	line := func(flag string) string { return strings.Join(again(flag), " ") }
 	to := cfg.Destination
-	holds, toTable := kinds[to.Type].holds, to.Type == vaultconfig.DynamoDB
+	holds, toTable := hints.ResultWord(to.Type), to.Type == vaultconfig.DynamoDB
 	reset := commandWords(cmd, "copy", "-reset")
 	if toTable {
 		reset = append(reset, "-work-dir "+shellescape.Quote(cmd.String("work-dir")))

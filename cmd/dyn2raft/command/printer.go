@@ -46,6 +46,8 @@ type printer struct {
 	live   bool          // a live block tells how far a command is
 	work   string        // what a command does, in a word
 
+	uncounted bool // the source never counts its items
+
 	tracker copier.Progress
 	mu      sync.Mutex // guards the following
 	phase   copier.Phase
@@ -157,6 +159,9 @@ func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") 
 
 // event takes the library's events. It is called from many goroutines.
 func (p *printer) event(e copier.Event) {
+	if e, ok := e.(copier.CountDiffers); ok && e.Reported == 0 && p.uncounted {
+		return
+	}
 	p.tracker.Event(e)
 	p.note(e)
 	switch e := e.(type) {
@@ -477,7 +482,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	if res.Source.Endpoint != "" {
 		t.row("Endpoint", "%s", res.Source.Endpoint)
 	}
-	holds := kinds[cfg.Destination.Type].holds
+	holds := hints.ResultWord(cfg.Destination.Type)
 	if cfg.Destination.Type == vaultconfig.Raft {
 		t.row("To", "%s, vault.db of %s", cfg.Destination.Path, figures.Size(res.Load.FileBytes))
 		same := "the same node_id in the server's storage stanza"

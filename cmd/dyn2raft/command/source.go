@@ -153,6 +153,7 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultcon
 		if err != nil {
 			return nil, err
 		}
+		out.uncounted = true
 		return filesReader(b, paths[0], nil, out.event)
 	}
 	return newTable(ctx, cmd, std, cfg, out, root)

@@ -230,7 +230,7 @@ func (p *printer) status(r statusRecord) error {
 		return p.encode(r)
 	}
 	t := p.summary()
-	holds := kinds[r.kind].holds
+	holds := hints.ResultWord(r.kind)
 	switch r.State {
 	case sink.StateEmpty:
 		if r.kind == vaultconfig.Raft {

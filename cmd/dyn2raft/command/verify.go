@@ -195,17 +195,9 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	}
 	if rep.Resumed > 0 && !rep.NoDifference() {
 		out.log.Warn(fmt.Sprintf("the comparison was begun at %s and resumed %s: if a Vault wrote to the %s since, a difference may be no more than that",
-			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed), sourceWord(rep.Source)))
+			rep.Began.UTC().Format(time.RFC3339), figures.Times(rep.Resumed), hints.SourceWord(rep.Source)))
 	}
 	return errors.Join(result.write(func(w io.Writer) error { return encodeReport(w, reportOf(rep, inDirectory), found) }), out.verified(rep, found, started, cfg.Destination.Type))
-}
-
-// sourceWord is what a source is called beside a destination.
-func sourceWord(info copier.Info) string {
-	if hints.SourceType(info) != vaultconfig.DynamoDB {
-		return "source"
-	}
-	return "table"
 }
 
 // reportOf is the result of a comparison as a program reads it: with what there is of Raft
@@ -340,7 +332,7 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started, k
 	}
 	table, n := hints.Source(rep.Source), rep.Missing+rep.Extra+rep.Different
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
-	from, to := sourceWord(rep.Source), kinds[kind].in
+	from, to := hints.SourceWord(rep.Source), hints.DestinationWord(kind)
 	where, writes := "", ", and a Vault writes as soon as it starts"
 	t := p.table()
 	if s := rep.Sample; s != nil {

@@ -81,3 +81,26 @@ func Source(info copier.Info) string {
 	}
 	return "table " + info.Name
 }
+
+// SourceWord is what a source is called beside a destination: "table" or "source".
+func SourceWord(info copier.Info) string {
+	if SourceType(info) != vaultconfig.DynamoDB {
+		return "source"
+	}
+	return "table"
+}
+
+// destinationWords are what a type of destination is called in a word, and what a copy has
+// put there.
+var destinationWords = map[string][2]string{
+	vaultconfig.Raft:         {"directory", "vault.db"},
+	vaultconfig.DynamoDB:     {"table", "the copy"},
+	vaultconfig.RaftSnapshot: {"snapshot", "the snapshot"},
+	vaultconfig.Files:        {"files", "the copy"},
+}
+
+// DestinationWord is what a type of destination is called beside a source.
+func DestinationWord(kind string) string { return destinationWords[kind][0] }
+
+// ResultWord is what a copy has put into a type of destination.
+func ResultWord(kind string) string { return destinationWords[kind][1] }

@@ -18,6 +18,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -45,9 +46,14 @@ var page string
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"show": visible.Text, "source": sourceOf, "name": name, "count": count, "size": figures.Size, "took": took, "at": at,
 	"number": func(n int) string { return count(int64(n)) }, "times": figures.Times, "part": fraction, "setting": setting,
-	"percent": func(share float64) string { return figures.Percent(share, 4) },
-	"units":   func(c copier.Counts) string { return perSecond(c[dynamodb.ReadCapacityUnits]) },
-	"limit":   func(l copier.Limit) string { return limits[l] },
+	"percent":   func(share float64) string { return figures.Percent(share, 4) },
+	"units":     func(c copier.Counts) string { return perSecond(c[dynamodb.ReadCapacityUnits]) },
+	"isRaft":    func(m *copier.Record) bool { return hints.DestinationType(m.Destination) == vaultconfig.Raft },
+	"to":        func(m *copier.Record) string { return visible.Text(hints.Destination(m.Destination)) },
+	"fromWord":  func(m *copier.Record) string { return hints.SourceWord(m.Source) },
+	"inWord":    func(m *copier.Record) string { return hints.DestinationWord(hints.DestinationType(m.Destination)) },
+	"holdsWord": func(m *copier.Record) string { return hints.ResultWord(hints.DestinationType(m.Destination)) },
+	"limit":     func(l copier.Limit) string { return limits[l] },
 }).Parse(page))
 
 // Write writes the page. An error wraps [copier.ErrConfig] and ErrOtherSource

@@ -705,7 +705,7 @@ func TestSettings(t *testing.T) {
 	for _, x := range []struct{ name, value, want string }{
 		{"memory", "512 MiB", "512 MiB"}, {"max-parallel", "0", "default (64, or as many as the memory allows)"}, {"max-parallel", "10", "10"},
 		{"segments", "", "default (by the size of the table)"}, {"segments", "4096", "4096"}, {"read-capacity", "0", "no limit"}, {"read-capacity", "5000.5", "5000.5 units a second"},
-		{"work-dir", "", "default (in the data directory)"}, {"work-dir", "/work", "/work"},
+		{"work-dir", "", "default (in the destination)"}, {"work-dir", "/work", "/work"},
 		{"other", "0", "0"}, {"other", "<b>\x00", `<b>\u0000`}, {"retry-for", "10m0s", "10m0s"},
 	} {
 		if got := setting(x.name, x.value); got != x.want {

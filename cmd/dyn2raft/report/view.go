@@ -442,7 +442,7 @@ func (v *view) rates(m *copier.Record) {
 	}
 	add(&v.Rates, "read", "Read: entries a second", "entries were read from the table", func(i interval) float64 { return float64(i.entries) })
 	add(&v.Rates, "bytes", "Read: MiB a second", "MiB of keys and values were read from the table", func(i interval) float64 { return float64(i.bytes) / (1 << 20) })
-	add(&v.Rates, "written", "Written: entries a second", "entries were written to vault.db", func(i interval) float64 { return float64(i.loaded) })
+	add(&v.Rates, "written", "Written: entries a second", "entries were written to the destination", func(i interval) float64 { return float64(i.loaded) })
 	add(&v.Requests, "units", "Read capacity units a second", "read capacity units were consumed", func(i interval) float64 { return i.units })
 	add(&v.Requests, "throttles", "Throttled requests a second", "requests the table refused, because it was asked for too much,", func(i interval) float64 { return float64(i.throttles) })
 }

@@ -57,7 +57,7 @@ var unset = map[string]string{
 	"max-parallel":  "default (64, or as many as the memory allows)",
 	"segments":      "default (by the size of the table)",
 	"read-capacity": "no limit",
-	"work-dir":      "default (in the data directory)",
+	"work-dir":      "default (in the destination)",
 }
 
 // setting is the value of a setting, in words where it has a unit or stands for
@@ -75,9 +75,9 @@ func setting(name, value string) string {
 // phases says what each phase does.
 var phases = map[copier.Phase]string{
 	copier.PhasePrepare: "both ends are checked",
-	copier.PhaseLock:    "the table is locked against Vault and other copies",
-	copier.PhaseScan:    "the table is read and sorted",
-	copier.PhaseLoad:    "vault.db is written, aside",
+	copier.PhaseLock:    "the source is locked against Vault and other copies",
+	copier.PhaseScan:    "the source is read and sorted",
+	copier.PhaseLoad:    "the result is written, aside",
 	copier.PhaseCheck:   "what was written is read back",
 	copier.PhaseCommit:  "the result is put in place",
 }
