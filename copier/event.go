@@ -106,6 +106,7 @@ const (
 	WaitHeldLock    Wait = "held lock"    // that the leader lock is renewed or not, which has not expired
 	WaitExpiredLock Wait = "expired lock" // the same, of one that has
 	WaitOldHolder   Wait = "old holder"   // that who held the leader lock notices the loss
+	WaitStream      Wait = "stream"       // that it is known to have all changes
 	WaitBackup      Wait = "backup"       // that it is available
 	WaitAnswer      Wait = "answer"       // to a request
 	WaitThrottled   Wait = "throttled"    // that the source takes a request that it has throttled

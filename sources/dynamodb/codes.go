@@ -68,6 +68,12 @@ var (
 	// HalfReplaced: a copy has begun to replace what is in the table, and did not end.
 	// Facts: the table, and the backup that has it as it was.
 	HalfReplaced = copier.NewCode("half-replaced", "table", "backup")
+	// StreamNotEnabled: the table has no stream, and Options.EnableStream does not permit
+	// one. Facts: the table. StreamReplicated: it has replicas in other regions, and can't
+	// be followed. StreamGap: what was followed may have missed changes.
+	StreamNotEnabled = copier.NewCode("stream-not-enabled", "table")
+	StreamReplicated = copier.NewCode("stream-replicated")
+	StreamGap        = copier.NewCode("stream-gap")
 	// LocksLost: between two processes of a copy its locks were taken or removed.
 	LocksLost = copier.NewCode("locks-lost")
 	// LockRemoved: during a copy somebody removed its lock.

@@ -143,7 +143,7 @@ type Source struct {
 
 var (
 	_ copier.Source      = (*Source)(nil)
-	_ copier.Taker       = (*Source)(nil)
+	_ copier.Feed        = (*Source)(nil)
 	_ copier.Rechecker   = (*Source)(nil)
 	_ copier.Getter      = (*Source)(nil)
 	_ copier.Throttled   = (*Source)(nil)

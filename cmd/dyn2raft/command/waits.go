@@ -14,6 +14,7 @@ var waitWords = map[copier.Wait]string{
 	copier.WaitHeldLock:    "the leader lock, held by %s, to be renewed or not",
 	copier.WaitExpiredLock: "the leader lock, last held by %s, to be renewed or not",
 	copier.WaitOldHolder:   "a Vault that may have lost the leader lock without noticing to step down: %s",
+	copier.WaitStream:      "the stream of table %s to have all changes",
 	copier.WaitBackup:      "the backup %s to become available",
 	copier.WaitAnswer:      "an answer to %s",
 	copier.WaitThrottled:   "%s, which the table throttles: more read or write capacity ends that",

@@ -83,6 +83,11 @@ var table = map[copier.Code]string{
 	dynamodb.LockUnknown:       "if no migration is running, remove it with -reset",
 	dynamodb.HalfReplaced: "the table is neither what it was nor what it was to become, and no Vault may be started on it: make the copy into it again, which resumes, " +
 		"or restore its backup {{q .backup}} into another table and name that one",
+	dynamodb.StreamNotEnabled: "the table's changes can't be followed without a stream: let one be enabled, or enable it: aws dynamodb update-table --table-name {{q .table}} " +
+		"--stream-specification StreamEnabled=true,StreamViewType=KEYS_ONLY",
+	dynamodb.StreamReplicated: "locks do not hold across regions, so it can't be copied while Vault serves: stop every Vault in all of these regions, and copy it then",
+	dynamodb.StreamGap: "what was read and followed until now is of no use, since changes may be missing in it: start over (-restart); see what has disabled or replaced the stream, " +
+		"or kept dyn2raft from reading it for a day",
 	dynamodb.LocksLost: "a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over: " +
 		"the same command with -restart in place of -resume; or give up and free the locks: -reset",
 	dynamodb.LockRemoved: "make sure that every Vault is stopped and that nobody resets the lock, then run the same command again",
