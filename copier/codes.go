@@ -58,6 +58,12 @@ var (
 	// WorkNotFile: something has the name of a work file and is no file. Facts: its path,
 	// and setup, which is "yes" where it has the name of the copy's record.
 	WorkNotFile = NewCode("work-not-file", "path", "setup")
+	// FeedGap: what was written to the source meanwhile may have been missed, so that all
+	// of it must be read again.
+	FeedGap = NewCode("feed-gap")
+	// WrittenAfter: somebody has written to the source behind the commit. Facts: the keys,
+	// or the first ones.
+	WrittenAfter = NewCode("written-after-commit", "keys")
 	// InPlace: the result of an earlier process is. InPlaceInUse: and a Vault has it open.
 	InPlace      = NewCode("in-place")
 	InPlaceInUse = NewCode("in-place-in-use")

@@ -24,6 +24,9 @@ func (c *copying) commit(ctx context.Context, lease Lease) error {
 	if lease != nil {
 		err = lease.Check(ctx)
 	}
+	if err == nil && c.lastLook != nil {
+		err = c.lastLook(ctx)
+	}
 	if err == nil {
 		err = context.Cause(ctx)
 	}
@@ -143,6 +146,18 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 		return err
 	}
 	defer c.closeSource()
+	if was.Live != nil {
+		defer func() {
+			if !c.result.Complete {
+				return
+			}
+			uctx, cancel := outlive(ctx)
+			defer cancel()
+			if uerr := c.unfollow(uctx); uerr != nil {
+				c.opts.Events(Warning{Message: uerr.Error()})
+			}
+		}()
+	}
 	if c.stage, err = c.dst.Stage(ctx, was.RunID); err != nil {
 		return err
 	}

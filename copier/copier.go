@@ -66,6 +66,8 @@ const (
 	PhaseScan    Phase = "scan"    // entries are read and sorted
 	PhaseLoad    Phase = "load"    // the sorted entries are written aside
 	PhaseCheck   Phase = "check"   // what was written is read back
+	PhaseFollow  Phase = "follow"  // what changes in the source is written, too
+	PhaseDrain   Phase = "drain"   // the source is taken, and the last changes arrive
 	PhaseCommit  Phase = "commit"  // the result is put in place
 	PhaseCleanUp Phase = "cleanup" // it is, and the work files are removed
 )

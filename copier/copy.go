@@ -58,6 +58,8 @@ type Options struct {
 	// NoProof leaves out reading back what was written, and the digests for it: of the
 	// result nothing is compared but its size.
 	NoProof bool
+	// Live, where set, has the copy follow its source until it is told to cut over.
+	Live *Live
 	// Record, where set, is given the record of the copy to keep it: as a draft, which
 	// is Unconfirmed, before the result is put in place; once that is Confirmed; once the
 	// source is given back, which makes it Released; and once the work files are removed.
@@ -81,6 +83,15 @@ type Options struct {
 func (o *Options) Validate() error {
 	if o.Resume && o.Restart {
 		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.New("an unfinished copy can't be resumed and thrown away")}
+	}
+	switch l := o.Live; {
+	case l == nil:
+	case l.Armed == nil:
+		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.New("nobody says when to cut over")}
+	case o.NoProof:
+		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.New("a source can't be followed without a proof")}
+	case l.DrainTimeout < 0 || l.Beyond < 0:
+		return &Error{Kind: ErrConfig, Op: "copy", Err: errors.New("a time to wait is negative")}
 	}
 	scan := o.scanOptions()
 	return scan.validate()
@@ -145,6 +156,8 @@ type copying struct {
 
 	warned []Warning // of Options.Check
 
+	lastLook func(context.Context) error // where set, is asked ahead of Commit; its error undoes Prepare
+
 	reach   reach
 	earlier *Record // of an unfinished copy
 	started bool    // there is a setup, of this process or of one that it resumes
@@ -170,6 +183,10 @@ func (c *copying) snapshot() Record {
 	}
 	r.Processes = append(slices.Clone(earlier), now)
 	r.Warnings = slices.Clone(r.Warnings)
+	if r.Live != nil {
+		live := *r.Live
+		r.Live = &live
+	}
 	for _, w := range c.opts.Progress.warnings() {
 		w.Check = cmp.Or(w.Check, "copy")
 		if !slices.Contains(r.Warnings, w) {
@@ -316,6 +333,9 @@ func (c *copying) prepare(ctx context.Context) (err error) {
 		}
 	}
 
+	if c.opts.Live != nil {
+		return c.follow(ctx, status)
+	}
 	// Where nothing was saved, nothing can have changed since.
 	c.reach, c.held = locking, c.journal.setup.Held && c.journal.saved
 	var lease Lease
@@ -342,7 +362,7 @@ func (c *copying) prepare(ctx context.Context) (err error) {
 // make makes the copy of a source that is held.
 func (c *copying) make(ctx context.Context, lease Lease, status *statusFile) (err error) {
 	if c.restart {
-		if err := c.discardApart(c.earlier); err != nil {
+		if err := c.throwAway(ctx); err != nil {
 			return err
 		}
 		if err := c.record(status); err != nil {
@@ -633,6 +653,9 @@ func (c *copying) begin(earlier *Record) (err error) {
 			return fmt.Errorf("make run id: %w", err)
 		}
 	}
+	if c.opts.Live != nil {
+		c.result.Live = new(LiveRecord)
+	}
 	c.result.Digest, c.result.Settings, c.result.Warnings = !c.opts.NoProof, c.opts.Settings, c.warned
 	c.result.WorkDir = c.journal.dir
 	if c.opts.WorkDir != "" {
@@ -712,6 +735,9 @@ func (c *copying) compare(was Record) error {
 	if err := c.sameSource("resume", was); err != nil {
 		return err
 	}
+	if (was.Live != nil) != (c.opts.Live != nil) {
+		return differs(changed("way", way(was.Live != nil), way(c.opts.Live != nil)))
+	}
 	if what := was.Differs(&Record{Source: c.result.Source, Destination: c.result.Destination}); what != "" {
 		return differs(what)
 	}
@@ -727,16 +753,30 @@ func (c *copying) compare(was Record) error {
 	return nil
 }
 
+// way names the way of a copy.
+func way(live bool) string {
+	if live {
+		return "following the source"
+	}
+	return "with the source locked"
+}
+
 // ErrOtherCopy is returned, together with ErrConfig, when an unfinished copy
 // is one of another source, to another destination, or with other filters.
 var ErrOtherCopy = errors.New("the unfinished copy is another one")
 
-// transfer reads, loads and commits.
-func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
+// scanning says how the source is read.
+func (c *copying) scanning() ScanOptions {
 	c.startPhase(PhaseScan)
 	opts := c.opts.scanOptions()
 	opts.source, opts.WorkDir, opts.journal = c.result.Source, c.journal.work, c.journal
 	opts.digest = c.journal.setup.Digest
+	return opts
+}
+
+// transfer reads, loads and commits.
+func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
+	opts := c.scanning()
 	opts.unordered, _ = c.stage.(Unordered)
 	entries, stats, digests, err := runScan(ctx, c.src, opts)
 	c.result.Scan = stats
@@ -755,34 +795,19 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 		return err
 	}
 
-	_, asked := c.src.(Getter)
-	unasked := !asked // whether it is a Vault's shows in what was loaded
 	if loader, ok := c.stage.(Loader); ok && opts.unordered == nil {
-		c.startPhase(PhaseLoad)
-		watch := &keyWatch{entries, map[string][]byte{}}
-		var in Stream = entries
-		if unasked {
-			in = watch
-		}
-		if c.result.Load, err = loader.Load(ctx, in); err != nil {
-			return cause(ctx, err)
-		}
-		if unasked {
-			err = c.checkLoaded(ctx, watch)
-		}
+		err = c.load(ctx, loader, entries)
 	} else {
 		c.result.Load = LoadStats{Entries: stats.Entries, Bytes: stats.Bytes} // as it was acknowledged
-		if unasked {
+		if _, asked := c.src.(Getter); !asked {
 			err = c.askStage(ctx)
 		}
 	}
+	if err == nil {
+		err = c.sameCount(stats.Entries, stats.Bytes)
+	}
 	if err != nil {
 		return err
-	}
-	if got := c.result.Load; got.Entries != stats.Entries || got.Bytes != stats.Bytes {
-		return &Error{Kind: ErrDestination, Op: "load entries",
-			Err: fmt.Errorf("%d entries (%d bytes in all) were read, and %d (%d bytes) were written: this is a defect of dyn2raft, and nothing was put in place",
-				stats.Entries, stats.Bytes, got.Entries, got.Bytes)}
 	}
 
 	if c.result.Digest {
@@ -796,12 +821,40 @@ func (c *copying) transfer(ctx context.Context, lease Lease) (err error) {
 	return c.commit(ctx, lease)
 }
 
+// load writes entries to the stage. Of a source that can't be asked whether it is a
+// Vault's, they show it.
+func (c *copying) load(ctx context.Context, loader Loader, entries Stream) (err error) {
+	c.startPhase(PhaseLoad)
+	watch := &keyWatch{entries, map[string][]byte{}}
+	_, asked := c.src.(Getter)
+	if !asked {
+		entries = watch
+	}
+	if c.result.Load, err = loader.Load(ctx, entries); err != nil {
+		return cause(ctx, err)
+	}
+	if !asked {
+		return c.checkLoaded(ctx, watch)
+	}
+	return nil
+}
+
+// sameCount makes sure that what was written is as much as was read.
+func (c *copying) sameCount(entries, bytes int64) error {
+	if got := c.result.Load; got.Entries != entries || got.Bytes != bytes {
+		return &Error{Kind: ErrDestination, Op: "load entries",
+			Err: fmt.Errorf("%d entries (%d bytes in all) were read, and %d (%d bytes) were written: this is a defect of dyn2raft, and nothing was put in place",
+				entries, bytes, got.Entries, got.Bytes)}
+	}
+	return nil
+}
+
 // readBack compares what is in the stage with what was read.
 func (c *copying) readBack(ctx context.Context, want Digests) error {
 	if !c.result.Digest {
 		return nil
 	}
-	got, proof, err := c.examine(ctx)
+	got, proof, err := c.examine(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -809,6 +862,11 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 		c.result.Proof = proof
 		return nil
 	}
+	return c.differs(got, want)
+}
+
+// differs is the error of what was read back and has other digests than it should.
+func (c *copying) differs(got, want Digests) error {
 	var differ []string
 	for _, prefix := range slices.Sorted(maps.Keys(want)) {
 		if got[prefix] != want[prefix] {
@@ -827,8 +885,9 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 // largestEntries is how many of the largest entries a proof names.
 const largestEntries = 20
 
-// examine reads what is in the stage, not with what has written it.
-func (c *copying) examine(ctx context.Context) (Digests, *Proof, error) {
+// examine reads what is in the stage, not with what has written it. The buckets, which
+// may be nil, are given what there is.
+func (c *copying) examine(ctx context.Context, buckets *Buckets) (Digests, *Proof, error) {
 	c.startPhase(PhaseCheck)
 	src, err := c.stage.Reader(ctx)
 	if err != nil {
@@ -837,7 +896,7 @@ func (c *copying) examine(ctx context.Context) (Digests, *Proof, error) {
 	info, err := src.Open(ctx)
 	var got Reading
 	if err == nil {
-		got, err = Examine(ctx, src, largestEntries)
+		got, err = readWhole(ctx, src, largestEntries, buckets)
 		err = errors.Join(err, src.Close())
 	}
 	if err != nil {
@@ -879,7 +938,7 @@ func (c *copying) look(ctx context.Context) error {
 		return nil
 	}
 	c.opts.Events(Warning{Message: "the copy is complete, but the record of what was read for it is gone or damaged: its result is checked for being sound, and not for being all that was read; compare it with the source"})
-	got, _, err := c.examine(ctx)
+	got, _, err := c.examine(ctx, nil)
 	if err != nil {
 		return err
 	}

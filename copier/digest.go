@@ -146,6 +146,28 @@ func (d Digests) bound() {
 	d[OtherPrefixes] = other
 }
 
+// Sub takes the entries of other digests away, all of which must be in these.
+func (d Digests) Sub(o Digests) {
+	for prefix, x := range o {
+		if _, ok := d[prefix]; !ok {
+			prefix = OtherPrefixes
+		}
+		sum := d[prefix]
+		sum.Sub(x)
+		if d[prefix] = sum; sum == (Digest{}) {
+			delete(d, prefix)
+		}
+	}
+}
+
+// same is Equal of digests that were kept along while entries came and went: where there
+// are too many prefixes, which of them have one of their own depends on that.
+func (d Digests) same(o Digests) bool {
+	_, d1 := d[OtherPrefixes]
+	_, o1 := o[OtherPrefixes]
+	return d.Equal(o) || (d1 || o1) && d.Total() == o.Total()
+}
+
 // Total is the digest of all entries.
 func (d Digests) Total() (sum Digest) {
 	for _, x := range d {
@@ -185,7 +207,7 @@ func (d *Digester) Add(e Entry) {
 	if p := Prefix(e.Key); d.last == nil || d.prefix != string(p) {
 		d.turn(p)
 	}
-	d.last.Add(Digest{Entries: 1, Bytes: int64(len(e.Key) + len(e.Value)), Hash: hashOf(e)})
+	d.last.Add(digestOf(e))
 }
 
 // turn turns to the entries of another prefix.
@@ -221,6 +243,11 @@ func (d *Digester) found() Digests {
 	}
 	out.bound()
 	return out
+}
+
+// digestOf is the digest of one entry.
+func digestOf(e Entry) Digest {
+	return Digest{Entries: 1, Bytes: int64(len(e.Key) + len(e.Value)), Hash: hashOf(e)}
 }
 
 // hashOf is an entry's hash.

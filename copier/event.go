@@ -146,6 +146,58 @@ type Warning struct {
 	Ignored bool `json:"ignored,omitempty"`
 }
 
+// Followed says how far a copy is behind the source that it follows.
+type Followed struct {
+	// Records is how many records of the feed are ahead, as far as it can say, and Delay
+	// how long what it has delivered last was on its way.
+	Records int64
+	Delay   time.Duration
+	// Noted is how many keys this process was told of, Pending how many of those are not
+	// applied yet, and Applied the changes applied, by earlier processes too.
+	Noted, Pending, Applied int64
+	// Ready is set while nothing but the caller's word is missing for a cut-over, and
+	// Expected is how long that may take: as the last rehearsal, or else an estimate.
+	Ready    bool
+	Expected time.Duration
+}
+
+// ReadyToCutOver says that nothing but the caller's word is missing for a cut-over, of
+// which the source's outage may take as long.
+type ReadyToCutOver struct {
+	Expected time.Duration
+}
+
+// Taken says that the source was taken for a cut-over, or for a rehearsal of one: the
+// outage begins.
+type Taken struct {
+	Rehearsal bool
+}
+
+// GivenBack says that a cut-over was not made, and why. The source is given back where it
+// was taken, and followed on. It is tried again later.
+type GivenBack struct {
+	Err error
+}
+
+// Rehearsed says that a rehearsal has passed, and the source was given back. Outage is
+// from when it was taken until then; in Drain of it all changes arrived and were applied.
+type Rehearsed struct {
+	Outage, Drain time.Duration
+}
+
+// CutOver says that the copy is complete, and that a Vault may be started on it. The
+// source is still watched for a while. Outage is from when it was taken until the result
+// was confirmed.
+type CutOver struct {
+	Outage time.Duration
+}
+
+func (Followed) event()       {}
+func (ReadyToCutOver) event() {}
+func (Taken) event()          {}
+func (GivenBack) event()      {}
+func (Rehearsed) event()      {}
+func (CutOver) event()        {}
 func (PhaseStarted) event()   {}
 func (PageRead) event()       {}
 func (RunWritten) event()     {}

@@ -768,7 +768,7 @@ func ownDir(dir string) error {
 
 // journalFile matches the names of a journal's files, as they are while they
 // are written too.
-var journalFile = regexp.MustCompile(`^(?:` + runPrefix + `\d{6,}|(?:` + checkpointPrefix + `\d{6,}|copy|spans|status|history)\.json(?:\.tmp)?)$`)
+var journalFile = regexp.MustCompile(`^(?:` + runPrefix + `\d{6,}|` + notesPrefix + `\d{6,}|(?:` + checkpointPrefix + `\d{6,}|copy|spans|status|history|position)\.json(?:\.tmp)?)$`)
 
 // clear removes the files of a journal from a directory, and nothing else. The
 // setup goes last: without it nobody would look for the rest. Before it go the

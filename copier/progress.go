@@ -48,6 +48,8 @@ type Status struct {
 	Throttles int64  `json:"throttles"`
 	// Workers is how many pages are read at the same time.
 	Workers int64 `json:"workers"`
+	// Live is set of a copy that follows its source, once it is loaded.
+	Live *LiveStatus `json:"live,omitempty"`
 	// Left is the estimated time until the phase's end, 0 where nothing is
 	// known. Reading is estimated by the items that the table reports, a
 	// figure that may be hours old.
@@ -64,6 +66,30 @@ type Status struct {
 	// process that runs, or was killed.
 	Ended time.Time `json:"ended,omitzero"`
 	Error string    `json:"error,omitempty"`
+}
+
+// A LiveStatus says how far a copy is that follows its source: see [Followed].
+type LiveStatus struct {
+	Records int64         `json:"records"`
+	Delay   time.Duration `json:"delay_ns"`
+	Noted   int64         `json:"noted"`
+	Pending int64         `json:"pending"`
+	Applied int64         `json:"applied"`
+	// Ready is set while only the word is missing to cut over, and Expected how long the
+	// source will not be served then.
+	Ready    bool          `json:"ready"`
+	Expected time.Duration `json:"expected_ns"`
+	// Taken is when the source was taken, while it is: see [Taken].
+	Taken     time.Time `json:"taken,omitzero"`
+	Rehearsal bool      `json:"rehearsal,omitempty"`
+	// Rehearsed and Outage are when a rehearsal has last passed, and how long it took;
+	// GivenBack and Reason when a cut-over was last not made, and why.
+	Rehearsed time.Time     `json:"rehearsed,omitzero"`
+	Outage    time.Duration `json:"outage_ns,omitempty"`
+	GivenBack time.Time     `json:"given_back,omitzero"`
+	Reason    string        `json:"reason,omitempty"`
+	// CutOver is when a Vault might be started.
+	CutOver time.Time `json:"cut_over,omitzero"`
 }
 
 // A Progress makes a [Status] of events. It is safe for concurrent use; the
@@ -122,6 +148,21 @@ func (p *Progress) Event(e Event) {
 		if e.SegmentDone {
 			s.SegmentsDone++
 		}
+	case Followed:
+		l := s.live()
+		l.Records, l.Delay, l.Noted, l.Pending, l.Applied = e.Records, e.Delay, e.Noted, e.Pending, e.Applied
+		l.Ready, l.Expected = e.Ready, e.Expected
+	case Taken:
+		l := s.live()
+		l.Taken, l.Rehearsal = time.Now(), e.Rehearsal
+	case Rehearsed:
+		l := s.live()
+		l.Taken, l.Rehearsed, l.Outage = time.Time{}, time.Now(), e.Outage
+	case GivenBack:
+		l := s.live()
+		l.Taken, l.GivenBack, l.Reason = time.Time{}, time.Now(), e.Err.Error()
+	case CutOver:
+		s.live().CutOver, s.live().Outage = time.Now(), e.Outage
 	case WorkersChanged:
 		s.Workers = int64(e.Workers)
 	case Checkpointed:
@@ -144,6 +185,14 @@ func (p *Progress) Event(e Event) {
 		}
 		s.LastError, s.LastErrorAt = e.Message, time.Now()
 	}
+}
+
+// live is the part of a copy that follows its source.
+func (s *Status) live() *LiveStatus {
+	if s.Live == nil {
+		s.Live = new(LiveStatus)
+	}
+	return s.Live
 }
 
 // warnings are those that events have told of.
@@ -185,6 +234,10 @@ func (p *Progress) Status() Status {
 	p.sample(now)
 	s := p.status
 	s.Updated, s.Counts = now, maps.Clone(s.Counts)
+	if s.Live != nil {
+		live := *s.Live
+		s.Live = &live
+	}
 	first := p.rate[p.next%rateWindow] // the oldest, once the window is full
 	if first.at.IsZero() {
 		first = p.rate[0]

@@ -12,7 +12,7 @@ import (
 
 // RecordFormat is the version of the form that a [Record] has on disk. Fields may be
 // added without a new one; none is removed or given another meaning.
-const RecordFormat = 6
+const RecordFormat = 7
 
 // A Record is the whole story of a copy: what was to be copied, what came of it, how
 // that was proved, and what became of it since. The engine keeps it, sealed, beside
@@ -44,6 +44,9 @@ type Record struct {
 	Held     bool   `json:"held,omitempty"`
 	// Digest is set when digests are computed, of all runs or of none.
 	Digest bool `json:"digest,omitempty"`
+
+	// Live is set of a copy that follows its source: it holds no lock before its end.
+	Live *LiveRecord `json:"live,omitempty"`
 
 	// Settings is Options.Settings.
 	Settings map[string]string `json:"settings,omitempty"`

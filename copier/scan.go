@@ -56,10 +56,11 @@ type ScanOptions struct {
 	// unordered, where set, is given what is read, and nothing is sorted. There is a
 	// journal then, and no Map.
 	unordered Unordered
-	journal   *journal      // where it is saved
-	every     time.Duration // how often; 0 means checkpointInterval
-	source    Info          // for the event
-	tune      func(*sorter) // tests make buffers tiny, and files that fail
+	twice     func(key []byte) error // is told of keys that are read twice, which are no error then
+	journal   *journal               // where it is saved
+	every     time.Duration          // how often; 0 means checkpointInterval
+	source    Info                   // for the event
+	tune      func(*sorter)          // tests make buffers tiny, and files that fail
 }
 
 // checkpointInterval is how often what was read is saved. With the time that
@@ -251,7 +252,7 @@ func runScan(ctx context.Context, src Source, opts ScanOptions) (*Sorted, ScanSt
 		s.keeper = &putter{put: opts.unordered.Put, journal: opts.journal, events: s.event}
 	} else {
 		s.sorter = newSorter(opts.WorkDir, opts.Memory/sortShare, opts.journal, s.event)
-		s.keeper = s.sorter
+		s.keeper, s.sorter.twice = s.sorter, opts.twice
 		if opts.tune != nil {
 			opts.tune(s.sorter)
 		}

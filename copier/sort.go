@@ -48,8 +48,9 @@ type sorter struct {
 	fanIn       int   // how many runs are read at the same time
 	events      func(Event)
 	create      func() (runFile, error)
-	toDisk      func(path string) // lets the disk begin with a run
-	journal     *journal          // nil if nothing is saved
+	toDisk      func(path string)      // lets the disk begin with a run
+	twice       func(key []byte) error // as Sorted has it
+	journal     *journal               // nil if nothing is saved
 
 	mu    sync.Mutex // guards cur, added and cuts, and orders the callers of add
 	cur   *buffer
@@ -393,6 +394,7 @@ func (s *sorter) sorted(ctx context.Context) (*Sorted, error) {
 		return nil, err
 	}
 	out.want = s.added
+	out.twice = s.twice
 	out.keep = s.journal != nil
 	return out, nil
 }
@@ -416,7 +418,7 @@ func (s *sorter) reduce(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		in.keep = true
+		in.keep, in.both = true, s.twice != nil // Sorted tells of them
 		run, err := writeRun(ctx, s.create, in)
 		if err != nil {
 			return errors.Join(err, in.Close())
@@ -510,6 +512,10 @@ type Sorted struct {
 	runs    []sortedRun
 	keep    bool // the files of runs stay when it is closed
 	closers []io.Closer
+	// twice, where set, is told of a key that comes twice. All but one of its entries
+	// are left out then.
+	twice func(key []byte) error
+	both  bool // all of its entries are returned
 }
 
 var _ Stream = (*Sorted)(nil)
@@ -558,6 +564,20 @@ func (s *Sorted) Next() (Entry, error) {
 }
 
 func (s *Sorted) next() (Entry, error) {
+	for {
+		e, err := s.step()
+		if err != nil || e.Key != nil || s.twice == nil {
+			return e, err
+		}
+		if err := s.twice(s.prev); err != nil {
+			return Entry{}, err
+		}
+	}
+}
+
+// step returns the next entry, or an empty one in place of one whose key came already,
+// where that is no error.
+func (s *Sorted) step() (Entry, error) {
 	if !s.started {
 		if err := s.start(); err != nil {
 			return Entry{}, err
@@ -578,6 +598,10 @@ func (s *Sorted) next() (Entry, error) {
 	e := s.heads[0].e
 	if s.got > 0 {
 		switch order := bytes.Compare(e.Key, s.prev); {
+		case order == 0 && s.both:
+		case order == 0 && s.twice != nil:
+			s.got++
+			return Entry{}, nil
 		case order == 0:
 			return Entry{}, &Error{
 				Kind: ErrSource,

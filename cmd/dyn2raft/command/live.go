@@ -290,6 +290,8 @@ var phases = map[copier.Phase]string{
 	copier.PhaseLock:    "taking the source's locks",
 	copier.PhaseScan:    "reading the source",
 	copier.PhaseCheck:   "reading back what was written",
+	copier.PhaseFollow:  "following the table",
+	copier.PhaseDrain:   "waiting for the last changes",
 	copier.PhaseLoad:    "writing the destination aside",
 	copier.PhaseCommit:  "putting the result in place",
 	copier.PhaseCleanUp: "it is in place: removing work files",

@@ -34,7 +34,7 @@ func TestRecallWorkDir(t *testing.T) {
 		"told to none": {`{"segments":"7"}`, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			body, err := durable.Seal("dyn2raft copy", 6, map[string]any{"run_id": "run-1", "work_dir": filepath.Join(apart, "dyn2raft-run-1"), "settings": json.RawMessage(c.kept)})
+			body, err := durable.Seal("dyn2raft copy", copier.RecordFormat, map[string]any{"run_id": "run-1", "work_dir": filepath.Join(apart, "dyn2raft-run-1"), "settings": json.RawMessage(c.kept)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,6 +33,9 @@ var table = map[copier.Code]string{
 	copier.WorkReadOnly: "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)",
 	copier.WorkNotFile: `it has the name of a work file of dyn2raft, which has not made it: move it away, or, if it is not needed: rm -r {{q .path}}; then run the same command again` +
 		`{{if .setup}}. The record of an unfinished copy was there: without it, free the table with -reset, and copy again{{end}}`,
+	copier.FeedGap: "changes of the table may have been missed, and what was read is of no use: begin anew (-restart), and let no more than some hours pass until it is resumed",
+	copier.WrittenAfter: "the copy lacks these keys' last values: find out who still writes to the table, and stop it; " +
+		"then write them again on the new Vault, or free the table (-reset) and copy again",
 	copier.InPlace:      "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy",
 	copier.InPlaceInUse: "it has not cleaned up behind itself: stop that Vault for a moment, then resume that copy",
 	copier.JournalGone:  "without it nobody knows what is left to read of the unfinished copy: start over (-restart)",

@@ -79,6 +79,8 @@ var phases = map[copier.Phase]string{
 	copier.PhaseScan:    "the source is read and sorted",
 	copier.PhaseLoad:    "the result is written, aside",
 	copier.PhaseCheck:   "what was written is read back",
+	copier.PhaseFollow:  "what changes in the table is written, too",
+	copier.PhaseDrain:   "the table is held, and the last changes arrive",
 	copier.PhaseCommit:  "the result is put in place",
 }
 

@@ -1,0 +1,521 @@
+package copier_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/copiertest"
+	"github.com/dyn2raft/dyn2raft/copier/durable"
+)
+
+var errEnded = errors.New("killed")
+
+// A life is that of a process: at one of its steps it ends, and nothing it does then has
+// any effect.
+type life struct {
+	mu     sync.Mutex
+	steps  []string
+	killAt int // the number of a step; none where it is negative
+	dead   bool
+}
+
+func (l *life) step(name string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.dead {
+		l.dead = len(l.steps) == l.killAt
+		l.steps = append(l.steps, name)
+	}
+	if l.dead {
+		return errEnded
+	}
+	return nil
+}
+
+func (l *life) isDead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dead
+}
+
+func (l *life) last() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.steps[len(l.steps)-1]
+}
+
+// A mortalTable is a table as a process has it.
+type mortalTable struct {
+	*copiertest.Table
+	*life
+	leads func(copier.Position) copier.Position
+}
+
+func (t mortalTable) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
+	if err := t.step("Read"); err != nil {
+		return copier.Page{}, err
+	}
+	return t.Table.Read(ctx, span, b)
+}
+
+func (t mortalTable) Follow(ctx context.Context, runID string, from copier.Position) (copier.Following, error) {
+	if err := t.step("Follow"); err != nil {
+		return nil, err
+	}
+	f, err := t.Table.Follow(ctx, runID, from)
+	return mortalFollowing{f, t.life}, err
+}
+
+func (t mortalTable) Unfollow(ctx context.Context, runID string, last copier.Position) error {
+	if err := t.step("Unfollow"); err != nil {
+		return err
+	}
+	return t.Table.Unfollow(ctx, runID, last)
+}
+
+func (t mortalTable) Unlock(ctx context.Context, runID string, end copier.End) error {
+	if err := t.step("Unlock"); err != nil {
+		return err
+	}
+	return t.Table.Unlock(ctx, runID, end)
+}
+
+func (t mortalTable) Lock(ctx context.Context, runID string, held bool, lost func(error)) (copier.Lease, error) {
+	if err := t.step("Lock"); err != nil {
+		return nil, err
+	}
+	l, err := t.Table.Lock(ctx, runID, held, lost)
+	return mortalLease{l, t.life}, err
+}
+
+func (t mortalTable) Take(ctx context.Context, runID string, waiting func(copier.Turn), lost func(error)) (copier.Lease, error) {
+	if err := t.step("Take"); err != nil {
+		return nil, err
+	}
+	l, err := t.Table.Take(ctx, runID, waiting, lost)
+	return mortalLease{l, t.life}, err
+}
+
+type mortalLease struct {
+	copier.Lease
+	*life
+}
+
+func (l mortalLease) Check(ctx context.Context) error {
+	if err := l.step("Check"); err != nil {
+		return err
+	}
+	return l.Lease.Check(ctx)
+}
+
+func (l mortalLease) Release(ctx context.Context, end copier.End) error {
+	if err := l.step("Release"); err != nil {
+		return err
+	}
+	return l.Lease.Release(ctx, end)
+}
+
+type mortalFollowing struct {
+	copier.Following
+	*life
+}
+
+func (f mortalFollowing) Next(ctx context.Context) (copier.Hints, error) {
+	if err := f.step("Next"); err != nil {
+		return copier.Hints{}, err
+	}
+	return f.Following.Next(ctx)
+}
+
+func (f mortalFollowing) Poll(ctx context.Context) (copier.Hints, error) {
+	if err := f.step("Poll"); err != nil {
+		return copier.Hints{}, err
+	}
+	return f.Following.Poll(ctx)
+}
+
+func (f mortalFollowing) Reread(ctx context.Context, keys [][]byte, b *copier.Batch) error {
+	if err := f.step("Reread"); err != nil {
+		return err
+	}
+	return f.Following.Reread(ctx, keys, b)
+}
+
+func (f mortalFollowing) Drain(ctx context.Context) error {
+	if err := f.step("Drain"); err != nil {
+		return err
+	}
+	return f.Following.Drain(ctx)
+}
+
+// A mortalSink is a sink as a process has it.
+type mortalSink struct {
+	*copiertest.Sink
+	*life
+}
+
+func (s mortalSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
+	if err := s.step("Stage"); err != nil {
+		return nil, err
+	}
+	stage, err := s.Sink.Stage(ctx, runID)
+	return &mortalStage{stage.(applier), s.life, copiertestDelta{}}, err //nolint:errcheck // it is one
+}
+
+type applier interface {
+	copier.Applier
+	Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error)
+}
+
+type copiertestDelta struct{ misses bool }
+
+type mortalStage struct {
+	applier
+	*life
+	broken copiertestDelta
+}
+
+func (s *mortalStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
+	if err := s.step("Load"); err != nil {
+		return copier.LoadStats{}, err
+	}
+	return s.applier.Load(ctx, in)
+}
+
+func (s *mortalStage) Apply(ctx context.Context, changes []copier.Change, update func([]copier.Entry) ([]byte, error)) error {
+	if err := s.step("Apply"); err != nil {
+		return err
+	}
+	return s.applier.Apply(ctx, changes, update)
+}
+
+func (s *mortalStage) Pin(ctx context.Context) error {
+	if err := s.step("Pin"); err != nil {
+		return err
+	}
+	return s.applier.Pin(ctx)
+}
+
+func (s *mortalStage) Delta(ctx context.Context, gone, there func(copier.Entry) error) error {
+	if err := s.step("Delta"); err != nil {
+		return err
+	}
+	return s.applier.Delta(ctx, gone, there)
+}
+
+func (s *mortalStage) Finish(ctx context.Context) error {
+	if err := s.step("Finish"); err != nil {
+		return err
+	}
+	return s.applier.Finish(ctx)
+}
+
+func (s *mortalStage) Prepare(ctx context.Context, r copier.Record) error {
+	if err := s.step("Prepare"); err != nil {
+		return err
+	}
+	return s.applier.Prepare(ctx, r)
+}
+
+func (s *mortalStage) Commit(ctx context.Context) error {
+	if err := s.step("Commit"); err != nil {
+		return err
+	}
+	return s.applier.Commit(ctx)
+}
+
+func (s *mortalStage) Amend(r copier.Record) error {
+	if err := s.step("Amend"); err != nil {
+		return err
+	}
+	return s.applier.Amend(r)
+}
+
+func (s *mortalStage) Rollback() error {
+	if err := s.step("Rollback"); err != nil {
+		return err
+	}
+	return s.applier.Rollback()
+}
+
+func (s *mortalStage) Close(keep bool) error {
+	if err := s.step("Close"); err != nil {
+		return err
+	}
+	return s.applier.Close(keep)
+}
+
+// A world is a table that Vaults serve, and a place to copy it to.
+type world struct {
+	t     *testing.T
+	rnd   *rand.Rand
+	table *copiertest.Table
+	store *copiertest.Store
+
+	mu    sync.Mutex
+	acked map[string][]byte // by the writers; nil is deleted
+	stop  chan struct{}
+	done  sync.WaitGroup
+}
+
+// newWorld returns a world with so many entries, to which so many clients write all the
+// time.
+func newWorld(t *testing.T, seed uint64, entries, clients int) *world {
+	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 3)), store: copiertest.NewStore(t.TempDir()), acked: map[string][]byte{}, stop: make(chan struct{})}
+	var all []copier.Entry
+	for i := range entries {
+		all = append(all, copier.Entry{Key: fmt.Appendf(nil, "logical/%d/%04d", i%clients, i), Value: fmt.Appendf(nil, "base %d", i)})
+	}
+	late := rand.New(rand.NewPCG(seed, 4))
+	w.table = copiertest.NewTable(all...)
+	w.table.PageEntries = 20
+	w.table.Late = func() time.Duration { return time.Duration(late.IntN(int(200 * time.Millisecond))) } // under the table's lock
+	w.table.Before = func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil }
+	if err := w.table.Serve("vault-1"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range clients {
+		rnd := rand.New(rand.NewPCG(seed, uint64(10+i)))
+		w.done.Go(func() { w.client(i, rnd, entries/clients+20) })
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+// client writes to keys that nobody else writes to.
+func (w *world) client(i int, rnd *rand.Rand, keys int) {
+	for n := 0; ; n++ {
+		select {
+		case <-w.stop:
+			return
+		case <-time.After(time.Duration(rnd.IntN(int(20 * time.Millisecond)))):
+		}
+		key := fmt.Appendf(nil, "logical/%d/%04d", i, rnd.IntN(keys)*4+i)
+		var value []byte
+		var err error
+		if rnd.IntN(3) == 0 {
+			err = w.table.Delete(key)
+		} else {
+			value = fmt.Appendf(nil, "write %d of %d", n, i)
+			err = w.table.Put(copier.Entry{Key: key, Value: value})
+		}
+		if err == nil {
+			w.mu.Lock()
+			w.acked[string(key)] = value
+			w.mu.Unlock()
+		}
+	}
+}
+
+func (w *world) end() {
+	select {
+	case <-w.stop:
+	default:
+		close(w.stop)
+	}
+	w.done.Wait()
+}
+
+// A run is a process that copies, and what it has told.
+type run struct {
+	*life
+	rehearsed, givenBack, ready int
+	res                         copier.Record
+	buckets                     *copier.Buckets
+	wrap                        func(mortalTable) copier.Source
+	stage                       func(*mortalStage)
+}
+
+// copy runs a process. Its operator arms it once it is ready, and then has the Vault step
+// down; one that is given back its table serves again.
+func (w *world) copy(r *run, arms []copier.Arm, opts copier.Options) error {
+	var mu sync.Mutex
+	arm := copier.NotArmed
+	left := slices.Clone(arms)
+	serve := func() { _ = w.table.Serve("vault-1") } // where nobody holds it
+	live := &copier.Live{DrainTimeout: 5 * time.Second, Beyond: time.Second,
+		Armed:   func() copier.Arm { mu.Lock(); defer mu.Unlock(); return arm },
+		Buckets: func(_ context.Context, _ copier.Record, b *copier.Buckets) error { r.buckets = b; return nil }}
+	if opts.Live == nil {
+		opts.Live = live
+	}
+	disarm := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		arm = copier.NotArmed
+		serve()
+	}
+	stopped := make(chan struct{})
+	var operator sync.WaitGroup
+	operator.Go(func() { // has it go from one arm to the next
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-time.After(300 * time.Millisecond):
+			}
+			mu.Lock()
+			if arm == copier.NotArmed && len(left) > 0 && r.ready > 0 {
+				arm, left = left[0], left[1:]
+			}
+			down := arm != copier.NotArmed
+			mu.Unlock()
+			if down {
+				w.table.StepDown()
+			}
+		}
+	})
+	events := opts.Events
+	opts.Events = func(e copier.Event) {
+		if events != nil {
+			events(e)
+		}
+		switch e.(type) {
+		case copier.ReadyToCutOver:
+			mu.Lock()
+			r.ready++
+			mu.Unlock()
+		case copier.Rehearsed:
+			r.rehearsed++
+			disarm()
+		case copier.GivenBack:
+			r.givenBack++
+			disarm()
+		}
+	}
+	opts.Memory, opts.Workers, opts.Uninitialized = copier.MinMemory, 2, true
+	if opts.RunID == "" {
+		opts.RunID = "run-1"
+	}
+	opts.Disk = &durable.Disk{Before: func(op durable.Op) error { return r.step(op.String()) }}
+	if opts.CheckpointInterval == 0 {
+		opts.CheckpointInterval = 50 * time.Millisecond
+	}
+	var src copier.Source = mortalTable{Table: w.table, life: r.life}
+	if r.wrap != nil {
+		src = r.wrap(mortalTable{Table: w.table, life: r.life})
+	}
+	var err error
+	r.res, err = copier.Copy(w.t.Context(), src, mortalSink{w.store.Open(), r.life}, opts)
+	close(stopped)
+	operator.Wait()
+	return err
+}
+
+// same fails the test unless what is in place is the table, and has all that was
+// acknowledged.
+func (w *world) same() {
+	w.t.Helper()
+	w.end()
+	got, there, err := w.store.Read()
+	if err != nil || !there {
+		w.t.Fatalf("in place: %v, %v", there, err)
+	}
+	want := w.table.Entries()
+	if !slices.EqualFunc(got, want, func(a, b copier.Entry) bool {
+		return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value)
+	}) {
+		w.t.Errorf("%d entries are in place, and are not the %d of the table", len(got), len(want))
+	}
+	have := map[string][]byte{}
+	for _, e := range got {
+		have[string(e.Key)] = e.Value
+	}
+	for _, key := range slices.Sorted(maps.Keys(w.acked)) {
+		value, there := have[key]
+		if want := w.acked[key]; there != (want != nil) || !bytes.Equal(value, want) {
+			w.t.Errorf("%q is %q in place, there %v, and %q was acknowledged", key, value, there, want)
+			return
+		}
+	}
+	if len(w.acked) == 0 {
+		w.t.Error("nothing was written")
+	}
+	if by := w.table.Followed(); by != "" {
+		w.t.Errorf("it is still followed by %q", by)
+	}
+	if h := w.table.Holder(); h != "" {
+		w.t.Errorf("it is still held by %q", h)
+	}
+}
+
+// A table that is written to all the time is copied whole, with a rehearsal before.
+func TestLive(t *testing.T) {
+	for seed := range uint64(5) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 400, 4)
+			r := &run{life: &life{killAt: -1}}
+			if err := w.copy(r, []copier.Arm{copier.Rehearse, copier.Armed}, copier.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			w.same()
+			l := r.res.Live
+			if !r.res.Complete || r.rehearsed != 1 || l == nil || l.Rehearsals != 1 || l.Outage <= 0 || l.Drain <= 0 || l.Applied == 0 || l.Noted == 0 {
+				t.Errorf("complete %v, rehearsed %d, %+v", r.res.Complete, r.rehearsed, l)
+			}
+			if r.buckets == nil || r.buckets.Total() != r.res.Total || r.res.Total.Entries != int64(len(w.table.Entries())) {
+				t.Errorf("the buckets are not of the result: %+v", r.res.Total)
+			}
+		})
+	}
+}
+
+// TestLiveKilled kills live copies at a step, resumes them, kills them again, and so on.
+func TestLiveKilled(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(150) {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 9))
+			w := newWorld(t, seed, 200, 4)
+			var story []string
+			for process := 0; ; process++ {
+				r := &run{life: &life{killAt: -1}}
+				if process < 4 {
+					r.killAt = rnd.IntN(60 + rnd.IntN(600))
+				}
+				arms := []copier.Arm{copier.Armed}
+				if rnd.IntN(2) == 0 {
+					arms = []copier.Arm{copier.Rehearse, copier.Armed}
+				}
+				err := w.copy(r, append(arms, copier.Armed, copier.Armed), copier.Options{Resume: process > 0})
+				story = append(story, fmt.Sprintf("process %d: %q: %v", process, r.steps[max(0, len(r.steps)-12):], err))
+				if err == nil && !r.isDead() {
+					break
+				}
+				if r.isDead() {
+					seen[r.last()]++
+					if _, there, _ := w.store.Read(); !there && w.table.Holder() == "" {
+						_ = w.table.Serve("vault-1")
+					}
+					continue
+				}
+				if there := errors.Is(err, copier.ErrDestination) && r.last() == "Stage"; there {
+					break
+				}
+				t.Fatalf("seed %d, process %d: %v", seed, process, err)
+			}
+			if by := w.table.Followed(); by != "" {
+				t.Errorf("seed %d: it is followed by %q", seed, by)
+			}
+			w.same()
+			if t.Failed() {
+				t.Logf("seed %d: %s", seed, strings.Join(story, "\n"))
+			}
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	t.Logf("killed at %v", seen)
+}
