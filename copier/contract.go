@@ -581,7 +581,8 @@ type Loader interface {
 
 	// Load reads the stream to its end and writes all its entries aside,
 	// durably, where nothing would open them. It keeps no entry beyond the next
-	// call of Next. What it returns is compared with what was read.
+	// call of Next. What it returns is compared with what was read. What a stage holds
+	// that was reopened, see [Applier], goes first.
 	Load(ctx context.Context, entries Stream) (LoadStats, error)
 }
 

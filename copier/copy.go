@@ -655,6 +655,9 @@ func (c *copying) begin(earlier *Record) (err error) {
 	}
 	if c.opts.Live != nil {
 		c.result.Live = new(LiveRecord)
+		if c.result.Live.ID, err = uuid.GenerateUUID(); err != nil {
+			return fmt.Errorf("make id: %w", err)
+		}
 	}
 	c.result.Digest, c.result.Settings, c.result.Warnings = !c.opts.NoProof, c.opts.Settings, c.warned
 	c.result.WorkDir = c.journal.dir

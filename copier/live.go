@@ -51,6 +51,8 @@ const (
 // A LiveRecord is what became of a copy that has followed its source. It is kept up to
 // date while the copy follows, but for what a process that is killed did last.
 type LiveRecord struct {
+	// ID differs between two copies that had the same run id one after the other.
+	ID string `json:"id"`
 	// Noted is how many keys were noted as changed, and Applied how many entries were
 	// read again for that and written to the stage.
 	Noted   int64 `json:"noted"`
@@ -82,6 +84,9 @@ const (
 
 // A liveMark is what a stage is marked with.
 type liveMark struct {
+	// ID is that of the copy's LiveRecord: another one's mark is of one that was thrown
+	// away.
+	ID string `json:"id"`
 	// Notes is up to where the notes are applied, and Digests are of what is there.
 	Notes   notePlace `json:"notes"`
 	Digests Digests   `json:"digests"`
@@ -270,10 +275,7 @@ func (l *live) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if data != nil {
-		if err := json.Unmarshal(data, &l.mark); err != nil || l.mark.Digests == nil {
-			return &Error{Kind: ErrDestination, Op: "resume run " + l.result.RunID, Code: NeedRestart, Err: fmt.Errorf("the mark of what is staged can't be read: %w", cmp.Or(err, errors.New("it has no digests")))}
-		}
+	if data != nil && json.Unmarshal(data, &l.mark) == nil && l.mark.ID == l.result.Live.ID {
 		return l.notes.seek(l.mark.Notes)
 	}
 	if err := l.base(ctx); err != nil {
@@ -332,7 +334,7 @@ func (l *live) base(ctx context.Context) error {
 
 // apply makes changes, and marks the stage as being up to a place in the notes.
 func (l *live) apply(ctx context.Context, changes []Change, at notePlace) error {
-	next := liveMark{Notes: at, Applied: l.mark.Applied + int64(len(changes)), Digests: maps.Clone(l.mark.Digests)}
+	next := liveMark{ID: l.result.Live.ID, Notes: at, Applied: l.mark.Applied + int64(len(changes)), Digests: maps.Clone(l.mark.Digests)}
 	var there Digester
 	for _, c := range changes {
 		if !c.Gone {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,7 +60,6 @@ func (l *life) last() string {
 type mortalTable struct {
 	*copiertest.Table
 	*life
-	leads func(copier.Position) copier.Position
 }
 
 func (t mortalTable) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
@@ -163,6 +163,7 @@ func (f mortalFollowing) Drain(ctx context.Context) error {
 type mortalSink struct {
 	*copiertest.Sink
 	*life
+	broken func(*mortalStage)
 }
 
 func (s mortalSink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
@@ -170,7 +171,11 @@ func (s mortalSink) Stage(ctx context.Context, runID string) (copier.Stage, erro
 		return nil, err
 	}
 	stage, err := s.Sink.Stage(ctx, runID)
-	return &mortalStage{stage.(applier), s.life, copiertestDelta{}}, err //nolint:errcheck // it is one
+	out := &mortalStage{applier: stage.(applier), life: s.life} //nolint:errcheck // it is one
+	if s.broken != nil {
+		s.broken(out)
+	}
+	return out, err
 }
 
 type applier interface {
@@ -178,13 +183,16 @@ type applier interface {
 	Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error)
 }
 
-type copiertestDelta struct{ misses bool }
-
 type mortalStage struct {
 	applier
 	*life
-	broken copiertestDelta
+	prepared func()                  // where set, is called behind Prepare
+	misses   func(copier.Entry) bool // where set, says what Delta leaves out
+	unpin    func() bool             // where set, says which Apply lets go of the pin
+	pinned   bool
 }
+
+func (s *mortalStage) Pinned() bool { return s.applier.Pinned() && s.pinned }
 
 func (s *mortalStage) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
 	if err := s.step("Load"); err != nil {
@@ -197,6 +205,7 @@ func (s *mortalStage) Apply(ctx context.Context, changes []copier.Change, update
 	if err := s.step("Apply"); err != nil {
 		return err
 	}
+	s.pinned = s.pinned && (s.unpin == nil || !s.unpin())
 	return s.applier.Apply(ctx, changes, update)
 }
 
@@ -204,6 +213,7 @@ func (s *mortalStage) Pin(ctx context.Context) error {
 	if err := s.step("Pin"); err != nil {
 		return err
 	}
+	s.pinned = true
 	return s.applier.Pin(ctx)
 }
 
@@ -211,7 +221,15 @@ func (s *mortalStage) Delta(ctx context.Context, gone, there func(copier.Entry) 
 	if err := s.step("Delta"); err != nil {
 		return err
 	}
-	return s.applier.Delta(ctx, gone, there)
+	if s.misses == nil {
+		return s.applier.Delta(ctx, gone, there)
+	}
+	return s.applier.Delta(ctx, gone, func(e copier.Entry) error {
+		if s.misses(e) {
+			return nil
+		}
+		return there(e)
+	})
 }
 
 func (s *mortalStage) Finish(ctx context.Context) error {
@@ -225,7 +243,11 @@ func (s *mortalStage) Prepare(ctx context.Context, r copier.Record) error {
 	if err := s.step("Prepare"); err != nil {
 		return err
 	}
-	return s.applier.Prepare(ctx, r)
+	err := s.applier.Prepare(ctx, r)
+	if s.prepared != nil {
+		s.prepared()
+	}
+	return err
 }
 
 func (s *mortalStage) Commit(ctx context.Context) error {
@@ -263,6 +285,7 @@ type world struct {
 	table *copiertest.Table
 	store *copiertest.Store
 
+	late  atomic.Int64 // how long records are on their way at most
 	mu    sync.Mutex
 	acked map[string][]byte // by the writers; nil is deleted
 	stop  chan struct{}
@@ -278,9 +301,10 @@ func newWorld(t *testing.T, seed uint64, entries, clients int) *world {
 		all = append(all, copier.Entry{Key: fmt.Appendf(nil, "logical/%d/%04d", i%clients, i), Value: fmt.Appendf(nil, "base %d", i)})
 	}
 	late := rand.New(rand.NewPCG(seed, 4))
+	w.setLate(200 * time.Millisecond)
 	w.table = copiertest.NewTable(all...)
 	w.table.PageEntries = 20
-	w.table.Late = func() time.Duration { return time.Duration(late.IntN(int(200 * time.Millisecond))) } // under the table's lock
+	w.table.Late = func() time.Duration { return time.Duration(late.Int64N(w.late.Load())) } // under the table's lock
 	w.table.Before = func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil }
 	if err := w.table.Serve("vault-1"); err != nil {
 		t.Fatal(err)
@@ -292,6 +316,8 @@ func newWorld(t *testing.T, seed uint64, entries, clients int) *world {
 	t.Cleanup(w.end)
 	return w
 }
+
+func (w *world) setLate(most time.Duration) { w.late.Store(int64(most)) }
 
 // client writes to keys that nobody else writes to.
 func (w *world) client(i int, rnd *rand.Rand, keys int) {
@@ -331,10 +357,11 @@ func (w *world) end() {
 type run struct {
 	*life
 	rehearsed, givenBack, ready int
+	late                        bool // the feed is slow until the table is given back
 	res                         copier.Record
 	buckets                     *copier.Buckets
 	wrap                        func(mortalTable) copier.Source
-	stage                       func(*mortalStage)
+	broken                      func(*mortalStage)
 }
 
 // copy runs a process. Its operator arms it once it is ready, and then has the Vault step
@@ -391,6 +418,9 @@ func (w *world) copy(r *run, arms []copier.Arm, opts copier.Options) error {
 			disarm()
 		case copier.GivenBack:
 			r.givenBack++
+			if r.late {
+				w.setLate(200 * time.Millisecond)
+			}
 			disarm()
 		}
 	}
@@ -407,7 +437,7 @@ func (w *world) copy(r *run, arms []copier.Arm, opts copier.Options) error {
 		src = r.wrap(mortalTable{Table: w.table, life: r.life})
 	}
 	var err error
-	r.res, err = copier.Copy(w.t.Context(), src, mortalSink{w.store.Open(), r.life}, opts)
+	r.res, err = copier.Copy(w.t.Context(), src, mortalSink{w.store.Open(), r.life, r.broken}, opts)
 	close(stopped)
 	operator.Wait()
 	return err
@@ -518,4 +548,276 @@ func TestLiveKilled(t *testing.T) {
 		}
 	}
 	t.Logf("killed at %v", seen)
+}
+
+// A cut-over that can't be made gives the table back: the Vault serves on, and the next
+// one is made.
+func TestLiveGivenBack(t *testing.T) {
+	foreign := copier.Entry{Key: []byte("foreign"), Value: []byte("v")}
+	for name, c := range map[string]struct {
+		late   bool
+		broken func(w *world, once *sync.Once) func(*mortalStage)
+	}{
+		"it takes too long": {late: true},
+		"somebody writes": {broken: func(w *world, once *sync.Once) func(*mortalStage) {
+			return func(s *mortalStage) {
+				s.prepared = func() {
+					once.Do(func() { w.table.Force(foreign); time.Sleep(time.Second) })
+				}
+			}
+		}},
+		"the lock is lost": {broken: func(w *world, once *sync.Once) func(*mortalStage) {
+			return func(s *mortalStage) {
+				s.prepared = func() {
+					once.Do(func() { _ = w.table.Unlock(w.t.Context(), "run-1", copier.EndFailed) })
+				}
+			}
+		}},
+		"the pin is lost": {broken: func(*world, *sync.Once) func(*mortalStage) {
+			applies := 0
+			return func(s *mortalStage) {
+				s.unpin = func() bool { applies++; return applies%7 == 0 }
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 300, 4)
+				r := &run{life: &life{killAt: -1}, late: c.late}
+				if c.late {
+					w.setLate(20 * time.Second)
+				}
+				if c.broken != nil {
+					r.broken = c.broken(w, new(sync.Once))
+				}
+				arms := slices.Repeat([]copier.Arm{copier.Armed}, 100)
+				if err := w.copy(r, arms, copier.Options{}); err != nil {
+					t.Fatal(err)
+				}
+				w.same()
+				if want := name != "the pin is lost"; want && (r.givenBack == 0 || r.res.Live.GivenBack != r.givenBack) {
+					t.Errorf("given back %d times, and on record %d", r.givenBack, r.res.Live.GivenBack)
+				}
+				pins := 0
+				for _, step := range r.steps {
+					if step == "Pin" {
+						pins++
+					}
+				}
+				if name == "the pin is lost" && pins < 2 {
+					t.Errorf("pinned %d times", pins)
+				}
+			})
+		})
+	}
+}
+
+// What can't be known to be whole is not put in place, and nothing is left of it.
+func TestLiveRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		broken func(*mortalStage)
+		event  func(w *world, e copier.Event)
+		want   error
+		code   copier.Code
+	}{
+		"the feed is replaced": {want: copier.ErrGap, code: copier.FeedGap, event: func(w *world, e copier.Event) {
+			if _, ok := e.(copier.ReadyToCutOver); ok {
+				w.table.Replace()
+			}
+		}},
+		"the feed is replaced while the base is read": {want: copier.ErrGap, code: copier.FeedGap, event: func(w *world, e copier.Event) {
+			if _, ok := e.(copier.Checkpointed); ok {
+				w.table.Replace()
+			}
+		}},
+		"what has changed is not all there": {want: copier.ErrReadBack, code: copier.NotAsRead, broken: func(s *mortalStage) {
+			n := 0
+			s.misses = func(copier.Entry) bool { n++; return n == 3 }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 2, 300, 4)
+				r := &run{life: &life{killAt: -1}, broken: c.broken}
+				opts := copier.Options{}
+				if c.event != nil {
+					opts.Events = func(e copier.Event) { c.event(w, e) }
+				}
+				err := w.copy(r, []copier.Arm{copier.Armed}, opts)
+				if code, _ := copier.CodeOf(err); !errors.Is(err, c.want) || code != c.code || r.res.Resumable || r.res.Complete {
+					t.Errorf("code %q, resumable %v: %v", code, r.res.Resumable, err)
+				}
+				if _, there, _ := w.store.Read(); there || w.table.Followed() == "run-1" || w.table.Holder() == "run-1" {
+					t.Errorf("in place %v, followed by %q, held by %q", there, w.table.Followed(), w.table.Holder())
+				}
+				// It leaves nothing behind: another one is made without a word.
+				_ = w.table.Serve("vault-1")
+				_ = w.table.Unfollow(t.Context(), "somebody else", nil)
+				if err := w.copy(&run{life: &life{killAt: -1}}, []copier.Arm{copier.Armed}, copier.Options{}); err != nil {
+					t.Fatal(err)
+				}
+				w.same()
+			})
+		})
+	}
+}
+
+// What is written behind the commit is named, though the copy is complete.
+func TestLiveWrittenAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 100, 2)
+		r := &run{life: &life{killAt: -1}}
+		err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{Events: func(e copier.Event) {
+			if _, ok := e.(copier.CutOver); ok {
+				w.table.Force(copier.Entry{Key: []byte("late/write")})
+			}
+		}})
+		code, facts := copier.CodeOf(err)
+		if code != copier.WrittenAfter || facts["keys"] != `"late/write"` || !r.res.Complete || r.res.State != copier.Released {
+			t.Errorf("%q, %v, complete %v: %v", code, facts, r.res.Complete, err)
+		}
+		if w.table.Followed() != "" {
+			t.Error("it is still followed")
+		}
+	})
+}
+
+// A live copy is thrown away by one that locks the table, and the other way round. Neither
+// is resumed as the other.
+func TestLiveRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, 300, 4)
+		r := &run{life: &life{killAt: 150}}
+		if err := w.copy(r, nil, copier.Options{}); !r.isDead() {
+			t.Fatal(err)
+		}
+		if w.table.Followed() != "run-1" {
+			t.Fatalf("followed by %q", w.table.Followed())
+		}
+		offline := func(opts copier.Options) (copier.Record, error) {
+			opts.Memory, opts.Workers, opts.Uninitialized, opts.CheckpointInterval = copier.MinMemory, 2, true, 50*time.Millisecond
+			return copier.Copy(t.Context(), w.table, w.store.Open(), opts)
+		}
+		if _, err := offline(copier.Options{Resume: true}); !errors.Is(err, copier.ErrOtherCopy) {
+			t.Errorf("resumed with the table locked: %v", err)
+		}
+		w.table.StepDown()
+		w.end()
+		broken := errors.New("broken")
+		reads := 0
+		w.table.Before = func(context.Context) error {
+			time.Sleep(20 * time.Millisecond)
+			if reads++; reads > 12 {
+				return broken
+			}
+			return nil
+		}
+		res, err := offline(copier.Options{Restart: true})
+		if !errors.Is(err, broken) || !res.Resumable {
+			t.Fatalf("resumable %v: %v", res.Resumable, err)
+		}
+		if w.table.Followed() != "" || w.table.Holder() != "run-1" {
+			t.Errorf("followed by %q, held by %q", w.table.Followed(), w.table.Holder())
+		}
+		w.table.Before = nil
+		r = &run{life: &life{killAt: -1}}
+		if err := w.copy(r, nil, copier.Options{Resume: true}); !errors.Is(err, copier.ErrOtherCopy) {
+			t.Errorf("resumed live: %v", err)
+		}
+		w.acked["logical/0/0000"] = []byte("now")
+		if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{Restart: true, Events: func(e copier.Event) {
+			if p, ok := e.(copier.PhaseStarted); !ok || p.Phase != copier.PhaseScan {
+				return
+			}
+			if err := w.table.Serve("vault-1"); err != nil {
+				t.Errorf("a Vault can't serve: %v", err)
+			} else if err := w.table.Put(copier.Entry{Key: []byte("logical/0/0000"), Value: []byte("now")}); err != nil {
+				t.Error(err)
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		w.same()
+	})
+}
+
+// A tableTwice yields an entry of each page once more, as it was.
+type tableTwice struct{ mortalTable }
+
+func (t tableTwice) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
+	p, err := t.mortalTable.Read(ctx, span, b)
+	if err == nil && b.Len() > 0 {
+		b.Append(bytes.Clone(b.Entry(0).Key), []byte("as it was"))
+	}
+	return p, err
+}
+
+// A key that is read twice is read once more.
+func TestLiveTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5, 300, 4)
+		r := &run{life: &life{killAt: -1}, wrap: func(t mortalTable) copier.Source { return tableTwice{t} }}
+		if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		w.same()
+		if r.res.Live.Twice < 10 {
+			t.Errorf("%d keys were read twice", r.res.Live.Twice)
+		}
+	})
+}
+
+// A lossyTable loses what it should hint at.
+type lossyTable struct{ mortalTable }
+
+func (t lossyTable) Follow(ctx context.Context, runID string, from copier.Position) (copier.Following, error) {
+	f, err := t.mortalTable.Follow(ctx, runID, from)
+	return lossyFollowing{f}, err
+}
+
+type lossyFollowing struct{ copier.Following }
+
+func (f lossyFollowing) Next(ctx context.Context) (copier.Hints, error) {
+	h, err := f.Following.Next(ctx)
+	h.Keys = slices.DeleteFunc(h.Keys, func(key []byte) bool { return bytes.HasPrefix(key, []byte("logical/0/")) })
+	return h, err
+}
+
+// The tests above can fail: what a feed loses is missing.
+func TestLiveLosesHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6, 300, 2)
+		r := &run{life: &life{killAt: -1}, wrap: func(t mortalTable) copier.Source { return lossyTable{t} }}
+		if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		w.end()
+		if got, _, _ := w.store.Read(); slices.EqualFunc(got, w.table.Entries(), func(a, b copier.Entry) bool {
+			return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value)
+		}) {
+			t.Error("nothing is missing")
+		}
+	})
+}
+
+// What can't be followed, or changed, is refused before anything is set up.
+func TestLiveNeeds(t *testing.T) {
+	armed := func() copier.Arm { return copier.Armed }
+	table := copiertest.NewTable()
+	for name, c := range map[string]struct {
+		src  copier.Source
+		sink copier.Sink
+		opts copier.Options
+	}{
+		"nobody arms":    {table, copiertest.NewStore(t.TempDir()).Open(), copier.Options{Live: &copier.Live{}}},
+		"no proof":       {table, copiertest.NewStore(t.TempDir()).Open(), copier.Options{Live: &copier.Live{Armed: armed}, NoProof: true}},
+		"negative":       {table, copiertest.NewStore(t.TempDir()).Open(), copier.Options{Live: &copier.Live{Armed: armed, Beyond: -1}}},
+		"no feed":        {copiertest.NewSource(), copiertest.NewStore(t.TempDir()).Open(), copier.Options{Live: &copier.Live{Armed: armed}}},
+		"not changeable": {table, copiertest.NewStore(t.TempDir()).OpenUnordered(), copier.Options{Live: &copier.Live{Armed: armed}}},
+	} {
+		c.opts.Uninitialized = true
+		if res, err := copier.Copy(t.Context(), c.src, c.sink, c.opts); !errors.Is(err, copier.ErrConfig) || res.Resumable || table.Followed() != "" {
+			t.Errorf("%s: resumable %v, followed by %q: %v", name, res.Resumable, table.Followed(), err)
+		}
+	}
 }

@@ -195,6 +195,7 @@ type brokenApplier struct {
 	torn   bool // the last changes are lost with the process, and their mark is not
 	gone   bool // what is marked is lost with the process
 	kept   bool // what was marked stays when it is thrown away
+	keeps  bool // Load leaves the mark that was there
 	finish bool // the mark goes
 	delta  func(e copier.Entry) bool
 }
@@ -242,6 +243,15 @@ func (s *brokenApplier) Finish(ctx context.Context) error {
 	return s.stage.Finish(ctx)
 }
 
+func (s *brokenApplier) Load(ctx context.Context, in copier.Stream) (copier.LoadStats, error) {
+	mark := s.mark
+	stats, err := s.stage.Load(ctx, in)
+	if s.keeps {
+		s.mark = mark
+	}
+	return stats, err
+}
+
 func (s *brokenApplier) Delta(ctx context.Context, gone, there func(copier.Entry) error) error {
 	if s.delta == nil {
 		return s.stage.Delta(ctx, gone, there)
@@ -267,14 +277,15 @@ func (s *brokenApplier) Close(keep bool) error {
 func TestApplierCanFail(t *testing.T) {
 	some := 0
 	for want, broken := range map[string]brokenApplier{
-		"behind Commit: \"logical/":                {apply: func(_ *stage, c []copier.Change) []copier.Change { return c[:max(len(c)-1, 0)] }},
-		"Apply: what was there before: \"logical/": {old: func(e []copier.Entry) []copier.Entry { return e[:max(len(e)-1, 0)] }},
-		"Apply whose mark can't be made":           {fails: true},
-		"by a later process, read back: \"logical": {torn: true},
-		"Mark: it is \"\", and must be \"mark 1\"": {gone: true},
-		"Mark: it is \"mark 3\", and must be \"\"": {kept: true},
-		"Mark: it is \"\", and must be \"mark 3\"": {finish: true},
-		"Delta: \"logical/":                        {delta: func(copier.Entry) bool { some++; return some%50 > 0 }},
+		"behind Commit: \"logical/":                   {apply: func(_ *stage, c []copier.Change) []copier.Change { return c[:max(len(c)-1, 0)] }},
+		"Apply: what was there before: \"logical/":    {old: func(e []copier.Entry) []copier.Entry { return e[:max(len(e)-1, 0)] }},
+		"Apply whose mark can't be made":              {fails: true},
+		"by a later process, read back: \"logical":    {torn: true},
+		"Mark: it is \"\", and must be \"mark 1\"":    {gone: true},
+		"Mark: it is \"mark 3\", and must be \"\"":    {kept: true},
+		"Mark: it is \"\", and must be \"mark 3\"":    {finish: true},
+		"changes, and killed: Mark: it is \"mark 4\"": {keeps: true},
+		"Delta: \"logical/":                           {delta: func(copier.Entry) bool { some++; return some%50 > 0 }},
 	} {
 		t.Run(want, func(t *testing.T) {
 			errs := checkSink(t.Context(), storeOf(t, func(s *Sink) copier.Sink { return brokenApplierSink{s, broken} }))

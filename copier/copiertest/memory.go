@@ -331,6 +331,8 @@ var (
 // Load implements [copier.Loader].
 func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
 	var stats copier.LoadStats
+	s.loaded, s.mark = nil, nil
+	s.keep(nil)
 	for {
 		if ctx.Err() != nil {
 			return stats, context.Cause(ctx)

@@ -625,6 +625,22 @@ func (s *sinkSuite) changedAndKilled() {
 		return
 	}
 	s.marked(stage, nil)
+	if !s.written(p, sinkEntries()) {
+		return
+	}
+	// What another copy of the run loads takes its place.
+	s.apply(stage, modelOf(sinkEntries()), 4)
+	s.closed(p, true)
+	if p, stage = s.applier(true); stage == nil {
+		return
+	}
+	s.marked(stage, nil)
+	s.readsBack("loaded anew", p, sinkEntries())
+	s.closed(p, true)
+	if p, stage = s.applier(false); stage == nil {
+		return
+	}
+	s.marked(stage, nil)
 	s.closed(p, false)
 	s.copied(sinkEntries())
 }

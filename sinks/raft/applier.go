@@ -282,3 +282,16 @@ func (s *stage) Finish(ctx context.Context) error {
 	}
 	return s.closeDB()
 }
+
+// removeMarked removes what an earlier process has staged and marked.
+func (s *stage) removeMarked() error {
+	s.unpin()
+	if err := s.closeDB(); err != nil {
+		return err
+	}
+	if err := s.removeStaged(); err != nil {
+		return s.fail("remove what an earlier copy left in "+s.aside(""), err)
+	}
+	s.mark, s.finished, s.unread, s.loaded = nil, false, false, false
+	return nil
+}

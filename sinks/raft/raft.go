@@ -278,6 +278,11 @@ func WorkDir(path string) string { return filepath.Join(path, stagingName, workN
 // twice wraps [copier.ErrDuplicateKey], a cancelled context its own error, and
 // everything else [copier.ErrDestination].
 func (s *stage) Load(ctx context.Context, entries copier.Stream) (copier.LoadStats, error) {
+	if s.mark != nil { // of a copy that was thrown away
+		if err := s.removeMarked(); err != nil {
+			return copier.LoadStats{}, err
+		}
+	}
 	l := loading.New(ctx, entries, s.opts.MaxEntrySize, s.opts.Notify)
 	stats, err := s.load(ctx, l)
 	if l.Err != nil {
