@@ -44,6 +44,10 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that nobody writes to the source any more, where it can't tell: every Vault on the table, or on the files, is stopped; none has written since the snapshot was taken"},
 			ignoreFlag("and put that on record: " + strings.Join(plan.Ignorable(true), ", ")),
 			&cli.BoolFlag{Name: "keep-source-locked", Usage: "leave core/migration in the table after success, so that no old Vault starts on it any more"},
+			&cli.BoolFlag{Name: "replace", Usage: "of storage_destination \"dynamodb\": write into the table that this Vault had before: what differs is written, and what is in the table and not in the source is deleted; needs -backup or -backup-arn"},
+			&cli.StringFlag{Name: "backup-arn", Usage: "with -replace: a backup that has the table as it is, by its `ARN`"},
+			&cli.StringFlag{Name: "take-over", Usage: "with -replace: `id` of the run that has copied from the table and left it locked (-keep-source-locked); its manifest has it"},
+			&cli.BoolFlag{Name: "seal-wrapped", Usage: "of storage_destination \"dynamodb\": write values that Vault Enterprise has wrapped by a seal, which Community can't read"},
 			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the source's table; or of a destination's table what an unfinished copy has put there, and its locks"},
 		},
 		shared("at-least-index", "ignore-peer", "max-parallel", "segments", "memory", "read-capacity", "write-capacity", "retry-for"),
@@ -167,7 +171,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		return err
 	}
 	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, src: src, out: out}
-	dst, err := newSink(ctx, cmd, cfg, out, ignore, func() (*copier.Record, error) { return rec.read(ctx) })
+	dst, err := newSink(ctx, cmd, std, cfg, out, ignore, func() (*copier.Record, error) { return rec.read(ctx) })
 	if err != nil {
 		return err
 	}
@@ -176,10 +180,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if cfg.Destination.Type == vaultconfig.DynamoDB {
 		workDir = stateOf(cfg.Destination)
 	}
-	if err := makeAside(cfg.Destination); err != nil {
+	backup := cmd.String("backup")
+	if cfg.Destination.Type == vaultconfig.DynamoDB {
+		backup = "" // it is of the destination
+	}
+	aside := asides(cfg.Destination, cmd.Bool("replace"))
+	if err := makeAsides(aside); err != nil {
 		return err
 	}
-	defer tidy(cfg.Destination)
+	defer tidy(aside)
 	if err := rec.try(ctx, root); err != nil {
 		if code, _ := copier.CodeOf(err); code == verify.ManifestInside || code == verify.ManifestLink {
 			return leftThere(err, cfg) // ignored, it would be written where it must not be
@@ -203,10 +212,10 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		WorkDir:  workDir,
 		Tool:     thisTool(),
 		Settings: keep,
-		Backup:   cmd.String("backup"),
+		Backup:   backup,
 		Check: func(ctx context.Context, source copier.Info) ([]copier.Warning, error) {
 			err := out.beforeCopy(ctx, plan.Options{
-				Config: cfg, Source: src, Info: source, Destination: dst, State: stateOf(cfg.Destination), Manifest: rec.file, ManifestTried: true, Backup: cmd.IsSet("backup"), Ignore: ignore,
+				Config: cfg, Source: src, Info: source, Destination: dst, State: stateOf(cfg.Destination), Manifest: rec.file, ManifestTried: true, Backup: backup != "", Ignore: ignore,
 				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory},
 			})
 			return out.warnings(), err
@@ -299,7 +308,8 @@ func (p *printer) notNoted(err error) {
 // with stays with it, and is changed only by giving the flag again on resume. The
 // first two are on record only: who works on the copy shows in whose its files are,
 // and that every Vault was stopped is to be said again where it is asked again.
-var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "write-capacity", "at-least-index", "ignore-peer"}
+var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "write-capacity", "at-least-index", "ignore-peer",
+	"replace", "backup", "backup-arn", "take-over", "seal-wrapped"}
 
 // recall gives the flags of a copy that is resumed the values that they had, unless
 // they are given. It returns what is on record.
@@ -339,7 +349,7 @@ func settingsOf(cmd *cli.Command, cfg *vaultconfig.Config, was map[string]string
 		out["retry-for"], out["ha_enabled"] = cmd.Duration("retry-for").String(), strconv.FormatBool(cfg.Source.HAEnabled)
 	}
 	for _, name := range keptFlags {
-		if !cmd.IsSet(name) {
+		if !cmd.IsSet(name) || name == "backup" && !cmd.Bool("replace") { // which is made once
 			continue
 		}
 		switch name {
@@ -480,7 +490,7 @@ func loadConfig(cmd *cli.Command, std Streams, out *printer) (*vaultconfig.Confi
 			return nil, &copier.Error{Kind: copier.ErrConfig, Op: "find " + path, Err: err}
 		}
 	}
-	if err := errors.Join(rightFlags(cmd, cfg), apart(cfg)); err != nil {
+	if err := errors.Join(cmp.Or(rightFlags(cmd, cfg), inPlace(cmd, cfg)), apart(cfg)); err != nil {
 		return nil, err
 	}
 	for _, w := range cfg.Warnings {
@@ -553,14 +563,8 @@ func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconf
 		ReadCapacity:  cmd.Float("read-capacity"),
 		RetryFor:      cmd.Duration("retry-for"),
 		NoWriteProbes: cmd.Bool("no-write-probes"),
-		Stopped: func(ctx context.Context, reason string) (bool, error) {
-			if cmd.Bool("source-stopped") {
-				return true, nil
-			}
-			defer out.pause()()
-			return askStopped(ctx, std, reason)
-		},
-		Events: out.event,
+		Stopped:       stopped(cmd, std, out),
+		Events:        out.event,
 	})
 	if err != nil {
 		return nil, err
@@ -568,6 +572,17 @@ func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconf
 	out.tellSettings(src)
 	out.log.Info("the table is at", "endpoint", src.Endpoint(), "region", cfg.Source.Region, "table", cfg.Source.Table)
 	return src, nil
+}
+
+// stopped says whether every Vault on a table is stopped that can't tell.
+func stopped(cmd *cli.Command, std Streams, out *printer) func(context.Context, string) (bool, error) {
+	return func(ctx context.Context, reason string) (bool, error) {
+		if cmd.Bool("source-stopped") {
+			return true, nil
+		}
+		defer out.pause()()
+		return askStopped(ctx, std, reason)
+	}
 }
 
 // askStopped asks on a terminal whether every Vault is stopped.

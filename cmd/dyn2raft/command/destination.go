@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
 	physicalsdk "github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/sdk/physical/file"
@@ -60,10 +62,10 @@ func homeOf(d vaultconfig.Destination) string {
 }
 
 // newSink makes the sink of a configuration. spare reads the copy's manifest.
-func newSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer, ignore []string, spare func() (*copier.Record, error)) (copier.Sink, error) {
+func newSink(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, ignore []string, spare func() (*copier.Record, error)) (copier.Sink, error) {
 	switch d := cfg.Destination; d.Type {
 	case vaultconfig.DynamoDB:
-		return newTableSink(ctx, cmd, cfg, out)
+		return newTableSink(ctx, cmd, cfg, out, replacing(cmd, std, cfg, out))
 	case vaultconfig.RaftSnapshot:
 		return tosnapshot.New(tosnapshot.Options{Path: d.Path, MaxEntrySize: maxEntrySize(d), Notify: out.event})
 	case vaultconfig.Files:
@@ -77,16 +79,46 @@ func newSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out
 
 func maxEntrySize(d vaultconfig.Destination) int64 { return int64(min(d.MaxEntrySize, 1<<62)) }
 
-// newTableSink makes the sink of a table.
-func newTableSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer) (*todynamodb.Sink, error) {
+// newTableSink makes the sink of a table; replace is nil of a new one.
+func newTableSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer, replace *todynamodb.Replace) (*todynamodb.Sink, error) {
 	d := cfg.Destination
 	return todynamodb.New(ctx, todynamodb.Options{
 		Table: d.Table, Region: d.Region, Endpoint: d.Endpoint,
 		AccessKey: string(d.AccessKey), SecretKey: string(d.SecretKey), SessionToken: string(d.SessionToken),
 		ReadUnits: d.ReadUnits, WriteUnits: d.WriteUnits, WriteCapacity: cmd.Float("write-capacity"),
 		Requests: d.MaxParallel, RetryFor: cmd.Duration("retry-for"), NoWriteProbes: cmd.Bool("no-write-probes"), Events: out.event,
+		Replace: replace, SealWrapped: cmd.Bool("seal-wrapped"),
 	})
 }
+
+// replacing says how a table is replaced, and nil where none is to be.
+func replacing(cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer) *todynamodb.Replace {
+	if !cmd.Bool("replace") {
+		return nil
+	}
+	d := cfg.Destination
+	return &todynamodb.Replace{
+		WorkDir: replaceDir(d), Backup: cmd.String("backup"), BackupARN: cmd.String("backup-arn"), TakeOver: cmd.String("take-over"),
+		HAEnabled: d.HAEnabled, HAStorage: cfg.HAStorage, Stopped: stopped(cmd, std, out),
+		Begin: func(_ context.Context, c todynamodb.Changes) error {
+			out.log.Warn(fmt.Sprintf("%s is changed from here on: %s, %s, and %s. Until that is complete no Vault starts on it, and there are two ways out: resume this copy, or restore the backup",
+				d.Name(), items(c.Put, "is", "are", "written"), items(c.Delete, "is", "are", "deleted"), items(c.Same, "stays", "stay", "")), "backup", c.Backup)
+			return nil
+		},
+	}
+}
+
+// items is a number of items and what becomes of them.
+func items(n int64, one, many, what string) string {
+	verb := many
+	if n == 1 {
+		verb = one
+	}
+	return strings.TrimSpace(english.Plural(int(n), "item", "") + " " + verb + " " + what)
+}
+
+// replaceDir is where what differs of a table is kept.
+func replaceDir(d vaultconfig.Destination) string { return asideOf(d) + "-replace" }
 
 // newFilesSink makes the sink of a folder of Vault's file storage.
 func newFilesSink(d vaultconfig.Destination) (*physical.Sink, error) {
@@ -115,7 +147,7 @@ func openFiles(path string) (physicalsdk.Backend, error) {
 func newResult(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer) (copier.Source, error) {
 	switch d := cfg.Destination; d.Type {
 	case vaultconfig.DynamoDB:
-		s, err := newTableSink(ctx, cmd, cfg, out)
+		s, err := newTableSink(ctx, cmd, cfg, out, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -136,21 +168,30 @@ func newResult(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, o
 	}
 }
 
-// makeAside makes the directory that a copy needs beside a destination that has none.
-func makeAside(d vaultconfig.Destination) error {
-	if d.Type != vaultconfig.DynamoDB && d.Type != vaultconfig.Files {
-		return nil
-	}
-	if err := os.Mkdir(asideOf(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return &copier.Error{Kind: copier.ErrDestination, Op: "make " + asideOf(d), Err: err}
+// asides are the directories that a copy needs beside a destination that has none.
+func asides(d vaultconfig.Destination, replace bool) []string {
+	switch {
+	case d.Type == vaultconfig.DynamoDB && replace:
+		return []string{asideOf(d), replaceDir(d)}
+	case d.Type == vaultconfig.DynamoDB, d.Type == vaultconfig.Files:
+		return []string{asideOf(d)}
 	}
 	return nil
 }
 
-// tidy removes what was made for a copy beside its destination, where nothing is left in it.
-func tidy(d vaultconfig.Destination) {
-	if d.Type == vaultconfig.DynamoDB || d.Type == vaultconfig.Files {
-		_ = os.Remove(asideOf(d)) // it stays where it is not empty
+// makeAsides makes them. tidy removes those in which nothing is left.
+func makeAsides(dirs []string) error {
+	for _, dir := range dirs {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return &copier.Error{Kind: copier.ErrDestination, Op: "make " + dir, Err: err}
+		}
+	}
+	return nil
+}
+
+func tidy(dirs []string) {
+	for _, dir := range dirs {
+		_ = os.Remove(dir) // it stays where it is not empty
 	}
 }
 
@@ -208,7 +249,7 @@ func manifestOf(d vaultconfig.Destination, file string) (*copier.Record, error) 
 // resetDestination ends a copy to a table that is not to be resumed.
 func resetDestination(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, out *printer) error {
 	d := cfg.Destination
-	s, err := newTableSink(ctx, cmd, cfg, out)
+	s, err := newTableSink(ctx, cmd, cfg, out, nil)
 	if err != nil {
 		return err
 	}

@@ -110,6 +110,8 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	e := &ending{error: err}
 	unlocked := cfg.Source.Type != vaultconfig.DynamoDB // nothing was locked, and nothing is to be given back
 	switch {
+	case toTable && cmd.Bool("replace") && res.Resumable && !res.InPlace:
+		e.kept, e.resume, e.reset = "what was read is kept, and "+to.Name()+" stays locked for this copy. Once that has begun to change it, only resuming, or the backup, is a way out", again("-resume"), reset
 	case toTable && res.Resumable && !res.InPlace:
 		e.kept, e.resume, e.reset = "what was written is kept, and "+to.Name()+" stays locked for this copy", again("-resume"), reset
 	case unlocked && res.Resumable && !res.InPlace:

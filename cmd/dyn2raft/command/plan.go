@@ -38,6 +38,10 @@ func planCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
 			&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
 			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
+			&cli.BoolFlag{Name: "replace", Usage: "of storage_destination \"dynamodb\": plan a copy into the table that this Vault had before"},
+			&cli.StringFlag{Name: "backup-arn", Usage: "with -replace: the backup that copy will be given, by its `ARN`"},
+			&cli.StringFlag{Name: "take-over", Usage: "with -replace: the run that copy will be given, by its `id`"},
+			&cli.BoolFlag{Name: "seal-wrapped", Hidden: true},
 			&cli.BoolFlag{Name: "source-stopped", Usage: "say that every Vault on the source is stopped: one that runs is a failure then"},
 		},
 		shared("backup", "at-least-index", "ignore-peer", "max-parallel", "memory", "read-capacity", "write-capacity", "retry-for"),
@@ -103,7 +107,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if err != nil {
 		return err
 	}
-	dst, err := newSink(ctx, cmd, cfg, out, ignore, nil)
+	dst, err := newSink(ctx, cmd, std, cfg, out, ignore, nil)
 	if err != nil && cfg.Destination.Type != vaultconfig.Raft { // whose checks say that too
 		return err
 	}
@@ -167,7 +171,10 @@ func (e saidAbove) Is(target error) bool { return errors.Is(e.error, target) }
 // copyOf is the command of the copy that was planned, with the flags that plan was
 // given for it.
 func copyOf(cmd *cli.Command, std Streams) string {
-	but := []string{"config", "format", "log-level", "backup"} // one that was asked for is made
+	but := []string{"config", "format", "log-level"}
+	if !cmd.Bool("replace") {
+		but = append(but, "backup") // one that was asked for is made
+	}
 	takes := copyCommand(std).Flags
 	for _, f := range cmd.Flags {
 		if name := f.Names()[0]; !slices.ContainsFunc(takes, func(t cli.Flag) bool { return t.Names()[0] == name }) {

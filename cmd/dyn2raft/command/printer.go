@@ -28,6 +28,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	todynamodb "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	nodes "github.com/dyn2raft/dyn2raft/sources/raft"
@@ -519,6 +520,13 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		t.row("Proof", "%s was read back: %s %s digest %s…", holds, allEntries(res.Total.Entries), one(res.Total.Entries, "has", "have"), res.Total.Hash.String()[:16])
 	}
 	t.known("Backup", res.Backup)
+	var changes todynamodb.Changes
+	if res.Proof != nil {
+		if ok, err := res.Proof.Facts.Get(todynamodb.ReplacedFact, 1, &changes); ok && err == nil {
+			t.row("Changed", "%s, %s, %s", items(changes.Put, "was", "were", "written"), items(changes.Delete, "was", "were", "deleted"), items(changes.Same, "stayed", "stayed", ""))
+			t.known("As it was", changes.Backup)
+		}
+	}
 	switch {
 	case manifest == "":
 		manifest = "NOT WRITTEN: " + cmp.Or(rec.failed, "the copy ended before")

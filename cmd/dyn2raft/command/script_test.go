@@ -29,6 +29,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
+	"github.com/dyn2raft/dyn2raft/verify"
 )
 
 // A script is what the commands of one script share.
@@ -83,6 +84,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"kept":         scriptKept,
 	"item":         scriptItem,
 	"put-item":     scriptPutItem,
+	"run-of":       scriptRunOf,
 	"empty":        scriptEmpty,
 	"del-item":     scriptDelItem,
 	"del-table":    scriptDelTable,
@@ -248,6 +250,14 @@ func scriptDelTable(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) <= 1, "del-table [TABLE]")
 	_, err := of(ts).server.Client().DeleteTable(context.Background(), &awsdynamodb.DeleteTableInput{TableName: aws.String(tableOf(args, 0))})
 	ts.Check(err)
+}
+
+// run-of FILE NAME: set the variable NAME to the run id of a manifest.
+func scriptRunOf(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "run-of FILE NAME")
+	m, err := verify.ReadManifest(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv(args[1], m.RunID)
 }
 
 // empty TABLE: it is there, and has no item.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,14 +37,18 @@ var (
 	flagRules = []flagRule{
 		{"reset", aTable, aTable},
 		{"retry-for", aTable, aTable},
-		{"backup", aTable, nil},
+		{"backup", aTable, aTable}, // of a destination with -replace
+		{"replace", nil, aTable},
+		{"backup-arn", nil, aTable},
+		{"take-over", nil, aTable},
+		{"seal-wrapped", nil, aTable},
 		{"keep-source-locked", aTable, nil},
 		{"read-capacity", aTable, nil},
 		{"sample", aTable, nil},
 		{"sample-seed", aTable, nil},
 		{"no-sample", aTable, nil},
 		{"full", aTable, nil},
-		{"source-stopped", []string{vaultconfig.DynamoDB, vaultconfig.RaftSnapshot, vaultconfig.Files}, nil},
+		{"source-stopped", []string{vaultconfig.DynamoDB, vaultconfig.RaftSnapshot, vaultconfig.Files}, aTable}, // as above
 		{"at-least-index", nodesOnly, nil},
 		{"ignore-peer", nodesOnly, nil},
 		{"write-capacity", nil, aTable},
@@ -97,6 +102,20 @@ func apart(cfg *vaultconfig.Config) error {
 		}
 	}
 	return nil
+}
+
+// inPlace refuses flags of a destination's table that go with -replace only, or that this
+// lacks.
+func inPlace(cmd *cli.Command, cfg *vaultconfig.Config) error {
+	if cfg.Destination.Type != vaultconfig.DynamoDB || cmd.Bool("reset") {
+		return nil
+	}
+	named, replace := cmd.IsSet("backup") || cmd.IsSet("backup-arn"), cmd.Bool("replace")
+	return cmp.Or(
+		mistake(named && !replace, "-backup and -backup-arn are of a table that is replaced, and a new one has nothing to be backed up", "leave them out, or give -replace"),
+		mistake(cmd.IsSet("take-over") && !replace, "-take-over is of a table that is replaced", "leave it out, or give -replace"),
+		mistake(replace && cmd.IsSet("backup") == cmd.IsSet("backup-arn") && !cmd.Bool("resume"), "-replace changes the table itself, and needs a backup of it", "have one made: -backup NAME; or name one that has the table as it is: -backup-arn ARN"),
+	)
 }
 
 // writersOut refuses a source that can't tell whether somebody still writes to it, where
