@@ -30,7 +30,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test slow fuzz race crash browser e2e stopped rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results lines clean
+.PHONY: help demo build test slow fuzz race crash browser e2e matrix stopped rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -69,6 +69,10 @@ browser: ## look at the report in a headless Chromium (in PATH, or $BROWSER)
 e2e: ## the whole move with a real Vault, three nodes, failover, and vault operator migrate to compare
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
 	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 15m -v $(TESTFLAGS) $(E2E)
+
+matrix: ## Vault 1.13.2 and 1.21.1, each log store and seal: to Raft, back, and there again
+	@vault=$$(testdata/vault/build) && old=$$(testdata/vault/build 1.13.2) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
+	VAULT_BIN=$$vault VAULT_OLD_BIN=$$old DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 90m -v $(TESTFLAGS) -run '^TestMatrix$$' $(E2E) -args -matrix
 
 stopped: ## stop three nodes under load 20 times (SEEDS=), and copy from the directories of two
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \

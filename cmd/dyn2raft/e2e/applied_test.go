@@ -29,7 +29,7 @@ func TestAppliedChanges(t *testing.T) {
 		t.Fatalf("after all changes: %s", d)
 	}
 	v := s.restart(s.newVault(n, ""), "")
-	for _, n := range append(s.join(v), n) {
+	for _, n := range append(s.join(v, ""), n) {
 		s.wantNothingLost(n)
 	}
 }

@@ -167,7 +167,7 @@ func TestBackInPlace(t *testing.T) {
 		want   int
 	}{
 		"auth/token/lookup-self":      {revoked, http.MethodGet, nil, http.StatusForbidden},
-		"auth/userpass/login/" + user: {"", http.MethodPost, map[string]any{"password": "password-1"}, http.StatusBadRequest},
+		"auth/userpass/login/" + user: {"", http.MethodPost, map[string]any{"password": "password of " + user}, http.StatusBadRequest},
 		"kv1/" + deletedName:          {v.token, http.MethodGet, nil, http.StatusNotFound},
 	} {
 		if code, _, err := v.as(refusal.as).do(refusal.method, path, refusal.body); err != nil || code != refusal.want {
@@ -179,7 +179,7 @@ func TestBackInPlace(t *testing.T) {
 	s.source = s.table.entries(t)
 	again := newNode(t, "again1")
 	s.copy(again, "")
-	for _, n := range append(s.join(s.newVault(again, "")), again) {
+	for _, n := range append(s.join(s.newVault(again, ""), ""), again) {
 		s.wantNothingLost(n)
 	}
 }

@@ -33,7 +33,9 @@ type contents struct {
 	group       string // id
 	tokens      []string
 	tokenPolicy string
-	revoked     string // a token that was revoked
+	revoked     []string // tokens that were
+	deleted     []string // names that kv1 had
+	lockedOut   []string // users that were deleted
 }
 
 // hiddenNames is how many secrets of kv1 a List on DynamoDB does not show, because
@@ -151,9 +153,8 @@ func (c *contents) fillAuth(t *testing.T, v *vault) {
 
 	v.write(t, "sys/auth/userpass", map[string]any{"type": "userpass"})
 	for i := range 3 {
-		name, password := fmt.Sprintf("user-%d", i), fmt.Sprintf("password-%d", i)
-		c.users[name] = password
-		v.write(t, "auth/userpass/users/"+name, map[string]any{"password": password, "token_policies": "readers"})
+		name := fmt.Sprintf("user-%d", i)
+		c.addUser(t, v, name)
 		c.tokens = append(c.tokens, c.loginUser(t, v, name))
 	}
 
@@ -169,8 +170,49 @@ func (c *contents) fillAuth(t *testing.T, v *vault) {
 		token := v.write(t, "auth/token/create", map[string]any{"policies": []string{"readers"}, "ttl": "48h", "no_parent": i%2 == 0})
 		c.tokens = append(c.tokens, token["client_token"].(string))
 	}
-	c.revoked = v.write(t, "auth/token/create", map[string]any{"policies": []string{"readers"}, "ttl": "48h"})["client_token"].(string)
-	v.write(t, "auth/token/revoke", map[string]any{"token": c.revoked})
+	c.tokens = append(c.tokens, v.write(t, "auth/token/create", map[string]any{"policies": []string{"readers"}, "ttl": "48h"})["client_token"].(string))
+	c.revokeLast(t, v)
+}
+
+func (c *contents) revokeLast(t *testing.T, v *vault) {
+	t.Helper()
+	last := len(c.tokens) - 1
+	v.write(t, "auth/token/revoke", map[string]any{"token": c.tokens[last]})
+	c.tokens, c.revoked = c.tokens[:last], append(c.revoked, c.tokens[last])
+}
+
+// live makes a token, a user and secrets, takes others away, and changes some.
+func (c *contents) live(t *testing.T, v *vault) {
+	t.Helper()
+	c.revokeLast(t, v)
+	c.tokens = append([]string{v.write(t, "auth/token/create", map[string]any{"policies": []string{"readers"}, "ttl": "48h"})["client_token"].(string)}, c.tokens...)
+
+	gone := slices.Min(slices.Collect(maps.Keys(c.users)))
+	v.delete(t, "auth/userpass/users/"+gone)
+	delete(c.users, gone)
+	c.lockedOut = append(c.lockedOut, gone)
+	c.addUser(t, v, "after-"+gone)
+
+	var plain []string
+	for name := range c.kv1 {
+		if strings.HasPrefix(name, "plain-") && name != "plain-000" {
+			plain = append(plain, name)
+		}
+	}
+	slices.Sort(plain)
+	v.delete(t, "kv1/"+plain[0])
+	delete(c.kv1, plain[0])
+	c.deleted = append(c.deleted, plain[0])
+	for _, name := range []string{plain[1], "after " + plain[0], "_hidden/after " + plain[0]} {
+		c.kv1[name] = map[string]any{"value": "changed since " + plain[0] + " went"}
+		v.write(t, "kv1/"+name, c.kv1[name])
+	}
+}
+
+func (c *contents) addUser(t *testing.T, v *vault, name string) {
+	t.Helper()
+	c.users[name] = "password of " + name
+	v.write(t, "auth/userpass/users/"+name, map[string]any{"password": c.users[name], "token_policies": "readers"})
 }
 
 func (c *contents) loginAppRole(t *testing.T, v *vault) string {
@@ -226,8 +268,21 @@ func (c *contents) check(t *testing.T, v *vault) {
 		}
 		v.as(token).read(t, "kv1/plain-000")
 	}
-	if code, _, err := v.as(c.revoked).do(http.MethodGet, "auth/token/lookup-self", nil); err != nil || code != http.StatusForbidden {
-		t.Errorf("%s: a revoked token is answered %d (%v), want 403", v.name, code, err)
+	for _, token := range c.revoked {
+		if code, _, err := v.as(token).do(http.MethodGet, "auth/token/lookup-self", nil); err != nil || code != http.StatusForbidden {
+			t.Errorf("%s: a revoked token is answered %d (%v), want 403", v.name, code, err)
+		}
+	}
+	for _, name := range c.deleted {
+		if code, _, err := v.do(http.MethodGet, "kv1/"+name, nil); err != nil || code != http.StatusNotFound {
+			t.Errorf("%s: a deleted secret is answered %d (%v), want 404", v.name, code, err)
+		}
+	}
+	for _, name := range c.lockedOut {
+		code, _, err := v.do(http.MethodPost, "auth/userpass/login/"+name, map[string]any{"password": "password of " + name})
+		if err != nil || code != http.StatusBadRequest {
+			t.Errorf("%s: a deleted user's login is answered %d (%v), want 400", v.name, code, err)
+		}
 	}
 	if t.Failed() {
 		t.FailNow()

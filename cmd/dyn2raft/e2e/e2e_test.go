@@ -98,7 +98,7 @@ func TestVaultOnDynamoDBLocal(t *testing.T) {
 
 	atCopy := s.contents
 	v := s.restart(s.newVault(first, ""), "")
-	for _, n := range append(s.join(v), first) {
+	for _, n := range append(s.join(v, ""), first) {
 		s.wantNothingLost(n)
 	}
 	s.contents = atCopy

@@ -20,10 +20,11 @@ type scenario struct {
 	t     *testing.T
 	table *table
 
-	old      node // the Vault on DynamoDB
-	keys     keys
-	contents *contents
-	source   map[string]string // the stopped Vault's entries
+	old       node // the Vault on DynamoDB
+	keys      keys
+	contents  *contents
+	source    map[string]string // the stopped Vault's entries
+	rewritten []string          // ends of keys that Vault itself changes or removes as it starts
 }
 
 // step runs one part and says what it took.
@@ -40,12 +41,12 @@ func (s *scenario) migrateFile(n node, extra string) string {
 	file := filepath.Join(s.t.TempDir(), "migrate.hcl")
 	writeFile(s.t, file, fmt.Sprintf(`%s
 storage_destination "raft" {
-  path    = %q
-  node_id = %q
+  path = %q
+  %s
   %s
 }
 cluster_addr = %q
-`, dynamoDBStorage("storage_source", s.table.endpoint), n.dir, n.id, extra, n.clusterAddr()))
+`, dynamoDBStorage("storage_source", s.table.endpoint), n.dir, n.idLine(), extra, n.clusterAddr()))
 	return file
 }
 
@@ -290,14 +291,14 @@ func (s *scenario) restart(v *vault, stanza string) *vault {
 }
 
 // join adds two nodes to the first, takes the first away, and reads from their leader.
-func (s *scenario) join(first *vault) (followers []node) {
+func (s *scenario) join(first *vault, stanza string) (followers []node) {
 	s.t.Helper()
-	retryJoin := fmt.Sprintf("retry_join {\n leader_api_addr = %q\n }", first.node.apiAddr())
+	retryJoin := fmt.Sprintf("retry_join {\n leader_api_addr = %q\n }\n%s", first.node.apiAddr(), stanza)
 	var nodes []*vault
 	s.step("two nodes join by retry_join", func() {
 		for _, id := range []string{"node2", "node3"} {
 			n := newNode(s.t, id)
-			n.seal = first.node.seal
+			n.seal, n.program, n.unnamed = first.node.seal, first.node.program, first.node.unnamed
 			v := startVault(s.t, n, raftStorage(n, retryJoin))
 			v.unseal(s.t, s.keys)
 			nodes, followers = append(nodes, v), append(followers, n)
@@ -328,15 +329,7 @@ func (s *scenario) join(first *vault) (followers []node) {
 	var leader *vault
 	s.step("kill the first node; another leads", func() {
 		first.kill(s.t)
-		waitFor(s.t, "a new leader", healthLimit, func() error {
-			for _, v := range nodes {
-				if code, _, err := v.do(http.MethodGet, "sys/health", nil); err == nil && code == http.StatusOK {
-					leader = v
-					return nil
-				}
-			}
-			return errors.New("no node is active")
-		})
+		leader = activeOf(s.t, nodes)
 	})
 	s.step("read and use everything from "+leader.node.id, func() {
 		s.contents.check(s.t, leader)
@@ -350,6 +343,21 @@ func (s *scenario) join(first *vault) (followers []node) {
 	return followers
 }
 
+// activeOf waits until one of the nodes is active.
+func activeOf(t *testing.T, nodes []*vault) (leader *vault) {
+	t.Helper()
+	waitFor(t, "a leader", healthLimit, func() error {
+		for _, v := range nodes {
+			if code, _, err := v.do(http.MethodGet, "sys/health", nil); err == nil && code == http.StatusOK {
+				leader = v
+				return nil
+			}
+		}
+		return errors.New("no node is active")
+	})
+	return leader
+}
+
 // wantNothingLost compares a node's entries with the table, after Vault and the test
 // have worked on them: what those two rewrite or remove is allowed, no more.
 func (s *scenario) wantNothingLost(n node) {
@@ -358,15 +366,18 @@ func (s *scenario) wantNothingLost(n node) {
 	s.t.Logf("%s after the move: %d entries added since; %d changed %s, %d missing %s", n.id,
 		len(d.added), len(d.changed), firstNames(d.changed), len(d.missing), firstNames(d.missing))
 	kv1 := "logical/" + s.contents.kv1UUID + "/"
+	rewritten := func(key string) bool {
+		return slices.ContainsFunc(s.rewritten, func(end string) bool { return strings.HasSuffix(key, end) })
+	}
 	lost := slices.DeleteFunc(d.missing, func(key string) bool {
 		// A new leader removes the advertisements of former ones.
-		return key == kv1+deletedName || strings.HasPrefix(key, "core/leader/")
+		return key == kv1+deletedName || strings.HasPrefix(key, "core/leader/") || rewritten(key)
 	})
 	changed := slices.DeleteFunc(d.changed, func(key string) bool {
 		// Vault writes its feature flags anew whenever it becomes the leader, and
 		// counts clients for its usage report. A table that is the copy of a cluster has
 		// what that keeps of itself.
-		return key == kv1+updatedName || key == "core/cluster/feature-flags" || strings.HasPrefix(key, "sys/counters/") || strings.HasPrefix(key, "core/raft/")
+		return key == kv1+updatedName || key == "core/cluster/feature-flags" || strings.HasPrefix(key, "sys/counters/") || strings.HasPrefix(key, "core/raft/") || rewritten(key)
 	})
 	if len(lost)+len(changed) > 0 {
 		s.t.Errorf("%s: %d entries lost %s, %d changed by nobody %s", n.id, len(lost), firstNames(lost), len(changed), firstNames(changed))

@@ -9,32 +9,6 @@ import (
 	"testing"
 )
 
-// TestAutoUnseal is the guide's main case: a Vault that a seal unseals, here the transit
-// engine of a second Vault. The new one must unseal by itself, its recovery keys must still
-// make a root token, and two nodes must join it.
-func TestAutoUnseal(t *testing.T) {
-	s := &scenario{t: t, old: newNode(t, "old")}
-	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t).URL) })
-	s.step("start the Vault whose transit key is the seal", func() { s.old.seal = transitSeal(t) })
-	s.fillAndEnd((*process).stop)
-	if s.keys.shares != nil || s.keys.recovery == nil {
-		t.Fatalf("the old Vault has %d unseal keys and %d recovery keys: it does not unseal by itself", len(s.keys.shares), len(s.keys.recovery))
-	}
-
-	first := newNode(t, "node1")
-	first.seal = s.old.seal
-	s.copy(first, "")
-	v := s.newVault(first, "")
-	s.step("the recovery keys make a root token", func() {
-		if code, _, err := v.as(v.rootToken(t, s.keys.recovery)).do(http.MethodGet, "sys/policy", nil); err != nil || code != http.StatusOK {
-			t.Fatalf("with it, a list of the policies is answered %d (%v), want 200", code, err)
-		}
-	})
-	for _, n := range append(s.join(s.restart(v, "")), first) {
-		s.wantNothingLost(n)
-	}
-}
-
 // transitSeal starts a Vault with a transit key, and returns the stanza of the seal that
 // has it.
 func transitSeal(t *testing.T) string {

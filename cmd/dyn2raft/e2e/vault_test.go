@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,6 +22,8 @@ type node struct {
 	id               string
 	dir              string // the Raft data directory; unused where the storage is DynamoDB
 	seal             string // a stanza; empty where shares unseal it
+	program          string // a Vault; empty for VAULT_BIN
+	unnamed          bool   // no node_id is configured
 	api, clusterPort int
 }
 
@@ -30,6 +33,14 @@ func newNode(t *testing.T, id string) node {
 
 func (n node) apiAddr() string     { return fmt.Sprintf("http://127.0.0.1:%d", n.api) }
 func (n node) clusterAddr() string { return fmt.Sprintf("https://127.0.0.1:%d", n.clusterPort) }
+
+// idLine is the stanza's line that names the node.
+func (n node) idLine() string {
+	if n.unnamed {
+		return ""
+	}
+	return fmt.Sprintf("node_id = %q", n.id)
+}
 
 // vault is a running server and a small client of its HTTP API.
 type vault struct {
@@ -65,7 +76,7 @@ listener "tcp" {
 }
 %s%s`, n.apiAddr(), n.clusterAddr(), n.api, n.clusterPort, storage, n.seal))
 	v := &vault{
-		process: start(t, "vault "+n.id, vaultBin, "server", "-config", config),
+		process: start(t, "vault "+n.id, cmp.Or(n.program, vaultBin), "server", "-config", config),
 		node:    n,
 		http:    &http.Client{Timeout: time.Minute, Transport: &http.Transport{}},
 	}
@@ -93,11 +104,11 @@ func raftStorage(n node, extra string) string {
 	return fmt.Sprintf(`
 storage "raft" {
   path                   = %q
-  node_id                = %q
   performance_multiplier = "1"
   %s
+  %s
 }
-`, n.dir, n.id, extra)
+`, n.dir, n.idLine(), extra)
 }
 
 func (v *vault) do(method, path string, body any) (int, map[string]any, error) {
