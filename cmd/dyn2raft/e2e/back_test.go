@@ -4,12 +4,17 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	sink "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
@@ -31,38 +36,42 @@ func TestRaftToDynamoDB(t *testing.T) {
 	v.stop(t)
 
 	endpoint := startDynamoDBLocal(t).URL
-	src, err := source.New(source.Options{Paths: []string{old.dir}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dst, err := sink.New(t.Context(), sink.Options{Table: tableName, Region: "us-east-1", Endpoint: endpoint, AccessKey: anyCredential, SecretKey: anyCredential})
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := false
-	rec, err := copier.Copy(t.Context(), src, dst, copier.Options{WorkDir: t.TempDir(), Record: func(context.Context, copier.Record) error {
-		if !refused { // all is written, and nothing is committed
-			refused = true
-			n := newNode(t, "too-early")
-			early := launchVault(t, n, dynamoDBStorage("storage", endpoint))
-			early.waitExit(t, time.Minute)
-			if out := early.output(); !strings.Contains(out, "migration") {
-				t.Errorf("a Vault that was started too early ends with %s", lastLines(out, 5))
-			}
-		}
-		return nil
-	}})
-	if err != nil || !refused || rec.State != copier.Released || rec.Proof == nil {
-		t.Fatalf("%v; a Vault was refused: %v; state %q", err, refused, rec.State)
-	}
 	table := openTable(endpoint)
+	config := configOf(t, raftStanza("storage_source", old), dynamoDBStorage("storage_destination", endpoint))
+	work := t.TempDir()
+	// So slowly that it can be held while it is under way.
+	copying := start(t, "dyn2raft copy", dyn2raftBin, "copy", "-config", config, "-work-dir", work, "-write-capacity", "50")
+	waitFor(t, "the lock of the copy", time.Minute, func() error {
+		if err := copying.alive(); err != nil {
+			return err
+		}
+		out, err := table.client.GetItem(t.Context(), &dynamodb.GetItemInput{TableName: aws.String(tableName), Key: itemKey("core", "migration"), ConsistentRead: aws.Bool(true)})
+		if err == nil && out.Item == nil {
+			err = errors.New("there is none yet")
+		}
+		return err
+	})
+	if err := copying.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	early := launchVault(t, newNode(t, "too-early"), dynamoDBStorage("storage", endpoint))
+	early.waitExit(t, time.Minute)
+	if out := early.output(); !strings.Contains(out, "migration") {
+		t.Errorf("a Vault that was started too early ends with %s", lastLines(out, 5))
+	}
+	if err := copying.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	copying.waitExit(t, 5*time.Minute)
+	if out := copying.output(); copying.cmd.ProcessState.ExitCode() != 0 || lastLines(out, 1) != successLine || !strings.Contains(out, "Next 3: ") {
+		t.Fatalf("%s\n%s", copying.cmd.ProcessState, out)
+	}
+	verifyEqual(t, config, "-work-dir", work)
 	for _, key := range []string{"_lock", "migration", "_dyn2raft"} {
 		if it := table.get(t, "core", key); it != nil {
 			t.Errorf("the item core/%s is left: %v", key, it)
 		}
 	}
-	t.Logf("copied %d entries", rec.Load.Entries)
-
 	n := newNode(t, "back")
 	v = startVault(t, n, dynamoDBStorage("storage", endpoint))
 	v.unseal(t, keys)
