@@ -20,6 +20,10 @@ var (
 	EntrySealWrapped = copier.NewCode("entry-seal-wrapped")
 	// TableOtherVault: a table whose content is to be replaced is not of the source's Vault.
 	TableOtherVault = copier.NewCode("table-other-vault", "table")
+	// TableLocked: such a table is locked by a copy that was not named. TableNotStopped:
+	// nothing in it can show whether a Vault runs. Facts: the table, and why.
+	TableLocked     = copier.NewCode("table-locked", "table", "why")
+	TableNotStopped = copier.NewCode("table-not-stopped", "table", "why")
 	// TableOtherItem: such a table has an item where Vault keeps none.
 	TableOtherItem = copier.NewCode("table-other-item", "table")
 )

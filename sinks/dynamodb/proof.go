@@ -78,6 +78,7 @@ func readError(err error) error {
 // An oldTable is one whose content is replaced: it is locked, and backed up, as a table
 // that is copied from.
 type oldTable struct {
+	name   string
 	src    *dynamodb.Source
 	opened bool
 }
@@ -86,7 +87,7 @@ func newOldTable(ctx context.Context, o Options) (*oldTable, error) {
 	src, err := dynamodb.New(ctx, dynamodb.Options{Table: o.Table, Region: o.Region, Endpoint: o.Endpoint,
 		AccessKey: o.AccessKey, SecretKey: o.SecretKey, SessionToken: o.SessionToken, RetryFor: o.RetryFor, Events: o.Events,
 		HAEnabled: o.Replace.HAEnabled, HAStorage: o.Replace.HAStorage, Stopped: o.Replace.Stopped})
-	return &oldTable{src: src}, err
+	return &oldTable{name: o.Table, src: src}, err
 }
 
 func (t *oldTable) open(ctx context.Context) error {
@@ -105,10 +106,21 @@ func (t *oldTable) close() error {
 
 func (t *oldTable) lock(ctx context.Context, run string, takeOver []string, lost func(error)) (lease, error) {
 	l, err := t.src.LockToReplace(ctx, run, takeOver, lost)
-	if err != nil {
+	if err == nil {
+		return l, nil
+	}
+	code, _ := copier.CodeOf(err)
+	out := &copier.Error{Kind: copier.ErrLocked, Op: "replace what is in table " + t.name, Err: errors.New(err.Error()),
+		Facts: map[string]string{"table": t.name, "why": err.Error()}}
+	switch code {
+	case dynamodb.LockedByCopy:
+		out.Code = TableLocked
+	case dynamodb.NotStopped:
+		out.Code = TableNotStopped
+	default:
 		return nil, destination(err)
 	}
-	return l, nil
+	return nil, out
 }
 
 // backUp returns the ARN of a backup of the table as it is.

@@ -207,9 +207,9 @@ func TestReplaceRefused(t *testing.T) {
 		"no backup can be made": {table: func(_ *testing.T, srv *dynamotest.Server) {
 			srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: "CreateBackup"})
 		}, kind: copier.ErrDestination, code: dynamodb.BackupDenied},
-		"nobody knows whether a Vault runs": {change: func(r *Replace) { r.HAEnabled = false }, kind: copier.ErrLocked, code: dynamodb.NotStopped},
+		"nobody knows whether a Vault runs": {change: func(r *Replace) { r.HAEnabled = false }, kind: copier.ErrLocked, code: TableNotStopped},
 		"another copy's lock": {table: func(t *testing.T, srv *dynamotest.Server) { check(t, srv.PutItem(table, lock("migration", parked))) },
-			kind: copier.ErrLocked, code: dynamodb.LockedByCopy},
+			kind: copier.ErrLocked, code: TableLocked},
 		"Vault's migration": {table: func(t *testing.T, srv *dynamotest.Server) {
 			check(t, srv.PutItem(table, lock("migration", `{"start":"2026-01-01T00:00:00Z"}`)))
 		}, change: func(r *Replace) { r.TakeOver = "run-0" }, kind: copier.ErrLocked, code: dynamodb.LockedByMigration},
@@ -322,7 +322,6 @@ func TestReplaceFails(t *testing.T) {
 	}
 	check(t, src.Close())
 	srv.SetFaults()
-	expireLeader(t, srv)
 	asked := func(r *Replace) {
 		r.Backup = "another"
 		r.Begin = func(context.Context, Changes) error { return errors.New("asked again") }
@@ -648,7 +647,6 @@ func TestReplaceGivenUp(t *testing.T) {
 	check(t, err)
 	check(t, errors.Join(st.Close(true), killed.Close()))
 	tells(copier.Warned, "unfinished", "run-1")
-	expireLeader(t, srv)
 	given, err := open(t, srv.URL).GiveUp(t.Context())
 	if got := binary(srv.GetItem(table, "core", "migration"), attrValue); err != nil || given != (GivenUp{"run-1", true}) || string(got) != parked {
 		t.Errorf("%+v, %v; the lock is %s", given, err, got)

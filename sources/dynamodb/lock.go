@@ -151,6 +151,9 @@ func (l *lease) take(ctx context.Context) error {
 		}
 	}
 	nobody := l.leader == ours && l.found == nil // was there before this run
+	if run, _ := seen.run(); l.parked != nil && l.parked.Ended && run == l.parked.Run {
+		nobody = true // it has said that it does nothing more
+	}
 	if !nobody {
 		if seen, err = s.watchLeader(ctx, seen); err != nil {
 			if errors.Is(err, copier.ErrLocked) && !errors.Is(err, ErrVaultRunning) {
@@ -339,6 +342,7 @@ func (l *lease) takeMigration(ctx context.Context) error {
 	l.put = migration{Start: time.Now().UTC(), Run: l.run, Host: host, Replaces: l.replaces}
 	if l.parked != nil {
 		l.put.over(l.parked)
+		l.closed.Store(l.put.Backup != "")
 		c.cond, c.values = "#Value = :parked", attributes{":parked": l.parked.value}
 	}
 	value, err := json.Marshal(l.put)
@@ -602,7 +606,7 @@ func (l *lease) Check(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	l.closed.Store(l.live)
+	l.closed.Store(l.live || l.put.Backup != "")
 	for range freshTries {
 		fresh, got, err := l.renew(ctx)
 		switch {
@@ -628,6 +632,7 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 		l.renewing.Wait()
 	}
 	if end == copier.EndUnfinished || end == copier.EndFailed && l.put.Backup != "" {
+		l.ended(ctx)
 		return nil
 	}
 	if l.live && end == copier.EndComplete {

@@ -27,6 +27,8 @@ type migration struct {
 	Replaces bool   `json:"dyn2raft_replaces,omitempty"`
 	Found    string `json:"dyn2raft_found,omitempty"`
 	Backup   string `json:"dyn2raft_backup,omitempty"`
+	// Ended is set once its process has said that it does nothing more.
+	Ended bool `json:"dyn2raft_ended,omitempty"`
 }
 
 // A migrationLock is the entry core/migration as it was read.

@@ -54,23 +54,47 @@ func (r *Replacement) Backup() string { return r.put.Backup }
 
 // Begin puts on record, in the table, that its content is about to be changed, and which
 // backup has it as it was. From then on the locks stay until the lease ends with
-// [copier.EndComplete], and [Source.Reset] refuses to remove them.
+// [copier.EndComplete], the leader lock for years, and [Source.Reset] refuses to remove
+// them: a Vault that stands by would otherwise serve what is neither.
 func (r *Replacement) Begin(ctx context.Context, backup string) error {
 	m := r.put
 	m.Backup = backup
+	if err := r.rewrite(ctx, m); err != nil {
+		return err
+	}
+	r.closed.Store(true)
+	_, got, err := r.renew(ctx)
+	if got.refused {
+		return r.s.lostLeader(got.there)
+	}
+	return err
+}
+
+// rewrite changes what our migration lock says.
+func (l *lease) rewrite(ctx context.Context, m migration) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("write migration lock: %w", err)
 	}
 	value := &types.AttributeValueMemberB{Value: data}
-	got, err := r.s.write(ctx, change{key: migrationLockKey, put: attributes{attrValue: value}, cond: "#Value = :was", values: attributes{":was": r.value}})
+	got, err := l.s.write(ctx, change{key: migrationLockKey, put: attributes{attrValue: value}, cond: "#Value = :was", values: attributes{":was": l.value}})
 	if got.refused && !(got.repeated && bytes.Equal(binaryOf(got.there[attrValue]), data)) {
-		return r.s.lostMigration()
+		return l.s.lostMigration()
 	}
 	if err == nil {
-		r.put, r.value = m, value
+		l.put, l.value = m, value
 	}
 	return err
+}
+
+// ended says in the locks, which stay, that this process does nothing more. Where that
+// fails the next one waits until it is certain.
+func (l *lease) ended(ctx context.Context) {
+	if l.replaces && l.migration == ours {
+		m := l.put
+		m.Ended = true
+		_ = l.rewrite(ctx, m)
+	}
 }
 
 // restoreMigration puts back what the migration lock was found as, or removes it.

@@ -72,15 +72,25 @@ func TestHalfReplaced(t *testing.T) {
 		e.ok(r.Begin(e.Context(), "arn:backup"))
 		e.ok(r.Check(e.Context()))
 		e.ok(r.Release(e.Context(), copier.EndFailed))
-		e.held("run-2 y")
+		closed := func() {
+			e.Helper()
+			if l := leaderLock(e.get("core/_lock")); !l.held([]byte("run-2 y")) || !l.closed() {
+				e.Errorf("the leader lock is %s", show(l))
+			}
+		}
+		closed() // a Vault that stands by does not get it either
 		_, err = s.Reset(e.Context())
 		wantError(e, err, ErrHalfReplaced, "arn:backup", HalfReplaced)
 		_, err = e.tryLock(e.Context(), s, "run-3")
 		wantError(e, err, ErrHalfReplaced, "arn:backup", HalfReplaced)
-		e.held("run-2 y")
+		closed()
+		s, rec := e.source(ha)
 		r, err = e.replaceFrom(s, "run-4 z", "run-2 y")
-		if err != nil || r.Backup() != "arn:backup" {
-			e.Fatalf("%v; backup %q", err, r.Backup())
+		if err != nil || r.Backup() != "arn:backup" || len(locksAwaited(rec)) > 0 {
+			e.Fatalf("%v; backup %q; it has waited for %+v", err, r.Backup(), locksAwaited(rec))
+		}
+		if l := leaderLock(e.get("core/_lock")); !l.held([]byte("run-4 z")) || !l.closed() {
+			e.Errorf("the leader lock is %s", show(l))
 		}
 		e.ok(r.Release(e.Context(), copier.EndComplete))
 		e.unlocked(nil)

@@ -139,8 +139,12 @@ var table = map[copier.Code]string{
 	todynamodb.EntrySealWrapped: "nothing was written, and each such entry was named: Community can't read what Enterprise has wrapped by a seal. If the Vault that will run on the " +
 		"table is Enterprise with the same seal, accept them: -seal-wrapped",
 	todynamodb.TableOtherVault: "nothing in {{.table}} was changed: another Vault's table is not replaced. Name the right one in storage_destination, or another one, for a copy to a new table",
-	todynamodb.TableOtherItem:  "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
-	todynamodb.WriteDenied:     "allow {{.action}} on table {{.table}} to these credentials; docs/iam.md has the whole policy of a destination",
+	todynamodb.TableLocked: "if that run has copied from {{.table}} and left it locked (-keep-source-locked), name it: -take-over RUN; " +
+		"if it is still going, let it end; if it was interrupted, resume it, or remove its lock with -reset and its configuration",
+	todynamodb.TableNotStopped: "stop every Vault that uses {{.table}}, then say so with -source-stopped; or, if they elect their leader in this table, " +
+		`put ha_enabled = "true" into storage_destination`,
+	todynamodb.TableOtherItem: "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
+	todynamodb.WriteDenied:    "allow {{.action}} on table {{.table}} to these credentials; docs/iam.md has the whole policy of a destination",
 	todynamodb.EntryRefused: "nothing was written, and each entry that DynamoDB can't keep was named: start the Vault that has them, " +
 		"make them smaller or delete them, stop it, and copy again",
 
