@@ -22,8 +22,9 @@ import (
 //     start, where it is enough that it records at all, anything; and it has not ended. One that has ended has children, which were not found yet; or the stream
 //     was disabled.
 //   - Each shard with children was read to its end.
-//   - Behind all that the shards were looked at again, and none is new; and the stream is
-//     still the table's, and enabled.
+//   - Behind all that the shards were looked at again, and none is new, nor was for some
+//     seconds: of two children one may be listed before the other. And the stream is still
+//     the table's, and enabled.
 //
 // A shard in which no sentinel can fall, such as one that has a part of a single Path,
 // keeps a drain from passing: what was deleted there, and was not delivered, nobody could
@@ -50,8 +51,9 @@ type sentinels struct {
 const (
 	sentinelKey    = "_sentinel"
 	minSentinels   = 32
-	perShard       = 8
-	mostSentinels  = 20_000 // of one drain
+	perShard       = 16
+	shardsSettle   = 3 * time.Second // for so long no shard may be new
+	mostSentinels  = 20_000          // of one drain
 	sentinelAgain  = 250 * time.Millisecond
 	sentinelsAside = 16 // written at the same time
 )
@@ -147,8 +149,9 @@ func (f *following) judge(seen bool) error {
 	}
 	was := d.complete
 	d.complete = covered && whole && len(leaf) > 0
+	f.busy = f.busy || d.complete && !was // what is left to do is one more round
 	switch {
-	case d.complete && was && seen:
+	case d.complete && was && seen && wall().Sub(f.newest) >= shardsSettle:
 		f.passed = max(f.passed, d.number)
 		d.over = true
 		f.sweep()

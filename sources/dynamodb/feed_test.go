@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -23,10 +24,12 @@ func streaming(o *Options) { o.EnableStream = true }
 
 // TestFeedContract holds a table that is followed, and taken, to what the engine demands.
 func TestFeedContract(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		copiertest.TestFeed(t, func() copiertest.Served {
-			e := bubbleEnv(t, dynamotest.Options{})
-			e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Shards: 3, Change: 2 * time.Second}))
+	onEach(t, func(of *env) {
+		copiertest.TestFeed(of, func() copiertest.Served {
+			e := of.another()
+			if e.srv != nil {
+				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Shards: 3, Change: 2 * time.Second}))
+			}
 			serve := func() error {
 				e.put(vaultLease{"v1", e.timing.lease, nil}.item())
 				return nil
@@ -46,16 +49,28 @@ func TestFeedContract(t *testing.T) {
 				},
 				Delete: func(key []byte) error { e.del(string(key)); return nil },
 				Replace: func() error {
-					if err := e.srv.DisableStream(e.table); err != nil {
-						return err
+					for _, spec := range []types.StreamSpecification{{StreamEnabled: aws.Bool(false)}, {StreamEnabled: aws.Bool(true), StreamViewType: types.StreamViewTypeKeysOnly}} {
+						if _, err := e.db.UpdateTable(e.Context(), &dynamodb.UpdateTableInput{TableName: &e.table, StreamSpecification: &spec}); err != nil {
+							return err
+						}
+						time.Sleep(3 * time.Second) // it has no condition to wait for that both servers have
 					}
-					time.Sleep(3 * time.Second)
-					_, err := e.srv.EnableStream(e.table, types.StreamViewTypeKeysOnly)
-					return err
+					return nil
 				},
 			}
 		})
 	})
+}
+
+// another returns an empty table on a server of its kind.
+func (e *env) another() *env {
+	if e.srv != nil {
+		return bubbleEnv(e.T, dynamotest.Options{})
+	}
+	out := *e
+	out.table = fmt.Sprintf("vault-%d", realTables.Add(1))
+	out.createTable()
+	return &out
 }
 
 var feedSeeds = flag.Int("feed-seeds", 20, "how many seeds TestFeedSeeds tries")
@@ -315,63 +330,75 @@ func (e *env) drain(f *following) (at copier.Position, hinted map[string]bool) {
 func TestDrainWaits(t *testing.T) {
 	for name, c := range map[string]struct {
 		before func(e *env, st *dynamotest.Stream) // the drain
+		during func(e *env, st *dynamotest.Stream) // it, when its first sentinels are written
 		after  func(e *env, st *dynamotest.Stream) // lets it pass, where it can
 	}{
+		"all shards end behind their sentinels, and their children are not listed": {
+			during: rollHidden,
+			after: func(e *env, _ *dynamotest.Stream) {
+				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{}))
+			},
+		},
 		"a shard that nobody lists": {
-			func(e *env, st *dynamotest.Stream) {
+			before: func(e *env, st *dynamotest.Stream) {
 				_, children, err := st.Split("logical/1", "")
 				e.ok(err)
-				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Hidden: children[1:]}))
+				for i := range 60 {
+					e.put(with(fmt.Sprint("logical/", i), "a", attrs{attrValue: bin("1")}))
+				}
+				hidden, most := "", -1 // the one of the two into which more falls
+				for _, sh := range st.Shards() {
+					if slices.Contains(children[:], sh.ID) && sh.Records > most {
+						hidden, most = sh.ID, sh.Records
+					}
+				}
+				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Hidden: []string{hidden}}))
 			},
-			func(e *env, _ *dynamotest.Stream) {
+			after: func(e *env, _ *dynamotest.Stream) {
 				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{}))
 			},
 		},
 		"all shards have ended, and their children are not listed": {
-			func(e *env, st *dynamotest.Stream) {
-				n := len(st.Shards())
-				st.Roll()
-				var hidden []string
-				for _, sh := range st.Shards()[n:] {
-					hidden = append(hidden, sh.ID)
-				}
-				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Hidden: hidden}))
-			},
-			func(e *env, _ *dynamotest.Stream) {
+			before: rollHidden,
+			after: func(e *env, _ *dynamotest.Stream) {
 				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{}))
 			},
 		},
 		"a parent that looks open": {
-			func(e *env, st *dynamotest.Stream) {
+			before: func(e *env, st *dynamotest.Stream) {
 				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{OpenParents: true}))
 				st.Roll()
 			},
-			func(e *env, _ *dynamotest.Stream) {
+			after: func(e *env, _ *dynamotest.Stream) {
 				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{}))
 			},
 		},
 		"records that are late": {
-			func(e *env, st *dynamotest.Stream) {
+			before: func(e *env, st *dynamotest.Stream) {
 				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Delay: func(w dynamotest.StreamWrite) time.Duration { return 25 * time.Second }}))
 			},
-			func(e *env, _ *dynamotest.Stream) { time.Sleep(25 * time.Second) },
+			after: func(e *env, _ *dynamotest.Stream) { time.Sleep(25 * time.Second) },
 		},
 		"a shard with a part of one Path": {
-			func(e *env, st *dynamotest.Stream) {
+			before: func(e *env, st *dynamotest.Stream) {
 				_, _, err := st.Split("logical/hot", "b")
 				e.ok(err)
 				_, _, err = st.Split("logical/hot", "m")
 				e.ok(err)
 			},
-			nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				e := bubbleEnv(t, dynamotest.Options{})
 				_, f := e.followed()
-				c.before(e, e.srv.Stream(e.table))
+				if c.before != nil {
+					c.before(e, e.srv.Stream(e.table))
+				}
 				e.ok(f.Drain(e.Context()))
+				if c.during != nil {
+					c.during(e, e.srv.Stream(e.table))
+				}
 				for until := time.Now().Add(20 * time.Second); time.Now().Before(until); {
 					h, err := f.Next(e.Context())
 					e.ok(err)
@@ -391,6 +418,17 @@ func TestDrainWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// rollHidden ends all shards, and DescribeStream does not list their children yet.
+func rollHidden(e *env, st *dynamotest.Stream) {
+	n := len(st.Shards())
+	st.Roll()
+	var hidden []string
+	for _, sh := range st.Shards()[n:] {
+		hidden = append(hidden, sh.ID)
+	}
+	e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Hidden: hidden}))
 }
 
 // TestStreamDisabledInDrain: no shard is open then, and it does not pass.
@@ -519,6 +557,25 @@ func TestReread(t *testing.T) {
 		wantError(t, err, copier.ErrSource, "odd", NotVaultsItem)
 		if b.Len() != 91 {
 			t.Errorf("behind an error the batch has %d entries", b.Len())
+		}
+	})
+}
+
+// TestDrainIsQuick: where records come at once a drain takes no longer than its requests.
+func TestDrainIsQuick(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := bubbleEnv(t, dynamotest.Options{})
+		_, f := e.followed()
+		for range 3 {
+			for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+				_, err := f.Next(e.Context())
+				e.ok(err)
+			}
+			began := time.Now()
+			e.drain(f)
+			if took := time.Since(began); took > 2*drainPause {
+				t.Errorf("it took %v", took)
+			}
 		}
 	})
 }

@@ -89,6 +89,7 @@ type following struct {
 	keys     map[string]bool // hints that nobody was told of
 	told     bool            // somebody was told of a position
 	moved    bool            // the position is another one than the one told of
+	newest   time.Time       // when a shard was found last that is new, or this process began
 	toldAt   time.Time       // when that was
 	records  int64
 	delay    time.Duration
@@ -111,7 +112,7 @@ type iterator struct {
 }
 
 func newFollowing(s *Source, run string) *following {
-	f := &following{s: s, run: run, wake: make(chan struct{}, 1), iterators: map[string]*iterator{}, keys: map[string]bool{}, beat: ownKey(beatKind, run) + " " + rand.Text()}
+	f := &following{s: s, run: run, wake: make(chan struct{}, 1), iterators: map[string]*iterator{}, keys: map[string]bool{}, newest: wall(), beat: ownKey(beatKind, run) + " " + rand.Text()}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	return f
 }
@@ -546,7 +547,7 @@ func (f *following) seeShards(shards []streamtypes.Shard, at time.Time) (fresh b
 		id := aws.ToString(sh.ShardId)
 		there[id] = true
 		if f.at.Shards[id] == nil {
-			fresh, f.moved = true, true
+			fresh, f.moved, f.newest = true, true, at
 			// All that it has was written since it was not there, or since the start.
 			f.at.Shards[id] = &shardPlace{Parent: aws.ToString(sh.ParentShardId), Tip: f.at.Listed}
 		}
