@@ -79,6 +79,10 @@ type LiveStatus struct {
 	// source will not be served then.
 	Ready    bool          `json:"ready"`
 	Expected time.Duration `json:"expected_ns"`
+	// Waiting is set while a cut-over waits for whoever holds the source, and Holder is
+	// who that is, as it says itself.
+	Waiting bool   `json:"waiting,omitempty"`
+	Holder  string `json:"holder,omitempty"`
 	// Taken is when the source was taken, while it is: see [Taken].
 	Taken     time.Time `json:"taken,omitzero"`
 	Rehearsal bool      `json:"rehearsal,omitempty"`
@@ -152,6 +156,14 @@ func (p *Progress) Event(e Event) {
 		l := s.live()
 		l.Records, l.Delay, l.Noted, l.Pending, l.Applied = e.Records, e.Delay, e.Noted, e.Pending, e.Applied
 		l.Ready, l.Expected = e.Ready, e.Expected
+	case Waiting:
+		if s.Live != nil && (e.For == WaitHeldLock || e.For == WaitExpiredLock) {
+			s.Live.Waiting, s.Live.Holder = true, e.Name
+		}
+	case WaitOver:
+		if s.Live != nil && (e.For == WaitHeldLock || e.For == WaitExpiredLock) {
+			s.Live.Waiting, s.Live.Holder = false, ""
+		}
 	case Taken:
 		l := s.live()
 		l.Taken, l.Rehearsal = time.Now(), e.Rehearsal

@@ -58,6 +58,10 @@ func copyCommand(std Streams) *cli.Command {
 		},
 		shared("backup"),
 		[]cli.Flag{
+			&cli.BoolFlag{Name: "live", Usage: "copy while Vault serves: follow the table, and cut over once `dyn2raft cutover` says so"},
+			&cli.BoolFlag{Name: "yes", Usage: "of -live: enable a stream on the table where it has none, and disable that one at the end"},
+			&cli.BoolFlag{Name: "cutover-when-ready", Usage: "of -live: cut over as soon as the copy is ready and Vault gives its lock up"},
+			&cli.BoolFlag{Name: "closed-check", Value: true, Usage: "of -live: once it is cut over, read the table again as verify -closed does"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
 			&cli.StringFlag{Name: "start", Hidden: true},
 		},
@@ -76,6 +80,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		mistake(on("resume") && on("restart"), "-resume resumes an unfinished copy, -restart throws it away", "give one of them"),
 		mistake(set("manifest") && cmd.String("manifest") == "", "-manifest is empty", "name a file, or leave it out: then it is beside the data directory"),
 		mistake(set("work-dir") && cmd.String("work-dir") == "", "-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"),
+		mistake(!on("live") && (on("yes") || on("cutover-when-ready")), "-yes and -cutover-when-ready are of -live", "add -live, or leave them out"),
+		mistake(on("live") && (on("source-stopped") || on("reset")), "-live copies while Vault serves, and goes with neither -source-stopped nor -reset", "leave one of them out; a copy that follows its table is given up with -reset alone"),
 		backupName(cmd),
 		mistake(!slices.Contains([]string{"cache", "device"}, cmd.String("readback")), flagIs(cmd, "readback"), "it takes cache or device"),
 	); err != nil {
@@ -151,6 +157,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		_, setup, err := copier.ReadStatus(stateOf(d))
 		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			out.log.Warn("a copy may be in "+d.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
+		}
+		if err == nil && setup != nil && setup.Live != nil && plan.Names(cfg, setup.Source) {
+			if err := copier.Unfollow(ctx, src, sink.WorkDir(cfg.Destination.Path), setup.RunID); err != nil {
+				out.log.Warn("what was set up to follow the table is not all removed: run the same command again", "error", err)
+			}
 		}
 		if lerr == nil && err == nil && setup != nil && placed == nil && plan.Names(cfg, setup.Source) {
 			out.log.Warn("an unfinished copy is in " + d.Path + ", and can't be resumed any more: copy -restart throws it away and begins another")
@@ -234,6 +245,10 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 			disk.event(e)
 		}
 	}
+	if cmd.Bool("live") {
+		opts.Live = rec.live(cmd)
+		opts.Events = rec.cutOver(opts.Events)
+	}
 	from := src
 	if table, ok := src.(*dynamodb.Source); ok {
 		from = backedUpSource{table, out}
@@ -267,11 +282,15 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		return howToGoOn(finishedBefore(err, rec, cmd), res, cmd, cfg)
 	}
 	locked := ""
-	if cmd.Bool("keep-source-locked") {
+	if cmd.Bool("keep-source-locked") || cmd.Bool("live") {
 		locked = commandLine(cmd, "copy", "-reset")
 	}
 	if err := out.copied(res, rec, locked); err != nil {
 		return fmt.Errorf("write the result (the copy itself is complete and in place): %w", err)
+	}
+	if cmd.Bool("live") && cmd.Bool("closed-check") {
+		out.log.Info("reading the table once more, while the new Vault may serve, and comparing it with what was copied")
+		return verifyClosed(ctx, cmd, std, cfg, rec.file, out)
 	}
 	return nil
 }
@@ -308,7 +327,7 @@ func (p *printer) notNoted(err error) {
 // with stays with it, and is changed only by giving the flag again on resume. The
 // first two are on record only: who works on the copy shows in whose its files are,
 // and that every Vault was stopped is to be said again where it is asked again.
-var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "write-capacity", "at-least-index", "ignore-peer",
+var keptFlags = []string{"owner", "source-stopped", "keep-source-locked", "readback", "manifest", "ignore", "work-dir", "segments", "read-capacity", "write-capacity", "live", "at-least-index", "ignore-peer",
 	"replace", "backup", "backup-arn", "take-over", "seal-wrapped"}
 
 // recall gives the flags of a copy that is resumed the values that they had, unless
@@ -559,7 +578,8 @@ func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconf
 		MaxRetries:    cfg.Source.MaxRetries,
 		HAEnabled:     cfg.Source.HAEnabled,
 		HAStorage:     cfg.HAStorage,
-		KeepLocked:    cmd.Bool("keep-source-locked"),
+		KeepLocked:    cmd.Bool("keep-source-locked") || cmd.Bool("live"),
+		EnableStream:  cmd.Bool("yes"),
 		ReadCapacity:  cmd.Float("read-capacity"),
 		RetryFor:      cmd.Duration("retry-for"),
 		NoWriteProbes: cmd.Bool("no-write-probes"),

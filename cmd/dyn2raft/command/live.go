@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
 	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
@@ -295,7 +296,11 @@ var phases = map[copier.Phase]string{
 	copier.PhaseLoad:    "writing the destination aside",
 	copier.PhaseCommit:  "putting the result in place",
 	copier.PhaseCleanUp: "it is in place: removing work files",
+	watching:            "watching whether somebody still writes to the table: Vault may be started",
 }
+
+// watching is what a copy that has cut over does, and no phase of the engine's.
+const watching copier.Phase = "watch"
 
 // rows are the lines of the block.
 func (v view) rows() []row {
@@ -334,6 +339,9 @@ func (v view) rows() []row {
 	if !v.Start.IsZero() {
 		segments += "; in " + v.now.Sub(v.Start).Truncate(time.Second).String()
 	}
+	if l := v.Live; l != nil && (v.Phase == copier.PhaseFollow || v.Phase == copier.PhaseDrain) {
+		return append([]row{{bold, fmt.Sprintf("%-10s%s", v.Phase, doing)}}, following(l, v.now)...)
+	}
 	return []row{
 		{bold, fmt.Sprintf("%-10s%s", cmp.Or(string(v.Phase), "start"), doing)},
 		{"", fmt.Sprintf("%-10s%s%s%s", label, humanize.Comma(read), of, v.pace(rate, read-before, func(r float64) string { return perSecond(r).String() }))},
@@ -341,6 +349,29 @@ func (v view) rows() []row {
 		requests,
 		{"", segments},
 	}
+}
+
+// following are the lines of a copy that follows its source.
+func following(l *copier.LiveStatus, now time.Time) []row {
+	state, color := "not ready: what was loaded is being caught up with and read back", yellow
+	switch {
+	case !l.CutOver.IsZero():
+		state, color = "Vault may be started", bold
+	case l.Ready:
+		state, color = "ready to cut over, expected downtime "+figures.Round(l.Expected).String(), bold
+	}
+	rows := []row{
+		{color, "state     " + state},
+		{"", fmt.Sprintf("behind    %s to apply; the last hint was %s on its way", english.Plural(int(l.Pending), "key", ""), figures.Round(l.Delay))},
+		{"", fmt.Sprintf("changes   %s noted, %s applied", humanize.Comma(l.Noted), humanize.Comma(l.Applied))},
+	}
+	if !l.Rehearsed.IsZero() {
+		rows = append(rows, row{"", fmt.Sprintf("rehearsed %s ago, %s without the table", now.Sub(l.Rehearsed).Truncate(time.Second), figures.Round(l.Outage))})
+	}
+	if l.GivenBack.After(l.Rehearsed) {
+		rows = append(rows, row{yellow, "tried     " + now.Sub(l.GivenBack).Truncate(time.Second).String() + " ago, and given back: " + visible.Text(l.Reason)})
+	}
+	return rows
 }
 
 // pace are the rates of a line, over the last ten seconds and since the phase began,

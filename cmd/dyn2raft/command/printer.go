@@ -197,6 +197,16 @@ func (p *printer) event(e copier.Event) {
 		p.requestFailed(e)
 	case copier.Waiting:
 		p.sayWait()
+	case copier.ReadyToCutOver:
+		p.log.Info("ready to cut over", "expected_downtime", estimate(e.Expected))
+	case copier.Taken:
+		p.log.Info(map[bool]string{false: "the table is taken: Vault is down from here on", true: "the table is taken for a rehearsal"}[e.Rehearsal])
+	case copier.GivenBack:
+		p.log.Warn("not cut over: the table is given back, and followed on", "error", e.Err)
+	case copier.Rehearsed:
+		p.log.Info("rehearsed: the table is given back, and followed on", "outage", estimate(e.Outage), "drain", estimate(e.Drain))
+	case copier.CutOver:
+		p.log.Info("Vault may be started", "outage", estimate(e.Outage))
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
 	case copier.CountDiffers:
@@ -289,6 +299,8 @@ func (p *printer) note(e copier.Event) {
 		p.phase, p.since = e.Phase, time.Now()
 	case copier.Resuming:
 		p.before = e
+	case copier.CutOver:
+		p.phase, p.since = watching, time.Now()
 	}
 	p.moved = time.Now()
 }
@@ -355,6 +367,10 @@ func (p *printer) tell(asked bool) {
 	case copier.PhaseLoad:
 		p.log.Info("writing", "entries", count(s.Loaded), "entries_read", count(s.Entries),
 			"rate", perSecond(s.EntryRate), "left", estimate(left(s)))
+	case copier.PhaseFollow:
+		if l := s.Live; l != nil {
+			p.log.Info("following", "ready", l.Ready, "delay", estimate(l.Delay), "pending", count(l.Pending), "applied", count(l.Applied), "expected_downtime", estimate(l.Expected))
+		}
 	default:
 		if asked {
 			p.log.Info("in phase "+string(s.Phase), "entries", count(s.Loaded), "entries_read", count(s.Entries))
@@ -516,6 +532,10 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	}
 	t.row("Skipped", "%s (%s no data); %s",
 		english.Plural(int(res.Scan.Markers), "directory marker", ""), one(res.Scan.Markers, "it holds", "they hold"), skippedLocks(res.Scan.Locks))
+	if l := res.Live; l != nil {
+		t.row("Followed", "%s noted as changed, %s applied", english.Plural(int(l.Noted), "key", ""), english.Plural(int(l.Applied), "change", ""))
+		t.row("Outage", "%s, from when the table was taken until Vault could be started (%s until the last change had arrived)", figures.Round(l.Outage), figures.Round(l.Drain))
+	}
 	if res.Proof != nil {
 		t.row("Proof", "%s was read back: %s %s digest %s…", holds, allEntries(res.Total.Entries), one(res.Total.Entries, "has", "have"), res.Total.Hash.String()[:16])
 	}

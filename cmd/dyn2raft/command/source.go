@@ -43,6 +43,7 @@ var (
 		{"take-over", nil, aTable},
 		{"seal-wrapped", nil, aTable},
 		{"keep-source-locked", aTable, nil},
+		{"live", aTable, nil},
 		{"read-capacity", aTable, nil},
 		{"sample", aTable, nil},
 		{"sample-seed", aTable, nil},

@@ -310,6 +310,12 @@ func (p *printer) status(r statusRecord) error {
 	}
 	if s := r.Status; s != nil {
 		t.row("Phase", "%s, as of %s", s.Phase, ago(s.Updated))
+		if s.Live != nil && r.State == sink.StateRunning {
+			for _, line := range following(s.Live, s.Updated) {
+				name, text, _ := strings.Cut(line.text, " ")
+				t.row(strings.ToUpper(name[:1])+name[1:], "%s", strings.TrimSpace(text))
+			}
+		}
 		t.row("Read", "%s, %s; %d of %d segments", entries(s.Entries), figures.Size(s.Bytes), s.SegmentsDone, s.Segments)
 		if s.Loaded > 0 {
 			t.row("Written", "%s", entries(s.Loaded))

@@ -38,6 +38,7 @@ func verifyCommand(std Streams) *cli.Command {
 			&cli.IntFlag{Name: "max-diffs", Value: 100, Hidden: true},
 			&cli.BoolFlag{Name: "resume", Usage: "resume a comparison that did not come to its end, or begin one if there is none"},
 			&cli.BoolFlag{Name: "restart", Usage: "throw away what such a comparison has read, and begin another"},
+			&cli.BoolFlag{Name: "closed", Usage: "compare the table that copy -live has cut over and left locked with what was copied, while the new Vault serves"},
 			&cli.StringFlag{Name: "sample", Usage: "compare this `share` of the table only, such as 5%, in randomly chosen segments"},
 			&cli.Uint64Flag{Name: "sample-seed", Hidden: true},
 			&cli.StringFlag{Name: "work-dir", Usage: "`directory` for work files, about 170 bytes an entry and 350 for each key that differs; they must outlive a reboot if -resume is to work after one (default: PATH.dyn2raft-verify, beside the data directory)"},
@@ -54,6 +55,7 @@ func verifyCommand(std Streams) *cli.Command {
 
 func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (err error) {
 	switch {
+	case cmd.Bool("closed"):
 	case cmd.IsSet("path") && !cmd.IsSet("manifest"):
 		return &usageError{"-path has no meaning without -manifest", "verify takes the directory from -config"}
 	case cmd.IsSet("manifest") && cmd.IsSet("config"):
@@ -94,6 +96,9 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	cfg, err := loadConfig(cmd, std, out)
 	if err != nil {
 		return err
+	}
+	if cmd.Bool("closed") {
+		return verifyClosed(ctx, cmd, std, cfg, cmp.Or(cmd.String("manifest"), verify.ManifestPath(cfg.Destination.Path)), out)
 	}
 	inDirectory := cfg.Destination.Type == vaultconfig.Raft
 	// Work files lie beside the data directory: where its owner can change that place,

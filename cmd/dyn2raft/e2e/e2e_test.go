@@ -30,9 +30,10 @@ var (
 )
 
 const (
-	exitDiffers = 3
-	exitLocked  = 11
-	successLine = "Success! All of the keys have been migrated."
+	exitDiffers   = 3
+	exitLocked    = 11
+	exitDifferent = 3
+	successLine   = "Success! All of the keys have been migrated."
 
 	// healthLimit bounds every wait for a Vault to elect, join or take over: on an idle
 	// machine those take from 1 to 20 s.

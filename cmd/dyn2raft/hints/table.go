@@ -86,7 +86,7 @@ var table = map[copier.Code]string{
 	dynamodb.LockUnknown:       "if no migration is running, remove it with -reset",
 	dynamodb.HalfReplaced: "the table is neither what it was nor what it was to become, and no Vault may be started on it: make the copy into it again, which resumes, " +
 		"or restore its backup {{q .backup}} into another table and name that one",
-	dynamodb.StreamNotEnabled: "the table's changes can't be followed without a stream: let one be enabled, or enable it: aws dynamodb update-table --table-name {{q .table}} " +
+	dynamodb.StreamNotEnabled: "the table's changes can't be followed without a stream: let dyn2raft enable one with -yes, or enable it yourself: aws dynamodb update-table --table-name {{q .table}} " +
 		"--stream-specification StreamEnabled=true,StreamViewType=KEYS_ONLY",
 	dynamodb.StreamReplicated: "locks do not hold across regions, so it can't be copied while Vault serves: stop every Vault in all of these regions, and copy it then",
 	dynamodb.StreamGap: "what was read and followed until now is of no use, since changes may be missing in it: start over (-restart); see what has disabled or replaced the stream, " +
