@@ -76,7 +76,8 @@ type Options struct {
 	// Disk is what work files are written through; nil is the real one.
 	Disk *durable.Disk
 
-	tune func(*sorter) // as ScanOptions has it
+	tune  func(*sorter)    // as ScanOptions has it
+	ticks <-chan time.Time // as well
 }
 
 // Validate checks the options. An error wraps [ErrConfig].
@@ -99,7 +100,7 @@ func (o *Options) Validate() error {
 
 func (o *Options) scanOptions() ScanOptions {
 	return ScanOptions{Workers: o.Workers, Segments: o.Segments, Memory: o.Memory, Events: o.Events,
-		digest: !o.NoProof, every: o.CheckpointInterval, tune: o.tune}
+		digest: !o.NoProof, every: o.CheckpointInterval, tune: o.tune, ticks: o.ticks}
 }
 
 // releaseTimeout bounds how long a copy that ends tries to give the source's

@@ -40,6 +40,9 @@ type lineSource struct {
 	// work, where set, is the work directory: the source is split while that has no
 	// record of it, and read once it has.
 	work string
+
+	ticks chan time.Time // where set, a checkpoint is due each fourth page
+	pages atomic.Int64
 }
 
 // splitOnRecord reports whether the work directory says that the source was split.
@@ -91,6 +94,17 @@ func place(token []byte, end int) (int, int, error) {
 }
 
 func (s *lineSource) Read(ctx context.Context, seg Span, b *Batch) (Page, error) {
+	p, err := s.page(ctx, seg, b)
+	if err == nil && s.ticks != nil && s.pages.Add(1)%4 == 0 {
+		select {
+		case s.ticks <- time.Time{}:
+		case <-ctx.Done():
+		}
+	}
+	return p, err
+}
+
+func (s *lineSource) page(ctx context.Context, seg Span, b *Batch) (Page, error) {
 	if s.fail != nil {
 		if err := s.fail(); err != nil {
 			return Page{}, err
@@ -382,7 +396,8 @@ func (m *machine) process(ctx context.Context, kill int, opts Options, fail func
 		read: &m.reads, fail: fail, dead: m.dead.Load, work: m.work()}
 	opts.Disk, opts.Memory, opts.Workers, opts.Uninitialized = disk, MinMemory, 3, true
 	if opts.CheckpointInterval == 0 {
-		opts.CheckpointInterval = 300 * time.Microsecond
+		src.ticks = make(chan time.Time)
+		opts.CheckpointInterval, opts.ticks = 300*time.Microsecond, src.ticks
 	}
 	opts.tune = func(s *sorter) { s.limit, s.hold, s.fanIn = 400, m.rnd.IntN(4), 4 }
 	var dst Sink = &dirSink{dir: m.dir, disk: disk}

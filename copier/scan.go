@@ -61,6 +61,7 @@ type ScanOptions struct {
 	every     time.Duration          // how often; 0 means checkpointInterval
 	source    Info                   // for the event
 	tune      func(*sorter)          // tests make buffers tiny, and files that fail
+	ticks     <-chan time.Time       // where set, in place of the clock that every is for
 }
 
 // checkpointInterval is how often what was read is saved. With the time that
@@ -457,6 +458,10 @@ func (s *scan) checkpoints(ctx, sctx context.Context) error {
 	look := time.NewTicker(max(every/4, 1))
 	defer look.Stop()
 	began, before := time.Now(), s.items()
+	ticks := t.C
+	if s.opts.ticks != nil {
+		ticks = s.opts.ticks
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -468,7 +473,7 @@ func (s *scan) checkpoints(ctx, sctx context.Context) error {
 				look.Stop()
 			}
 			continue
-		case <-t.C:
+		case <-ticks:
 		}
 		if err := s.keeper.save(sctx); err != nil {
 			return err

@@ -75,6 +75,10 @@ func (m *machine) try(ctx context.Context, a attempt) (res Record, killed bool, 
 	opts.Disk, opts.Memory, opts.Workers, opts.Uninitialized = disk, MinMemory, 3, true
 	if opts.CheckpointInterval == 0 {
 		opts.CheckpointInterval = 300 * time.Microsecond
+		if a.fail == nil { // else it may wait for a checkpoint
+			line.ticks = make(chan time.Time)
+			opts.ticks = line.ticks
+		}
 	}
 	opts.tune = func(s *sorter) { s.limit, s.hold, s.fanIn = 400, 2, 4 }
 	res, err = Copy(ctx, src, dst, opts)
