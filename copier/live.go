@@ -75,6 +75,9 @@ const (
 	applyKeys  = 500
 	rereadKeys = 100
 	rereads    = 4
+	// moveProofAfter is how many entries are written to the stage before the proof moves
+	// on: to compare so many takes some 50 ms where the stage is a file.
+	moveProofAfter = 5000
 	// armInterval is how often Live.Armed is asked.
 	armInterval = 100 * time.Millisecond
 	// defaultDrain and defaultBeyond are those of Live.
@@ -123,6 +126,7 @@ type live struct {
 	waitFor *Waiting
 	told    time.Time
 	noted   int64 // by earlier processes
+	movedAt int64 // how many were applied when the present was pinned
 }
 
 // errGivenBack is wrapped by errors of a cut-over that has changed nothing: the source is
@@ -428,6 +432,33 @@ func (l *live) prove(ctx context.Context) error {
 // compare looks at what has changed since the proof: with that, what was proven must be
 // what was kept along.
 func (l *live) compare(ctx context.Context) error {
+	now, buckets, err := l.sinceProof(ctx)
+	if err != nil {
+		return err
+	}
+	l.result.Prefixes, l.result.Total, l.result.Proof = now, now.Total(), l.proof
+	l.result.Load.Entries, l.result.Load.Bytes = l.result.Total.Entries, l.result.Total.Bytes
+	l.final = buckets
+	return nil
+}
+
+// moveProof does what compare does while the source is followed, and pins what is there
+// then. The comparison that Vaults wait for has only what has changed since.
+func (l *live) moveProof(ctx context.Context) error {
+	now, buckets, err := l.sinceProof(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.applier.Pin(ctx); err != nil {
+		return err
+	}
+	l.proven, l.buckets, l.movedAt = now, buckets, l.result.Live.Applied
+	return nil
+}
+
+// sinceProof returns the digests and buckets of what is there, by what was proven and
+// what has changed since. They are those that were kept along.
+func (l *live) sinceProof(ctx context.Context) (Digests, *Buckets, error) {
 	now := Digests{}
 	now.Add(l.proven)
 	buckets := *l.buckets
@@ -441,18 +472,15 @@ func (l *live) compare(ctx context.Context) error {
 		buckets.Add(e)
 		return nil
 	}); err != nil {
-		return l.notAsRead(err)
+		return nil, nil, l.notAsRead(err)
 	}
 	// What is added first can't be missing when the rest is taken away.
 	now.Add(there.Take())
 	now.Sub(gone.Take())
 	if !now.same(l.mark.Digests) || buckets.Total() != l.mark.Digests.Total() {
-		return l.differs(now, l.mark.Digests)
+		return nil, nil, l.differs(now, l.mark.Digests)
 	}
-	l.result.Prefixes, l.result.Total, l.result.Proof = now, now.Total(), l.proof
-	l.result.Load.Entries, l.result.Load.Bytes = l.result.Total.Entries, l.result.Total.Bytes
-	l.final = &buckets
-	return nil
+	return now, &buckets, nil
 }
 
 // loop follows the source until the cut-over.
@@ -471,7 +499,12 @@ func (l *live) loop(ctx context.Context) error {
 				return cause(ctx, err)
 			}
 			l.startPhase(PhaseFollow)
-			l.caughtUp = false
+			l.caughtUp, l.movedAt = false, l.result.Live.Applied
+		}
+		if l.isProven() && l.result.Live.Applied-l.movedAt >= moveProofAfter {
+			if err := l.moveProof(ctx); err != nil {
+				return cause(ctx, err)
+			}
 		}
 		l.tell()
 		if err := context.Cause(ctx); err != nil {
