@@ -148,13 +148,8 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 	defer c.closeSource()
 	if was.Live != nil {
 		defer func() {
-			if !c.result.Complete {
-				return
-			}
-			uctx, cancel := outlive(ctx)
-			defer cancel()
-			if uerr := c.unfollow(uctx); uerr != nil {
-				c.opts.Events(Warning{Message: uerr.Error()})
+			if err == nil && c.result.Complete {
+				err = c.finishLive(ctx)
 			}
 		}()
 	}
@@ -194,10 +189,16 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 		defer func() { err = c.release(caller, lease, err) }()
 	}
 	proof := c.result.Proof
+	if was.Live != nil && c.opts.Live != nil && c.opts.Live.Buckets != nil {
+		c.buckets = new(Buckets)
+	}
 	if read != nil {
 		err = c.readBack(ctx, read)
 	} else {
 		err = c.look(ctx)
+	}
+	if err != nil {
+		c.buckets = nil // it was not read to its end
 	}
 	if read != nil && errors.Is(err, ErrChanged) {
 		// They are on record since it was found to have them.

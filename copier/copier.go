@@ -44,6 +44,20 @@
 //     locks back. Where it can't, its record stays: a lock has a name as long
 //     as it is there.
 //
+// A copy that follows its source, see [Live], differs in this:
+//
+//   - The source is held for the end of the copy alone. Until the commit all is
+//     reversible: the source is given back, and followed on.
+//   - A key that is read twice is noted, as those are that the feed names. What is stored
+//     under noted keys is read again, and applied to what is loaded.
+//   - Notes are on disk before the feed's position is, and stay as long as the copy does:
+//     so the base and all notes, or the stage and the notes behind its mark, are the
+//     source as it is.
+//   - The result is put in place only after all of the feed's hints up to a moment at
+//     which the source was held were applied, what was loaded was read back, and what
+//     has changed since fits the digests that were kept along.
+//   - The record stays until what was set up in the source is removed.
+//
 // What holds of checkpoints:
 //
 //   - A checkpoint names only runs that are synced, and of each the pages whose

@@ -157,6 +157,7 @@ type copying struct {
 
 	warned []Warning // of Options.Check
 
+	buckets  *Buckets                    // of what is read back, where they are wanted
 	lastLook func(context.Context) error // where set, is asked ahead of Commit; its error undoes Prepare
 
 	reach   reach
@@ -858,7 +859,7 @@ func (c *copying) readBack(ctx context.Context, want Digests) error {
 	if !c.result.Digest {
 		return nil
 	}
-	got, proof, err := c.examine(ctx, nil)
+	got, proof, err := c.examine(ctx)
 	if err != nil {
 		return err
 	}
@@ -889,9 +890,9 @@ func (c *copying) differs(got, want Digests) error {
 // largestEntries is how many of the largest entries a proof names.
 const largestEntries = 20
 
-// examine reads what is in the stage, not with what has written it. The buckets, which
-// may be nil, are given what there is.
-func (c *copying) examine(ctx context.Context, buckets *Buckets) (Digests, *Proof, error) {
+// examine reads what is in the stage, not with what has written it. It adds what there is
+// to c.buckets, where there are any.
+func (c *copying) examine(ctx context.Context) (Digests, *Proof, error) {
 	c.startPhase(PhaseCheck)
 	src, err := c.stage.Reader(ctx)
 	if err != nil {
@@ -900,7 +901,7 @@ func (c *copying) examine(ctx context.Context, buckets *Buckets) (Digests, *Proo
 	info, err := src.Open(ctx)
 	var got Reading
 	if err == nil {
-		got, err = readWhole(ctx, src, largestEntries, buckets)
+		got, err = readWhole(ctx, src, largestEntries, c.buckets)
 		err = errors.Join(err, src.Close())
 	}
 	if err != nil {
@@ -942,7 +943,7 @@ func (c *copying) look(ctx context.Context) error {
 		return nil
 	}
 	c.opts.Events(Warning{Message: "the copy is complete, but the record of what was read for it is gone or damaged: its result is checked for being sound, and not for being all that was read; compare it with the source"})
-	got, _, err := c.examine(ctx, nil)
+	got, _, err := c.examine(ctx)
 	if err != nil {
 		return err
 	}

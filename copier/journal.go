@@ -300,7 +300,7 @@ func (j *journal) readSpans(n int) error {
 // [ErrDestination].
 func GiveUp(dir string, tool Tool) error {
 	setup, err := readSetup(dir)
-	if err != nil || setup == nil || !setup.Held {
+	if err != nil || setup == nil || !setup.Held && setup.Live == nil {
 		return err
 	}
 	setup.Amend(tool, AmendGivenUp, nil)

@@ -18,8 +18,8 @@ import (
 // Live has a copy follow its source, on which Vaults go on writing, until the caller
 // has it cut over. The source must be a [Feed], and the stage an [Applier].
 type Live struct {
-	// Armed is asked at least four times a second whether to cut over as soon as all is
-	// ready. It may change its mind until the source is taken.
+	// Armed is asked at least four times a second whether to cut over, while the source is
+	// followed and not read. It may change its mind until the source is taken.
 	Armed func() Arm
 	// DrainTimeout is how long the source is held at most until all changes have
 	// arrived and are applied; 0 means 30 s. Then it is given back, and followed on. The
@@ -111,10 +111,9 @@ type live struct {
 	upTo      notePlace // behind them
 	caughtUp  bool      // the last look at the notes has found none
 
-	proof   *Proof  // of what is pinned
-	proven  Digests // the digests of that
-	buckets *Buckets
-	final   *Buckets // with what has changed since
+	proof  *Proof   // of what is pinned
+	proven Digests  // the digests of that
+	final  *Buckets // of the result
 
 	drains  int
 	expect  time.Duration
@@ -418,7 +417,7 @@ func (l *live) prove(ctx context.Context) error {
 		return err
 	}
 	l.buckets = new(Buckets)
-	got, proof, err := l.examine(ctx, l.buckets)
+	got, proof, err := l.examine(ctx)
 	if err != nil {
 		return err
 	}
@@ -740,10 +739,14 @@ func (l *live) commitDrained(got taken, drained time.Duration) error {
 	if err := l.compare(got.ctx); err != nil {
 		return cause(got.ctx, err)
 	}
+	// A process that finds the result in place looks for what is hinted at behind it.
+	if err := l.notes.flush(); err != nil {
+		return err
+	}
 	l.result.Live.Drain = drained
 	l.lastLook = func(ctx context.Context) error {
 		h, err := l.following.Poll(ctx)
-		if err == nil {
+		if err == nil && len(h.Keys) > 0 {
 			err = l.notes.add(h.Keys, h.Position)
 		}
 		if err != nil {
@@ -773,27 +776,68 @@ func (l *live) complete(ctx context.Context, got taken, err error) error {
 		return err
 	}
 	l.opts.Events(CutOver{Outage: l.result.Live.Outage})
-	if keep := l.opts.Live.Buckets; keep != nil {
-		if err := keep(context.WithoutCancel(ctx), l.snapshot(), l.final); err != nil {
-			l.opts.Events(Warning{Message: "the copy is complete, but " + err.Error()})
-		}
-	}
-	err = l.watch(ctx)
-	uctx, cancel := outlive(l.caller)
-	defer cancel()
-	if uerr := l.unfollow(uctx); uerr != nil {
-		l.opts.Events(Warning{Message: uerr.Error()})
-	}
+	l.keepBuckets(ctx, l.final)
+	err = l.watch(ctx, l.following)
+	l.unfollowComplete(ctx)
 	return err
 }
 
+// keepBuckets has the caller keep the buckets of a result that is complete.
+func (c *copying) keepBuckets(ctx context.Context, b *Buckets) {
+	if c.opts.Live == nil || c.opts.Live.Buckets == nil || b == nil {
+		return
+	}
+	if err := c.opts.Live.Buckets(context.WithoutCancel(ctx), c.snapshot(), b); err != nil {
+		c.opts.Events(Warning{Message: "the copy is complete, but " + err.Error()})
+	}
+}
+
+// unfollowComplete is unfollow behind a complete copy.
+func (c *copying) unfollowComplete(ctx context.Context) {
+	ctx, cancel := outlive(ctx)
+	defer cancel()
+	if err := c.unfollow(ctx); err != nil {
+		c.opts.Events(Warning{Message: "the copy is complete, but its source is still set up to be followed: " + err.Error()})
+	}
+}
+
+// finishLive does for a complete copy what a process that was killed behind its commit has
+// left undone.
+func (c *copying) finishLive(ctx context.Context) error {
+	c.keepBuckets(ctx, c.buckets)
+	var err error
+	feed, ok := c.src.(Feed)
+	saved, perr := readPosition(c.journal.dir)
+	if ok && perr == nil && saved.Position != nil {
+		var f Following
+		f, perr = feed.Follow(ctx, c.result.RunID, saved.Position)
+		if perr == nil {
+			err = c.watch(ctx, f)
+			perr = f.Close()
+		}
+	}
+	if perr != nil {
+		c.unwatched(cause(ctx, perr))
+	}
+	c.unfollowComplete(ctx)
+	return err
+}
+
+func (c *copying) unwatched(why error) {
+	c.opts.Events(Warning{Message: "the copy is complete, but nobody could look any longer whether somebody still writes to its source: " + why.Error()})
+}
+
 // watch looks for what is written behind the commit.
-func (l *live) watch(ctx context.Context) error {
+func (c *copying) watch(ctx context.Context, f Following) error {
+	within := defaultBeyond
+	if c.opts.Live != nil {
+		within = cmp.Or(c.opts.Live.Beyond, within)
+	}
 	var keys [][]byte
-	for until := time.Now().Add(cmp.Or(l.opts.Live.Beyond, defaultBeyond)); time.Now().Before(until); {
-		h, err := l.following.Next(ctx)
+	for until := time.Now().Add(within); time.Now().Before(until); {
+		h, err := f.Next(ctx)
 		if err != nil {
-			l.opts.Events(Warning{Message: "the copy is complete, but nobody could look any longer whether somebody still writes to its source: " + cause(ctx, err).Error()})
+			c.unwatched(cause(ctx, err))
 			break
 		}
 		keys = append(keys, h.Keys...)
@@ -802,7 +846,7 @@ func (l *live) watch(ctx context.Context) error {
 		return nil
 	}
 	names := nameKeys(keys)
-	return &Error{Kind: ErrSource, Op: "watch " + l.result.Source.Name, Code: WrittenAfter, Facts: map[string]string{"keys": names},
+	return &Error{Kind: ErrSource, Op: "watch " + c.result.Source.Name, Code: WrittenAfter, Facts: map[string]string{"keys": names},
 		Err: fmt.Errorf("somebody has written to it after the copy was complete, which does not have that: %s", names)}
 }
 

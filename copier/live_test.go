@@ -504,7 +504,7 @@ func TestLive(t *testing.T) {
 // TestLiveKilled kills live copies at a step, resumes them, kills them again, and so on.
 func TestLiveKilled(t *testing.T) {
 	seen := map[string]int{}
-	for seed := range uint64(150) {
+	for seed := range uint64(60) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 9))
 			w := newWorld(t, seed, 200, 4)
@@ -704,10 +704,10 @@ func TestLiveRestart(t *testing.T) {
 		w.table.StepDown()
 		w.end()
 		broken := errors.New("broken")
-		reads := 0
+		var reads atomic.Int64
 		w.table.Before = func(context.Context) error {
 			time.Sleep(20 * time.Millisecond)
-			if reads++; reads > 12 {
+			if reads.Add(1) > 12 {
 				return broken
 			}
 			return nil

@@ -82,7 +82,6 @@ func openNotes(j *journal) (*notes, error) {
 			n.number = max(n.number, i)
 		}
 	}
-	n.number++
 	saved, err := readPosition(j.dir)
 	if err != nil {
 		return nil, err
@@ -91,6 +90,10 @@ func openNotes(j *journal) (*notes, error) {
 	if n.sizes == nil {
 		n.sizes = map[int]int64{}
 	}
+	for file := range n.sizes {
+		n.number = max(n.number, file) // also of one that is gone
+	}
+	n.number++
 	return n, nil
 }
 
@@ -128,6 +131,13 @@ func (n *notes) add(keys [][]byte, p Position) error {
 		n.position, n.behind = p, true
 	}
 	return n.savePosition(positionInterval)
+}
+
+// flush saves the position.
+func (n *notes) flush() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.savePosition(0)
 }
 
 // savePosition saves the position where the one on disk is older, and was saved a while
@@ -269,6 +279,9 @@ func (n *notes) read() ([]byte, error) {
 			if errors.Is(err, fs.ErrNotExist) && n.at.File < own && least == 0 {
 				n.at = notePlace{File: n.at.File + 1} // of a process that has noted nothing
 				continue
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, n.lost(n.at.File)
 			}
 			if err != nil {
 				return nil, workError("read "+n.path(n.at.File), err)
