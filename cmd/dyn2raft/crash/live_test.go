@@ -233,5 +233,5 @@ func (v *served) copy(dir string, killAt int, resume bool) (copier.Record, error
 	}
 	return copier.Copy(ctx, src, dst, copier.Options{Resume: resume, Uninitialized: true, Memory: copier.MinMemory, Disk: disk, Events: events,
 		CheckpointInterval: 100 * time.Millisecond,
-		Live: &copier.Live{Beyond: time.Second, Armed: func() copier.Arm { mu.Lock(); defer mu.Unlock(); return arm }}})
+		Live:               &copier.Live{Beyond: time.Second, Armed: func() copier.Arm { mu.Lock(); defer mu.Unlock(); return arm }}})
 }
