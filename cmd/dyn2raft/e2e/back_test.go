@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"syscall"
@@ -96,7 +99,7 @@ func TestRaftToDynamoDB(t *testing.T) {
 // on the table.
 func TestBackInPlace(t *testing.T) {
 	s := &scenario{t: t, old: newNode(t, "old")}
-	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) }) // DynamoDB Local makes no backups
+	s.step("start DynamoDB Local", func() { s.table = openTable(withBackups(t, startDynamoDBLocal(t).URL)) })
 	s.step("old Vault: fill, stop", func() {
 		v := s.oldVault()
 		s.contents = fill(t, v)
@@ -191,4 +194,26 @@ func TestBackInPlace(t *testing.T) {
 	for _, n := range append(s.join(s.newVault(again, ""), ""), again) {
 		s.wantNothingLost(n)
 	}
+}
+
+// withBackups is a server in front of DynamoDB Local, which makes no backups. It says that
+// it has made them.
+func withBackups(t *testing.T, endpoint string) string {
+	t.Helper()
+	to, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".CreateBackup") {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		fmt.Fprintf(w, `{"BackupDetails":{"BackupArn":"arn:aws:dynamodb:ddblocal:000000000000:table/%s/backup/1","BackupName":"b","BackupStatus":"AVAILABLE","BackupType":"USER","BackupCreationDateTime":1}}`, tableName)
+	}))
+	t.Cleanup(front.Close)
+	return front.URL
 }
