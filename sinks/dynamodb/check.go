@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -18,21 +17,24 @@ import (
 var _ copier.Checker = (*Sink)(nil)
 
 // checkTime bounds how long checks wait for answers.
-const checkTime = 20 * time.Second
+const checkTime = 2 * soonTime
 
 // Check implements [copier.Checker]: whether the table can be made or is there and free,
 // which IAM actions are missing, and what bounds the writing. An error says that the table
 // can't be reached.
 func (s *Sink) Check(ctx context.Context, when copier.Moment) (found copier.Findings, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, errLate)
+	ctx, cancel := bounded(ctx, checkTime)
 	defer cancel()
-	table, err := s.describe(ctx)
+	var table *types.TableDescription
+	if err = s.reach(ctx); err == nil {
+		table, err = s.describe(ctx)
+	}
 	switch {
 	case isDenied(err):
 		found.Fail("destination-access", "", "the IAM action dynamodb:DescribeTable on table %s is not allowed", s.opts.Table)
 		return found, nil
 	case err != nil:
-		found.Fail("destination", "unreached", "%w", err)
+		found.Fail("destination", "", "%w", err)
 		return found, err
 	}
 	if when != copier.AtCopy { // which has opened it

@@ -12,6 +12,9 @@ var (
 	TableBusy = copier.NewCode("table-busy", "table", "holder")
 	// TableTaken: somebody took the locks of a copy away, or made the table meanwhile.
 	TableTaken = copier.NewCode("table-taken", "table")
+	// NoCredentials: there are none for the table. Unanswered: it does not answer.
+	NoCredentials = copier.NewCode("destination-credentials")
+	Unanswered    = copier.NewCode("destination-unanswered", "table")
 	// WriteDenied: an IAM action is not allowed on it.
 	WriteDenied = copier.NewCode("destination-denied", "action", "table")
 	// EntryRefused: Vault's storage can't keep an entry in DynamoDB.

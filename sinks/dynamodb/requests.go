@@ -59,7 +59,7 @@ const (
 func (s *Sink) fail(ctx context.Context, action string, err error) error {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLate):
-		err = fmt.Errorf("%w, within %v: %w", errLate, s.opts.RetryFor, err)
+		err = fmt.Errorf("%w: %w", cause, err)
 	case cause != nil:
 		return cause
 	}
@@ -72,10 +72,35 @@ func (s *Sink) fail(ctx context.Context, action string, err error) error {
 
 // within bounds a request, with all its tries.
 func (s *Sink) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, s.opts.RetryFor, errLate)
+	return bounded(ctx, s.opts.RetryFor)
 }
 
-// errLate is why a request ends that has not succeeded for Options.RetryFor.
+// bounded bounds requests, and says so in their errors.
+func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w, within %v", errLate, d))
+}
+
+// soonTime is for how long the first answer of a table is waited for.
+const soonTime = 20 * time.Second
+
+// reach makes sure that there are credentials, and that something answers: a mistake in
+// either is told at once, and not once requests are tried no more.
+func (s *Sink) reach(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, min(soonTime, s.opts.RetryFor))
+	defer cancel()
+	if c := s.client.Options().Credentials; c != nil {
+		if _, err := c.Retrieve(ctx); err != nil {
+			return &copier.Error{Kind: copier.ErrDestination, Op: "find AWS credentials for table " + s.opts.Table, Code: NoCredentials, Err: err}
+		}
+	}
+	_, err := s.describe(ctx)
+	if errors.Is(err, errLate) {
+		return &copier.Error{Kind: copier.ErrDestination, Code: Unanswered, Facts: s.where(), Err: err}
+	}
+	return err
+}
+
+// errLate is why a request ends that has not succeeded for as long as it may be tried.
 var errLate = errors.New("it has not succeeded")
 
 // writeAll writes items, many at the same time, in batches. It returns once all are

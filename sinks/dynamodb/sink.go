@@ -155,6 +155,9 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	if s.old != nil {
 		return s.openOld(ctx)
 	}
+	if err := s.reach(ctx); err != nil {
+		return found, err
+	}
 	if s.there, err = s.active(ctx); err != nil || !s.there {
 		return found, err
 	}

@@ -164,6 +164,9 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 type saidAbove struct{ error }
 
 func (e saidAbove) Error() string {
+	if errors.Is(e.error, copier.ErrDestination) {
+		return "the destination can't be asked: the check that says FAILURE tells why"
+	}
 	return "the source can't be asked: the check that says FAILURE tells why"
 }
 func (e saidAbove) Is(target error) bool { return errors.Is(e.error, target) }

@@ -144,7 +144,10 @@ var table = map[copier.Code]string{
 	todynamodb.TableNotStopped: "stop every Vault that uses {{.table}}, then say so with -source-stopped; or, if they elect their leader in this table, " +
 		`put ha_enabled = "true" into storage_destination`,
 	todynamodb.TableOtherItem: "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
-	todynamodb.WriteDenied:    "allow {{.action}} on table {{.table}} to these credentials; docs/iam.md has the whole policy of a destination",
+	todynamodb.NoCredentials:  "set access_key and secret_key in storage_destination, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or give this machine a role",
+	todynamodb.Unanswered: "check region and endpoint in storage_destination, and AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which beat them; " +
+		"the network between here and there, and the proxy (HTTPS_PROXY, NO_PROXY)",
+	todynamodb.WriteDenied: "allow {{.action}} on table {{.table}} to these credentials; docs/iam.md has the whole policy of a destination",
 	todynamodb.EntryRefused: "nothing was written, and each entry that DynamoDB can't keep was named: start the Vault that has them, " +
 		"make them smaller or delete them, stop it, and copy again",
 
