@@ -36,10 +36,17 @@ type bucket struct {
 	given  chan struct{} // has room for one: wakes the one who waits
 	waited atomic.Int64  // in ns
 
-	mu    sync.Mutex
-	page  float64 // running mean of a page's units
-	item  float64 // units of an item: up at once, down as a running mean; 0 until one was read
-	limit int     // items of the last page that was asked for
+	// adapts has it fill more slowly once a request was throttled: see slow.
+	adapts bool
+	// open has it hold nothing back: nobody else needs the capacity now.
+	open atomic.Bool
+
+	mu      sync.Mutex
+	slowed  time.Time // when it was last made slower
+	changed time.Time // when it was last made slower or faster
+	page    float64   // running mean of a page's units
+	item    float64   // units of an item: up at once, down as a running mean; 0 until one was read
+	limit   int       // items of the last page that was asked for
 }
 
 const thousandths = 1000
@@ -52,6 +59,47 @@ func newBucket(unitsPerSecond float64, consistent bool) *bucket {
 	perSecond := unitsPerSecond * thousandths
 	return &bucket{rate: unitsPerSecond, full: full, page: full, turn: make(chan struct{}, 1), given: make(chan struct{}, 1),
 		tokens: rate.NewLimiter(rate.Limit(perSecond), max(1, int(min(perSecond, math.MaxInt32))))}
+}
+
+// newAdaptingBucket is a bucket that fills at a rate of its own at first, and then between
+// a hundredth of the highest one and that.
+func newAdaptingBucket(first, most float64, consistent bool) *bucket {
+	b := newBucket(most, consistent)
+	b.adapts = true
+	b.tokens.SetLimit(rate.Limit(min(first, most) * thousandths))
+	return b
+}
+
+const (
+	slowAgain = time.Second      // how often it is made slower at most
+	fastAgain = 10 * time.Second // how often it is made faster, by a tenth
+)
+
+// slow halves the rate: what throttles our requests may throttle a Vault's, which then
+// can't renew its lock.
+func (b *bucket) slow() {
+	if !b.adapts {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); now.Sub(b.slowed) >= slowAgain {
+		b.slowed, b.changed = now, now
+		b.tokens.SetLimit(max(b.tokens.Limit()/2, rate.Limit(b.rate*thousandths/100)))
+	}
+}
+
+// quicken makes the rate a little higher, where it was not changed for a while.
+func (b *bucket) quicken() {
+	if !b.adapts {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); now.Sub(b.changed) >= fastAgain {
+		b.changed = now
+		b.tokens.SetLimit(min(b.tokens.Limit()*1.1, rate.Limit(b.rate*thousandths)))
+	}
 }
 
 // plan returns the Limit of the next page, 0 for none, and what it will
@@ -104,6 +152,10 @@ func (b *bucket) take(ctx context.Context, units float64) error {
 	if b.rate <= 0 || units == 0 {
 		return nil
 	}
+	if b.open.Load() {
+		return nil
+	}
+	b.quicken()
 	began := time.Now()
 	defer func() { b.waited.Add(int64(time.Since(began))) }()
 	select {
@@ -118,7 +170,7 @@ func (b *bucket) take(ctx context.Context, units float64) error {
 		if owed <= 0 {
 			return nil
 		}
-		t := time.NewTimer(time.Duration(math.Ceil(owed / thousandths / b.rate * float64(time.Second))))
+		t := time.NewTimer(time.Duration(math.Ceil(owed / float64(b.tokens.Limit()) * float64(time.Second))))
 		select {
 		case <-t.C:
 		case <-b.given:

@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,10 +67,14 @@ type streamState struct {
 	keys   bool     // it has keys only
 	table  string   // the table's incarnation
 	copies []string // in other regions
+	units  int64    // of read capacity that are provisioned; 0 on demand
 }
 
 func streamOf(t *types.TableDescription) streamState {
 	st := streamState{arn: aws.ToString(t.LatestStreamArn), table: incarnation(t), copies: replicas(t)}
+	if p := t.ProvisionedThroughput; p != nil {
+		st.units = aws.ToInt64(p.ReadCapacityUnits)
+	}
 	if spec := t.StreamSpecification; spec != nil {
 		st.on, st.keys = aws.ToBool(spec.StreamEnabled), spec.StreamViewType == types.StreamViewTypeKeysOnly
 	}
@@ -92,7 +97,8 @@ func (s *Source) gap(format string, args ...any) error {
 
 // Follow implements [copier.Feed]. A table that has a stream is followed by that,
 // whatever its records hold. On another one a stream of keys is enabled, where
-// Options.EnableStream says so. A table with replicas in other regions is refused: its
+// Options.EnableStream says so. From then on all that the source reads is bounded by
+// Options.LiveShare, so no other call may be under way. A table with replicas in other regions is refused: its
 // locks do not hold there.
 func (s *Source) Follow(ctx context.Context, runID string, from copier.Position) (copier.Following, error) {
 	st, err := s.streamState(ctx)
@@ -107,6 +113,7 @@ func (s *Source) Follow(ctx context.Context, runID string, from copier.Position)
 	if err != nil {
 		return nil, err
 	}
+	s.capacity = s.liveBucket(st.units)
 	f := newFollowing(s, runID)
 	if from != nil {
 		if err := f.resume(st, from); err != nil {
@@ -125,6 +132,20 @@ func (s *Source) Follow(ctx context.Context, runID string, from copier.Position)
 		return nil, err
 	}
 	return f, nil
+}
+
+// liveBucket bounds what is read while Vaults serve. The units are those that are
+// provisioned, 0 on demand.
+func (s *Source) liveBucket(units int64) *bucket {
+	first, most := 1000.0, 10_000.0
+	if units > 0 {
+		most = max(1, float64(units)*cmp.Or(s.opts.LiveShare, 0.25))
+		first = most
+	}
+	if s.opts.ReadCapacity > 0 {
+		most = min(most, s.opts.ReadCapacity)
+	}
+	return newAdaptingBucket(first, most, !s.opts.EventuallyConsistent)
 }
 
 // streamPoll is how often a stream that is being enabled is looked at.

@@ -580,6 +580,57 @@ func TestDrainIsQuick(t *testing.T) {
 	})
 }
 
+// TestLiveShare: less is read at a time once a request was throttled, and slowly more
+// again.
+func TestLiveShare(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := bubbleEnv(t, dynamotest.Options{})
+		e.ok(e.srv.SetCapacity(e.table, 400, 400))
+		s, f := e.followed(ha, func(o *Options) { o.LiveShare = 0.5 })
+		e.put(with("logical", "a", attrs{attrValue: bin("1")}))
+		rate := func() float64 { return float64(s.capacity.tokens.Limit()) / thousandths }
+		read := func() {
+			var b copier.Batch
+			e.ok(f.Reread(e.Context(), [][]byte{[]byte("logical/a")}, &b))
+		}
+		read()
+		if got := rate(); got != 200 {
+			t.Errorf("at first it is %v units a second", got)
+		}
+		e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.ThroughputExceeded, Operation: "BatchGetItem", Count: 2}, &dynamotest.Fault{Kind: dynamotest.LimitExceeded, Operation: "GetRecords"})
+		read()
+		_, err := f.Next(e.Context())
+		e.ok(err)
+		if got := rate(); got != 100 {
+			t.Errorf("throttled, it is %v units a second", got)
+		}
+		for range 3 {
+			time.Sleep(fastAgain)
+			read()
+		}
+		if got := rate(); got < 130 || got > 140 {
+			t.Errorf("half a minute later it is %v units a second", got)
+		}
+		lease, err := s.Take(e.Context(), "run-1", func(copier.Turn) {}, func(error) {})
+		e.ok(err)
+		began := time.Now()
+		for range 1000 {
+			read()
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("while Vaults wait, reading is held back by %v", took)
+		}
+		e.ok(lease.Release(e.Context(), copier.EndFailed))
+		for range 1000 {
+			time.Sleep(fastAgain)
+			read()
+		}
+		if got := rate(); got != 200 {
+			t.Errorf("long after that it is %v units a second", got)
+		}
+	})
+}
+
 // TestDelay: heartbeats show how late records are.
 func TestDelay(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -635,6 +635,7 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 		l.ended(ctx)
 		return nil
 	}
+	l.s.capacity.open.Store(false)
 	if l.live && end == copier.EndComplete {
 		return l.s.released(l.close(ctx))
 	}

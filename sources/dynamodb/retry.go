@@ -178,6 +178,9 @@ func (p *pulse) nothingSince(first time.Time) time.Duration {
 // is followed, all the time, also where no page can be read any more.
 var aside = map[string]bool{"UpdateItem": true, "PutItem": true, "DescribeTable": true, "DescribeStream": true, "GetShardIterator": true, "GetRecords": true}
 
+// ofStream are the actions that the capacity of a table does not bound.
+var ofStream = map[string]bool{"DescribeStream": true, "GetShardIterator": true, "GetRecords": true}
+
 // hasAnswered reports whether a request ever succeeded.
 func (p *pulse) hasAnswered() bool {
 	p.mu.Lock()
@@ -260,6 +263,9 @@ func (s *Source) send(ctx context.Context, q *request, call sending) error {
 		case throttled:
 			w.now(copier.WaitThrottled)
 			q.throttled++
+			if !ofStream[q.action] {
+				s.capacity.slow()
+			}
 			s.pulse.beat(false, true) // the service is there, and asks for fewer requests
 		case !s.worthAnother(err):
 			return err

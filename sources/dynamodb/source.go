@@ -98,6 +98,12 @@ type Options struct {
 	// EnableStream says that [Source.Follow] may enable a stream of keys on a table
 	// that has none. A stream that is enabled is used as it is, and left so.
 	EnableStream bool
+	// LiveShare is the share of the provisioned read capacity that is consumed at most from
+	// [Source.Follow] on, from 0 to 1; zero means a quarter. Of a table on demand it is
+	// 1,000 units a second at first, and 10,000 at most. Either is halved when a request is
+	// throttled, and becomes a tenth more every 10 s. Nothing is held back for it while
+	// [Source.Take] has the table. ReadCapacity bounds it, too.
+	LiveShare float64
 	// Heartbeat is how often a small item is rewritten while a table is followed, which
 	// shows how long a record of the stream is on its way; zero means 5 s.
 	Heartbeat time.Duration
@@ -166,6 +172,10 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if (opts.AccessKey == "") != (opts.SecretKey == "") {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read AWS credentials",
 			Err: errors.New("one of access_key and secret_key is set, and the other is not")}
+	}
+	if opts.LiveShare < 0 || opts.LiveShare > 1 || math.IsNaN(opts.LiveShare) {
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read options of the source",
+			Err: fmt.Errorf("a share of the read capacity of %v: it must be from 0 to 1", opts.LiveShare)}
 	}
 	if opts.RetryFor < 0 || opts.ReadCapacity < 0 || math.IsNaN(opts.ReadCapacity) || math.IsInf(opts.ReadCapacity, 0) {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "read options of the source",
