@@ -27,7 +27,10 @@ type Survey struct {
 	// ReadUnits and WriteUnits are what it has, in units a second.
 	OnDemand              bool
 	ReadUnits, WriteUnits int64
-	DeletionProtection    bool
+	// WarmReadUnits is how many read units a second the table can serve at once, where it
+	// has, or is given, so many; 0 where the service does not tell.
+	WarmReadUnits      int64
+	DeletionProtection bool
 	// Stream is what the table's stream holds, as "NEW_AND_OLD_IMAGES"; empty
 	// where there is none.
 	Stream string
@@ -64,6 +67,9 @@ func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 	}
 	if p := t.ProvisionedThroughput; p != nil && !v.OnDemand {
 		v.ReadUnits, v.WriteUnits = aws.ToInt64(p.ReadCapacityUnits), aws.ToInt64(p.WriteCapacityUnits)
+	}
+	if w := t.WarmThroughput; w != nil {
+		v.WarmReadUnits = aws.ToInt64(w.ReadUnitsPerSecond)
 	}
 	if t.StreamSpecification != nil && aws.ToBool(t.StreamSpecification.StreamEnabled) {
 		v.Stream = string(t.StreamSpecification.StreamViewType)

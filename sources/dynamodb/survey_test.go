@@ -19,13 +19,13 @@ func TestSurvey(t *testing.T) {
 	e := newEnv(t)
 	e.put(with("core", "keyring", attrs{attrValue: bin("k")}))
 	e.ok(e.srv.SetCapacity(e.table, 5, 6))
-	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{DeletionProtection: true, Replicas: []string{"eu-west-1", "ap-east-1"}}))
+	e.ok(e.srv.SetTableDetails(e.table, dynamotest.TableDetails{DeletionProtection: true, Replicas: []string{"eu-west-1", "ap-east-1"}, WarmReadUnits: 12_000}))
 	_, err := e.srv.EnableStream(e.table, types.StreamViewTypeNewImage)
 	e.ok(err)
 	s, _ := e.source()
 	v, err := s.Survey(t.Context())
 	e.ok(err)
-	if v.Problem != nil || v.OnDemand || v.ReadUnits != 5 || v.WriteUnits != 6 || !v.DeletionProtection ||
+	if v.Problem != nil || v.OnDemand || v.ReadUnits != 5 || v.WriteUnits != 6 || v.WarmReadUnits != 12_000 || !v.DeletionProtection ||
 		v.Stream != "NEW_IMAGE" || !slices.Equal(v.Replicas, []string{"ap-east-1", "eu-west-1"}) || v.Items != 1 || v.Bytes == 0 || v.Status != "ACTIVE" || v.ID == "" {
 		t.Errorf("%+v", v)
 	}

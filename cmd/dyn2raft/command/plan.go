@@ -306,6 +306,7 @@ func estimateRows(e *plan.Estimate) [][2]string {
 	for _, o := range e.Others {
 		rows = append(rows, [2]string{"", o.Setting + ": " + estimation.Duration(o.Seconds)})
 	}
+	rows = append(rows, downtimeRows(e.Downtime)...)
 	by := "the table's own figures and common speeds: no sample was read"
 	if s := e.Sample; s != nil && len(e.Sizes) == 0 {
 		by = fmt.Sprintf("the table's own figures and common speeds: a sample of %s, read in %s, tells too little", entries(s.Entries), estimation.Duration(s.Seconds))
@@ -318,4 +319,35 @@ func estimateRows(e *plan.Estimate) [][2]string {
 		}
 	}
 	return append(rows, [2]string{"made from", by})
+}
+
+// downtimeRows compare an offline copy with a live one.
+func downtimeRows(d *estimation.Downtime) [][2]string {
+	var offline []string
+	for _, o := range d.Offline {
+		units := humanize.Comma(o.Units) + " read units/s"
+		var with string
+		switch {
+		case o.Capacity == estimation.AtWarm:
+			with = "at its warm throughput, " + units
+		case o.Capacity == estimation.AtQuota:
+			with = "at " + units + ", a table's default quota (your own was not asked)"
+		case o.Units == 0:
+			with = "at present, on demand"
+		default:
+			with = "at present, " + units
+		}
+		offline = append(offline, estimation.Duration(o.Seconds)+" "+with)
+	}
+	short := d.Offline[len(d.Offline)-1]
+	why := map[estimation.Reason]string{
+		estimation.Short:      "an offline copy, which is simpler",
+		estimation.Large:      "a live copy: with so many entries it pays at any capacity",
+		estimation.Slow:       fmt.Sprintf("a live copy, unless the capacity can be raised for the window: then an offline one, which is simpler (%s at %s read units/s)", estimation.Duration(short.Seconds), humanize.Comma(short.Units)),
+		estimation.Replicated: "an offline copy: no live one can be made of a table with replicas in other regions",
+	}[d.Because]
+	return [][2]string{
+		{"downtime", fmt.Sprintf("offline %s; live about %s; Vault's own stop, start, unsealing and election come on top of each", strings.Join(offline, "; "), estimation.Duration(d.Live))},
+		{"best", why},
+	}
 }

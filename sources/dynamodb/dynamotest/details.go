@@ -16,6 +16,7 @@ type TableDetails struct {
 	DeletionProtection bool
 	Replicas           []string  // other regions
 	Recovery           bool      // point-in-time recovery is on
+	WarmReadUnits      int64     // WarmThroughput's read units a second; 0 has it left out
 	AWSBackup          time.Time // when AWS Backup made a backup; zero is none
 }
 
@@ -54,6 +55,10 @@ type (
 		RegionName    string
 		ReplicaStatus types.ReplicaStatus
 	}
+	warmThroughput struct {
+		ReadUnitsPerSecond, WriteUnitsPerSecond int64
+		Status                                  types.TableStatus
+	}
 	streamSpecification struct {
 		StreamEnabled  bool
 		StreamViewType types.StreamViewType `json:",omitempty"`
@@ -63,6 +68,9 @@ type (
 // describe adds the details to a description.
 func (d *TableDetails) describe(out *tableDescription) {
 	out.DeletionProtectionEnabled = d.DeletionProtection
+	if d.WarmReadUnits > 0 {
+		out.WarmThroughput = &warmThroughput{ReadUnitsPerSecond: d.WarmReadUnits, Status: types.TableStatusActive}
+	}
 	for _, region := range d.Replicas {
 		out.Replicas = append(out.Replicas, replicaDescription{region, types.ReplicaStatusActive})
 	}

@@ -159,6 +159,7 @@ type tableDescription struct {
 	TableName                 string
 	TableSizeBytes            int64
 	TableStatus               types.TableStatus
+	WarmThroughput            *warmThroughput `json:",omitempty"`
 }
 
 type billingModeSummary struct {

@@ -46,6 +46,8 @@ type Estimate struct {
 	// Limit is the bottleneck of reading, which takes Reading seconds.
 	Limit   copier.Limit `json:"limit"`
 	Reading float64      `json:"reading_seconds"`
+	// Downtime compares this copy with a live one.
+	Downtime *Downtime `json:"downtime"`
 	// Others is what other settings would give.
 	Others []Other `json:"-"`
 }
@@ -131,6 +133,14 @@ type settings struct {
 	cores   float64 // as a multiple of this machine's
 }
 
+// units is how many units a second may be read, 0 is as many as are asked for.
+func (s settings) units() float64 {
+	if s.cap > 0 && (s.table == 0 || s.cap < s.table) {
+		return s.cap
+	}
+	return s.table
+}
+
 // units is what reading costs: rounded up with each page, for at least one page
 // a segment.
 func (m *model) units(s settings) float64 {
@@ -149,10 +159,7 @@ func (m *model) predict(s settings) (total, reading float64, limit copier.Limit)
 	if m.cpu > 0 {
 		bound, limit = s.cores/m.cpu, copier.LimitProcessor
 	}
-	units := s.table
-	if s.cap > 0 && (units == 0 || s.cap < units) {
-		units = s.cap
-	}
+	units := s.units()
 	// What a table serves does not depend on workers. One second's worth is
 	// there at the start, in the table and in the bucket of -read-capacity.
 	if units > 0 {
@@ -366,6 +373,7 @@ func (p *estimator) predict(e *Estimate, m *model) {
 	e.Seconds, e.Reading, e.Limit = m.predict(now)
 	p.bounds(e, m, now)
 	p.alternatives(e, m, now)
+	p.downtime(e, m, now)
 	p.capacity(e, now)
 }
 

@@ -318,3 +318,51 @@ func TestRoundUp(t *testing.T) {
 		}
 	}
 }
+
+// TestDowntime: which copy is recommended, and by what an offline one is judged.
+func TestDowntime(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change  func(*Options)
+		read    int64
+		offline []Capacity
+		way     Way
+		because Reason
+	}{
+		"Vault's default":    {read: 5, offline: []Capacity{AtPresent, AtWarm, AtQuota}, way: LiveCopy, because: Slow},
+		"provisioned well":   {read: 2000, offline: []Capacity{AtPresent, AtWarm, AtQuota}, way: OfflineCopy, because: Short},
+		"as warm as it has":  {read: 12_000, offline: []Capacity{AtPresent, AtQuota}, way: OfflineCopy, because: Short},
+		"above the quota":    {read: 50_000, offline: []Capacity{AtPresent}, way: OfflineCopy, because: Short},
+		"on demand":          {offline: []Capacity{AtPresent, AtWarm, AtQuota}, way: OfflineCopy, because: Short},
+		"nothing said":       {change: func(o *Options) { o.Survey.WarmReadUnits = 0 }, offline: []Capacity{AtPresent, AtQuota}, way: OfflineCopy, because: Short},
+		"many entries":       {change: func(o *Options) { o.Survey.Items = manyEntries + 1 }, offline: []Capacity{AtPresent, AtWarm, AtQuota}, way: LiveCopy, because: Large},
+		"a cap, and no more": {change: func(o *Options) { o.ReadCapacity = 20 }, offline: []Capacity{AtPresent, AtWarm, AtQuota}, way: OfflineCopy, because: Short},
+		"several regions":    {change: func(o *Options) { o.Survey.Replicas = []string{"eu-west-1"} }, read: 5, offline: []Capacity{AtPresent, AtWarm, AtQuota}, way: OfflineCopy, because: Replicated},
+		"beyond the quota":   {change: func(o *Options) { o.Survey.WarmReadUnits = 90_000 }, read: 5, offline: []Capacity{AtPresent, AtWarm}, way: LiveCopy, because: Slow},
+	} {
+		o := gigabyte(c.read)
+		o.Survey.WarmReadUnits = 12_000
+		if c.change != nil {
+			c.change(&o)
+		}
+		e, _ := Make(t.Context(), o)
+		d := e.Downtime
+		var offline []Capacity
+		for i, at := range d.Offline {
+			offline = append(offline, at.Capacity)
+			if c.read == 5 && i > 0 && at.Seconds >= d.Offline[i-1].Seconds {
+				t.Errorf("%s: more capacity makes it no shorter: %+v", name, d.Offline)
+			}
+		}
+		if !slices.Equal(offline, c.offline) || d.Offline[0].Seconds != e.Seconds || d.Recommended != c.way || d.Because != c.because || d.Live != 1 {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+	// 262,144 units and some, less what is there at the start: see TestPredict.
+	o := gigabyte(5)
+	o.Survey.WarmReadUnits = 1000
+	e, _ := Make(t.Context(), o)
+	if s := e.Downtime.Offline[1].Seconds; s < 260 || s > 280 || e.Downtime.Offline[1].Units != 1000 {
+		t.Errorf("%+v", e.Downtime)
+	}
+}
