@@ -149,6 +149,13 @@ func (c *copying) follow(ctx context.Context, status *statusFile) (err error) {
 		}
 	}
 	defer func() { c.endLive(err) }()
+	// A process that was killed at its end may have left the source held: Vaults serve it
+	// until the next one gets there.
+	if c.earlier != nil {
+		if err := l.feed.Unlock(ctx, c.result.RunID, EndFailed); err != nil {
+			return cause(ctx, err)
+		}
+	}
 	if c.stage, err = c.dst.Stage(ctx, c.result.RunID); err != nil {
 		return cause(ctx, err)
 	}
@@ -211,11 +218,6 @@ func (c *copying) throwAway(ctx context.Context) error {
 	if was != nil && was.Live != nil {
 		if err := c.unfollow(ctx); err != nil {
 			return err
-		}
-	}
-	if locker, ok := c.src.(Locker); ok && was != nil && was.Live == nil && was.Held && c.opts.Live != nil {
-		if err := locker.Unlock(ctx, was.RunID, EndFailed); err != nil {
-			return cause(ctx, err)
 		}
 	}
 	return c.discardApart(was)

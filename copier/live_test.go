@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -27,7 +28,8 @@ var errEnded = errors.New("killed")
 type life struct {
 	mu     sync.Mutex
 	steps  []string
-	killAt int // the number of a step; none where it is negative
+	killAt int    // the number of a step; none where it is negative
+	killOn string // or the first of that name
 	dead   bool
 }
 
@@ -35,7 +37,7 @@ func (l *life) step(name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.dead {
-		l.dead = len(l.steps) == l.killAt
+		l.dead = len(l.steps) == l.killAt || name == l.killOn
 		l.steps = append(l.steps, name)
 	}
 	if l.dead {
@@ -501,10 +503,12 @@ func TestLive(t *testing.T) {
 	}
 }
 
+var liveSeeds = flag.Int("live-seeds", 40, "how many seeds TestLiveKilled tries")
+
 // TestLiveKilled kills live copies at a step, resumes them, kills them again, and so on.
 func TestLiveKilled(t *testing.T) {
 	seen := map[string]int{}
-	for seed := range uint64(60) {
+	for seed := range uint64(*liveSeeds) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 9))
 			w := newWorld(t, seed, 200, 4)
@@ -739,6 +743,32 @@ func TestLiveRestart(t *testing.T) {
 		}
 		w.same()
 	})
+}
+
+// What a process held that was killed is free once the next one follows: a Vault serves.
+func TestLiveKilledWhileHeld(t *testing.T) {
+	for _, step := range []string{"Drain", "Finish", "Prepare", "Check", "Commit"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 7, 200, 4)
+			r := &run{life: &life{killAt: -1, killOn: step}}
+			if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{}); !r.isDead() || w.table.Holder() != "run-1" {
+				t.Fatalf("%s: held by %q: %v", step, w.table.Holder(), err)
+			}
+			serves := false
+			err := w.copy(&run{life: &life{killAt: -1}}, []copier.Arm{copier.Armed}, copier.Options{Resume: true, Events: func(e copier.Event) {
+				if _, ok := e.(copier.ReadyToCutOver); ok && !serves {
+					serves = true
+					if err := w.table.Serve("vault-2"); err != nil {
+						t.Errorf("%s: %v", step, err)
+					}
+				}
+			}})
+			if err != nil || !serves {
+				t.Fatalf("%s: %v, %v", step, serves, err)
+			}
+			w.same()
+		})
+	}
 }
 
 // A tableTwice yields an entry of each page once more, as it was.

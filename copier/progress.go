@@ -86,8 +86,8 @@ type LiveStatus struct {
 	// Taken is when the source was taken, while it is: see [Taken].
 	Taken     time.Time `json:"taken,omitzero"`
 	Rehearsal bool      `json:"rehearsal,omitempty"`
-	// Rehearsed and Outage are when a rehearsal has last passed, and how long it took;
-	// GivenBack and Reason when a cut-over was last not made, and why.
+	// Rehearsed is when a rehearsal has last passed, and Outage how long that took, or the
+	// cut-over; GivenBack and Reason are when a cut-over was last not made, and why.
 	Rehearsed time.Time     `json:"rehearsed,omitzero"`
 	Outage    time.Duration `json:"outage_ns,omitempty"`
 	GivenBack time.Time     `json:"given_back,omitzero"`
@@ -174,7 +174,8 @@ func (p *Progress) Event(e Event) {
 		l := s.live()
 		l.Taken, l.GivenBack, l.Reason = time.Time{}, time.Now(), e.Err.Error()
 	case CutOver:
-		s.live().CutOver, s.live().Outage = time.Now(), e.Outage
+		l := s.live()
+		l.Taken, l.CutOver, l.Outage = time.Time{}, time.Now(), e.Outage
 	case WorkersChanged:
 		s.Workers = int64(e.Workers)
 	case Checkpointed:
