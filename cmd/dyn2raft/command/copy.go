@@ -60,6 +60,7 @@ func copyCommand(std Streams) *cli.Command {
 		[]cli.Flag{
 			&cli.BoolFlag{Name: "live", Usage: "copy while Vault serves: follow the table, and cut over once `dyn2raft cutover` says so"},
 			&cli.BoolFlag{Name: "yes", Usage: "of -live: enable a stream on the table where it has none, and disable that one at the end"},
+			&cli.FloatFlag{Name: "live-share", Value: 0.25, Usage: "of -live: the `share` of the provisioned read capacity to take at most; of a table on demand it is 1,000 units a second at first. Halved whenever the table throttles, and raised slowly"},
 			&cli.BoolFlag{Name: "cutover-when-ready", Usage: "of -live: cut over as soon as the copy is ready and Vault gives its lock up"},
 			&cli.BoolFlag{Name: "closed-check", Value: true, Usage: "of -live: once it is cut over, read the table again as verify -closed does"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
@@ -82,6 +83,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		mistake(set("work-dir") && cmd.String("work-dir") == "", "-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"),
 		mistake(!on("live") && (on("yes") || on("cutover-when-ready")), "-yes and -cutover-when-ready are of -live", "add -live, or leave them out"),
 		mistake(on("live") && (on("source-stopped") || on("reset")), "-live copies while Vault serves, and goes with neither -source-stopped nor -reset", "leave one of them out; a copy that follows its table is given up with -reset alone"),
+		mistake(on("live") && !(cmd.Float("live-share") > 0 && cmd.Float("live-share") <= 1), flagIs(cmd, "live-share"), "it takes a share from above 0 to 1, such as 0.25; or give -read-capacity"),
 		backupName(cmd),
 		mistake(!slices.Contains([]string{"cache", "device"}, cmd.String("readback")), flagIs(cmd, "readback"), "it takes cache or device"),
 	); err != nil {
@@ -561,6 +563,14 @@ func openAs(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig
 	return src, root, nil
 }
 
+// liveShare is the share of a table's read capacity that is taken while Vault serves.
+func liveShare(cmd *cli.Command) float64 {
+	if !cmd.Bool("live") {
+		return 0
+	}
+	return cmd.Float("live-share")
+}
+
 // newTable makes the source of a configuration with a table.
 func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *printer, root *rootSide) (*dynamodb.Source, error) {
 	var chain func(context.Context) (aws.CredentialsProvider, error)
@@ -580,6 +590,7 @@ func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconf
 		HAStorage:     cfg.HAStorage,
 		KeepLocked:    cmd.Bool("keep-source-locked") || cmd.Bool("live"),
 		EnableStream:  cmd.Bool("yes"),
+		LiveShare:     liveShare(cmd),
 		ReadCapacity:  cmd.Float("read-capacity"),
 		RetryFor:      cmd.Duration("retry-for"),
 		NoWriteProbes: cmd.Bool("no-write-probes"),

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	liveSeeds = flag.Int("live-seeds", 1, "how often TestLive cuts over")
+	liveSeeds = flag.Int("live-seeds", 2, "how often TestLive cuts over")
 	liveSeed  = flag.Uint64("live-seed", 0, "its first seed; 0 is the time")
 )
 
