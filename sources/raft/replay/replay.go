@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/sources/raft/internal/fsm"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
@@ -282,32 +283,17 @@ func decode(b []byte, to any) error {
 	return codec.NewDecoderBytes(b, &codec.MsgpackHandle{}).Decode(to)
 }
 
-// fields calls f with each field of a protobuf message: with v for a number, with b for a
-// text or a message.
+// fields is [fsm.Fields] for messages all fields of which are known: numbers, texts and
+// messages.
 func fields(message []byte, f func(n protowire.Number, v uint64, b []byte) error) error {
-	for len(message) > 0 {
-		n, kind, size := protowire.ConsumeTag(message)
-		if size < 0 {
-			return fmt.Errorf("%w: %w", vaultdb.ErrDamaged, protowire.ParseError(size))
+	err := fsm.Fields(message, func(n protowire.Number, t protowire.Type, v uint64, b []byte) error {
+		if t != protowire.VarintType && t != protowire.BytesType {
+			return fmt.Errorf("%w: field %d is of type %d", ErrUnknown, n, t)
 		}
-		message = message[size:]
-		var v uint64
-		var b []byte
-		switch kind {
-		case protowire.VarintType:
-			v, size = protowire.ConsumeVarint(message)
-		case protowire.BytesType:
-			b, size = protowire.ConsumeBytes(message)
-		default:
-			return fmt.Errorf("%w: field %d is of kind %d", ErrUnknown, n, kind)
-		}
-		if size < 0 {
-			return fmt.Errorf("%w: %w", vaultdb.ErrDamaged, protowire.ParseError(size))
-		}
-		message = message[size:]
-		if err := f(n, v, b); err != nil {
-			return err
-		}
+		return f(n, v, b)
+	})
+	if errors.Is(err, fsm.ErrMessage) && !errors.Is(err, vaultdb.ErrDamaged) { // which one within a message has
+		return fmt.Errorf("%w: %w", vaultdb.ErrDamaged, err)
 	}
-	return nil
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/dyn2raft/dyn2raft/sources/raft/internal/fsm"
 )
 
 // A State is what the bucket "config" of a vault.db says of Raft. What is not
@@ -50,7 +52,7 @@ func (f *File) State() (State, error) {
 		}
 		switch string(entry.Key) {
 		case "latest_indexes":
-			err = fields(entry.Value, func(n protowire.Number, v uint64, _ []byte) error {
+			err = fsm.Fields(entry.Value, func(n protowire.Number, _ protowire.Type, v uint64, _ []byte) error {
 				switch n {
 				case 1:
 					s.Term = v
@@ -60,7 +62,7 @@ func (f *File) State() (State, error) {
 				return nil
 			})
 		case "latest_config":
-			err = fields(entry.Value, func(n protowire.Number, v uint64, b []byte) error {
+			err = fsm.Fields(entry.Value, func(n protowire.Number, _ protowire.Type, v uint64, b []byte) error {
 				switch n {
 				case 1:
 					s.ConfigIndex = v
@@ -72,7 +74,7 @@ func (f *File) State() (State, error) {
 				return nil
 			})
 		case "local_node_config":
-			err = fields(entry.Value, func(n protowire.Number, _ uint64, b []byte) error {
+			err = fsm.Fields(entry.Value, func(n protowire.Number, _ protowire.Type, _ uint64, b []byte) error {
 				if n == 1 {
 					s.DesiredSuffrage = string(b)
 				}
@@ -87,7 +89,7 @@ func (f *File) State() (State, error) {
 
 func serverOf(b []byte) (s Server, err error) {
 	s.Suffrage = "voter"
-	err = fields(b, func(n protowire.Number, v uint64, b []byte) error {
+	err = fsm.Fields(b, func(n protowire.Number, _ protowire.Type, v uint64, b []byte) error {
 		switch n {
 		case 1:
 			names := []string{"voter", "non-voter", "staging"}
@@ -103,34 +105,4 @@ func serverOf(b []byte) (s Server, err error) {
 		return nil
 	})
 	return s, err
-}
-
-// fields calls f with each field of a protobuf message: with v for a number,
-// with b for a text or a message.
-func fields(msg []byte, f func(n protowire.Number, v uint64, b []byte) error) error {
-	for len(msg) > 0 {
-		n, typ, size := protowire.ConsumeTag(msg)
-		if size < 0 {
-			return protowire.ParseError(size)
-		}
-		msg = msg[size:]
-		var v uint64
-		var b []byte
-		switch typ {
-		case protowire.VarintType:
-			v, size = protowire.ConsumeVarint(msg)
-		case protowire.BytesType:
-			b, size = protowire.ConsumeBytes(msg)
-		default:
-			size = protowire.ConsumeFieldValue(n, typ, msg)
-		}
-		if size < 0 {
-			return protowire.ParseError(size)
-		}
-		msg = msg[size:]
-		if err := f(n, v, b); err != nil {
-			return err
-		}
-	}
-	return nil
 }
