@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	sink "github.com/dyn2raft/dyn2raft/sinks/raft"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
+	"github.com/dyn2raft/dyn2raft/sources/raft/snapshot"
 	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -37,10 +40,20 @@ func inspectCommand(std Streams) *cli.Command {
 
 func runInspect(ctx context.Context, cmd *cli.Command, _ Streams, out *printer) error {
 	if err := cmp.Or(
-		mistake(cmd.NArg() != 1, "inspect takes one data directory", "such as: dyn2raft inspect /opt/vault/data"),
+		mistake(cmd.NArg() != 1, "inspect takes one data directory, or the file of a snapshot", "such as: dyn2raft inspect /opt/vault/data"),
 		mistake(cmd.Int("largest") < 0, flagIs(cmd, "largest"), "it takes a number from 0 on"),
 	); err != nil {
 		return err
+	}
+	if path := cmd.Args().First(); isSnapshot(path) {
+		in, err := inspectSnapshot(ctx, path, cmd.Int("largest"), out)
+		if err != nil {
+			return err
+		}
+		if cmd.Bool("redact") {
+			in.Inspection = in.Redacted()
+		}
+		return out.snapshotInspected(in)
 	}
 	stop := out.during("all of the directory to be read")
 	in, err := verify.Inspect(ctx, cmd.Args().First(), verify.InspectOptions{Largest: cmd.Int("largest")})
@@ -52,6 +65,96 @@ func runInspect(ctx context.Context, cmd *cli.Command, _ Streams, out *printer) 
 		in = in.Redacted()
 	}
 	return out.inspected(in)
+}
+
+// isSnapshot reports whether a file is compressed, as snapshots are.
+func isSnapshot(path string) bool {
+	fi, err := os.Stat(path)
+	if err != nil || !fi.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var magic [2]byte
+	_, err = io.ReadFull(f, magic[:])
+	return err == nil && magic == [2]byte{0x1f, 0x8b}
+}
+
+// A snapshotInspection says what a snapshot holds.
+type snapshotInspection struct {
+	*verify.Inspection
+	id    string
+	index snapshot.Fact
+}
+
+// inspectSnapshot reads all of a snapshot. One that is damaged is no error, but said in the
+// inspection.
+func inspectSnapshot(ctx context.Context, path string, largest int, out *printer) (in snapshotInspection, err error) {
+	defer out.during("all of the snapshot to be read")()
+	in.Inspection = &verify.Inspection{Path: path, Groups: []copier.Group{}, Largest: []copier.Sized{}, Sizes: []copier.Bin{}}
+	src := snapshot.New(path)
+	src.Kind = copier.ErrDestination
+	info, err := src.Open(ctx)
+	var read copier.Reading
+	if err == nil {
+		in.id = info.Incarnation
+		_, ferr := info.Facts.Get("raft_snapshot", 1, &in.index)
+		read, err = copier.Examine(ctx, src, largest)
+		err = errors.Join(err, ferr, src.Close())
+	}
+	switch {
+	case errors.Is(err, snapshot.ErrDamaged):
+		in.Damage = err.Error()
+		return in, nil
+	case err != nil:
+		return in, err
+	}
+	in.Sound = true
+	total := read.Digests.Total()
+	in.Entries, in.Bytes = total.Entries, total.Bytes
+	if c := read.Contents; c != nil {
+		in.Groups, in.Sizes, in.Largest = c.Groups, c.Sizes, c.Largest
+	}
+	return in, nil
+}
+
+func (p *printer) snapshotInspected(in snapshotInspection) error {
+	var result error
+	if !in.Sound {
+		result = errDifferent
+	}
+	if p.json {
+		return errors.Join(p.encode(struct {
+			Path    string         `json:"path"`
+			ID      string         `json:"id"`
+			Index   uint64         `json:"index"`
+			Term    uint64         `json:"term"`
+			Entries int64          `json:"entries"`
+			Bytes   int64          `json:"bytes"`
+			Groups  []copier.Group `json:"groups"`
+			Largest []copier.Sized `json:"largest"`
+			Sizes   []copier.Bin   `json:"sizes"`
+			Sound   bool           `json:"sound"`
+			Damage  string         `json:"damage,omitempty"`
+		}{in.Path, in.id, in.index.Index, in.index.Term, in.Entries, in.Bytes, in.Groups, in.Largest, in.Sizes, in.Sound, in.Damage}), result)
+	}
+	t := p.table()
+	t.row("Snapshot", "%s", visible.Text(in.Path))
+	if in.Sound {
+		t.row("Sound", "yes: all of it was read, and its sums are right")
+		t.row("Raft", "index %d, term %d, id %s", in.index.Index, in.index.Term, visible.Text(in.id))
+		t.row("Entries", "%s, %s of keys and values", humanize.Comma(in.Entries), figures.Size(in.Bytes))
+	} else {
+		t.row("Sound", "NO: %s", indent(visible.Text(in.Damage)))
+	}
+	err := errors.Join(t.flush(), p.line(""))
+	if in.Sound {
+		err = errors.Join(err, p.held(in.Inspection))
+	}
+	return errors.Join(err, result)
 }
 
 func (p *printer) inspected(in *verify.Inspection) error {
@@ -90,9 +193,12 @@ func (p *printer) inspected(in *verify.Inspection) error {
 	}
 	t.row("Snapshots", "%d", len(in.Snapshots))
 	t.row("File system", "%s free of %s", figures.Size(in.FileSystem.Available), figures.Size(in.FileSystem.Bytes))
-	err := errors.Join(t.flush(), p.line(""))
+	return errors.Join(t.flush(), p.line(""), p.held(in), result)
+}
 
-	t = p.table()
+// held names the groups of entries, their sizes and the largest.
+func (p *printer) held(in *verify.Inspection) error {
+	t := p.table()
 	t.row("GROUP", "ENTRIES\tBYTES\tWHAT")
 	for _, g := range in.Groups {
 		name := visible.Text(g.Name)
@@ -101,7 +207,7 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		}
 		t.row(name, "%s\t%s\t%s", humanize.Comma(g.Entries), humanize.Comma(g.Bytes), g.Role)
 	}
-	err = errors.Join(err, t.flush(), p.line(""))
+	err := errors.Join(t.flush(), p.line(""))
 
 	t = p.table()
 	t.row("KEY AND VALUE", "ENTRIES\tBYTES")
@@ -121,7 +227,7 @@ func (p *printer) inspected(in *verify.Inspection) error {
 		}
 		err = errors.Join(err, p.line(""), t.flush())
 	}
-	return errors.Join(err, result)
+	return err
 }
 
 func binName(b copier.Bin) string {

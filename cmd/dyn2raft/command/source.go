@@ -67,6 +67,9 @@ var (
 // obey.
 func rightFlags(cmd *cli.Command, cfg *vaultconfig.Config) error {
 	from, to := cfg.Source.Type, cfg.Destination.Type
+	if cmd.Bool("live") && to != vaultconfig.Raft {
+		return &usageError{fmt.Sprintf("-live is for storage_destination %q, and the configuration names %q", vaultconfig.Raft, to), "leave it out, and stop every Vault first"}
+	}
 	for _, r := range flagRules {
 		if !cmd.IsSet(r.name) || cmd.Value(r.name) == false || slices.Contains(r.sources, from) || slices.Contains(r.destinations, to) {
 			continue

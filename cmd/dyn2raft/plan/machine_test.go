@@ -85,11 +85,11 @@ func TestManifestElsewhere(t *testing.T) {
 	t.Parallel()
 	p := localPlanner(t)
 	p.Manifest = filepath.Join(t.TempDir(), "m.json")
-	p.destination(t.Context())
+	p.node(t.Context())
 	expect(t, p, "manifest", copier.Passed, filepath.Dir(p.Manifest))
 	p = localPlanner(t)
 	p.Manifest = "/no/such/m.json"
-	p.destination(t.Context())
+	p.node(t.Context())
 	expect(t, p, "manifest", copier.Failed, "-manifest")
 }
 
@@ -128,7 +128,7 @@ func TestLeftLocked(t *testing.T) {
 		if state, err := sink.Look(path); err != nil || state != sink.StateComplete {
 			t.Fatalf("%s: %s, %v", name, state, err)
 		}
-		p.destination(t.Context())
+		p.node(t.Context())
 		want := "finished copy of run run-1"
 		if c.gone {
 			want = "put it aside"
