@@ -42,7 +42,7 @@ func liveEnd(tb testing.TB, loop func() bool, entries map[string]int) metrics {
 	times := map[string][]time.Duration{}
 	add := func(name string, d time.Duration) { times[name] = append(times[name], d) }
 	for loop() {
-		for range 7 {
+		for range 2 { // and make bench has five rounds
 			for _, name := range names {
 				s := stages[name]
 				runtime.GC()
