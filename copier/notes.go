@@ -49,7 +49,8 @@ type notes struct {
 	saved    time.Time
 	behind   bool // the file of the position is older
 
-	at     notePlace // next begins behind it
+	at     notePlace // what is read next is behind it
+	last   notePlace // behind the last key that was read
 	reader *noteReader
 }
 
@@ -240,20 +241,20 @@ func (n *notes) next(limit int) (keys [][]byte, at notePlace, err error) {
 			keys = append(keys, bytes.Clone(key))
 		}
 	}
-	return keys, n.at, nil
+	return keys, n.last, nil
 }
 
 // seek has next begin behind a place.
 func (n *notes) seek(at notePlace) error {
-	for n.at.File < at.File || n.at.File == at.File && n.at.Keys < at.Keys {
-		if _, err := n.read(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
+	for n.last != at {
+		_, err := n.read()
+		beyond := n.last.File > at.File || n.last.File == at.File && n.last.Keys > at.Keys
+		if errors.Is(err, io.EOF) || err == nil && beyond {
+			return n.lost(at.File)
+		}
+		if err != nil {
 			return err
 		}
-	}
-	if at.File > 0 && n.at != at {
-		return n.lost(at.File)
 	}
 	return nil
 }
@@ -296,6 +297,7 @@ func (n *notes) read() ([]byte, error) {
 		switch {
 		case err == nil:
 			n.at.Keys++
+			n.last = n.at
 			if n.at.File == own {
 				n.mu.Lock()
 				n.left--

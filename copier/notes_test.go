@@ -98,12 +98,32 @@ func TestNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// A place is behind a key, and not ahead of another: it stays where it is, whatever a
+	// later process notes.
+	n = noted(t, dir)
+	keys, at, err = n.next(100)
+	if err != nil || len(keys) != 11 {
+		t.Fatalf("%q, %v", keys, err)
+	}
+	add(30, 31)
+	if err := n.close(); err != nil {
+		t.Fatal(err)
+	}
+	n = noted(t, dir)
+	if err := n.seek(at); err != nil {
+		t.Error(err)
+	}
+	read(10, 30, 31)
+	if err := n.close(); err != nil {
+		t.Fatal(err)
+	}
+
 	// One that has noted nothing leaves no file.
 	if err := noted(t, dir).close(); err != nil {
 		t.Fatal(err)
 	}
 	n = noted(t, dir)
-	if got, want := n.names(t, 1000), strs(slices.Concat(keysOf(0, 9), keysOf(20, 22))); !slices.Equal(got, want) {
+	if got, want := n.names(t, 1000), strs(slices.Concat(keysOf(0, 9), keysOf(20, 22), keysOf(30, 31))); !slices.Equal(got, want) {
 		t.Errorf("all of them: %q, want %q", got, want)
 	}
 	if err := n.close(); err != nil {
