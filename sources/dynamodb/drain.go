@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dyn2raft/dyn2raft/copier"
 )
 
 // A drain makes sure that all writes from before a moment have been hinted at, by
@@ -39,6 +41,7 @@ type drain struct {
 	shards   map[string]bool // those that have delivered one
 	complete bool            // all of the above but the last holds
 	over     bool            // it has passed
+	told     bool            // it was said which shards no sentinel falls into
 	err      error           // of writing
 }
 
@@ -53,6 +56,7 @@ const (
 	minSentinels   = 32
 	perShard       = 16
 	shardsSettle   = 3 * time.Second // for so long no shard may be new
+	manySentinels  = 10 * perShard   // for each shard, after which it is strange that one has none
 	mostSentinels  = 20_000          // of one drain
 	sentinelAgain  = 250 * time.Millisecond
 	sentinelsAside = 16 // written at the same time
@@ -155,6 +159,10 @@ func (f *following) judge(seen bool) error {
 		f.passed = max(f.passed, d.number)
 		d.over = true
 		f.sweep()
+	case !covered && !d.told && d.written >= manySentinels*len(leaf):
+		d.told = true
+		f.s.opts.Events(copier.Warning{Message: "of what was written before a moment nobody knows whether all has come: no sentinel falls into these shards of the stream, each of which may have a part of one Path only: " +
+			strings.Join(slices.DeleteFunc(f.leaves(), func(id string) bool { return d.shards[id] }), ", ")})
 	case !covered && d.written < mostSentinels && time.Since(d.at) >= sentinelAgain:
 		n := f.more(d)
 		f.wait.Go(func() { _ = f.write(f.ctx, d, n) }) // its error is d.err

@@ -148,8 +148,12 @@ func (s *Source) liveBucket(units int64) *bucket {
 	return newAdaptingBucket(first, most, !s.opts.EventuallyConsistent)
 }
 
-// streamPoll is how often a stream that is being enabled is looked at.
-const streamPoll = time.Second
+const (
+	// streamPoll is how often a stream that is being enabled is looked at.
+	streamPoll = time.Second
+	// streamKnown is how long one that was just made may be unknown to DynamoDB Streams.
+	streamKnown = time.Minute
+)
 
 // enable returns once the table has a stream that records, which n says whose it is.
 func (s *Source) enable(ctx context.Context, run string, st streamState, n *note) (streamState, error) {
@@ -182,16 +186,16 @@ func (s *Source) enable(ctx context.Context, run string, st streamState, n *note
 		return st, err
 	}
 	defer s.wait(copier.WaitStream, s.opts.Table, 0)()
-	for {
+	for began := time.Now(); ; {
 		out, err := askStream(ctx, s, s.streams.DescribeStream, &dynamodbstreams.DescribeStreamInput{StreamArn: &st.arn, Limit: aws.Int32(1)})
-		if err != nil {
+		_, unknown := errors.AsType[*streamtypes.ResourceNotFoundException](err)
+		switch {
+		case unknown && time.Since(began) < streamKnown:
+		case err != nil:
 			return st, err
-		}
-		switch out.StreamDescription.StreamStatus {
-		case streamtypes.StreamStatusEnabled:
+		case out.StreamDescription.StreamStatus == streamtypes.StreamStatusEnabled:
 			return st, nil
-		case streamtypes.StreamStatusEnabling:
-		default:
+		case out.StreamDescription.StreamStatus != streamtypes.StreamStatusEnabling:
 			return st, s.gap("its stream %s is %s", st.arn, shown(string(out.StreamDescription.StreamStatus)))
 		}
 		if err := sleep(ctx, streamPoll); err != nil {

@@ -379,6 +379,16 @@ func TestDrainWaits(t *testing.T) {
 			},
 			after: func(e *env, _ *dynamotest.Stream) { time.Sleep(25 * time.Second) },
 		},
+		"a shard with a part of one Path that is listed late": {
+			before: func(e *env, st *dynamotest.Stream) {
+				_, _, err := st.Split("logical/hot", "b")
+				e.ok(err)
+				_, children, err := st.Split("logical/hot", "m")
+				e.ok(err)
+				e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Hidden: children[:1]}))
+				time.AfterFunc(2*time.Second, func() { _ = e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{}) })
+			},
+		},
 		"a shard with a part of one Path": {
 			before: func(e *env, st *dynamotest.Stream) {
 				_, _, err := st.Split("logical/hot", "b")
@@ -391,7 +401,8 @@ func TestDrainWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				e := bubbleEnv(t, dynamotest.Options{})
-				_, f := e.followed()
+				rec := &recorder{}
+				_, f := e.followed(func(o *Options) { o.Events = rec.record })
 				if c.before != nil {
 					c.before(e, e.srv.Stream(e.table))
 				}
@@ -406,8 +417,15 @@ func TestDrainWaits(t *testing.T) {
 						t.Fatalf("it has passed")
 					}
 				}
+				warned := eventsOf[copier.Warning](rec)
 				if c.after == nil {
+					if len(warned) != 1 || strings.Count(warned[0].Message, "shardId-") != 1 {
+						t.Errorf("warnings are %v", warned)
+					}
 					return
+				}
+				if len(warned) > 0 {
+					t.Errorf("warnings are %v", warned)
 				}
 				c.after(e, e.srv.Stream(e.table))
 				for passed := false; !passed; {
