@@ -68,7 +68,7 @@ browser: ## look at the report in a headless Chromium (in PATH, or $BROWSER)
 
 e2e: ## the whole move with a real Vault, three nodes, failover, and vault operator migrate to compare
 	@vault=$$(testdata/vault/build) && dynamodb=$$(testdata/dynamodb-local/fetch) && \
-	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -timeout 30m -v $(TESTFLAGS) $(E2E)
+	VAULT_BIN=$$vault DYNAMODB_LOCAL=$$dynamodb go test -tags e2e -count=1 -parallel 3 -timeout 30m -v $(TESTFLAGS) $(E2E)
 
 matrix: ## Vault 1.13.2 and 1.21.1, each log store and seal: to Raft, back, and there again
 	@vault=$$(testdata/vault/build) && old=$$(testdata/vault/build 1.13.2) && dynamodb=$$(testdata/dynamodb-local/fetch) && \

@@ -91,13 +91,14 @@ running() {
 		! grep -q '^State:.Z' "/proc/$(cat "$1/pid")/status" 2>/dev/null
 }
 
-# end DIR ends that server in order, or by force where it takes 30 s.
+# end DIR ends that server in order, or by force where it takes 30 s; the system may need
+# some time for that, too.
 end() {
 	local tries
-	for tries in $(seq 150); do
+	for tries in $(seq 300); do
 		running "$1" || break
 		[ "$tries" != 1 ] || kill "$(cat "$1/pid")" 2>/dev/null || true
-		[ "$tries" != 149 ] || kill -9 "$(cat "$1/pid")" 2>/dev/null || true
+		[ "$tries" != 150 ] || kill -9 "$(cat "$1/pid")" 2>/dev/null || true
 		sleep 0.2
 	done
 	if running "$1"; then
@@ -207,8 +208,8 @@ fence() {
 }
 
 # free_port sets port to one that nobody listens on, nor on the next. Two rehearsals at
-# the same time look in different places.
-port_from=$((10000 + $$ % 1300 * 16))
+# the same time look in different places, and below 18000, above which other tests look.
+port_from=$((10000 + $$ % 500 * 16))
 free_port() {
 	port=$port_from
 	while (exec 3<>"/dev/tcp/127.0.0.1/$port" || exec 3<>"/dev/tcp/127.0.0.1/$((port + 1))") 2>/dev/null; do
@@ -406,7 +407,7 @@ grep -q 'cluster listeners successfully shut down' "$work/a/log" || fail "its lo
 step "3.4 copy, interrupted by Ctrl-C"
 on vault_1
 copy='sudo -u vault dyn2raft copy -config /etc/vault.d/migrate.hcl -keep-source-locked'
-(EXEC=exec; line=$(here_on <<<"$copy"); echo "[$host] \$ $line -read-capacity 50"; eval "$line ${backup[*]-} -read-capacity 50") >"$work/copy" 2>&1 &
+(EXEC=exec; line=$(here_on <<<"$copy"); echo "[$host] \$ $line -read-capacity 10"; eval "$line ${backup[*]-} -read-capacity 10") >"$work/copy" 2>&1 &
 copying=$!
 eventually 120 "something is read" bash -c "'$DYN2RAFT_BIN' status -config '$work/vault_1/etc/migrate.hcl' -format json | grep -E '\"entries\": *[1-9][0-9]'"
 kill -INT $copying

@@ -20,6 +20,7 @@ import (
 // changed to what it must be by 10,000 changes and more: one Vault that serves and writes,
 // and two that get it as a snapshot.
 func TestAppliedChanges(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) })
 	s.fillAndEnd((*process).stop)

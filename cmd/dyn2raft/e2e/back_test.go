@@ -29,6 +29,7 @@ import (
 // from its directory into a new table, on which a Vault starts with the old keys, has all
 // that was there, and lists it. While the copy is under way none starts on the table.
 func TestRaftToDynamoDB(t *testing.T) {
+	t.Parallel()
 	old := newNode(t, "old")
 	v := startVault(t, old, raftStorage(old, ""))
 	keys := v.initialize(t)
@@ -98,6 +99,7 @@ func TestRaftToDynamoDB(t *testing.T) {
 // and most of the table is not written at all. While the copy is under way no Vault starts
 // on the table.
 func TestBackInPlace(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start DynamoDB Local", func() { s.table = openTable(withBackups(t, startDynamoDBLocal(t).URL)) })
 	s.step("old Vault: fill, stop", func() {

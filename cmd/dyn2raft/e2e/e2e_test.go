@@ -81,6 +81,7 @@ func prepare(dir string) error {
 // TestVaultOnDynamoDBLocal is the whole move, on AWS's own emulator: three nodes,
 // failover, both log stores, the locks, and vault operator migrate for comparison.
 func TestVaultOnDynamoDBLocal(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t).URL) })
 	s.fillAndEnd((*process).stop)
@@ -112,6 +113,7 @@ func TestVaultOnDynamoDBLocal(t *testing.T) {
 // along: a whole Vault lives on it as on AWS's. That Vault is killed, and leaves a
 // leader lock in the table; another one stands by and would take over.
 func TestVaultOnEmbeddedServer(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) })
 	s.fillAndEnd((*process).kill)

@@ -19,6 +19,7 @@ import (
 // TestFileBackend moves a Vault from files to integrated storage and back, through the
 // interface that all of Vault's storage has.
 func TestFileBackend(t *testing.T) {
+	t.Parallel()
 	old := newNode(t, "old")
 	v := startVault(t, old, fileStorage(old))
 	keys := v.initialize(t)

@@ -185,11 +185,11 @@ var ports sync.Map
 
 // freePort returns a port that nobody listens at, and that none of these tests has. It is
 // below those that systems give to connections, which would take it while its server is
-// stopped.
+// stopped, and above those of the rehearsals.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 1000 {
-		port := 12000 + rand.IntN(18000)
+		port := 18000 + rand.IntN(14000)
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue

@@ -17,6 +17,7 @@ import (
 // serves it. Once a Vault has unsealed nothing is changed, and Vault itself takes the
 // peers.json that is printed.
 func TestReaddress(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) })
 	s.fillAndEnd((*process).stop)
@@ -65,14 +66,21 @@ func TestReaddress(t *testing.T) {
 	}
 }
 
-// hangs starts a Vault that is no member of the configuration in its directory, unseals
-// it, and kills it once it has given up to become the leader. It doesn't end by itself.
+// hangs starts a Vault that is no member of the configuration in its directory, and wants
+// it never to unseal.
 func (s *scenario) hangs(n node, stanza string) {
 	s.t.Helper()
 	v := startVault(s.t, n, raftStorage(n, stanza))
+	v.neverUnseals(s.t, s.keys, "not part of stable configuration, aborting election")
+}
+
+// neverUnseals gives a Vault the keys, and kills it once it has said why it can't become,
+// or find, the leader. It doesn't end by itself.
+func (v *vault) neverUnseals(t *testing.T, k keys, why string) {
+	t.Helper()
 	ended := make(chan error, 1)
 	go func() {
-		for _, share := range s.keys.shares[:2] {
+		for _, share := range k.shares[:2] {
 			if _, _, err := v.do(http.MethodPut, "sys/unseal", map[string]any{"key": share}); err != nil {
 				ended <- err
 				return
@@ -80,14 +88,14 @@ func (s *scenario) hangs(n node, stanza string) {
 		}
 		ended <- nil
 	}()
-	waitFor(s.t, "Vault to give up", healthLimit, func() error {
-		if !strings.Contains(v.output(), "not part of stable configuration, aborting election") {
+	waitFor(t, v.node.id+" to give up", healthLimit, func() error {
+		if !strings.Contains(v.output(), why) {
 			return errors.New("it has not said so yet")
 		}
 		return nil
 	})
-	v.kill(s.t)
+	v.kill(t)
 	if err := <-ended; err == nil {
-		s.t.Error("the request with the last key was answered")
+		t.Error("the request with the last key was answered")
 	}
 }

@@ -23,6 +23,7 @@ const (
 // nodes and back, and proves that what is wrong on the way ends it. It does so on the
 // embedded server, since DynamoDB Local makes no backups; `make rehearsal` takes that one.
 func TestRehearsal(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		dyn2raft, runbook string // other ones, to fail with
 		end               bool   // by SIGTERM, while cluster A is being filled

@@ -78,6 +78,7 @@ func (p *process) startsOrEnds(t *testing.T, expected bool) (started bool) {
 // plan says that it keeps Vault from starting, Vault ends, and it starts from each that
 // passes.
 func TestServerStarts(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, table: openTable(startEmbeddedServer(t))}
 	s.table.create(t)
 	const node, mlock = `node_id = "node1"`, "disable_mlock = true"
@@ -266,6 +267,7 @@ func TestServerStarts(t *testing.T) {
 // Vault: where plan says that the table is no initialized Vault's, Vault ends, and from
 // each that passes it starts.
 func TestSealConfig(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, table: openTable(startEmbeddedServer(t))}
 	s.table.create(t)
 	s.table.put(t, "core", "keyring", "x")
@@ -315,6 +317,7 @@ func TestSealConfig(t *testing.T) {
 // TestServerDisagrees shows what becomes of a Vault whose configuration is good in
 // itself, and is not the copy's.
 func TestServerDisagrees(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old"), table: openTable(startEmbeddedServer(t))}
 	v := s.oldVault()
 	s.contents = &contents{}

@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-const exitSource = 10
+const exitSource, exitDestination = 10, 12
 
 // TestNotAVault lets Vault itself make a table, as one does that is started with a wrong
 // table's name, and copies that: it is refused, and a Vault that starts on the copy
 // shows why.
 func TestNotAVault(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start DynamoDB Local", func() { s.table = openTable(startDynamoDBLocal(t).URL) })
 	startVault(t, s.old, dynamoDBStorage("storage", s.table.endpoint)).stop(t)
@@ -43,6 +44,7 @@ func TestNotAVault(t *testing.T) {
 // TestHAStorageElsewhere copies beside an active Vault that elects its leader in
 // ha_storage "raft": the table has no leader lock.
 func TestHAStorageElsewhere(t *testing.T) {
+	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
 	s.step("start dyn2raft demo -serve", func() { s.table = openTable(startEmbeddedServer(t)) })
 	stanzas := dynamoDBStorage("storage", s.table.endpoint) + fmt.Sprintf("ha_storage \"raft\" {\n  path = %q\n  node_id = %q\n}\n", t.TempDir(), s.old.id)

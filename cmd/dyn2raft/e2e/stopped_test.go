@@ -27,6 +27,7 @@ var (
 // signal, and copies from the directories of two of them. A new Vault on the copy must
 // have every write that was acknowledged, and none that was deleted.
 func TestStoppedNodes(t *testing.T) {
+	t.Parallel()
 	first := *stoppedSeed
 	if first == 0 {
 		first = uint64(time.Now().UnixNano())
