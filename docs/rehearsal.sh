@@ -12,8 +12,8 @@
 #	KEEP=1            leave the directory with all files and logs
 #
 # The hosts are directories, their addresses ports of 127.0.0.1, sudo and systemd a few
-# lines below. Nothing outside that directory is touched, but for a table of its own in
-# DYNAMODB_ENDPOINT, which stays; and every process ends with this one.
+# lines below. Nothing outside that directory is touched, but for two tables of its own in
+# DYNAMODB_ENDPOINT, which stay; and every process ends with this one.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,9 +28,11 @@ absolute() {
 }
 VAULT_BIN=$(absolute "$VAULT_BIN") && DYN2RAFT_BIN=$(absolute "$DYN2RAFT_BIN") || exit 1
 
-# What the runbook prints and this can't run: there is no AWS and no vault-benchmark here.
+# What the runbook prints and this can't run: there is no AWS and no vault-benchmark here,
+# and DynamoDB Local makes no backups.
 left_out='aws *
-vault-benchmark *'
+vault-benchmark *
+sudo -u vault dyn2raft copy * -replace -backup *'
 
 case ${TMPDIR:-} in *[!A-Za-z0-9/._-]*)
 	echo "TMPDIR is $TMPDIR: the runbook's commands are run as they are printed, without quotes round paths; name a directory without blanks and signs" >&2
@@ -142,7 +144,8 @@ here_on() {
 	local p first
 	p=$(port "$host")
 	first=$(port vault_1)
-	sed -e "s|/etc/vault.d/|$work/$host/etc/|g; s|/opt/vault|$work/$host/opt|g" \
+	sed -e "s|/etc/vault.d/|$work/$host/etc/|g; s|/opt/vault|$work/$host/opt|g; s|/var/lib|$work/$host/lib|g" \
+		-e "s|/mnt/vault-2|$work/vault_2/opt|g" \
 		-e "s|https://10.0.1.21:8200|http://127.0.0.1:$first|g; s|https://10.0.1.21:8201|https://127.0.0.1:$((first + 1))|g" \
 		-e "s|-o vault -g vault|-o $(id -un) -g $(id -gn)|g"
 }
@@ -421,7 +424,7 @@ status=$?
 [ ! -e "$work/vault_1/opt/data/vault.db" ] || fail "the interrupted copy left a vault.db"
 
 step "3.4 copy -resume"
-must 'sudo -u vault dyn2raft copy -config /etc/vault.d/migrate.hcl -keep-source-locked -resume' | tee "$work/out" || exit 1
+must 'sudo -u vault dyn2raft copy -config /etc/vault.d/migrate.hcl -keep-source-locked -resume' -read-capacity 100000 | tee "$work/out" || exit 1
 [ "$(tail -n 1 "$work/out")" = "Success! All of the keys have been migrated." ] || fail "no success"
 
 step "3.4 the table stays locked: cluster A does not start"
@@ -523,13 +526,34 @@ sample a.txt >"$work/cluster_a.txt"
 sample faster.txt >"$work/cluster_b.txt"
 must 'dyn2raft bench-compare cluster_a.txt cluster_b.txt'
 
-step "roll-back: cluster B ends, the table is freed, cluster A serves from it"
+step "roll-back: cluster B ends"
 others=$(printf '%s\n' vault_1 vault_2 vault_3 | grep -v "$leads")
 for h in $leads $others; do # the leader hands over quickly only while there are others
 	on "$h"
 	must 'sudo systemctl disable --now vault'
 	refused
 done
+
+step "roll-back with what cluster B has written: a new table"
+on vault_1
+fence vault-back | here_on >"$work/back.hcl"
+before=$AWS_DYNAMODB_TABLE
+export AWS_DYNAMODB_TABLE=$before-back
+must 'sudo install -d -o vault -g vault -m 0700 /var/lib/dyn2raft'
+must 'sudo -u vault dyn2raft plan -config back.hcl -work-dir /var/lib/dyn2raft'
+must 'sudo -u vault dyn2raft copy -config back.hcl -work-dir /var/lib/dyn2raft' | tee "$work/out" || exit 1
+[ "$(tail -n 1 "$work/out")" = "Success! All of the keys have been migrated." ] || fail "no success"
+must 'sudo -u vault dyn2raft verify -config back.hcl -work-dir /var/lib/dyn2raft' | tee "$work/out" || exit 1
+case $(tail -n 1 "$work/out") in Equal:*) ;; *) fail "the last line does not begin with Equal:" ;; esac
+on a
+must 'sudo systemctl enable --now vault'
+unseal
+eventually 120 "cluster A serves from it" active
+look
+must 'sudo systemctl disable --now vault'
+export AWS_DYNAMODB_TABLE=$before
+
+step "roll-back with the table as it was: it is freed, cluster A serves from it"
 on vault_1
 must 'sudo -u vault dyn2raft copy -config /etc/vault.d/migrate.hcl -reset'
 on a
