@@ -31,9 +31,9 @@ type Survey struct {
 	// has, or is given, so many; 0 where the service does not tell.
 	WarmReadUnits      int64
 	DeletionProtection bool
-	// Stream is what the table's stream holds, as "NEW_AND_OLD_IMAGES"; empty
-	// where there is none.
-	Stream string
+	// Stream is what the table's stream holds, as "NEW_AND_OLD_IMAGES", and StreamARN is
+	// its name; empty where there is none.
+	Stream, StreamARN string
 	// Replicas are the other regions of a global table.
 	Replicas []string
 	// Skew is how far our clock is ahead of the service's, which sends whole seconds.
@@ -72,7 +72,7 @@ func (s *Source) Survey(ctx context.Context) (*Survey, error) {
 		v.WarmReadUnits = aws.ToInt64(w.ReadUnitsPerSecond)
 	}
 	if t.StreamSpecification != nil && aws.ToBool(t.StreamSpecification.StreamEnabled) {
-		v.Stream = string(t.StreamSpecification.StreamViewType)
+		v.Stream, v.StreamARN = string(t.StreamSpecification.StreamViewType), aws.ToString(t.LatestStreamArn)
 	}
 	v.Replicas = replicas(t)
 	if at, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok {

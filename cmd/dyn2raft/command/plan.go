@@ -38,6 +38,7 @@ func planCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "no-sample", Usage: "read no sample: estimate by what the table says of itself"},
 			&cli.BoolFlag{Name: "full", Usage: "read the whole table in place of a sample, eventually consistent, and name every item that a copy refuses: with at most a tenth of a provisioned table's read units, and of one on demand with what -read-capacity says"},
 			&cli.DurationFlag{Name: "sample", Value: 4 * time.Second, Usage: "`time` for which the sample is read"},
+			&cli.BoolFlag{Name: "live", Usage: "plan a copy while Vault serves (copy -live): look at the stream, the replicas, the IAM actions and the cost of following the table too"},
 			&cli.BoolFlag{Name: "replace", Usage: "of storage_destination \"dynamodb\": plan a copy into the table that this Vault had before"},
 			&cli.StringFlag{Name: "backup-arn", Usage: "with -replace: the backup that copy will be given, by its `ARN`"},
 			&cli.StringFlag{Name: "take-over", Usage: "with -replace: the run that copy will be given, by its `id`"},
@@ -86,6 +87,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if err := cmp.Or(
 		mistake(sample < time.Second || sample > 5*time.Minute, flagIs(cmd, "sample"), "it takes a time from 1s to 5m"),
 		backupName(cmd),
+		mistake(cmd.Bool("live") && cmd.Bool("source-stopped"), "-live plans a copy while Vault serves, and does not go with -source-stopped", "leave one of them out"),
 		mistake(cmd.IsSet("vault-env") && !cmd.IsSet("vault-config"), "-vault-env has no meaning without -vault-config", "give the server's configuration too"),
 		mistake(full && (cmd.Bool("no-sample") || cmd.IsSet("sample")), "-full reads the whole table, and -sample and -no-sample a part or nothing", "leave one out"),
 	); err != nil {
@@ -136,7 +138,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 		when = copier.Stopped
 	}
 	rep, err := plan.Run(ctx, plan.Options{
-		Config: cfg, Source: src, Destination: dst, State: stateOf(cfg.Destination), Command: copyOf(cmd, std), Manifest: cmd.String("manifest"), Ignore: ignore, When: when,
+		Config: cfg, Source: src, Destination: dst, State: stateOf(cfg.Destination), Command: copyOf(cmd, std), Manifest: cmd.String("manifest"), Ignore: ignore, When: when, Live: cmd.Bool("live"),
 		Estimate: estimation.Options{
 			Workers: workers(cmd, cfg), Memory: memory, ReadCapacity: cmd.Float("read-capacity"),
 			NoSample: cmd.Bool("no-sample"), SampleTime: sample, Full: full, Events: out.event,
@@ -157,7 +159,7 @@ func runPlan(ctx context.Context, cmd *cli.Command, std Streams, out *printer) e
 	if err != nil && !out.json {
 		err = saidAbove{err}
 	}
-	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), cmd.Bool("source-stopped")))
+	return errors.Join(err, out.planned(rep, arn, cmd.Bool("v"), cmd.Bool("source-stopped") || cmd.Bool("live")))
 }
 
 // A saidAbove is an error that a failed check has told of, with what to do about it.
@@ -188,7 +190,7 @@ func copyOf(cmd *cli.Command, std Streams) string {
 }
 
 // planned writes a report of plan: what failed comes last, and what passed only
-// on demand.
+// on demand. What comes next is the copy at once where no Vault is to be stopped first.
 func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool) error {
 	var result error
 	if !rep.Ready() {
@@ -342,8 +344,8 @@ func downtimeRows(d *estimation.Downtime) [][2]string {
 	short := d.Offline[len(d.Offline)-1]
 	why := map[estimation.Reason]string{
 		estimation.Short:      "an offline copy, which is simpler",
-		estimation.Large:      "a live copy: with so many entries it pays at any capacity",
-		estimation.Slow:       fmt.Sprintf("a live copy, unless the capacity can be raised for the window: then an offline one, which is simpler (%s at %s read units/s)", estimation.Duration(short.Seconds), humanize.Comma(short.Units)),
+		estimation.Large:      "a live copy (copy -live; plan -live looks at what that needs): with so many entries it pays at any capacity",
+		estimation.Slow:       fmt.Sprintf("a live copy (copy -live; plan -live looks at what that needs), unless the capacity can be raised for the window: then an offline one, which is simpler (%s at %s read units/s)", estimation.Duration(short.Seconds), humanize.Comma(short.Units)),
 		estimation.Replicated: "an offline copy: no live one can be made of a table with replicas in other regions",
 	}[d.Because]
 	return [][2]string{

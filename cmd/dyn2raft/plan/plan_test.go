@@ -356,6 +356,44 @@ func TestOwnUnfinishedCopy(t *testing.T) {
 	want("its lock is gone", "COPY -restart", copier.Warned)
 }
 
+// A live copy has its own checks in place of those of a copy that stops every Vault.
+func TestPlanOfLiveCopy(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, dynamotest.Options{})
+	e.leader(time.Hour)
+	opts := e.options()
+	opts.Live, opts.Estimate.NoSample = true, true
+	rep, err := Run(t.Context(), opts)
+	e.ok(err)
+	for check, want := range map[string]copier.Outcome{"live-access": copier.Passed, "live-replicas": copier.Passed, "live-stream": copier.Noted, "live-cost": copier.Noted, "running-vault": copier.Noted} {
+		if got := find(t, rep, check); got.Status != want {
+			t.Errorf("%+v", got)
+		}
+	}
+	if slices.ContainsFunc(rep.Checks, func(r Result) bool { return r.Check == "stream" || r.Check == "replicas" }) || !rep.Ready() {
+		t.Errorf("%+v", rep.Checks)
+	}
+	// Each of these keeps it from being one.
+	e.ok(e.srv.SetTableDetails(dynamotest.VaultTable, dynamotest.TableDetails{Replicas: []string{"eu-west-1"}}))
+	_, err = e.srv.EnableStream(dynamotest.VaultTable, types.StreamViewTypeKeysOnly)
+	e.ok(err)
+	e.srv.SetFaults(&dynamotest.Fault{Kind: dynamotest.AccessDenied, Operation: "GetRecords"})
+	rep, err = Run(t.Context(), opts)
+	e.ok(err)
+	if got := find(t, rep, "live-replicas"); got.Status != copier.Failed || !strings.Contains(got.Hint, "offline") {
+		t.Errorf("%+v", got)
+	}
+	if got := find(t, rep, "live-access"); got.Status != copier.Failed || !strings.Contains(got.Message, "dynamodb:GetRecords") {
+		t.Errorf("%+v", got)
+	}
+	if got := find(t, rep, "live-stream"); got.Status != copier.Warned || !strings.Contains(got.Hint, "--event-source-arn "+e.srv.Stream(dynamotest.VaultTable).ARN) {
+		t.Errorf("%+v", got)
+	}
+	if d := rep.Estimate.Downtime; d.Recommended != estimate.OfflineCopy || d.Because != estimate.Replicated {
+		t.Errorf("%+v", d)
+	}
+}
+
 // Without write probes nothing is sent that could write.
 func TestNoWriteProbes(t *testing.T) {
 	t.Parallel()

@@ -327,6 +327,8 @@ func (c *call) updateTable() ([]byte, error) {
 		BillingMode           types.BillingMode
 		ProvisionedThroughput *throughput
 		StreamSpecification   *streamSpecification
+
+		GlobalSecondaryIndexUpdates []struct{ Delete *struct{ IndexName string } }
 	}
 	if err := c.decode(&in); err != nil {
 		return nil, err
@@ -334,6 +336,11 @@ func (c *call) updateTable() ([]byte, error) {
 	t, err := c.server.anyTable(in.TableName)
 	if err != nil {
 		return nil, err
+	}
+	if u := in.GlobalSecondaryIndexUpdates; len(u) == 1 && u[0].Delete != nil { // no table has an index
+		return nil, notFound("Requested resource not found")
+	} else if u != nil {
+		return nil, unsupported("GlobalSecondaryIndexUpdates other than the deletion of one index")
 	}
 	capacity := in.BillingMode != "" || in.ProvisionedThroughput != nil
 	if capacity && in.StreamSpecification != nil {
