@@ -134,16 +134,21 @@ func (s *Source) Follow(ctx context.Context, runID string, from copier.Position)
 	return f, nil
 }
 
+// leastLive is how many units a second are taken at the least of a table that has them:
+// Vault makes one with 5.
+const leastLive = 5
+
 // liveBucket bounds what is read while Vaults serve. The units are those that are
 // provisioned, 0 on demand.
 func (s *Source) liveBucket(units int64) *bucket {
 	first, most := 1000.0, 10_000.0
-	if units > 0 {
-		most = max(1, float64(units)*cmp.Or(s.opts.LiveShare, 0.25))
+	switch {
+	case s.opts.ReadCapacity > 0:
+		first, most = s.opts.ReadCapacity, s.opts.ReadCapacity
+	case units > 0:
+		// Of a small table the share would be less than what is written to it.
+		most = max(min(float64(units), leastLive), float64(units)*cmp.Or(s.opts.LiveShare, 0.25))
 		first = most
-	}
-	if s.opts.ReadCapacity > 0 {
-		most = min(most, s.opts.ReadCapacity)
 	}
 	return newAdaptingBucket(first, most, !s.opts.EventuallyConsistent)
 }

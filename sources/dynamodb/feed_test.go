@@ -649,6 +649,29 @@ func TestLiveShare(t *testing.T) {
 	})
 }
 
+// TestLiveBucket: what is taken of a table while Vaults serve, at first and at most.
+func TestLiveBucket(t *testing.T) {
+	for _, c := range []struct {
+		units          int64
+		share, at      float64 // options
+		first, highest float64
+	}{
+		{units: 400, first: 100, highest: 100},
+		{units: 400, share: 0.5, first: 200, highest: 200},
+		{units: 400, share: 0.5, at: 20, first: 20, highest: 20},
+		{units: 400, at: 300, first: 300, highest: 300}, // it is asked for
+		{units: 5, first: 5, highest: 5},                // a quarter is less than what is written to it
+		{units: 1, first: 1, highest: 1},
+		{first: 1000, highest: 10_000},
+		{at: 30, first: 30, highest: 30},
+	} {
+		b := (&Source{opts: Options{LiveShare: c.share, ReadCapacity: c.at}}).liveBucket(c.units)
+		if first := float64(b.tokens.Limit()) / thousandths; first != c.first || b.rate != c.highest {
+			t.Errorf("%+v: %v units a second at first, %v at most", c, first, b.rate)
+		}
+	}
+}
+
 // TestDelay: heartbeats show how late records are.
 func TestDelay(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -99,10 +99,11 @@ type Options struct {
 	// that has none. A stream that is enabled is used as it is, and left so.
 	EnableStream bool
 	// LiveShare is the share of the provisioned read capacity that is consumed at most from
-	// [Source.Follow] on, from 0 to 1; zero means a quarter. Of a table on demand it is
+	// [Source.Follow] on, from 0 to 1; zero means a quarter. It is 5 units at the least, or
+	// all that a smaller table has. Of a table on demand it is
 	// 1,000 units a second at first, and 10,000 at most. Either is halved when a request is
 	// throttled, and becomes a tenth more every 10 s. Nothing is held back for it while
-	// [Source.Take] has the table. ReadCapacity bounds it, too.
+	// [Source.Take] has the table. ReadCapacity, where it is set, takes its place.
 	LiveShare float64
 	// Heartbeat is how often a small item is rewritten while a table is followed, which
 	// shows how long a record of the stream is on its way; zero means 5 s.

@@ -26,6 +26,7 @@ type ending struct {
 	alone         bool
 	resume, reset []string // the words of the commands that come behind it, if any
 	restart       []string // in place of reset, where nothing is locked
+	free          bool     // nothing is locked, and there is something to be given up all the same
 }
 
 func (e *ending) Unwrap() error { return e.error }
@@ -42,6 +43,9 @@ func (e *ending) hint(columns int) string {
 	}
 	out := e.kept + "\n" +
 		pasteable("to resume:  ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
+	if e.free {
+		return out
+	}
 	if columns > 0 {
 		return out + "\n" + strings.Repeat(" ", len("to give up: ")) + until
 	}
@@ -110,6 +114,8 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	e := &ending{error: err}
 	unlocked := cfg.Source.Type != vaultconfig.DynamoDB // nothing was locked, and nothing is to be given back
 	switch {
+	case res.Live != nil && res.Resumable && !res.InPlace && !is(copier.ErrNotReleased):
+		e.kept, e.resume, e.reset, e.free = "what was read is kept, and nothing is locked: Vault serves on. Resume it within 23 hours; the table's stream has nothing older", again("-resume"), reset, true
 	case toTable && cmd.Bool("replace") && res.Resumable && !res.InPlace:
 		e.kept, e.resume, e.reset = "what was read is kept, and "+to.Name()+" stays locked for this copy. Once that has begun to change it, only resuming, or the backup, is a way out", again("-resume"), reset
 	case toTable && res.Resumable && !res.InPlace:

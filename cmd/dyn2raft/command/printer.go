@@ -57,6 +57,7 @@ type printer struct {
 	moved   time.Time       // when there was something new, other than an error
 	told    time.Time       // when a line said that a request failed
 	untold  int             // requests that failed since
+	pending int64           // keys that were to be applied when a line said so last; of one goroutine
 	waits   waits
 	warned  []copier.Warning // all that is to be said once more at the end
 }
@@ -370,6 +371,13 @@ func (p *printer) tell(asked bool) {
 	case copier.PhaseFollow:
 		if l := s.Live; l != nil {
 			p.log.Info("following", "ready", l.Ready, "delay", estimate(l.Delay), "pending", count(l.Pending), "applied", count(l.Applied), "expected_downtime", estimate(l.Expected))
+			if !asked && !l.Ready && l.Pending > p.pending && p.pending > 0 {
+				p.log.Warn("keys change faster than the copy may read them again", "pending", count(l.Pending),
+					"hint", "let it take more of the table: resume it with a larger -live-share, or with -read-capacity")
+			}
+			if !asked {
+				p.pending = l.Pending
+			}
 		}
 	default:
 		if asked {

@@ -19,7 +19,7 @@ var waitWords = map[copier.Wait]string{
 	copier.WaitAnswer:      "an answer to %s",
 	copier.WaitThrottled:   "%s, which the table throttles: more read or write capacity ends that",
 	copier.WaitRetry:       "%s, which fails and is tried again",
-	copier.WaitCap:         "%s, held back by -read-capacity",
+	copier.WaitCap:         "%s, held back to spare the table (-read-capacity, or -live-share)",
 	copier.WaitCredentials: "AWS credentials%s",
 	waitOwn:                "%s",
 }
