@@ -367,6 +367,9 @@ func (c *crash) check(o order) error {
 	if n := made.Total.Entries; n != int64(len(want)) || made.Proof == nil || made.State != copier.Released {
 		return fmt.Errorf("the manifest has %d entries of %d, read back: %v, state %q", n, len(want), made.Proof != nil, made.State)
 	}
+	// One that was killed while it wrote the manifest for the last time, when all else was
+	// done, leaves what the next one that is written there replaces.
+	_ = os.Remove(o.Manifest + ".tmp")
 	return holds(filepath.Dir(o.Manifest), filepath.Base(o.Manifest))
 }
 
