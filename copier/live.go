@@ -320,9 +320,6 @@ func (l *live) base(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !l.result.Source.Exact { // which it was when it was opened
-		_ = stats.CheckCount(l.result.Source, l.opts.Events)
-	}
 	in := &tee{Stream: entries}
 	err = l.load(ctx, l.loader, in)
 	if cerr := entries.Close(); cerr != nil {

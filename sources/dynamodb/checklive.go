@@ -14,6 +14,7 @@ import (
 	streamtypes "github.com/aws/aws-sdk-go-v2/service/dynamodbstreams/types"
 	"github.com/aws/smithy-go"
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
@@ -40,20 +41,27 @@ func (s *Source) CheckLive(ctx context.Context, survey *Survey) copier.Findings 
 			return found
 		default:
 			open = openShards(shards)
-			found.Warn("live-stream", "", "the table has a stream (%s) with %d open shards, which a live copy follows and leaves as it is: somebody may read it, and DynamoDB serves two readers of a shard",
-				survey.Stream, open).With("stream", survey.StreamARN)
+			found.Warn("live-stream", "", "the table has a stream (%s) with %s, which a live copy follows and leaves as it is: somebody may read it, and DynamoDB serves two readers of a shard",
+				survey.Stream, english.Plural(open, "open shard", "")).With("stream", survey.StreamARN)
 		}
 		s.checkFollowing(ctx, survey, shards, &found)
 	} else {
 		found.Note("live-stream", "none", "the table has no stream: a live copy asks, then enables one of keys, and disables that one again")
 		s.checkFollowing(ctx, survey, nil, &found)
 	}
+	if most := s.liveBucket(survey.ReadUnits).rate; !survey.OnDemand && most < enoughLive {
+		found.Warn("live-capacity", "", "the table has %s read units a second, of which a live copy takes at most %g: it catches up with fewer changed entries than that a second, and never with more",
+			humanize.Comma(survey.ReadUnits), most)
+	}
 	hourly := open * int(time.Hour/shardPause)
-	found.Note("live-cost", "", "following makes up to %s streams read requests an hour for %d open shards of its stream at present (about US$ %.3f at US$ %g for 100,000, the price in us-east-1; the first 2.5 million a month are free). "+
-		"Not priced, since your table's mode and writes decide: a strongly consistent read of each entry that changes (a read unit for each 4 KB, BatchGetItem), and a write unit each %s",
-		humanize.Comma(int64(hourly)), open, float64(hourly)/100_000*streamsPrice, streamsPrice, cmp.Or(s.opts.Heartbeat, beatEvery))
+	found.Note("live-cost", "", "following makes up to %s streams read requests an hour for %s of its stream at present (about US$ %.3f at US$ %g for 100,000, the price in us-east-1; the first 2.5 million a month are free). "+
+		"Not priced, since your table's mode and writes decide: a strongly consistent read of each entry that changes (a read unit for each 4 KB, BatchGetItem), and a write unit every %s",
+		humanize.Comma(int64(hourly)), english.Plural(open, "open shard", ""), float64(hourly)/100_000*streamsPrice, streamsPrice, cmp.Or(s.opts.Heartbeat, beatEvery))
 	return found
 }
+
+// enoughLive is how many read units a second are enough for what a busy Vault writes.
+const enoughLive = 50
 
 // liveChecks is how long the checks may take: the streams have an endpoint of their own,
 // which may be out of reach.

@@ -115,8 +115,9 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 		return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "cut over", Err: fmt.Errorf("no copy that follows its table is running into %s", path)},
 			"begin one, or resume it: "+commandLine(cmd, "copy", "-live")+"; it cuts over once it is ready and told to")
 	}
-	if r.Status == nil || r.Status.Live == nil {
-		out.log.Info("the copy is not ready yet: the order is carried out once it is")
+	if r.Status == nil || r.Status.Live == nil || !r.Status.Live.Ready {
+		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: fmt.Errorf("the copy into %s is not ready: it has not caught up with the table, or not read back yet", path)},
+			"leave Vault as it is. status -watch says when the copy is ready; copy -live -cutover-when-ready does not wait for an order")
 	}
 	data, err := json.Marshal(order{Rehearse: rehearse})
 	if err != nil {
@@ -126,7 +127,7 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 		return fmt.Errorf("give the order to the copy: %w", err)
 	}
 	given := time.Now()
-	out.log.Info("the order is given: waiting until the copy is ready and watches the lock")
+	out.log.Info("the order is given: waiting until the copy watches the lock")
 	return out.waitCutover(ctx, d, given, rehearse)
 }
 
@@ -178,7 +179,8 @@ func (p *printer) waitCutover(ctx context.Context, d vaultconfig.Destination, gi
 			told = live.GivenBack
 			p.log.Warn("not cut over yet: the table was given back, and is followed on; the copy tries again", "error", live.Reason)
 		case time.Now().After(deadline):
-			return p.sentence("The order stands: the copy carries it out once Vault gives its lock up. See how it goes with status; take it back with -cancel.")
+			return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: fmt.Errorf("nobody has given the lock up within %s", cutoverPatience)},
+				"the order stands: it is carried out once Vault gives its lock up. Take it back with -cancel")
 		}
 		select {
 		case <-tick.C:

@@ -370,7 +370,7 @@ func (p *printer) tell(asked bool) {
 			"rate", perSecond(s.EntryRate), "left", estimate(left(s)))
 	case copier.PhaseFollow:
 		if l := s.Live; l != nil {
-			p.log.Info("following", "ready", l.Ready, "delay", estimate(l.Delay), "pending", count(l.Pending), "applied", count(l.Applied), "expected_downtime", estimate(l.Expected))
+			p.log.Info("following", "ready", l.Ready, "delay", estimate(l.Delay), "pending", count(l.Pending), "applied", count(l.Applied))
 			if !asked && !l.Ready && l.Pending > p.pending && p.pending > 0 {
 				p.log.Warn("keys change faster than the copy may read them again", "pending", count(l.Pending),
 					"hint", "let it take more of the table: resume it with a larger -live-share, or with -read-capacity")
