@@ -82,6 +82,7 @@ func cutoverCommand(std Streams) *cli.Command {
 const (
 	cutoverPatience = 10 * time.Minute
 	cutoverLook     = 200 * time.Millisecond
+	cutoverFresh    = 3 * time.Second
 )
 
 func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer) error {
@@ -97,6 +98,10 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 	path := d.Path
 	defer func() { err = whose(cmd, err, path) }()
 	r, err := readStatus(d, "")
+	// What a copy says of itself may be a second old.
+	for wait := time.Now().Add(cutoverFresh); err == nil && !cancel && !ready(r) && r.State == sink.StateRunning && time.Now().Before(wait) && ctx.Err() == nil; r, err = readStatus(d, "") {
+		time.Sleep(cutoverLook)
+	}
 	if err != nil {
 		return err
 	}
@@ -115,9 +120,12 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 		return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "cut over", Err: fmt.Errorf("no copy that follows its table is running into %s", path)},
 			"begin one, or resume it: "+commandLine(cmd, "copy", "-live")+"; it cuts over once it is ready and told to")
 	}
-	if r.Status == nil || r.Status.Live == nil || !r.Status.Live.Ready {
+	if !ready(r) {
 		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: fmt.Errorf("the copy into %s is not ready: it has not caught up with the table, or not read back yet", path)},
 			"leave Vault as it is. status -watch says when the copy is ready; copy -live -cutover-when-ready does not wait for an order")
+	}
+	if _, err := os.Lstat(orderFile(path)); err == nil {
+		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: errors.New("an order stands already, and is carried out once Vault gives its lock up")}, "take it back with -cancel, then give another")
 	}
 	data, err := json.Marshal(order{Rehearse: rehearse})
 	if err != nil {
@@ -129,6 +137,11 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 	given := time.Now()
 	out.log.Info("the order is given: waiting until the copy watches the lock")
 	return out.waitCutover(ctx, d, given, rehearse)
+}
+
+// ready reports whether nothing but an order is missing.
+func ready(r *statusRecord) bool {
+	return r.Status != nil && r.Status.Live != nil && r.Status.Live.Ready
 }
 
 // A cutoverRecord is the JSON of cutover's result.
@@ -185,6 +198,7 @@ func (p *printer) waitCutover(ctx context.Context, d vaultconfig.Destination, gi
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			p.log.Warn("the order stands, and is carried out once Vault gives its lock up: take it back with -cancel")
 			return context.Cause(ctx)
 		}
 	}
