@@ -121,6 +121,7 @@ type live struct {
 	arm     Arm       // what has been done, and is not done again until NotArmed
 	notFor  time.Time // no cut-over before
 	taking  chan taken
+	takes   Arm // what for
 	giveUp  context.CancelFunc
 	waitFor *Waiting
 	told    time.Time
@@ -568,9 +569,13 @@ func (l *live) armed(ctx context.Context) {
 		l.dropTake()
 		return
 	}
+	if l.taking != nil && arm != l.takes {
+		l.dropTake() // the word has changed
+	}
 	if l.taking != nil || !l.ready || arm == l.arm || time.Now().Before(l.notFor) {
 		return
 	}
+	l.takes = arm
 	out := make(chan taken, 1)
 	tctx, cancel := context.WithCancel(ctx)
 	l.taking, l.giveUp = out, cancel

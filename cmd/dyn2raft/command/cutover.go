@@ -58,7 +58,7 @@ func armed(path string, whenReady bool, out *printer) func() copier.Arm {
 			failed = err.Error()
 			out.log.Warn("an order to cut over can't be read", "error", err)
 		}
-		if whenReady {
+		if whenReady && errors.Is(err, fs.ErrNotExist) {
 			return copier.Armed
 		}
 		return copier.NotArmed
@@ -131,10 +131,10 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 	if err != nil {
 		return err
 	}
+	given := time.Now()
 	if err := asOwner(cmd.String("owner"), path, func() error { return (*durable.Disk)(nil).Replace(orderFile(path), data) }); err != nil {
 		return fmt.Errorf("give the order to the copy: %w", err)
 	}
-	given := time.Now()
 	out.log.Info("the order is given: waiting until the copy watches the lock")
 	return out.waitCutover(ctx, d, given, rehearse)
 }

@@ -60,6 +60,8 @@ func TestOrders(t *testing.T) {
 	}
 	ask = armed(path, true, &printer{log: hclog.NewNullLogger()})
 	want(copier.Armed)
+	order(`{`, soon) // perhaps a rehearsal
+	want(copier.NotArmed)
 	order(`{"rehearse":true}`, soon)
 	want(copier.Rehearse)
 
