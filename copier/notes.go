@@ -307,10 +307,10 @@ func (n *notes) read() ([]byte, error) {
 			return key, nil
 		case !errors.Is(err, io.EOF):
 			return nil, workError("read "+n.path(n.at.File), err)
-		case n.at.File == own:
+		case n.at.File == own && n.reader.off >= size:
 			return nil, io.EOF
 		}
-		if n.reader.off < least {
+		if n.at.File == own || n.reader.off < least {
 			return nil, n.lost(n.at.File)
 		}
 		if err := n.reader.Close(); err != nil {

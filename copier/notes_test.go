@@ -186,6 +186,21 @@ func TestNotesDamaged(t *testing.T) {
 	}
 }
 
+// TestNotesCut: notes that are cut off while their process runs are a gap, and not read
+// to their end.
+func TestNotesCut(t *testing.T) {
+	n := noted(t, t.TempDir())
+	if err := n.add(keysOf(0, 5), Position(`1`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(n.path(1), 0); err != nil {
+		t.Fatal(err)
+	}
+	if keys, _, err := n.next(10); !errors.Is(err, ErrGap) {
+		t.Errorf("%d keys are read, and then: %v", len(keys), err)
+	}
+}
+
 // A place that the notes do not have any more is a gap, too.
 func TestNotesSeek(t *testing.T) {
 	dir := t.TempDir()

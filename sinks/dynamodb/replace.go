@@ -501,7 +501,7 @@ func (s *Sink) checkOld(l locks, found *copier.Findings) {
 	case leader && l.expires().After(time.Now()):
 		found.Fail(check, "", "%w", s.busy(fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue))))
 	case ours && m.Backup != "":
-		found.Warn(check, "unfinished", "a copy has begun to replace what is in table %s, and this one goes on with that; as it was it is in the backup %s", name, m.Backup).With("run", m.Run)
+		found.Warn(check, "unfinished", "a copy has begun to replace what is in table %s, and this one resumes that; what the table held before is in the backup %s", name, m.Backup).With("run", m.Run)
 	case ours:
 		found.Warn(check, "unfinished", "table %s is locked for run %s, which is to replace what is in it, and has not begun", name, m.Run).With("run", m.Run)
 	case l.migration == nil && l.record != nil:
