@@ -109,9 +109,9 @@ bench-results: ## the same, and write bench/RESULTS.md; with VAULT_BIN and BENCH
 lines: ## count the lines of code of AT=HEAD, by package, without comments and tests
 	@go run ./.ci/lines $(or $(AT),HEAD)
 
-docs: ## write docs/commands.md from the commands themselves
+docs: ## write docs/commands.md from the commands themselves, and docs/errors.md from the errors' codes
 	@mkdir -p bin
-	go run ./cmd/dyn2raft docs markdown >bin/commands.md && mv bin/commands.md docs/
+	go run ./cmd/dyn2raft docs markdown >bin/commands.md && go run ./cmd/dyn2raft docs errors >bin/errors.md && mv bin/commands.md bin/errors.md docs/
 
 cross: bin/extra ## build static programs for Linux and macOS, amd64 and arm64, into bin/cross
 	@for target in $(TARGETS); do \

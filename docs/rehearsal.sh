@@ -18,6 +18,7 @@ set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUNBOOK=${RUNBOOK:-$here/runbook.md}
+pages=("$RUNBOOK" "$here/errors.md")
 VAULT_BIN=${VAULT_BIN:?names a Vault; make rehearsal sets it}
 DYN2RAFT_BIN=${DYN2RAFT_BIN:?names a dyn2raft; make rehearsal sets it}
 absolute() {
@@ -181,9 +182,10 @@ systemctl() {
 	esac
 }
 
-# commands are the lines of shell that the runbook prints, without comments at their end.
+# commands are the lines of shell that the runbook prints, and the page of errors, without
+# comments at their end.
 commands() {
-	awk '/^```/ { fence = !fence } !fence && sub(/^    +/, "")' "$RUNBOOK" |
+	awk '/^```/ { fence = !fence } !fence && sub(/^    +/, "")' "${pages[@]}" |
 		sed -n -E 's/ +#.*//; /^(sudo|dyn2raft|vault|vault-benchmark|aws) /p'
 }
 
@@ -207,7 +209,7 @@ must() { run "$@" || fail "$1: exit status $?"; }
 
 # fence WORD is the first fenced block of the runbook that has this word.
 fence() {
-	awk -v word="$1" '/^```/ { if (open && index(text, word)) { printf "%s", text; exit } open = !open; text = ""; next } open { text = text $0 "\n" }' "$RUNBOOK"
+	awk -v word="$1" '/^```/ { if (open && index(text, word)) { printf "%s", text; exit } open = !open; text = ""; next } open { text = text $0 "\n" }' "${pages[@]}"
 }
 
 # free_port sets port to one that nobody listens on, nor on the next. Two rehearsals at

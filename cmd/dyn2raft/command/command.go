@@ -109,7 +109,7 @@ func Main(args []string, std Streams) int {
 
 func root(std Streams) *cli.Command {
 	commands := []*cli.Command{planCommand(std), copyCommand(std), cutoverCommand(std), statusCommand(std), verifyCommand(std), inspectCommand(std), readdressCommand(std), reportCommand(std),
-		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std)}
+		checkClusterCommand(std), benchCompareCommand(std), demoCommand(std), versionCommand(std), docsCommand(std), helpCommand()}
 	var meanings []string
 	for _, m := range exitMeanings {
 		meanings = append(meanings, m.Status+" "+m.Meaning)

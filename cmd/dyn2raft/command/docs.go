@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -13,13 +14,14 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/plan"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 )
 
-// docsCommand prints what is made of the tree of commands: docs/commands.md
-// and the manual page.
+// docsCommand prints what is made of the tree of commands, docs/commands.md and the manual
+// page, and docs/errors.md, which is made of the errors' codes.
 //
 // The templates are ours: urfave's cli-docs leaves a command's description
 // out, sorts flags by name, gives them two dashes, shows hidden defaults, and
@@ -31,9 +33,9 @@ func docsCommand(std Streams) *cli.Command {
 }
 
 func runDocs(_ context.Context, cmd *cli.Command, std Streams, _ *printer) error {
-	form, known := map[string]func() ([]byte, error){"markdown": markdown, "man": man}[cmd.Args().First()]
+	form, known := map[string]func() ([]byte, error){"markdown": markdown, "errors": errorsPage, "man": man}[cmd.Args().First()]
 	if !known || cmd.Args().Len() != 1 {
-		return &usageError{"which form?", "run `dyn2raft docs markdown` or `dyn2raft docs man`"}
+		return &usageError{"which form?", "run `dyn2raft docs markdown`, `dyn2raft docs errors` or `dyn2raft docs man`"}
 	}
 	text, err := form()
 	if err != nil {
@@ -46,6 +48,9 @@ func runDocs(_ context.Context, cmd *cli.Command, std Streams, _ *printer) error
 //go:embed docs.md.tmpl
 var markdownTemplate string
 
+//go:embed errors.md.tmpl
+var errorsTemplate string
+
 //go:embed docs.1.tmpl
 var manTemplate string
 
@@ -57,6 +62,33 @@ func markdown() ([]byte, error) {
 		"code":   func(s string) string { return variableName.ReplaceAllString(s, "`$0`") },
 		"indent": func(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n    ") },
 	})
+}
+
+// errorsPage is docs/errors.md.
+func errorsPage() ([]byte, error) {
+	entries, err := hints.Entries()
+	if err != nil {
+		return nil, err
+	}
+	return executeOn(errorsTemplate, template.FuncMap{"text": inMarkdown, "withStatus": func(status string) (codes []string) {
+		for _, e := range entries {
+			if slices.Contains(strings.Split(e.Status, " or "), status) {
+				codes = append(codes, fmt.Sprintf("[%s](#%[1]s)", e.Code))
+			}
+		}
+		return codes
+	}}, entries)
+}
+
+var flagInText = regexp.MustCompile(`(^|[ (])(-[a-z][a-z-]*[a-z](?:=[a-z]+)?)\b`)
+
+// inMarkdown puts the flags in a text for people into spans of code.
+func inMarkdown(text string) string {
+	parts := strings.Split(strings.ReplaceAll(text, "<", "&lt;"), "`")
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = flagInText.ReplaceAllString(parts[i], "$1`$2`")
+	}
+	return strings.Join(parts, "`")
 }
 
 // man is the manual page dyn2raft(1), with the version and the date of this
@@ -73,12 +105,16 @@ func man() ([]byte, error) {
 
 func execute(text string, functions template.FuncMap) ([]byte, error) {
 	functions["paragraphs"] = paragraphs
+	return executeOn(text, functions, newReference())
+}
+
+func executeOn(text string, functions template.FuncMap, data any) ([]byte, error) {
 	t, err := template.New("").Funcs(functions).Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("parse template of the reference: %w", err)
 	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, newReference()); err != nil {
+	if err := t.Execute(&out, data); err != nil {
 		return nil, fmt.Errorf("write the reference: %w", err)
 	}
 	return out.Bytes(), nil

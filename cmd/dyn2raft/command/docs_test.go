@@ -13,23 +13,26 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// TestCommandReference compares docs/commands.md with the commands.
-func TestCommandReference(t *testing.T) {
-	want, err := markdown()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "commands.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		line := 1
-		for len(got) > 0 && len(want) > 0 && got[0] == want[0] {
-			line += map[bool]int{true: 1}[got[0] == '\n']
-			got, want = got[1:], want[1:]
+// TestReferences compares docs/commands.md with the commands, and docs/errors.md with the
+// errors' codes.
+func TestReferences(t *testing.T) {
+	for name, page := range map[string]func() ([]byte, error){"commands.md": markdown, "errors.md": errorsPage} {
+		want, err := page()
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Fatalf("docs/commands.md is not what the commands are, from line %d on: run `make docs`", line)
+		got, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			line := 1
+			for len(got) > 0 && len(want) > 0 && got[0] == want[0] {
+				line += map[bool]int{true: 1}[got[0] == '\n']
+				got, want = got[1:], want[1:]
+			}
+			t.Errorf("docs/%s is not what the program says, from line %d on: run `make docs`", name, line)
+		}
 	}
 }
 

@@ -137,6 +137,9 @@ func printError(w io.Writer, err error) {
 		if hint != "" {
 			_, _ = fmt.Fprintln(w, onTerminal(w, "hint: "+indent(hint)))
 		}
+		if code, _ := copier.CodeOf(err); code != "" && !interrupted {
+			_, _ = fmt.Fprintln(w, "more: dyn2raft help errors "+string(code))
+		}
 	}
 }
 

@@ -3,12 +3,17 @@ package hints
 import (
 	"errors"
 	"fmt"
-	"maps"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"text/template"
 	"text/template/parse"
@@ -39,53 +44,151 @@ func TestEveryCodeHasWords(t *testing.T) {
 	}
 }
 
-// TestRunbookHasEveryCode: who sees a code finds it in the runbook, and there are the
-// words that we print, with each fact's name in capitals.
-func TestRunbookHasEveryCode(t *testing.T) {
-	text, err := os.ReadFile("../../../docs/runbook.md")
+// TestEntries: every code has an entry, and every entry a code; what an entry says that
+// is printed is in the source, or what the system says.
+func TestEntries(t *testing.T) {
+	entries, err := Entries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(text), "\n### By code\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	var got []string
-	for line := range strings.Lines(section) {
-		if strings.HasPrefix(line, "| `") {
-			got = append(got, strings.TrimSpace(line))
+	said, statuses := printed(t)
+	for _, e := range entries {
+		for _, says := range e.Says {
+			for fragment := range strings.SplitSeq(says, "…") {
+				for _, part := range regexp.MustCompile(`: |, |; `).Split(fragment, -1) {
+					if part = strings.Trim(part, " ,;:()%"); !saidInPieces(said, part, 3) {
+						t.Errorf("%s: nothing prints %q", e.Code, part)
+					}
+				}
+			}
+		}
+		for _, status := range statuses[e.Code] {
+			if !slices.Contains(strings.Split(e.Status, " or "), status) {
+				t.Errorf("%s ends with status %s, and its entry says %s", e.Code, status, e.Status)
+			}
 		}
 	}
-	codes := copier.Codes()
-	var want []string
-	for _, code := range slices.Sorted(maps.Keys(codes)) {
-		facts := map[string]string{}
-		for _, name := range codes[code] {
-			facts[name] = strings.ToUpper(name)
+	if saidInPieces(said, "a message that nothing here prints", 3) {
+		t.Error("every message would be taken for one that is printed")
+	}
+	if len(statuses) < 60 {
+		t.Errorf("the status of %d codes is known", len(statuses))
+	}
+	text := entriesText
+	t.Cleanup(func() { entriesText = text })
+	for _, wrong := range []string{
+		strings.Replace(text, "## answers-late", "## answers-later", 1),
+		strings.Replace(text, "lost: ", "lots: ", 1),
+		strings.Replace(text, "again: ", "", 1),
+		strings.Replace(text, "\n## vault-runs", "\n## vault-on-data", 1),
+	} {
+		if entriesText = wrong; wrong == text {
+			t.Error("nothing is wrong")
 		}
-		if code == dynamodb.Denied {
-			facts["policy"] = " POLICY" // it is what comes behind AWS's "a"
+		if got, err := Entries(); err == nil {
+			t.Errorf("%d entries of a wrong text", len(got))
 		}
-		words, err := parseWords(&copier.Error{Code: code})
-		if err != nil {
-			t.Fatalf("%s: %v", code, err)
+	}
+}
+
+// saidInPieces reports whether a text is of at most n pieces that are in said.
+func saidInPieces(said, text string, n int) bool {
+	if strings.Contains(said, text) {
+		return true
+	}
+	for i := range text {
+		if n > 1 && text[i] == ' ' && strings.Contains(said, text[:i]) && saidInPieces(said, text[i+1:], n-1) {
+			return true
 		}
-		var said strings.Builder
-		words.Funcs(template.FuncMap{
-			"size": func(s string) string { return s },
-			"aws":  func() string { return "by its cause: the setting or variable that is wrong, and how to put it right" },
+	}
+	return false
+}
+
+// printed is all that the source has in quotes, with the system's errors, and the exit
+// status of each code as far as an error's kind stands beside it.
+func printed(t *testing.T) (string, map[copier.Code][]string) {
+	t.Helper()
+	var said strings.Builder
+	for e := range syscall.Errno(134) {
+		said.WriteString(e.Error() + "\n")
+	}
+	said.WriteString(fs.ErrExist.Error() + "\n")
+	kinds := map[string]string{"ErrConfig": "1", "ErrSource": "10", "ErrLocked": "11", "ErrDestination": "12"}
+	made := map[string]map[string]copier.Code{} // by package and name
+	used := map[[3]string]bool{}                // package, name, kind
+	for _, root := range []string{"copier", "sinks", "sources", "verify", "bench"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", "..", root), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.BasicLit:
+					if text, err := strconv.Unquote(n.Value); n.Kind == token.STRING && err == nil {
+						said.WriteString(strings.ReplaceAll(text, "%%", "%") + "\n")
+					}
+				case *ast.ValueSpec:
+					for i, v := range n.Values {
+						if call, ok := v.(*ast.CallExpr); ok && last(call.Fun) == "NewCode" {
+							code, err := strconv.Unquote(call.Args[0].(*ast.BasicLit).Value)
+							if err != nil {
+								t.Error(err)
+							}
+							if made[file.Name.Name] == nil {
+								made[file.Name.Name] = map[string]copier.Code{}
+							}
+							made[file.Name.Name][n.Names[i].Name] = copier.Code(code)
+						}
+					}
+				case *ast.CompositeLit:
+					found := [3]string{file.Name.Name}
+					for _, e := range n.Elts {
+						pair, ok := e.(*ast.KeyValueExpr)
+						if !ok {
+							continue
+						}
+						switch last(pair.Key) {
+						case "Code":
+							found[1] = last(pair.Value)
+							if s, ok := pair.Value.(*ast.SelectorExpr); ok {
+								found[0] = last(s.X)
+							}
+						case "Kind":
+							found[2] = last(pair.Value)
+						}
+					}
+					used[found] = true
+				}
+				return true
+			})
+			return nil
 		})
-		if err := words.Execute(&said, facts); err != nil {
-			t.Fatalf("%s: %v", code, err)
-		}
-		want = append(want, fmt.Sprintf("| `%s` | %s |", code, strings.ReplaceAll(said.String(), "|", `\|`)))
-	}
-	if len(got) != len(want) {
-		t.Errorf("the runbook has %d codes, expected %d", len(got), len(want))
-	}
-	for _, row := range want {
-		if !slices.Contains(got, row) {
-			t.Errorf("the runbook lacks this row, or has it otherwise:\n%s", row)
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
+	statuses := map[copier.Code][]string{}
+	for u := range used {
+		if code, status := made[u[0]][u[1]], kinds[u[2]]; code != "" && status != "" {
+			statuses[code] = append(statuses[code], status)
+		}
+	}
+	return said.String(), statuses
+}
+
+// last is an identifier, or that behind the dot.
+func last(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	}
+	return ""
 }
 
 // TestOneDash: flags have one dash wherever we print or document them, as those of
