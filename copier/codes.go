@@ -32,13 +32,17 @@ var (
 	// NeedResume: an unfinished copy is in the destination, to be resumed or thrown
 	// away.
 	NeedResume = NewCode("need-resume")
+	// WasGivenUp: the unfinished copy was given up, and what it had locked is free.
+	WasGivenUp = NewCode("was-given-up")
 	// OtherCopy: the unfinished copy was begun with other settings.
 	OtherCopy = NewCode("other-copy")
 	// OtherSource: the unfinished copy is of another source, which it has locked. Facts:
 	// the id of that source, and the directories with what was read of it.
 	OtherSource = NewCode("other-source", "source", "files")
-	// SourceRemade: the source of the unfinished copy was deleted and made anew since.
-	SourceRemade = NewCode("source-remade")
+	// SourceRemade: the source of the unfinished copy has its name, and is another one: it
+	// was deleted and made again, or, where nothing keeps writers away, it has changed.
+	// Facts: held is "yes" where the copy had locked it, and else empty.
+	SourceRemade = NewCode("source-remade", "held")
 	// SourceWritten: somebody wrote to the source while it was read, or since; what was
 	// read is of no use.
 	SourceWritten = NewCode("source-written")

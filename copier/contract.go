@@ -586,6 +586,16 @@ type Loader interface {
 	Load(ctx context.Context, entries Stream) (LoadStats, error)
 }
 
+// An Overwriter is a [Stage] that overwrites what was there before.
+type Overwriter interface {
+	Stage
+
+	// Overwritten reports whether it has begun to, in this process or an earlier one. Such
+	// a run is kept, whatever ends it, unless what it has read can't be trusted: resuming it
+	// is the way out.
+	Overwritten() bool
+}
+
 // An Unordered is a [Stage] that takes entries in any order, while the source is read.
 // Entries are on record once their Put has returned. A later process does not read
 // those again; others may be put twice. Entries of one key overwrite each other: a

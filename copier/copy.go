@@ -237,6 +237,7 @@ func (c *copying) run(ctx context.Context) (err error) {
 		err = c.stillThere(err)
 	}
 	c.result.Resumable = keep && (c.started || c.notThrownAway()) && c.canGoOn(err)
+	c.result.Overwritten = !c.result.Complete && c.overwritten()
 	if c.result.Complete && !keep {
 		c.startPhase(PhaseCleanUp)
 	}
@@ -498,16 +499,22 @@ func (c *copying) worthKeeping(err error) bool {
 	switch {
 	case errors.Is(err, ErrUnconfirmed):
 		return true // the record has the name of the locks, which stay
-	case !c.journal.saved:
-		return false // there is nothing that would not be read again
 	case errors.Is(err, ErrDuplicateKey), errors.Is(err, ErrLocked), errors.Is(err, ErrMoved):
 		return false // what was read can't be trusted
+	case !c.journal.saved:
+		return c.overwritten() // all of it is read again
 	case errors.Is(err, ErrReadBack):
 		_, put := c.stage.(Unordered)
 		return !put // it is on record, and would not be written again
 	default:
 		return true
 	}
+}
+
+// overwritten reports whether the run has begun to overwrite what the destination held.
+func (c *copying) overwritten() bool {
+	o, ok := c.stage.(Overwriter)
+	return ok && o.Overwritten()
 }
 
 // release ends the lease of a run that ended with err. ctx is the caller's.
@@ -572,6 +579,9 @@ func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 	if c.restart = c.opts.Restart; c.restart {
 		return earlier, nil
 	}
+	if a := earlier.Amended(AmendGivenUp); a != nil {
+		return nil, &Error{Kind: ErrLocked, Op: "resume run " + earlier.RunID, Code: WasGivenUp, Err: fmt.Errorf("it was given up at %s", a.At.UTC().Format(time.RFC3339))}
+	}
 	c.journal.setup = earlier
 	return earlier, c.journal.readSpans(earlier.Segments)
 }
@@ -589,7 +599,11 @@ func (c *copying) sameSource(op string, was Record) error {
 		return nil
 	}
 	if was.Source.Name == now.Name && was.Source.ID == now.ID {
-		return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Code: SourceRemade, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
+		held := ""
+		if _, ok := c.src.(Locker); ok && was.Held {
+			held = "yes"
+		}
+		return &Error{Kind: ErrConfig, Op: op + " run " + was.RunID, Code: SourceRemade, Facts: map[string]string{"held": held}, Err: fmt.Errorf("%w: %s", ErrOtherCopy, what)}
 	}
 	files := c.journal.dir
 	if was.WorkDir != files {

@@ -62,6 +62,9 @@ type Status struct {
 	// by now.
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	// LastWarning is the last [Warning], at LastWarningAt.
+	LastWarning   string    `json:"last_warning,omitempty"`
+	LastWarningAt time.Time `json:"last_warning_at,omitzero"`
 	// Ended is when the process ended, and Error its error. Both are zero of a
 	// process that runs, or was killed.
 	Ended time.Time `json:"ended,omitzero"`
@@ -196,7 +199,7 @@ func (p *Progress) Event(e Event) {
 		if !slices.Contains(p.warned, e) && len(p.warned) < mostWarnings {
 			p.warned = append(p.warned, e)
 		}
-		s.LastError, s.LastErrorAt = e.Message, time.Now()
+		s.LastWarning, s.LastWarningAt = e.Message, time.Now()
 	}
 }
 

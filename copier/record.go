@@ -77,6 +77,9 @@ type Record struct {
 	Complete bool `json:"-"`
 	// Resumable is set when the copy failed, and can be resumed.
 	Resumable bool `json:"-"`
+	// Overwritten is set when the copy failed and has begun to overwrite what the
+	// destination held before: see [Overwriter].
+	Overwritten bool `json:"-"`
 	// InPlace is set when the result was in place before: a process was killed then,
 	// and what it had left to do is done, or was to be.
 	InPlace bool `json:"-"`

@@ -77,7 +77,7 @@ func (s *Sink) checkState(ctx context.Context, table *types.TableDescription, fo
 	run, staged := l.staged()
 	switch holder := l.foreign(); {
 	case holder != "":
-		fail("", s.busy(holder))
+		fail("", s.busy(holder, l.from().Run))
 	case staged:
 		found.Warn(check, "unfinished", "table %s is locked for run %s, which copies to it or has until it ended", s.opts.Table, run).With("run", run)
 	case l.record != nil:

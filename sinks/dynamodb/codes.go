@@ -8,8 +8,9 @@ var (
 	TableNotEmpty = copier.NewCode("table-not-empty", "table")
 	// TableOtherSchema: it has not the keys of Vault's storage.
 	TableOtherSchema = copier.NewCode("table-other-schema", "table")
-	// TableBusy: another process of a copy writes to it, or somebody else has locked it.
-	TableBusy = copier.NewCode("table-busy", "table", "holder")
+	// TableBusy: another process of a copy writes to it, or somebody else has locked it. Facts:
+	// from is the run that has locked it to copy from it, if that is who.
+	TableBusy = copier.NewCode("table-busy", "table", "holder", "from")
 	// TableTaken: somebody took the locks of a copy away, or made the table meanwhile.
 	TableTaken = copier.NewCode("table-taken", "table")
 	// NoCredentials: there are none for the table. Unanswered: it does not answer.

@@ -73,12 +73,24 @@ func (l *locks) replacing() (m migration, ok bool) {
 	return m, err == nil && m.Replaces && m.Run != ""
 }
 
+// from is the migration lock as far as it says what has taken it. Its run is empty where
+// that is no dyn2raft, or one that writes to the table.
+func (l *locks) from() (m migration) {
+	if json.Unmarshal(binary(l.migration, attrValue), &m) != nil || m.Destination || m.Replaces {
+		return migration{}
+	}
+	return m
+}
+
 // foreign is who has locked the table, if that is no copy that writes to it.
 func (l *locks) foreign() (holder string) {
 	if m, ok := l.replacing(); ok {
 		return holderPrefix + m.Run + ", which replaces what is in it"
 	}
 	if _, ok := l.staged(); l.migration != nil && !ok {
+		if m := l.from(); m.Run != "" {
+			return fmt.Sprintf("%s%s on %s, which has locked it to copy from it", holderPrefix, m.Run, m.Host)
+		}
 		return "the entry " + migrationLockKey
 	}
 	if l.leader != nil && !strings.HasPrefix(string(binary(l.leader, attrValue)), holderPrefix) {
@@ -147,15 +159,17 @@ func (s *Sink) watch(ctx context.Context, l locks) (locks, error) {
 			return l, err
 		}
 		if !bytes.Equal(binary(now.leader, attrIdentity), binary(l.leader, attrIdentity)) || !now.expires().Equal(l.expires()) {
-			return l, s.busy(name)
+			return l, s.busy(name, "")
 		}
 	}
 	return l, nil
 }
 
-func (s *Sink) busy(holder string) error {
+// busy is the error of a table that somebody holds. from is the run that has locked it to
+// copy from it, if that is who.
+func (s *Sink) busy(holder, from string) error {
 	return &copier.Error{Kind: copier.ErrLocked, Op: "take table " + s.opts.Table, Code: TableBusy,
-		Facts: map[string]string{"table": s.opts.Table, "holder": holder}, Err: errors.New("it is held by " + holder)}
+		Facts: map[string]string{"table": s.opts.Table, "holder": holder, "from": from}, Err: errors.New("it is held by " + holder)}
 }
 
 func (s *Sink) taken(why error) error {
@@ -260,7 +274,7 @@ func (s *stage) lock(ctx context.Context, seen locks) error {
 		return err
 	}
 	if refused && !bytes.Equal(binary(there, attrValue), value) {
-		return s.busy("somebody who took it at the same moment")
+		return s.busy("somebody who took it at the same moment", "")
 	}
 	if err := s.takeLeader(ctx, seen); err != nil {
 		if seen.migration == nil {
@@ -284,7 +298,7 @@ func (s *stage) takeLeader(ctx context.Context, seen locks) error {
 	case err != nil:
 		return err
 	case refused && !bytes.Equal(binary(there, attrIdentity), []byte(s.identity)):
-		return s.busy(string(binary(there, attrValue)))
+		return s.busy(string(binary(there, attrValue)), "")
 	}
 	return nil
 }

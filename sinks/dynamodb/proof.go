@@ -109,18 +109,19 @@ func (t *oldTable) lock(ctx context.Context, run string, takeOver []string, lost
 	if err == nil {
 		return l, nil
 	}
-	code, _ := copier.CodeOf(err)
-	out := &copier.Error{Kind: copier.ErrLocked, Op: "replace what is in table " + t.name, Err: errors.New(err.Error()),
-		Facts: map[string]string{"table": t.name, "why": err.Error()}}
-	switch code {
+	switch code, _ := copier.CodeOf(err); code {
 	case dynamodb.LockedByCopy:
-		out.Code = TableLocked
+		return nil, t.locked(TableLocked, err.Error())
 	case dynamodb.NotStopped:
-		out.Code = TableNotStopped
+		return nil, t.locked(TableNotStopped, err.Error())
 	default:
 		return nil, destination(err)
 	}
-	return nil, out
+}
+
+func (t *oldTable) locked(code copier.Code, why string) error {
+	return &copier.Error{Kind: copier.ErrLocked, Op: "replace what is in table " + t.name, Code: code, Err: errors.New(why),
+		Facts: map[string]string{"table": t.name, "why": why}}
 }
 
 // backUp returns the ARN of a backup of the table as it is.

@@ -94,7 +94,10 @@ type replacing struct {
 	untold    copier.Loaded // how far loading is, and nobody was told
 }
 
-var _ copier.Loader = (*replacing)(nil)
+var (
+	_ copier.Loader     = (*replacing)(nil)
+	_ copier.Overwriter = (*replacing)(nil)
+)
 
 // openOld is Open of a table that is replaced.
 func (s *Sink) openOld(ctx context.Context) (found copier.State, err error) {
@@ -185,6 +188,9 @@ func (r *replacing) Load(ctx context.Context, entries copier.Stream) (stats copi
 	}
 	return d.stats, r.apply(ctx, changes)
 }
+
+// Overwritten implements [copier.Overwriter].
+func (r *replacing) Overwritten() bool { return r.lease != nil && r.lease.Backup() != "" }
 
 // workName is the folder with the work files.
 const workName = "dyn2raft-replace"
@@ -414,7 +420,7 @@ func (r *replacing) Rollback() error {
 			return err
 		}
 		if holder := l.foreign(); holder != "" && (l.migration != nil || l.expires().After(time.Now())) {
-			return fmt.Errorf("%w: %w", copier.ErrInUse, r.busy(holder))
+			return fmt.Errorf("%w: %w", copier.ErrInUse, r.busy(holder, l.from().Run))
 		}
 		r.seen = l
 		if err := r.lock(ctx); err != nil {
@@ -499,15 +505,17 @@ func (s *Sink) checkOld(l locks, found *copier.Findings) {
 	leader := l.leader != nil && !strings.HasPrefix(string(binary(l.leader, attrValue)), holderPrefix)
 	switch name := s.opts.Table; {
 	case leader && l.expires().After(time.Now()):
-		found.Fail(check, "", "%w", s.busy(fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue))))
+		found.Fail(check, "", "%w", s.busy(fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue)), ""))
 	case ours && m.Backup != "":
 		found.Warn(check, "unfinished", "a copy has begun to replace what is in table %s, and this one resumes that; what the table held before is in the backup %s", name, m.Backup).With("run", m.Run)
 	case ours:
 		found.Warn(check, "unfinished", "table %s is locked for run %s, which is to replace what is in it, and has not begun", name, m.Run).With("run", m.Run)
 	case l.migration == nil && l.record != nil:
 		found.Fail(check, "finished", "table %s holds a complete copy that has not cleaned up behind itself", name)
-	case l.migration != nil && (m.Run == "" || m.Run != s.opts.Replace.TakeOver):
-		found.Fail(check, "", "%w", s.busy("the entry "+migrationLockKey))
+	case l.migration != nil && m.Run == "":
+		found.Fail(check, "", "%w", s.busy("the entry "+migrationLockKey, ""))
+	case l.migration != nil && m.Run != s.opts.Replace.TakeOver:
+		found.Fail(check, "", "%w", s.old.locked(TableLocked, fmt.Sprintf("dyn2raft run %s on %s holds it", m.Run, m.Host)))
 	case l.migration != nil:
 		found.Pass(check, "table %s is there, and locked by run %s, whose lock is taken over", name, m.Run)
 	default:

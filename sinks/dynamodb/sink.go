@@ -167,7 +167,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	}
 	if _, ok := l.staged(); ok {
 		if holder := l.foreign(); holder != "" {
-			return found, s.busy(holder)
+			return found, s.busy(holder, l.from().Run)
 		}
 		s.seen, err = s.watch(ctx, l)
 		return found, err
@@ -181,7 +181,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 		return s.state, nil
 	}
 	if holder := l.foreign(); holder != "" {
-		return found, s.busy(holder)
+		return found, s.busy(holder, l.from().Run)
 	}
 	return found, s.empty(ctx)
 }
@@ -367,7 +367,7 @@ func (s *stage) Rollback() error {
 			return err
 		}
 		if holder := l.foreign(); holder != "" {
-			return fmt.Errorf("%w: %w", copier.ErrInUse, s.busy(holder))
+			return fmt.Errorf("%w: %w", copier.ErrInUse, s.busy(holder, l.from().Run))
 		}
 		if err := s.lock(ctx, l); err != nil {
 			return err

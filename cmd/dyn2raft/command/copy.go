@@ -183,7 +183,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if err != nil {
 		return err
 	}
-	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, src: src, out: out}
+	rec := &manifestWriter{file: cmp.Or(keep["manifest"], file), cfg: cfg, src: src, out: out, compare: verifyAlike(cmd)}
 	dst, err := newSink(ctx, cmd, std, cfg, out, ignore, func() (*copier.Record, error) { return rec.read(ctx) })
 	if err != nil {
 		return err

@@ -258,7 +258,7 @@ func resetDestination(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Co
 	if err != nil {
 		return err
 	}
-	if _, setup, err := copier.ReadStatus(stateOf(d)); err == nil && setup != nil {
+	if _, setup, err := copier.ReadStatus(stateOf(d)); err == nil && setup != nil && setup.Amended(copier.AmendGivenUp) == nil {
 		out.log.Warn("an unfinished copy is in " + stateOf(d) + ", and can't be resumed any more: copy -restart throws it away and begins another")
 		out.notNoted(copier.GiveUp(stateOf(d), thisTool()))
 	}
@@ -286,5 +286,17 @@ func finishedBefore(err error, rec *manifestWriter, cmd *cli.Command) error {
 		return err
 	}
 	return hints.With(err, "it holds the finished copy of run "+m.RunID+": nothing was changed, and nothing is left to copy: compare it with the source: "+
-		commandLine(cmd, "verify", givenFlags(cmd, "config", "resume", "restart", "manifest", "ignore", "keep-source-locked", "backup", "write-capacity", "readback", "owner")...)+"; to copy again, name another place")
+		verifyAlike(cmd)+"; to copy again, name another place")
+}
+
+// verifyAlike is the command that compares what a copy has made.
+func verifyAlike(cmd *cli.Command) string {
+	but := []string{"config", "resume", "restart", "manifest", "ignore"}
+	of := verifyCommand(Streams{})
+	for _, flag := range cmd.Flags {
+		if name := flag.Names()[0]; !hasFlag(of, name) {
+			but = append(but, name)
+		}
+	}
+	return commandLine(cmd, "verify", givenFlags(cmd, but...)...)
 }

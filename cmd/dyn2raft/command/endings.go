@@ -41,8 +41,11 @@ func (e *ending) hint(columns int) string {
 	if e.restart != nil {
 		return e.kept + "\n" + pasteable("to resume:     ", e.resume, columns) + "\n" + pasteable("to start over: ", e.restart, columns)
 	}
-	out := e.kept + "\n" +
-		pasteable("to resume:  ", e.resume, columns) + "\n" + pasteable("to give up: ", e.reset, columns)
+	out := e.kept + "\n" + pasteable("to resume:  ", e.resume, columns)
+	if e.reset == nil {
+		return out
+	}
+	out += "\n" + pasteable("to give up: ", e.reset, columns)
 	if e.free {
 		return out
 	}
@@ -116,8 +119,10 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	switch {
 	case res.Live != nil && res.Resumable && !res.InPlace && !is(copier.ErrNotReleased):
 		e.kept, e.resume, e.reset, e.free = "what was read is kept, and nothing is locked: Vault serves on. Resume it within 23 hours; the table's stream has nothing older", again("-resume"), reset, true
+	case toTable && res.Resumable && res.Overwritten:
+		e.kept, e.resume = to.Name()+" is neither what it was nor what it is to become. It stays locked until you resume this copy, or restore the backup", again("-resume")
 	case toTable && cmd.Bool("replace") && res.Resumable && !res.InPlace:
-		e.kept, e.resume, e.reset = "what was read is kept, and "+to.Name()+" stays locked for this copy. Once that has begun to change it, only resuming, or the backup, is a way out", again("-resume"), reset
+		e.kept, e.resume, e.reset = "what was read is kept, and "+to.Name()+" stays locked for this copy. Nothing in it was changed yet", again("-resume"), reset
 	case toTable && res.Resumable && !res.InPlace:
 		e.kept, e.resume, e.reset = "what was written is kept, and "+to.Name()+" stays locked for this copy", again("-resume"), reset
 	case unlocked && res.Resumable && !res.InPlace:

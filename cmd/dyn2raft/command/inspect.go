@@ -328,6 +328,14 @@ func (p *printer) manifestChecked(m *copier.Record, rep *verify.ManifestReport) 
 	return compared(err, result)
 }
 
+// leftToCopy says what a complete copy may lack by now, and how to copy again.
+func leftToCopy(m *copier.Record, failed error) string {
+	if a := m.Amended(copier.AmendFreed); a != nil {
+		return "its table was freed " + ago(a.At) + ", and what a Vault has written to that since is not in the copy. To copy again: " + hints.Of(failed) + "\notherwise"
+	}
+	return "nothing was changed, and nothing is left to copy; to copy again, name another path;"
+}
+
 // alreadyComplete looks whether what stands in the way of a copy is the result of an
 // earlier one, by its manifest. One that was to be resumed is checked, and unlocked is
 // what to say behind that of a table that is not locked for it as it was to be. failed
@@ -351,7 +359,7 @@ func alreadyComplete(ctx context.Context, failed error, rec *manifestWriter, cmd
 		return nil, "", failed
 	default:
 		return nil, "", hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "check " + path, Err: fmt.Errorf("it holds the finished copy of run %s", m.RunID)},
-			"nothing was changed, and nothing is left to copy: compare it with the table: "+commandLine(cmd, "verify")+"; to copy again, name another path")
+			leftToCopy(m, failed)+" compare it with the table: "+commandLine(cmd, "verify"))
 	}
 	if err != nil {
 		return nil, "", hints.With(failed,

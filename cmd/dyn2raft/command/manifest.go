@@ -35,6 +35,7 @@ type manifestWriter struct {
 	drafted  bool
 	manifest *copier.Record // of a complete copy, once it is written
 	failed   string         // why it is not where it should be
+	compare  string         // the command that compares the result with its source
 }
 
 // keep writes the record of a copy that is in place, or about to be.

@@ -496,7 +496,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	}
 	if p.json {
 		return p.encode(copyRecord{res.RunID, last.Start, duration, last.Phases, res.Start, res.Resumed, res.Source, res.Scan, res.Load, res.Prefixes, res.Proof != nil, res.Complete, res.State,
-			cfg.Destination.Name(), nodeIDOf(rec.dst), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message, nextOf(cfg.Destination)})
+			cfg.Destination.Name(), nodeIDOf(rec.dst), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message, nextOf(cfg.Destination, rec.compare)})
 	}
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
@@ -506,7 +506,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	}
 	t := p.summary()
 	t.row("Copied", "%s, %s of keys and values", entries(res.Load.Entries), figures.Size(res.Load.Bytes))
-	t.row("From", "%s, %s", hints.Source(res.Source), res.Source.ID)
+	t.row("From", "%s", hints.SourceAndID(res.Source))
 	if res.Source.Endpoint != "" {
 		t.row("Endpoint", "%s", res.Source.Endpoint)
 	}
@@ -576,7 +576,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		t.row(name, "%s", visible.Text(warningText(w)))
 	}
 	err := t.flush()
-	for i, step := range nextOf(cfg.Destination) {
+	for i, step := range nextOf(cfg.Destination, rec.compare) {
 		err = errors.Join(err, p.line(hanging(fmt.Sprintf("Next %d: ", i+1), visible.Text(step), p.columns())))
 	}
 	return errors.Join(err, p.text(message))
@@ -591,8 +591,8 @@ func nodeIDOf(s copier.Sink) string {
 }
 
 // nextOf says what a person does with a copy, step by step, as it was seen with Vault
-// 1.21. Of a data directory the runbook says it.
-func nextOf(d vaultconfig.Destination) []string {
+// 1.21. compare is the command that compares it. Of a data directory the runbook says it.
+func nextOf(d vaultconfig.Destination, compare string) []string {
 	const keys = "the unseal keys of the Vault that was copied"
 	switch d.Type {
 	case vaultconfig.RaftSnapshot:
@@ -607,7 +607,7 @@ func nextOf(d vaultconfig.Destination) []string {
 	case vaultconfig.DynamoDB:
 		return []string{
 			"keep every other Vault with this data stopped, the one that was copied too: they hold the same leases, and revoke them under each other's clients",
-			"compare it while no Vault runs on it: dyn2raft verify",
+			"compare it while no Vault runs on it: " + compare,
 			fmt.Sprintf("start Vault with storage \"dynamodb\" { table = %q, region = %q } and, for high availability, ha_enabled = \"true\"; unseal it with %s", d.Table, d.Region, keys),
 		}
 	case vaultconfig.Files:

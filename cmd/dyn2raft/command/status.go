@@ -298,7 +298,7 @@ func (p *printer) status(r statusRecord) error {
 	}
 	if s := r.Setup; s != nil && (r.Copy == nil || r.Copy.RunID != s.RunID) {
 		t.row("Run", "%s, begun %s%s", s.RunID, ago(s.Start), resumedWords(s.Resumed))
-		t.row("From", "%s, %s", hints.Source(s.Source), s.Source.ID)
+		t.row("From", "%s", hints.SourceAndID(s.Source))
 		t.known("Endpoint", s.Source.Endpoint)
 		var flags []string
 		for _, name := range slices.Sorted(slices.Values(keptFlags)) {
@@ -337,6 +337,9 @@ func (p *printer) status(r statusRecord) error {
 		}
 		if s.LastError != "" {
 			t.row("Last error", "%s: %s", ago(s.LastErrorAt), s.LastError)
+		}
+		if s.LastWarning != "" {
+			t.row("Last warning", "%s: %s", ago(s.LastWarningAt), s.LastWarning)
 		}
 		if s.Error != "" {
 			t.row("Ended", "%s: %s", ago(s.Ended), s.Error)

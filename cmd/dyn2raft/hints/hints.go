@@ -3,6 +3,7 @@ package hints
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -58,6 +59,9 @@ func render(e *copier.Error) string {
 	var b bytes.Buffer
 	if err := t.Execute(&b, e.Facts); err != nil {
 		return fmt.Sprintf("no words for code %s: %v", e.Code, err)
+	}
+	if errors.Is(e, copier.ErrDestination) { // of what reads a destination's table, by the code of a source
+		return strings.ReplaceAll(b.String(), "storage_source", "storage_destination")
 	}
 	return b.String()
 }

@@ -82,6 +82,14 @@ func Source(info copier.Info) string {
 	return "table " + info.Name
 }
 
+// SourceAndID adds the ID, where the name does not say it.
+func SourceAndID(info copier.Info) string {
+	if strings.HasSuffix(info.Name, info.ID) {
+		return Source(info)
+	}
+	return Source(info) + ", " + info.ID
+}
+
 // SourceWord is what a source is called beside a destination: "table" or "source".
 func SourceWord(info copier.Info) string {
 	if SourceType(info) != vaultconfig.DynamoDB {

@@ -18,10 +18,12 @@ import (
 // parseWords for their functions.
 var table = map[copier.Code]string{
 	copier.NeedResume: "to resume it, add -resume; to throw it away and start over, add -restart",
+	copier.WasGivenUp: "it can't be resumed: throw it away and start over: -restart",
 	copier.OtherCopy:  "resume with the configuration that the copy was begun with, or throw it away and start over: -restart",
 	copier.OtherSource: "it has locked {{.source}}: go back to the configuration with that table, or free it with that configuration and -reset; " +
 		"once it is free, or if it does not exist any more, remove {{.files}} yourself and run this command again",
-	copier.SourceRemade:  "it was deleted and made anew since, and its locks are gone with it: what was read is of no use; throw it away and start over: -restart",
+	copier.SourceRemade: "{{if .held}}it was deleted and created again since, and its locks are gone with it{{else}}it has changed since the copy was begun, for instance because a Vault was started on it{{end}}: " +
+		"what was read is of no use; throw it away and start over: -restart",
 	copier.SourceWritten: "somebody wrote to the source meanwhile, so what was read can't be trusted: stop every Vault that uses it, then start over",
 	copier.RecordDamaged: `it says what an unfinished copy copies, and can't be read: free the table with -reset, then start over with -restart{{template "left" .}}`,
 	copier.OtherVersion:  `resume with the dyn2raft that began it; or free the table with -reset, then start over with -restart{{template "left" .}}`,
@@ -133,8 +135,9 @@ var table = map[copier.Code]string{
 	todynamodb.TableNotEmpty: "nothing was changed: a copy goes to a table that it makes, or that is empty. Name another table in storage_destination, " +
 		"or, if nothing in {{.table}} is needed any more, delete that table and run this again",
 	todynamodb.TableOtherSchema: "{{.table}} is not a table for Vault: name another one in storage_destination; AWS_DYNAMODB_TABLE beats what stands there",
-	todynamodb.TableBusy: "{{.holder}} holds {{.table}}: if it is a Vault, stop it, or name the right table; if it is a copy that runs, let it end; " +
-		"if it is one that was begun elsewhere and is given up: -reset with its configuration",
+	todynamodb.TableBusy: "{{if .from}}if that run has left {{.table}} locked on purpose (-keep-source-locked), and you want to write back into it: -replace -take-over {{q .from}}; " +
+		"if it was interrupted, resume it, or -reset with its configuration; otherwise name another table{{else}}{{.holder}} holds {{.table}}: if it is a Vault, stop it, or name the right table; if it is a copy that runs, let it end; " +
+		"if it is one that was begun elsewhere and is given up: -reset with its configuration{{end}}",
 	todynamodb.TableTaken: "what was written to {{.table}} can't be trusted any more: find out who did that, then throw the copy away and start over (-restart)",
 	todynamodb.EntrySealWrapped: "nothing was written, and each such entry was named: Community can't read what Enterprise has wrapped by a seal. If the Vault that will run on the " +
 		"table is Enterprise with the same seal, accept them: -seal-wrapped",
