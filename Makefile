@@ -15,6 +15,7 @@ SLOW       := ^($(subst $(space),|,$(strip \
 	TestPaused TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation TestPowerLossModel \
 	TestPowerLossNeedsEverySync TestReadCapacityOfARange TestStoppedAtEachCall TestTroublesMixed TestTwoAtOnce)))$$
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
+VALE       := go tool -modfile=testdata/prose/go.mod vale
 VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
 E2E        := ./cmd/dyn2raft/e2e
 REPORT     := ./cmd/dyn2raft/report
@@ -86,12 +87,13 @@ rehearsal: build ## the whole runbook on this machine: a real Vault from DynamoD
 vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 minutes, once)
 	@testdata/vault/build
 
-lint: ## gofmt, go vet, staticcheck, golangci-lint, actionlint, and the syntax of the scripts
+lint: ## gofmt, go vet, staticcheck, golangci-lint, actionlint, vale on the pages, and the syntax of the scripts
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
 	go vet ./... ./.ci/notices ./.ci/lines && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
 	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E) && go tool staticcheck -tags browser $(REPORT)
 	$(LINT) run ./...
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	$(VALE) --output=line README.md docs/*.md
 	@for script in .ci/run .ci/check-dist docs/*.sh testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
 
 vulncheck: ## look for known vulnerabilities in what is called, where Go's database of them can be reached

@@ -18,7 +18,7 @@ set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUNBOOK=${RUNBOOK:-$here/runbook.md}
-pages=("$RUNBOOK" "$here/errors.md")
+pages=("$RUNBOOK" "$here/go-back.md" "$here/errors.md")
 VAULT_BIN=${VAULT_BIN:?names a Vault; make rehearsal sets it}
 DYN2RAFT_BIN=${DYN2RAFT_BIN:?names a dyn2raft; make rehearsal sets it}
 absolute() {
@@ -146,7 +146,7 @@ here_on() {
 	p=$(port "$host")
 	first=$(port vault_1)
 	sed -e "s|/etc/vault.d/|$work/$host/etc/|g; s|/opt/vault|$work/$host/opt|g; s|/var/lib|$work/$host/lib|g" \
-		-e "s|/mnt/vault-2|$work/vault_2/opt|g" \
+		-e "s|/mnt/vault-2|$work/vault_2/opt|g; s|/var/log/vault|$work/$host/audit|g" \
 		-e "s|https://10.0.1.21:8200|http://127.0.0.1:$first|g; s|https://10.0.1.21:8201|https://127.0.0.1:$((first + 1))|g" \
 		-e "s|-o vault -g vault|-o $(id -un) -g $(id -gn)|g"
 }
@@ -182,8 +182,8 @@ systemctl() {
 	esac
 }
 
-# commands are the lines of shell that the runbook prints, and the page of errors, without
-# comments at their end.
+# commands are the lines of shell that the runbook prints, and the pages that it sends its
+# reader to, without comments at their end.
 commands() {
 	awk '/^```/ { fence = !fence } !fence && sub(/^    +/, "")' "${pages[@]}" |
 		sed -n -E 's/ +#.*//; /^(sudo|dyn2raft|vault|vault-benchmark|aws) /p'
@@ -223,20 +223,20 @@ free_port() {
 	port_from=$((port + 2))
 }
 
-# server_config HOST writes Vault's configuration: what is read from stdin, and a listener.
+# server_config WORD NODE is a server's file of the runbook, the first with that word and for
+# that node, made for this host: with its id, on its ports, and without TLS.
 server_config() {
 	local p
-	p=$(port "$1")
-	echo "# as the package leaves it" >"$work/$1/etc/vault.env"
-	cat - >"$work/$1/etc/vault.hcl" <<EOF
-listener "tcp" {
-  address         = "127.0.0.1:$p"
-  cluster_address = "127.0.0.1:$((p + 1))"
-  tls_disable     = true
+	p=$(port "$host")
+	echo "# as the package leaves it" >"$work/$host/etc/vault.env"
+	fence "$1" | sed -E "s|\"$2\"|\"$host\"|; s|0\.0\.0\.0:8200|127.0.0.1:$p|; s|0\.0\.0\.0:8201|127.0.0.1:$((p + 1))|
+		s|tls_cert_file .*|tls_disable = true|; /tls_key_file|leader_ca_cert_file/d
+		s|^(api_addr .*)https://[^\"]*|\1http://127.0.0.1:$p|; s|^(cluster_addr .*)https://[^\"]*|\1https://127.0.0.1:$((p + 1))|" |
+		here_on >"$work/$host/etc/vault.hcl"
 }
-$(cat)
-EOF
-}
+
+# joined: it has the seal of the cluster, and not none.
+joined() { grep -qE '^Initialized +true' <<<"$(vault status)"; }
 
 answers() { vault status >/dev/null 2>&1 || [ $? = 2 ]; } # 2 is sealed
 
@@ -356,8 +356,13 @@ export AWS_DYNAMODB_TABLE=vault-rehearsal-$$-$RANDOM
 
 step "cluster A: a Vault on DynamoDB, with data"
 on a
-server_config a <<EOF
+cat >"$work/a/etc/vault.hcl" <<EOF
 disable_mlock = true
+listener "tcp" {
+  address         = "127.0.0.1:$(port a)"
+  cluster_address = "127.0.0.1:$(($(port a) + 1))"
+  tls_disable     = true
+}
 storage "dynamodb" {
   ha_enabled = "true"
   region     = "eu-central-1"
@@ -391,11 +396,12 @@ fence storage_source | here_on >"$work/vault_1/etc/migrate.hcl"
 for h in vault_1 vault_2 vault_3; do
 	on "$h"
 	mkdir -p -m 0700 "$work/$h/opt/data"
-	# The runbook's stanzas, each node with its own id and addresses.
-	p=$(port "$h")
-	fence 'storage "raft"' | sed "s|vault_1|$h|; s|10.0.1.21:8201|127.0.0.1:$((p + 1))|; s|https://10.0.1.21:8200|http://127.0.0.1:$p|" |
-		here_on | server_config "$h"
+	must 'sudo install -d -o vault -g vault -m 0750 /var/log/vault'
 done
+# The runbook's files: the second node joins by itself, the third is told to.
+on vault_1 && server_config 'storage "raft"' vault_1
+on vault_2 && server_config retry_join vault_2
+on vault_3 && server_config 'storage "raft"' vault_1
 
 step "the evening before: dyn2raft plan, while cluster A serves"
 on vault_1
@@ -465,12 +471,13 @@ unseal
 eventually 120 "the first node is active" active
 look
 
-step "4.4 the other nodes join"
+step "4.4 the other nodes join: one by retry_join, one by command"
 for h in vault_2 vault_3; do
 	on $h
 	must 'sudo systemctl enable --now vault'
 	eventually 120 "$h answers" answers
-	must 'vault operator raft join https://10.0.1.21:8200'
+	[ $h = vault_2 ] || must 'vault operator raft join https://10.0.1.21:8200'
+	eventually 120 "$h has joined" joined
 	unseal
 	eventually 120 "$h stands by" standby
 done
@@ -493,7 +500,7 @@ must 'vault policy list'
 must 'vault kv get …' kv/known
 must 'vault token lookup …' "$token" >"$work/out" || exit 1
 must 'vault login -method=…' userpass username=ann password=a-password >"$work/out" || exit 1
-must 'sudo --preserve-env=VAULT_ADDR,VAULT_TOKEN,VAULT_CACERT -u vault dyn2raft check-cluster -manifest /opt/vault/data.dyn2raft.json -expect-peers 3' -sample 1s
+must 'sudo --preserve-env=VAULT_ADDR,VAULT_TOKEN,VAULT_CACERT -u vault dyn2raft check-cluster -manifest /opt/vault/data.dyn2raft.json -expect-peers 6 -expect-voters 3' -expect-peers 3 -sample 1s
 
 step "4.5 stop the leader: another takes over"
 on vault_1

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -8,6 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hashicorp/hcl"
+
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 )
 
 // pages are all pages of the documentation, by their paths in the repository.
@@ -123,4 +128,87 @@ func unknownOnPages(all map[string]string) (faults []string, n int) {
 		}
 	}
 	return faults, n
+}
+
+// TestStanzas: every configuration in the documentation is taken as plan takes it, without
+// a warning; a part of one is, with the other parts of the runbook's.
+func TestStanzas(t *testing.T) {
+	seen := map[string]int{}
+	for _, s := range stanzas(pages(t)) {
+		kind, err := takeStanza(t, s.text)
+		if err != nil {
+			t.Errorf("%s: %v\n%s", s.page, err, s.text)
+		}
+		seen[kind]++
+	}
+	for kind, want := range map[string]int{"migration": 10, "server": 4, "seal": 1, "other": 2} {
+		if seen[kind] < want {
+			t.Errorf("%d stanzas of kind %s are found, expected %d at least", seen[kind], kind, want)
+		}
+	}
+	for _, wrong := range []string{`storage_source "dynamodb" { tabel = "x" }`, `storage_destination "raft" { path = "data" node = 1 }`, "storage \"raft\" { }\nlistner \"tcp\" { }", "seal \"awskms\" {", "a = {"} {
+		if kind, err := takeStanza(t, wrong); err == nil {
+			t.Errorf("%s is taken, as %s", wrong, kind)
+		}
+	}
+}
+
+type onPage struct{ page, text string }
+
+// stanzas are the fenced blocks of HCL, and those in spans of code.
+func stanzas(all map[string]string) (found []onPage) {
+	block := regexp.MustCompile("(?ms)^ *```hcl\n(.*?)^ *```$|`(storage_(?:source|destination) \"[a-z_]+\" \\{[^`]*\\})`")
+	for path, text := range all {
+		for _, m := range block.FindAllStringSubmatch(text, -1) {
+			found = append(found, onPage{path, m[1] + m[2]})
+		}
+	}
+	return found
+}
+
+// takeStanza reports what a text configures, or what is wrong with it.
+func takeStanza(t *testing.T, text string) (kind string, err error) {
+	t.Helper()
+	none := func(string) (string, bool) { return "", false }
+	source, destination := strings.Contains(text, "storage_source"), strings.Contains(text, "storage_destination")
+	switch {
+	case source || destination:
+		if !source {
+			text += "\nstorage_source \"raft\" { path = \"/mnt/vault-1/data\" }"
+			if strings.Contains(text, "storage_destination \"raft\"") {
+				text = strings.Replace(text, "storage_source \"raft\" { path = \"/mnt/vault-1/data\" }", "storage_source \"dynamodb\" { }", 1)
+			}
+		}
+		if !destination {
+			text += "\nstorage_destination \"raft\" { path = \"/opt/vault/data\" }"
+		}
+		if !strings.Contains(text, "cluster_addr") {
+			text += "\ncluster_addr = \"https://10.0.1.21:8201\""
+		}
+		c, err := vaultconfig.Parse("migrate.hcl", []byte(text), none)
+		if err == nil && len(c.Warnings) > 0 {
+			err = c.Warnings[0]
+		}
+		return "migration", err
+	case strings.Contains(text, "storage \"raft\""), strings.Contains(text, "seal "):
+		kind = "server"
+		if !strings.Contains(text, "storage ") {
+			kind = "seal"
+			text += "\nstorage \"raft\" { path = \"/opt/vault/data\" }\nlistener \"tcp\" { tls_disable = true }"
+		}
+		file := filepath.Join(t.TempDir(), "vault.hcl")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := vaultconfig.LoadServer(file, none)
+		if err != nil {
+			return kind, err
+		}
+		for _, w := range s.Warnings {
+			err = errors.Join(err, w)
+		}
+		return kind, errors.Join(slices.Concat([]error{err}, s.Problems, s.Duplicates)...)
+	}
+	_, err = hcl.ParseString(text)
+	return "other", err
 }

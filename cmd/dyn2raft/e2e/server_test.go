@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -260,6 +261,59 @@ func TestServerStarts(t *testing.T) {
 				t.Errorf("plan says %q, and Vault starts: %t", said, c.starts)
 			}
 		})
+	}
+}
+
+// TestServerFilesOfPages gives each whole server's file of the documentation, on this
+// machine's addresses and without TLS, to dyn2raft plan and to the real Vault: it starts.
+func TestServerFilesOfPages(t *testing.T) {
+	t.Parallel()
+	s := &scenario{t: t, table: openTable(startEmbeddedServer(t))}
+	s.table.create(t)
+	pages, err := filepath.Glob("../../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := 0
+	for _, page := range append(pages, "../../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+			id := regexp.MustCompile(`node_id +?= "(.*)"`).FindStringSubmatch(m[1])
+			if !strings.Contains(m[1], "listener \"tcp\"") || id == nil {
+				continue
+			}
+			files++
+			t.Run(filepath.Base(page)+" "+id[1], func(t *testing.T) {
+				s := &scenario{t: t, table: s.table}
+				n := newNode(t, id[1])
+				licence := filepath.Join(t.TempDir(), "licence")
+				writeFile(t, licence, "none")
+				text := m[1]
+				for _, here := range [][2]string{
+					{`0\.0\.0\.0:8200`, fmt.Sprintf("127.0.0.1:%d", n.api)}, {`0\.0\.0\.0:8201`, fmt.Sprintf("127.0.0.1:%d", n.clusterPort)},
+					{`(?m)^api_addr( +)= .*`, fmt.Sprintf("api_addr$1= %q", n.apiAddr())}, {`(?m)^cluster_addr( +)= .*`, fmt.Sprintf("cluster_addr$1= %q", n.clusterAddr())},
+					{`(?m)^( +)path( +)= .*`, fmt.Sprintf("$1 path$2= %q", n.dir)}, {`/etc/vault.d/vault.hclic`, licence},
+					{`(?m)^( +)tls_cert_file( +)= .*`, "$1 tls_disable$2= true"}, {`(?m)^ +(tls_key_file|leader_ca_cert_file) .*\n`, ""},
+				} {
+					text = regexp.MustCompile(here[0]).ReplaceAllString(text, here[1])
+				}
+				config := filepath.Join(t.TempDir(), "vault.hcl")
+				writeFile(t, config, text)
+				if said := s.plan(n, "-vault-config", config).failures(); len(said) > 0 {
+					t.Errorf("plan says %q of\n%s", said, text)
+				}
+				v := start(t, "vault", vaultBin, "server", "-config", config)
+				if !v.startsOrEnds(t, true) {
+					t.Errorf("Vault does not start\n%s\n%s", text, lastLines(v.output(), 5))
+				}
+			})
+		}
+	}
+	if files < 3 {
+		t.Errorf("only %d servers' files are found", files)
 	}
 }
 

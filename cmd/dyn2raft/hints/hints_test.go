@@ -244,7 +244,7 @@ func TestWords(t *testing.T) {
 		"full":              {&copier.Error{Code: raft.DiskFull, Facts: map[string]string{"written": "2048", "free": ""}}, "Written so far: 2.0 KiB. Plan", "Free"},
 		"files are quoted":  {&copier.Error{Code: raft.HoldsData, Facts: map[string]string{"files": "/a b/vault.db\n/a b/raft", "aside": "/a b/old"}}, "mkdir '/a b/old' && mv '/a b/vault.db' '/a b/raft' '/a b/old'", ""},
 		"a fact is missing": {&copier.Error{Code: raft.DiskFull}, "no words for code disk-full", ""},
-		"other source":      {&copier.Error{Code: copier.ResultDamaged, Facts: map[string]string{"known": ""}}, "free the table with -reset, and copy again", "makes the copy anew"},
+		"other source":      {&copier.Error{Code: copier.ResultDamaged, Facts: map[string]string{"known": ""}}, "free the table with -reset, and copy again", "makes the copy again"},
 		"standing table":    {&copier.Error{Code: dynamodb.TableStatus, Facts: map[string]string{"status": "ARCHIVED"}}, "restore it from a backup", "wait"},
 		"no HA":             {&copier.Error{Code: dynamodb.NotStopped, Facts: map[string]string{"ha": "", "replicas": ""}}, `put ha_enabled = "true" into`, "regions"},
 		"global table":      {&copier.Error{Code: dynamodb.NotStopped, Facts: map[string]string{"ha": "", "replicas": "yes"}}, "in each of these regions, then say so with -source-stopped", "ha_enabled"},

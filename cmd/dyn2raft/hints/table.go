@@ -27,7 +27,7 @@ var table = map[copier.Code]string{
 	copier.SourceWritten: "somebody wrote to the source meanwhile, so what was read can't be trusted: stop every Vault that uses it, then start over",
 	copier.RecordDamaged: `it says what an unfinished copy copies, and can't be read: free the table with -reset, then start over with -restart{{template "left" .}}`,
 	copier.OtherVersion:  `resume with the dyn2raft that began it; or free the table with -reset, then start over with -restart{{template "left" .}}`,
-	copier.NeedRestart:   "what was read before can't be used: begin anew (-restart)",
+	copier.NeedRestart:   "what was read before can't be used: start over (-restart)",
 	copier.WorkGone: "if their file system is not mounted, mount it and resume (-resume); if they are lost, start over (-restart), or give up (-reset): " +
 		"until then no Vault starts on the table",
 	copier.WorkFull: "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry " +
@@ -35,7 +35,7 @@ var table = map[copier.Code]string{
 	copier.WorkReadOnly: "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)",
 	copier.WorkNotFile: `it has the name of a work file of dyn2raft, which has not made it: move it away, or, if it is not needed: rm -r {{q .path}}; then run the same command again` +
 		`{{if .setup}}. The record of an unfinished copy was there: without it, free the table with -reset, and copy again{{end}}`,
-	copier.FeedGap: "changes of the table may have been missed, and what was read is of no use: begin anew (-restart), and let no more than some hours pass until it is resumed",
+	copier.FeedGap: "changes of the table may have been missed, and what was read is of no use: start over (-restart), and resume an interrupted copy within some hours",
 	copier.WrittenAfter: "the copy lacks these keys' last values: find out who still writes to the table, and stop it; " +
 		"then write them again on the new Vault, or free the table (-reset) and copy again",
 	copier.InPlace:      "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy",
@@ -43,8 +43,8 @@ var table = map[copier.Code]string{
 	copier.JournalGone:  "without it nobody knows what is left to read of the unfinished copy: start over (-restart)",
 	copier.NotAsRead:    "nothing was put in place; check the disk and the memory of this machine, then run the same command again",
 	copier.ResultDamaged: "start no Vault on the copy that is in place: check the disk and the memory of this machine, then put its vault.db aside, " +
-		"{{if .known}}and run the same command again: it makes the copy anew, and reads what was not saved{{else}}free the table with -reset, and copy again{{end}}",
-	copier.ResultUsed: "nothing can show any more whether the copy was whole: compare it with the table (verify -config), and free that where it is to be freed (-reset)",
+		"{{if .known}}and run the same command again: it makes the copy again, and reads what was not saved{{else}}free the table with -reset, and copy again{{end}}",
+	copier.ResultUsed: "nothing can show any more whether the copy was whole: compare it with the table (verify -config), then free the table if Vaults may start on it again (-reset)",
 	copier.InUse:      "stop the Vault that runs on this directory, then run the same command again",
 
 	dynamodb.AWSSettings: "{{aws}}",
@@ -170,7 +170,7 @@ var table = map[copier.Code]string{
 	nodes.PeerAnswers: "stop every Vault of the cluster; if what answers there is another one, or you know that it can't write, let it pass by its name: " +
 		"-ignore-peer {{q .peer}}",
 	nodes.OtherCluster: "name directories of one cluster's nodes only",
-	nodes.PeersFile:    "it is for making a cluster anew of what is left of one: start that Vault and stop it again, or put the file aside",
+	nodes.PeersFile:    "it is for making a cluster of what is left of one: start that Vault and stop it again, or put the file aside",
 	nodes.LogTorn: "a loss of power leaves that, and damage too: take the directories of other nodes as well; " +
 		"if there are none, accept what may be missing: -ignore torn-log",
 	nodes.LogGap:     "take the directories of other nodes of the cluster, which may have them; or start this node's Vault, let it catch up, and stop it again",
