@@ -80,7 +80,7 @@ func shared(names ...string) (flags []cli.Flag) {
 		&cli.BoolFlag{Name: "redact", Usage: "leave out the names of keys, which can name users: of each is told what it is for"},
 		&cli.StringFlag{Name: "backup", Usage: "make an on-demand backup of the table under this `name`, and wait for it: plan at once, copy once the table is locked and before anything is read; with -replace, of the destination's, by copy only, before it is changed"},
 		&cli.Uint64Flag{Name: "at-least-index", Usage: "of storage_source \"raft\": refuse directories whose log ends before this `index`, the last \"Raft Committed Index\" that a Vault told (vault status); it is a lower bound, no proof", HideDefault: true},
-		&cli.StringSliceFlag{Name: "ignore-peer", Usage: "of storage_source \"raft\": let the cluster's member of this `node_id` answer, which may be writing; may be given several times"},
+		&cli.StringSliceFlag{Name: "ignore-peer", Usage: "of storage_source \"raft\": let the cluster's member of this `node_id` answer, although it might be writing; repeat the flag for more members"},
 		&cli.IntFlag{Name: "max-parallel", Usage: "read at most this `number` of pages at the same time (default: max_parallel of storage_source, else 64, or as many as -memory allows)", HideDefault: true},
 		&cli.IntFlag{Name: "segments", Hidden: true},
 		&cli.StringFlag{Name: "memory", Value: figures.Size(copier.DefaultMemory), Usage: "`size` of the memory to use; what is too much for it is sorted in work files"},

@@ -12,17 +12,21 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// helpOf is what a command's help writes to a file.
+// helpOf is what the help of a command, or of errors, writes to a file.
 func helpOf(t *testing.T, out *os.File, name string) {
 	t.Helper()
-	if err := root(Streams{Out: out}).Run(context.Background(), []string{"dyn2raft", "help", name}); err != nil {
+	if err := root(Streams{Out: out}).Run(context.Background(), append([]string{"dyn2raft", "help"}, strings.Fields(name)...)); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // No help is wider than the terminal, or than 80 columns where there is none.
 func TestHelpWidth(t *testing.T) {
+	names := []string{"errors", "errors not-stopped disk-full vault-runs"}
 	for _, c := range root(Streams{}).VisibleCommands() {
+		names = append(names, c.Name)
+	}
+	for _, name := range names {
 		for _, cols := range []int{0, 80, 100, 250} {
 			var text []byte
 			if cols == 0 {
@@ -31,7 +35,7 @@ func TestHelpWidth(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				helpOf(t, out, c.Name)
+				helpOf(t, out, name)
 				text, err = os.ReadFile(file)
 				if err != nil || out.Close() != nil {
 					t.Fatal(err)
@@ -50,7 +54,7 @@ func TestHelpWidth(t *testing.T) {
 					_, _ = b.ReadFrom(master) // fails at the end of a terminal
 					read <- b.Bytes()
 				}()
-				helpOf(t, tty, c.Name)
+				helpOf(t, tty, name)
 				_ = tty.Close()
 				text = <-read
 				_ = master.Close()
@@ -61,7 +65,7 @@ func TestHelpWidth(t *testing.T) {
 				most = max(most, runewidth.StringWidth(strings.TrimRight(line, "\r\n")))
 			}
 			if want := map[int]int{0: 80, 80: 80, 100: 100, 250: 100}[cols]; most > want || most < 30 || lines < 5 {
-				t.Errorf("%s at %d columns: %d lines of up to %d", c.Name, cols, lines, most)
+				t.Errorf("%s at %d columns: %d lines of up to %d", name, cols, lines, most)
 			}
 		}
 	}

@@ -73,8 +73,8 @@ var metrics = []metric{
 		}
 		return 0
 	})},
-	{"dyn2raft_source_items", gauge, "Items in the table by its own count, which may be hours old; markers and locks are among them.", value(func(s metricStatus) int64 { return s.Source.Items })},
-	{"dyn2raft_source_bytes", gauge, "Size of the table by its own count, which may be hours old.", value(func(s metricStatus) int64 { return s.Source.Bytes })},
+	{"dyn2raft_source_items", gauge, "Items in the table by its own count, which can be hours old; markers and locks are among them.", value(func(s metricStatus) int64 { return s.Source.Items })},
+	{"dyn2raft_source_bytes", gauge, "Size of the table by its own count, which can be hours old.", value(func(s metricStatus) int64 { return s.Source.Bytes })},
 	{"dyn2raft_entries_read_total", counter, "Entries read, by earlier processes of the copy too.", value(func(s metricStatus) int64 { return s.Entries })},
 	{"dyn2raft_bytes_read_total", counter, "Bytes of keys and values read, by earlier processes of the copy too.", value(func(s metricStatus) int64 { return s.Bytes })},
 	{"dyn2raft_markers_read_total", counter, "Directory markers read, which are no entries.", value(func(s metricStatus) int64 { return s.Markers })},

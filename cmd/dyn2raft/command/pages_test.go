@@ -141,7 +141,7 @@ func TestStanzas(t *testing.T) {
 		}
 		seen[kind]++
 	}
-	for kind, want := range map[string]int{"migration": 10, "server": 4, "seal": 1, "other": 2} {
+	for kind, want := range map[string]int{"migration": 11, "server": 4, "seal": 1, "other": 2} {
 		if seen[kind] < want {
 			t.Errorf("%d stanzas of kind %s are found, expected %d at least", seen[kind], kind, want)
 		}
@@ -155,12 +155,12 @@ func TestStanzas(t *testing.T) {
 
 type onPage struct{ page, text string }
 
-// stanzas are the fenced blocks of HCL, and those in spans of code.
+// stanzas are the fenced blocks of HCL, those in spans of code, and the files in YAML.
 func stanzas(all map[string]string) (found []onPage) {
-	block := regexp.MustCompile("(?ms)^ *```hcl\n(.*?)^ *```$|`(storage_(?:source|destination) \"[a-z_]+\" \\{[^`]*\\})`")
+	block := regexp.MustCompile("(?ms)^ *```hcl\n(.*?)^ *```$|`(storage_(?:source|destination) \"[a-z_]+\" \\{[^`]*\\})`|\\.hcl: \\|[^\n]*\n((?: {4}[^\n]*\n)+)")
 	for path, text := range all {
 		for _, m := range block.FindAllStringSubmatch(text, -1) {
-			found = append(found, onPage{path, m[1] + m[2]})
+			found = append(found, onPage{path, m[1] + m[2] + m[3]})
 		}
 	}
 	return found
