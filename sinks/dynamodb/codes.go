@@ -28,6 +28,6 @@ var (
 	// nothing in it can show whether a Vault runs. Facts: the table, and why.
 	TableLocked     = copier.NewCode("table-locked", "table", "why")
 	TableNotStopped = copier.NewCode("table-not-stopped", "table", "why")
-	// TableOtherItem: such a table has an item where Vault keeps none.
+	// TableOtherItem: such a table has an item that Vault has not written.
 	TableOtherItem = copier.NewCode("table-other-item", "table")
 )

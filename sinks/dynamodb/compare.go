@@ -5,16 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	endian "encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -24,161 +20,53 @@ import (
 // that of places. The place of an entry is its Vault key; that of a directory marker is the
 // directory with a slash behind it. An entry follows the markers of its directories.
 
-// placeOf is the place of an item. ok is false where Vault keeps nothing under such a key.
-func placeOf(dir, base string) (place string, ok bool) {
-	name := strings.TrimSuffix(base, "/")
-	if name == "" || strings.Contains(name, "/") || path.Clean(dir) != dir {
-		return "", false
-	}
-	if dir == emptyPath {
-		return base, true
-	}
-	return dir + "/" + base, true
-}
-
-// itemAt leads back from a place.
+// itemAt leads from a place to its item.
 func itemAt(place string) (dir, base string) {
-	i := strings.LastIndexByte(strings.TrimSuffix(place, "/"), '/')
-	if i < 0 {
+	switch i := strings.LastIndexByte(strings.TrimSuffix(place, "/"), '/'); i {
+	case -1:
 		return emptyPath, place
+	case 0:
+		return "/", place[1:]
+	default:
+		return place[:i], place[i+1:]
 	}
-	return place[:i], place[i+1:]
 }
 
 // A stored item is what is kept of one while two streams are compared: what it costs to
-// delete it, in write units, and the SHA-256 of its value. An odd one has a value that
-// Vault writes to no such item.
+// delete it, in write units, and the SHA-256 of its value.
 type stored struct {
 	units uint16
-	odd   bool
 	sum   [sha256.Size]byte
 }
 
 func (st *stored) encode() []byte {
-	b := endian.BigEndian.AppendUint16(nil, st.units)
-	if st.odd {
-		return b
-	}
-	return append(b, st.sum[:]...)
+	return append(endian.BigEndian.AppendUint16(nil, st.units), st.sum[:]...)
 }
 
 func storedOf(b []byte) (st stored) {
-	st.units, st.odd = endian.BigEndian.Uint16(b), len(b) == 2
+	st.units = endian.BigEndian.Uint16(b)
 	copy(st.sum[:], b[2:])
 	return st
 }
 
-// items reads the table's items but for its locks, as a [copier.Source] whose keys are
-// places and whose values are encoded stored ones.
-type items struct{ s *Sink }
+// summaries reads a table's items but for its locks, as entries whose keys are places and
+// whose values are encoded stored ones.
+type summaries struct{ copier.Source }
 
-// An itemsToken is where a page of items begins.
-type itemsToken struct {
-	Segment int32
-	Of      int32
-	Path    string // and Key: where the last one ended, empty at first
-	Key     string
-}
-
-// Open implements [copier.Source].
-func (t items) Open(context.Context) (copier.Info, error) {
-	return copier.Info{Name: t.s.opts.Table}, nil
-}
-
-// segments is in how many parts a table is read for a comparison.
-const segments = 64
-
-// Split implements [copier.Source].
-func (t items) Split(context.Context, int) ([]copier.Span, error) {
-	out := make([]copier.Span, segments)
-	for i := range out {
-		from, err := json.Marshal(itemsToken{Segment: int32(i), Of: segments})
-		if err != nil {
-			return nil, err
-		}
-		out[i] = copier.Span{Index: i, From: from}
-	}
-	return out, nil
-}
-
-// Read implements [copier.Source]. The SDK accepts a page that was damaged on its way: an
-// item that is taken for another one by that is found when the table is read back.
-func (t items) Read(ctx context.Context, span copier.Span, b *copier.Batch) (page copier.Page, err error) {
-	var at itemsToken
-	if err := json.Unmarshal(span.From, &at); err != nil {
+// Read implements [copier.Source].
+func (t summaries) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
+	var whole copier.Batch
+	page, err := t.Source.Read(ctx, span, &whole)
+	if err != nil {
 		return page, err
 	}
-	in := &dynamodb.ScanInput{TableName: &t.s.opts.Table, ConsistentRead: aws.Bool(true), Segment: &at.Segment, TotalSegments: &at.Of,
-		ProjectionExpression: aws.String("#p, #k, #v, #i"), ExpressionAttributeNames: map[string]string{"#p": attrPath, "#k": attrKey, "#v": attrValue, "#i": attrIdentity}}
-	if at.Key != "" {
-		in.ExclusiveStartKey = itemKey(at.Path, at.Key)
-	}
-	tctx, cancel := t.s.within(ctx)
-	defer cancel()
-	out, err := t.s.client.Scan(tctx, in)
-	if err != nil {
-		return page, t.s.fail(tctx, "Scan", err)
-	}
-	for _, it := range out.Items {
-		dir, base := text(it, attrPath), text(it, attrKey)
-		place, ok := placeOf(dir, base)
-		switch {
-		case !ok:
-			page.Refused = append(page.Refused, &copier.Error{Kind: copier.ErrDestination, Code: TableOtherItem, Op: "read table " + t.s.opts.Table, Facts: t.s.where(),
-				Err: fmt.Errorf("it has an item with Path %q and Key %q, where Vault keeps nothing", dir, base)})
-			continue
-		case place == coreLockKey, place == migrationLockKey, place == leaderLockKey, strings.HasPrefix(base, "_") && locked(it):
-			page.Locks = append(page.Locks, place)
-			continue
-		}
-		st := describe(dir, base, it[attrValue])
-		b.Append([]byte(place), st.encode())
-	}
-	if len(out.LastEvaluatedKey) > 0 {
-		at.Path, at.Key = text(out.LastEvaluatedKey, attrPath), text(out.LastEvaluatedKey, attrKey)
-		from, err := json.Marshal(at)
-		if err != nil {
-			return page, err
-		}
-		page.Next = []copier.Span{{Index: span.Index, From: from, Until: span.Until}}
+	for i := range whole.Len() {
+		e := whole.Entry(i)
+		dir, base := itemAt(string(e.Key))
+		st := stored{units: uint16((itemSize(dir, base, e.Value) + 1023) / 1024), sum: sha256.Sum256(e.Value)}
+		b.Append(e.Key, st.encode())
 	}
 	return page, nil
-}
-
-// Close implements [copier.Source].
-func (t items) Close() error { return nil }
-
-func text(item attributes, name string) string {
-	s, ok := item[name].(*types.AttributeValueMemberS)
-	if !ok {
-		return ""
-	}
-	return s.Value
-}
-
-// locked reports whether an item has a binary Identity, as locks have.
-func locked(item attributes) bool {
-	_, ok := item[attrIdentity].(*types.AttributeValueMemberB)
-	return ok
-}
-
-// describe is what is kept of an item with a value.
-func describe(dir, base string, value types.AttributeValue) stored {
-	marker := strings.HasSuffix(base, "/")
-	st := stored{units: 1}
-	var data []byte
-	switch v := value.(type) {
-	case *types.AttributeValueMemberB:
-		data, st.odd = v.Value, marker && len(v.Value) > 0
-	case *types.AttributeValueMemberNULL:
-	case nil:
-		st.odd = !marker
-	default:
-		st.odd = true
-	}
-	st.units = uint16((itemSize(dir, base, data) + 1023) / 1024)
-	st.sum = sha256.Sum256(data)
-	return st
 }
 
 // A closure is a stream of entries, each behind the markers of its directories that have
@@ -318,7 +206,7 @@ func (d *differences) Next() (copier.Entry, error) {
 		if order == 0 {
 			d.have.ahead = false
 			was = storedOf(d.have.e.Value)
-			if !was.odd && was.sum == sha256.Sum256(e.Value) {
+			if was.sum == sha256.Sum256(e.Value) {
 				d.changes.Same++
 				d.same = d.same || slices.Contains(sameVault, string(e.Key))
 				if entry {

@@ -86,7 +86,7 @@ type oldTable struct {
 func newOldTable(ctx context.Context, o Options) (*oldTable, error) {
 	src, err := dynamodb.New(ctx, dynamodb.Options{Table: o.Table, Region: o.Region, Endpoint: o.Endpoint,
 		AccessKey: o.AccessKey, SecretKey: o.SecretKey, SessionToken: o.SessionToken, RetryFor: o.RetryFor, Events: o.Events,
-		HAEnabled: o.Replace.HAEnabled, HAStorage: o.Replace.HAStorage, Stopped: o.Replace.Stopped})
+		Markers: true, HAEnabled: o.Replace.HAEnabled, HAStorage: o.Replace.HAStorage, Stopped: o.Replace.Stopped})
 	return &oldTable{name: o.Table, src: src}, err
 }
 
@@ -103,6 +103,34 @@ func (t *oldTable) close() error {
 	t.opened = false
 	return destination(t.src.Close())
 }
+
+// items are what is in the table, while it is open.
+func (t *oldTable) items() copier.Source { return oldItems{t} }
+
+// oldItems reads a table that is replaced, its directory markers included. Its errors are
+// those of a destination.
+type oldItems struct{ t *oldTable }
+
+// Open implements [copier.Source].
+func (o oldItems) Open(context.Context) (copier.Info, error) { return copier.Info{Name: o.t.name}, nil }
+
+// Split implements [copier.Source].
+func (o oldItems) Split(ctx context.Context, n int) ([]copier.Span, error) {
+	spans, err := o.t.src.Split(ctx, n)
+	return spans, destination(err)
+}
+
+// Read implements [copier.Source].
+func (o oldItems) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
+	page, err := o.t.src.Read(ctx, span, b)
+	for i, err := range page.Refused {
+		page.Refused[i] = &copier.Error{Kind: copier.ErrDestination, Code: TableOtherItem, Facts: map[string]string{"table": o.t.name}, Err: errors.New(err.Error())}
+	}
+	return page, destination(err)
+}
+
+// Close implements [copier.Source]: the table stays open.
+func (o oldItems) Close() error { return nil }
 
 func (t *oldTable) lock(ctx context.Context, run string, takeOver []string, lost func(error)) (lease, error) {
 	l, err := t.src.LockToReplace(ctx, run, takeOver, lost)

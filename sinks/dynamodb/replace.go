@@ -30,6 +30,9 @@ type Replace struct {
 	// WorkDir is an existing directory for what differs, as large as the data in the worst
 	// case. What is in its folder dyn2raft-replace is removed.
 	WorkDir string
+	// Memory is how much of it the comparison may use, in bytes, and thereby how many pages
+	// it reads at the same time; less than [copier.MinMemory] means that.
+	Memory int64
 	// Backup is the name of an on-demand backup that is made before the first change;
 	// BackupARN is one that there is, which must be of this table, and have it as it is:
 	// nobody has written to the table since. One of the two must be set.
@@ -223,7 +226,7 @@ func (r *replacing) workDir() (dir string, remove func() error, err error) {
 // compare returns what has to be changed, as the entries of a work file, once all of it is
 // known and can be written, and the table is known to be the right one.
 func (r *replacing) compare(ctx context.Context, dir string, entries copier.Stream) (*differences, *copier.Sorted, error) {
-	have, _, err := copier.Scan(ctx, items{r.Sink}, copier.ScanOptions{WorkDir: dir, Memory: copier.MinMemory, Workers: cap(r.slots), Events: func(e copier.Event) {
+	have, _, err := copier.Scan(ctx, summaries{r.old.items()}, copier.ScanOptions{WorkDir: dir, Memory: max(r.opts.Replace.Memory, copier.MinMemory), Workers: cap(r.slots), Events: func(e copier.Event) {
 		if refused, ok := e.(copier.ItemRefused); ok {
 			r.opts.Events(refused)
 		}

@@ -28,8 +28,9 @@ type pageDecoder struct {
 	// refused, and the others are taken; otherwise each is an error.
 	checked, final bool
 
-	b     *copier.Batch
-	until *position // what is behind its item is cut, where it is set
+	b       *copier.Batch
+	until   *position // what is behind its item is cut, where it is set
+	markers bool      // they are appended too
 	decoded
 	items, odd int64 // seen, and those among them that are not plain
 
@@ -366,15 +367,14 @@ func (d *pageDecoder) take(it *item) bool {
 	// What is plainly an entry is taken here; all else is decided by classify.
 	if it.value == valueMissing || !plainKey(it.key) || string(it.path) == corePath {
 		r := record{path: string(it.path), key: string(it.key), value: it.value, empty: n == 0}
-		switch kind, _, err := r.classify(); {
+		switch kind, key, err := r.classify(); {
 		case err != nil || kind == kindLock:
 			return false
 		case kind == kindMarker:
-			d.see(it.path, it.key)
-			d.page.Markers++
-			if r.key == dotMarker {
-				d.dotted = r.path
+			if d.marker(&r, key) != nil {
+				return false
 			}
+			d.see(it.path, it.key)
 			return true
 		}
 	}

@@ -126,7 +126,8 @@ const (
 	valueOther
 )
 
-// classify returns what the item is, and its Vault key unless it is a marker.
+// classify returns what the item is, and its Vault key. That of a marker is its directory,
+// with a slash behind it; one of a directory without a name has none.
 func (r *record) classify() (kind, string, error) {
 	if r.path == "/" && r.key == "//" {
 		return kindMarker, "", nil // of the parent "/" of keys that begin with two slashes
@@ -151,7 +152,7 @@ func (r *record) classify() (kind, string, error) {
 			return 0, "", fmt.Errorf("%w: Path %q, Key %q ends in a slash like a directory marker, but has a Value",
 				ErrNotVaultItem, r.path, r.key)
 		}
-		return kindMarker, "", nil
+		return kindMarker, key + "/", nil
 	}
 	switch {
 	case strings.HasPrefix(r.key, "_") && r.identity:

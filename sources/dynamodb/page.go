@@ -25,6 +25,8 @@ type scanTarget struct {
 
 	until *position // what is behind its item is cut, where it is set
 
+	markers bool // they are appended too
+
 	undecoded int // responses without a checksum of which something could not be decoded
 	decoded
 }
@@ -88,7 +90,7 @@ func (t *scanTarget) items() int64 {
 // it was sent: then what can't be decoded never will be.
 func (t *scanTarget) decode(body []byte, checked bool) error {
 	t.b.Truncate(t.from)
-	d := pageDecoder{body: body, b: t.b, until: t.until, checked: checked, final: checked || t.undecoded >= mostUndecoded}
+	d := pageDecoder{body: body, b: t.b, until: t.until, markers: t.markers, checked: checked, final: checked || t.undecoded >= mostUndecoded}
 	d.page.WireBytes = int64(len(body))
 	if err := d.response((*pageDecoder).item); err != nil {
 		t.b.Truncate(t.from)
@@ -224,14 +226,27 @@ func (d *pageDecoder) add(item attributes) error {
 	case err != nil:
 		return err
 	case kind == kindMarker:
-		d.page.Markers++
-		if r.key == dotMarker {
-			d.dotted = r.path
-		}
+		return d.marker(&r, vaultKey)
 	case kind == kindLock:
 		d.page.Locks = append(d.page.Locks, vaultKey)
 	default:
 		d.b.Append([]byte(vaultKey), value)
+	}
+	return nil
+}
+
+// marker adds a directory marker to the batch where that is asked for, and else counts it.
+func (d *pageDecoder) marker(r *record, key string) error {
+	switch {
+	case !d.markers:
+		d.page.Markers++
+	case key == "":
+		return fmt.Errorf("%w: Path %q, Key %q is the marker of a directory without a name", ErrNotVaultItem, r.path, r.key)
+	default:
+		d.b.Append([]byte(key), nil)
+	}
+	if r.key == dotMarker {
+		d.dotted = r.path
 	}
 	return nil
 }

@@ -71,6 +71,9 @@ type Options struct {
 	// EventuallyConsistent halves the cost of reading, in read capacity
 	// units, and may miss what was written within the last second or so.
 	EventuallyConsistent bool
+	// Markers has [Source.Read] append directory markers too: their directory with a slash
+	// behind it, and no value. That is for who changes the table, and not for a copy of it.
+	Markers bool
 
 	// NoWriteProbes keeps [Source.Check] from sending conditional writes, which never
 	// change anything since their condition never holds.
@@ -447,7 +450,7 @@ func (s *Source) Read(ctx context.Context, span copier.Span, b *copier.Batch) (p
 			page = copier.Page{}
 		}
 	}()
-	target := &scanTarget{b: b, from: before, until: until.Behind}
+	target := &scanTarget{b: b, from: before, until: until.Behind, markers: s.opts.Markers}
 	target.limit, target.cost = s.capacity.plan()
 	if from != nil && from.To != "" {
 		err = s.query(ctx, from, target)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
 	physicalsdk "github.com/hashicorp/vault/sdk/physical"
@@ -97,8 +98,9 @@ func replacing(cmd *cli.Command, std Streams, cfg *vaultconfig.Config, out *prin
 		return nil
 	}
 	d := cfg.Destination
+	memory, _ := humanize.ParseBytes(cmd.String("memory")) // looked at before; the other half is the copy's
 	return &todynamodb.Replace{
-		WorkDir: replaceDir(d), Backup: cmd.String("backup"), BackupARN: cmd.String("backup-arn"), TakeOver: cmd.String("take-over"),
+		WorkDir: replaceDir(d), Memory: int64(memory / 2), Backup: cmd.String("backup"), BackupARN: cmd.String("backup-arn"), TakeOver: cmd.String("take-over"),
 		HAEnabled: d.HAEnabled, HAStorage: cfg.HAStorage, Stopped: stopped(cmd, std, out),
 		Begin: func(_ context.Context, c todynamodb.Changes) error {
 			out.log.Warn(fmt.Sprintf("%s is changed from here on: %s, %s, and %s. Until that is complete no Vault starts on it, and there are two ways out: resume this copy, or restore the backup",
