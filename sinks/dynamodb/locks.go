@@ -93,10 +93,18 @@ func (l *locks) foreign() (holder string) {
 		}
 		return "the entry " + migrationLockKey
 	}
-	if l.leader != nil && !strings.HasPrefix(string(binary(l.leader, attrValue)), holderPrefix) {
+	if l.leader != nil && !strings.HasPrefix(string(binary(l.leader, attrValue)), holderPrefix) && !l.leftBehind() {
 		return fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue))
 	}
 	return ""
+}
+
+// leftBehind reports whether the leader lock has expired, while the migration lock is that
+// of a copy which writes to the table: a Vault that stood by may have got it, and can't have
+// started. It is watched before it is taken over.
+func (l *locks) leftBehind() bool {
+	_, ok := l.staged()
+	return ok && !l.expires().IsZero() && l.expires().Before(time.Now())
 }
 
 // expires is when the leader lock does, by the clock of who has renewed it; zero where it
@@ -148,6 +156,9 @@ func (s *Sink) watch(ctx context.Context, l locks) (locks, error) {
 		return l, nil
 	}
 	name := holderPrefix + run
+	if l.leftBehind() {
+		name = fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue))
+	}
 	s.opts.Events(copier.Waiting{For: copier.WaitHeldLock, Name: name, Since: time.Now(), Until: time.Now().Add(s.timing.lease)})
 	defer s.opts.Events(copier.WaitOver{For: copier.WaitHeldLock, Name: name})
 	for until := time.Now().Add(s.timing.lease); time.Now().Before(until); {
@@ -293,6 +304,7 @@ func (s *stage) takeLeader(ctx context.Context, seen locks) error {
 		attrExpires:  expires(time.Now().Add(s.timing.lease)),
 	}}
 	c.cond = asSeen(seen.leader, c.values, attrIdentity, attrExpires)
+	sent := s.boot()
 	refused, there, err := s.change(ctx, c)
 	switch {
 	case err != nil:
@@ -300,6 +312,9 @@ func (s *stage) takeLeader(ctx context.Context, seen locks) error {
 	case refused && !bytes.Equal(binary(there, attrIdentity), []byte(s.identity)):
 		return s.busy(string(binary(there, attrValue)), "")
 	}
+	s.renewed.Store(int64(sent))
+	still := s.still
+	s.fence.Store(&still)
 	return nil
 }
 
@@ -314,15 +329,42 @@ func (s *stage) startRenewing() {
 	}
 	go func() {
 		defer close(done)
-		for sleep(ctx, s.timing.renew) == nil {
-			refused, err := s.setExpiry(ctx, time.Now().Add(s.timing.lease))
-			if err == nil && refused { // another error may be over the next time
-				err := s.taken(errors.New("somebody else has its leader lock"))
-				s.lost.Store(&err)
-				return
-			}
+		for sleep(ctx, s.timing.renew) == nil && s.held() == nil {
+			_ = s.renew(ctx) // it may be over the next time, and nothing is written before
 		}
 	}()
+}
+
+// renew lets the leader lock expire later.
+func (s *stage) renew(ctx context.Context) error {
+	sent := s.boot()
+	refused, err := s.setExpiry(ctx, time.Now().Add(s.timing.lease))
+	if err == nil && refused {
+		err = s.taken(errors.New("somebody else has its leader lock"))
+		s.lost.Store(&err)
+	}
+	if err == nil {
+		s.renewed.Store(int64(sent))
+	}
+	return err
+}
+
+// still makes sure that nobody else can have the table yet: the leader lock was renewed of
+// late, or is now.
+func (s *stage) still(ctx context.Context) error {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	for {
+		if err := s.held(); err != nil {
+			return err
+		}
+		if at := time.Duration(s.renewed.Load()); s.boot()-at < s.timing.lease*2/3 {
+			return nil
+		}
+		if err := s.renew(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // setExpiry changes when the leader lock expires, on the condition that it is this stage's.

@@ -83,6 +83,8 @@ type lease interface {
 	Backup() string
 	// Begin puts on record that the content is about to be changed.
 	Begin(ctx context.Context, backup string) error
+	// Still makes sure that the table is held, before something is written.
+	Still(ctx context.Context) error
 }
 
 // A replacing is the stage of one run that writes a table in place.
@@ -148,7 +150,13 @@ func (r *replacing) lock(ctx context.Context) error {
 	r.lease, err = r.old.lock(ctx, r.run+" "+nonce, takeOver, func(err error) {
 		r.lose(r.taken(errors.New(err.Error())))
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	l := r.lease
+	still := func(ctx context.Context) error { return r.heldError(l.Still(ctx)) }
+	r.fence.Store(&still)
+	return nil
 }
 
 // while returns a context that ends with the lease too.
@@ -368,7 +376,11 @@ func (r *replacing) check(ctx context.Context) error {
 	if err := context.Cause(r.alive); err != nil {
 		return err
 	}
-	err := r.lease.Check(ctx)
+	return r.heldError(r.lease.Check(ctx))
+}
+
+// heldError is an error of the lease as one of the destination.
+func (r *replacing) heldError(err error) error {
 	if errors.Is(err, copier.ErrMoved) {
 		return r.taken(errors.New(err.Error()))
 	}

@@ -352,6 +352,27 @@ func replaceFails(t *testing.T, resume bool) {
 	}
 }
 
+// TestReplaceStopped: a process that replaces a table writes nothing that it has lost.
+func TestReplaceStopped(t *testing.T) {
+	srv := server(t, dynamotest.Options{})
+	now := oldTableOf(t, srv)
+	before := withoutLocks(srv)
+	s := open(t, srv.URL, replaceOptions(t, func(r *Replace) {
+		r.Begin = func(context.Context, Changes) error { return srv.DeleteItem(table, "core", "_lock") }
+	}))
+	still := s.stillHeld
+	if still(t.Context()) != nil {
+		t.Fatal("it holds nothing yet")
+	}
+	_, err := copier.Copy(t.Context(), copiertest.NewSource(now...), s, copyOptions(t))
+	if !errors.Is(err, copier.ErrLocked) || !reflect.DeepEqual(withoutLocks(srv), before) {
+		t.Errorf("%v", err)
+	}
+	if s.fence.Load() == nil {
+		t.Error("nothing is asked before a write")
+	}
+}
+
 // expireLeader does what would take a lease and more of waiting: it lets the leader lock of
 // a process that has ended go.
 func expireLeader(t testing.TB, srv *dynamotest.Server) {

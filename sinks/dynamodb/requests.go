@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -25,7 +27,7 @@ import (
 
 // newClient makes a client that tries requests again as the SDK does, for as long as their
 // context lasts.
-func newClient(ctx context.Context, o Options) (*dynamodb.Client, error) {
+func newClient(ctx context.Context, o Options, held func(context.Context) error) (*dynamodb.Client, error) {
 	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region), config.WithLogger(logging.Nop{})}
 	if o.AccessKey != "" {
 		load = append(load, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(o.AccessKey, o.SecretKey, o.SessionToken)))
@@ -43,8 +45,41 @@ func newClient(ctx context.Context, o Options) (*dynamodb.Client, error) {
 		}
 		standard := retry.NewStandard(func(r *retry.StandardOptions) { r.MaxBackoff, r.RateLimiter = longestBackoff, ratelimit.None })
 		c.Retryer, c.RetryMaxAttempts = retry.AddWithMaxAttempts(standard, 0), 0 // as often as need be
-		c.HTTPClient = ownbody.Client{HTTPClient: c.HTTPClient}
+		c.HTTPClient = fenced{ownbody.Client{HTTPClient: c.HTTPClient}, held}
 	}), nil
+}
+
+// A fenced client sends nothing that overwrites what is in the table before it knows that
+// the table is still held. Each try asks, since the process may have been stopped between
+// two. What is under way when it is stopped can't be called back.
+type fenced struct {
+	dynamodb.HTTPClient
+	held func(context.Context) error
+}
+
+func (f fenced) Do(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".BatchWriteItem") {
+		if err := f.held(r.Context()); err != nil {
+			return nil, &notHeld{err}
+		}
+	}
+	return f.HTTPClient.Do(r)
+}
+
+// notHeld is the error of what was not sent, and is not tried again.
+type notHeld struct{ error }
+
+func (e *notHeld) Unwrap() error { return e.error }
+
+// RetryableError is for the SDK.
+func (*notHeld) RetryableError() bool { return false }
+
+// stillHeld asks the stage, if there is one.
+func (s *Sink) stillHeld(ctx context.Context) error {
+	if ask := s.fence.Load(); ask != nil {
+		return (*ask)(ctx)
+	}
+	return nil
 }
 
 const (
@@ -57,6 +92,9 @@ const (
 
 // fail is the error of a request.
 func (s *Sink) fail(ctx context.Context, action string, err error) error {
+	if e, ok := errors.AsType[*notHeld](err); ok {
+		return e.error
+	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLate):
 		err = fmt.Errorf("%w: %w", cause, err)

@@ -33,6 +33,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/boottime"
 )
 
 // Options say which table is written, and how.
@@ -98,6 +99,9 @@ type Sink struct {
 	seen   locks
 	state  copier.State
 	old    *oldTable // where its content is replaced
+
+	boot  func() time.Duration                        // runs on while the machine sleeps
+	fence atomic.Pointer[func(context.Context) error] // says whether the table is still held
 }
 
 var (
@@ -120,11 +124,11 @@ func New(ctx context.Context, opts Options) (*Sink, error) {
 	if opts.Events == nil {
 		opts.Events = func(copier.Event) {}
 	}
-	client, err := newClient(ctx, opts)
-	if err != nil {
+	s := &Sink{opts: opts, timing: vaultTiming, slots: make(chan struct{}, opts.Requests), boot: boottime.Now}
+	var err error
+	if s.client, err = newClient(ctx, opts, s.stillHeld); err != nil {
 		return nil, err
 	}
-	s := &Sink{opts: opts, client: client, timing: vaultTiming, slots: make(chan struct{}, opts.Requests)}
 	if opts.Replace != nil {
 		if s.old, err = newOldTable(ctx, opts); err != nil {
 			return nil, err
@@ -238,6 +242,8 @@ type stage struct {
 
 	stopRenewing func()
 	lost         atomic.Pointer[error] // why the lock is not ours any more
+	renewed      atomic.Int64          // when the last renewal was sent that had an answer, by boot, in ns
+	asking       sync.Mutex            // held by still
 
 	hidden    hidden // of what Vet was given
 	committed bool

@@ -289,6 +289,8 @@ func TestForeign(t *testing.T) {
 		"Vault's migration": {[]attributes{migrationOf(`{"start":"2026-01-01T00:00:00Z"}`)}, copier.ErrLocked, TableBusy},
 		"a copy from it": {[]attributes{migrationOf(`{"start":"2026-01-01T00:00:00Z","dyn2raft_run":"run-1"}`), lock("dyn2raft run run-1", "run-1", time.Time{})},
 			copier.ErrLocked, TableBusy},
+		"a Vault that runs beside a copy": {[]attributes{migrationOf(`{"start":"2026-01-01T00:00:00Z","dyn2raft_run":"run-1","dyn2raft_destination":true}`), lock("uuid", "id", time.Now().Add(time.Minute))},
+			copier.ErrLocked, TableBusy},
 		"a Vault beside a copy": {[]attributes{migrationOf(`{"start":"2026-01-01T00:00:00Z","dyn2raft_run":"run-1","dyn2raft_destination":true}`), lock("uuid", "id", time.Time{})},
 			copier.ErrLocked, TableBusy},
 	} {
@@ -344,6 +346,36 @@ func TestTaken(t *testing.T) {
 			}
 			if n := len(srv.Items(table)); n < 100 {
 				t.Errorf("%d items are there", n)
+			}
+		})
+	}
+}
+
+// TestStopped: a process that was stopped for longer than its lease writes nothing into a
+// table that another one has freed meanwhile, and writes on where nobody has.
+func TestStopped(t *testing.T) {
+	for name, freed := range map[string]bool{"freed meanwhile": true, "nobody came": false} {
+		t.Run(name, func(t *testing.T) {
+			srv := server(t, dynamotest.Options{})
+			s := open(t, srv.URL, func(o *Options) { o.Requests = 1 })
+			s.timing.renew = s.timing.lease // nothing but a write renews it here
+			now := time.Hour
+			s.boot = func() time.Duration { // in front of a write
+				if now == time.Hour && srv.Requests()["BatchWriteItem"] > 3 {
+					now += s.timing.lease
+					for _, it := range srv.Items(table) {
+						if freed {
+							p, k := it[attrPath].(*types.AttributeValueMemberS), it[attrKey].(*types.AttributeValueMemberS)
+							check(t, srv.DeleteItem(table, p.Value, k.Value))
+						}
+					}
+				}
+				return now
+			}
+			_, err := copier.Copy(t.Context(), copiertest.NewSource(shape(300)...), s, copyOptions(t))
+			code, _ := copier.CodeOf(err)
+			if n := len(srv.Items(table)); now == time.Hour || freed && (code != TableTaken || n > 0) || !freed && err != nil {
+				t.Errorf("%d items are there; %v", n, err)
 			}
 		})
 	}

@@ -308,6 +308,8 @@ type lease struct {
 	found     leaderLock   // what the leader lock goes back to
 	left      leaderLock   // what it goes back to of a run that fails, where set
 	ahead     atomic.Int64 // by how much the service's clock is ahead of ours, at least, in ns
+	good      atomic.Int64 // when the last renewal was sent that came in time, by boot, in ns
+	asking    sync.Mutex   // held by still
 	stop      context.CancelFunc
 	renewing  sync.WaitGroup
 
@@ -582,7 +584,31 @@ func (l *lease) renew(ctx context.Context) (fresh bool, got written, err error) 
 		":identity": &types.AttributeValueMemberB{Value: l.identity},
 	}})
 	t := l.s.timing
-	return err == nil && !got.refused && l.s.boot()-sent < t.late && (got.at.IsZero() || expiry.Sub(got.at) >= t.lease-t.late), got, err
+	fresh = err == nil && !got.refused && l.s.boot()-sent < t.late && (got.at.IsZero() || expiry.Sub(got.at) >= t.lease-t.late)
+	if fresh {
+		l.good.Store(int64(sent))
+	}
+	return fresh, got, err
+}
+
+// still makes sure that the leader lock is ours and was renewed of late: by what time this
+// machine knows, nobody else can have it yet.
+func (l *lease) still(ctx context.Context) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	if good := time.Duration(l.good.Load()); good > 0 && l.s.boot()-good < l.s.timing.lease-l.s.timing.late {
+		return nil
+	}
+	for range freshTries {
+		fresh, got, err := l.renew(ctx)
+		switch {
+		case got.refused:
+			return l.s.lostLeader(got.there)
+		case err != nil || fresh:
+			return err
+		}
+	}
+	return &copier.Error{Kind: copier.ErrSource, Op: "hold the leader lock", Code: AnswersLate, Err: ErrLate}
 }
 
 // freshTries is how often Check asks until an answer comes soon enough.
@@ -607,16 +633,8 @@ func (l *lease) Check(ctx context.Context) error {
 		return err
 	}
 	l.closed.Store(l.live || l.put.Backup != "")
-	for range freshTries {
-		fresh, got, err := l.renew(ctx)
-		switch {
-		case got.refused:
-			return l.s.lostLeader(got.there)
-		case err != nil || fresh:
-			return err
-		}
-	}
-	return &copier.Error{Kind: copier.ErrSource, Op: "hold the leader lock", Code: AnswersLate, Err: ErrLate}
+	l.good.Store(0)
+	return l.still(ctx)
 }
 
 // Release implements [copier.Lease]. The leader lock goes back to what was

@@ -70,6 +70,12 @@ func (r *Replacement) Begin(ctx context.Context, backup string) error {
 	return err
 }
 
+// Still makes sure, before something is written, that the table is still held: the leader
+// lock was renewed less than 10 s ago, by a clock that runs on while the machine sleeps, or
+// is now. A process that was stopped for longer may have lost it to another one, and its
+// error wraps [copier.ErrLocked] and [copier.ErrMoved]. It may be called from any goroutine.
+func (r *Replacement) Still(ctx context.Context) error { return r.still(ctx) }
+
 // rewrite changes what our migration lock says.
 func (l *lease) rewrite(ctx context.Context, m migration) error {
 	data, err := json.Marshal(m)

@@ -52,6 +52,35 @@ func TestTakenOver(t *testing.T) {
 	})
 }
 
+// TestStill: before something is written a lock that was not renewed for long is renewed,
+// and where another one has it by now the process writes nothing more.
+func TestStill(t *testing.T) {
+	onEach(t, func(e *env) {
+		s, _ := e.source(ha)
+		r, err := e.replaceFrom(s, "run-2 x")
+		e.ok(err)
+		(&holder{lease: r.lease}).kill() // nothing renews it
+		var asleep time.Duration
+		s.boot = func() time.Duration { return time.Hour + asleep }
+		e.ok(r.Check(e.Context()))
+		was := r.good.Load()
+		e.ok(r.Still(e.Context()))
+		if r.good.Load() != was {
+			e.Error("it was renewed too soon")
+		}
+		asleep += s.timing.lease
+		e.ok(r.Still(e.Context()))
+		if r.good.Load() == was {
+			e.Error("it was not renewed")
+		}
+		e.leader(&vaultLease{"v1", time.Hour, nil})
+		asleep += s.timing.lease
+		if err := r.Still(e.Context()); !errors.Is(err, copier.ErrLocked) || !errors.Is(err, copier.ErrMoved) {
+			e.Errorf("another one has it: %v", err)
+		}
+	})
+}
+
 // TestHalfReplaced: once what is in a table is changed, the locks stay, whoever resets it
 // and however the run ends, until one has replaced all of it. One that is killed is
 // followed by another, who finds what it has found.

@@ -33,6 +33,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/boottime"
 )
 
 // Defaults of Vault's dynamodb storage.
@@ -189,7 +190,7 @@ func New(ctx context.Context, opts Options) (*Source, error) {
 	if err != nil {
 		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "load AWS configuration", Code: AWSSettings, Err: err}
 	}
-	s := &Source{opts: opts, conns: &conns{open: map[*conn]bool{}}, timing: vaultTiming, boot: bootTime, creds: &credentialsLoader{chain: cfg.Credentials}}
+	s := &Source{opts: opts, conns: &conns{open: map[*conn]bool{}}, timing: vaultTiming, boot: boottime.Now, creds: &credentialsLoader{chain: cfg.Credentials}}
 	if opts.AccessKey == "" {
 		s.creds.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
 			if opts.Credentials != nil {

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package dynamodb
+package boottime
 
 import (
 	"time"
@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootTime is how long the machine runs. On macOS CLOCK_MONOTONIC runs on while
+// Now is how long the machine runs. On macOS CLOCK_MONOTONIC runs on while
 // the system is asleep (clock_gettime(3)).
-func bootTime() time.Duration {
+func Now() time.Duration {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return 0 // then no clock stops anything, and the service decides alone
