@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -61,6 +63,28 @@ func TestContract(t *testing.T) {
 		t.Run(name+", empty", func(t *testing.T) {
 			copiertest.TestSource(t, func() copier.Source { return source(t, backends(t)[name], nil) }, nil)
 		})
+	}
+}
+
+// TestFiles: reading a folder of files leaves it as it is, with what a full disk has left.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	writer, err := file.NewFileBackend(map[string]string{"path": dir}, hclog.NewNullLogger())
+	check(t, err)
+	put(t, writer, content())
+	check(t, os.WriteFile(filepath.Join(dir, "sys", "_empty"), nil, 0o600))
+	b, err := Files(dir)
+	check(t, err)
+	copiertest.TestSource(t, func() copier.Source { return source(t, b, nil) }, entries(content()))
+	if st, err := os.Stat(filepath.Join(dir, "sys", "_empty")); err != nil || st.Size() != 0 {
+		t.Errorf("the empty file: %v", err)
+	}
+	check(t, os.Symlink("/etc/passwd", filepath.Join(dir, "sys", "_link")))
+	if e, err := b.Get(t.Context(), "sys/link"); err == nil || e != nil {
+		t.Errorf("a link is read: %v", err)
+	}
+	if b.Put(t.Context(), &sdk.Entry{Key: "a", Value: []byte("b")}) == nil || b.Delete(t.Context(), "a") == nil {
+		t.Error("it is written to")
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
-	physicalsdk "github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/sdk/physical/file"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
@@ -124,24 +123,15 @@ func replaceDir(d vaultconfig.Destination) string { return asideOf(d) + "-replac
 
 // newFilesSink makes the sink of a folder of Vault's file storage.
 func newFilesSink(d vaultconfig.Destination) (*physical.Sink, error) {
-	backend, err := openFiles(d.Path)
+	backend, err := file.NewFileBackend(map[string]string{"path": d.Path}, hclog.NewNullLogger())
 	if err != nil {
-		return nil, err
+		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "open " + d.Path, Err: err}
 	}
 	return physical.New(physical.Options{Backend: backend, Name: "files in " + d.Path, ID: hints.FileID(d.Path), Dir: asideOf(d),
 		Sync: func() error {
 			unix.Sync()
 			return nil
 		}})
-}
-
-// openFiles opens a folder as Vault's file storage does.
-func openFiles(path string) (physicalsdk.Backend, error) {
-	b, err := file.NewFileBackend(map[string]string{"path": path}, hclog.NewNullLogger())
-	if err != nil {
-		return nil, &copier.Error{Kind: copier.ErrConfig, Op: "open " + path, Err: err}
-	}
-	return b, nil
 }
 
 // newResult makes a source of what is at the destination of a configuration, with errors
@@ -162,11 +152,8 @@ func newResult(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, o
 		if err := needFolder(d.Path, copier.ErrDestination); err != nil {
 			return nil, err
 		}
-		b, err := openFiles(d.Path)
-		if err != nil {
-			return nil, err
-		}
-		return filesReader(b, d.Path, copier.ErrDestination, func(copier.Event) {})
+		out.uncounted = true
+		return filesReader(d.Path, copier.ErrDestination, func(copier.Event) {})
 	}
 }
 

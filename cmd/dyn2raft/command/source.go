@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 
-	sdk "github.com/hashicorp/vault/sdk/physical"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
@@ -151,7 +150,11 @@ func needFolder(path string, kind error) error {
 }
 
 // filesReader makes a source of a folder of Vault's file storage.
-func filesReader(b sdk.Backend, path string, kind error, notify func(copier.Event)) (copier.Source, error) {
+func filesReader(path string, kind error, notify func(copier.Event)) (copier.Source, error) {
+	b, err := physical.Files(path)
+	if err != nil {
+		return nil, err
+	}
 	return physical.New(physical.Options{Backend: b, Name: "files in " + path, ID: hints.FileID(path), Kind: kind, Notify: notify})
 }
 
@@ -172,12 +175,8 @@ func newSource(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultcon
 		if err := needFolder(paths[0], copier.ErrSource); err != nil {
 			return nil, err
 		}
-		b, err := openFiles(paths[0])
-		if err != nil {
-			return nil, err
-		}
 		out.uncounted = true
-		return filesReader(b, paths[0], nil, out.event)
+		return filesReader(paths[0], nil, out.event)
 	}
 	return newTable(ctx, cmd, std, cfg, out, root)
 }
