@@ -34,6 +34,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/boottime"
+	"github.com/dyn2raft/dyn2raft/sinks/internal/hold"
 )
 
 // Options say which table is written, and how.
@@ -59,6 +60,9 @@ type Options struct {
 	SealWrapped bool
 	// NoWriteProbes has Check send nothing that could write, whatever its condition.
 	NoWriteProbes bool
+	// Dir, where set, is a directory of this machine that is held from Open to Close, with a
+	// lock (flock): two copies do not share work files in it, and others can see that one runs.
+	Dir string
 	// Replace, where set, makes the sink write into a table that holds a Vault's data.
 	Replace *Replace
 	// Events, where set, is told of throttling and of waits, of entries that Vault will not
@@ -99,6 +103,7 @@ type Sink struct {
 	seen   locks
 	state  copier.State
 	old    *oldTable // where its content is replaced
+	held   hold.Hold // of Options.Dir
 
 	boot  func() time.Duration                        // runs on while the machine sleeps
 	fence atomic.Pointer[func(context.Context) error] // says whether the table is still held
@@ -156,6 +161,11 @@ func (s *Sink) Identity() copier.Identity {
 // taken by Stage. Where a process of a copy was killed that has written to the table,
 // Open waits until its lock has not been renewed for a lease, 15 s.
 func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
+	if s.opts.Dir != "" {
+		if err := s.held.Take(s.opts.Dir); err != nil {
+			return found, err
+		}
+	}
 	if s.old != nil {
 		return s.openOld(ctx)
 	}
@@ -226,10 +236,11 @@ func (s *Sink) Stage(ctx context.Context, runID string) (copier.Stage, error) {
 
 // Close implements [copier.Sink]. What is held, a stage holds.
 func (s *Sink) Close() error {
+	err := s.held.Release()
 	if s.old == nil {
-		return nil
+		return err
 	}
-	return s.old.close()
+	return errors.Join(err, s.old.close())
 }
 
 // A stage is what one run writes to the table.

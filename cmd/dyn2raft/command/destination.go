@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -87,7 +86,7 @@ func newTableSink(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config
 		AccessKey: string(d.AccessKey), SecretKey: string(d.SecretKey), SessionToken: string(d.SessionToken),
 		ReadUnits: d.ReadUnits, WriteUnits: d.WriteUnits, WriteCapacity: cmd.Float("write-capacity"),
 		Requests: d.MaxParallel, RetryFor: cmd.Duration("retry-for"), NoWriteProbes: cmd.Bool("no-write-probes"), Events: out.event,
-		Replace: replace, SealWrapped: cmd.Bool("seal-wrapped"),
+		Dir: asideOf(d), Replace: replace, SealWrapped: cmd.Bool("seal-wrapped"),
 	})
 }
 
@@ -184,9 +183,20 @@ func tidy(dirs []string) {
 	}
 }
 
-// runs is for how long a status that says nothing of an end is taken for that of a process
-// that is at work: it writes one every second.
-const runs = 10 * time.Second
+// atWork reports whether a process holds the directory that each copy to a destination
+// holds while it runs.
+func atWork(d vaultconfig.Destination) bool {
+	dir := asideOf(d)
+	if d.Type == vaultconfig.RaftSnapshot {
+		dir = filepath.Dir(d.Path)
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
 
 // placedAt is the state of a destination, as far as this machine knows it, and the record
 // of the run that has put the copy there and has not cleaned up behind itself. spare, where
@@ -211,7 +221,7 @@ func placedAt(d vaultconfig.Destination, spare func() (*copier.Record, error)) (
 	switch {
 	case err != nil:
 		return "", nil, err
-	case status != nil && status.Ended.IsZero() && time.Since(status.Updated) < runs:
+	case status != nil && status.Ended.IsZero() && atWork(d):
 		return sink.StateRunning, nil, nil
 	case m != nil && m.State == copier.Released && setup == nil:
 		return sink.StateComplete, nil, nil
