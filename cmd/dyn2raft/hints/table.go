@@ -33,13 +33,13 @@ var table = map[copier.Code]string{
 	copier.WorkFull: "the file system of that work file is full: work files need as much room as the data, those of a verification about 170 bytes an entry " +
 		"and 350 for each that differs; make room, or start over with another place for them (-work-dir)",
 	copier.WorkReadOnly: "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)",
-	copier.WorkNotFile: `it has the name of a work file of dyn2raft, which has not made it: move it away, or, if it is not needed: rm -r {{q .path}}; then run the same command again` +
+	copier.WorkNotFile: `it has the name of one of dyn2raft's work files, and dyn2raft did not make it: move it away, or, if it is not needed: rm -r {{q .path}}; then run the same command again` +
 		`{{if .setup}}. The record of an unfinished copy was there: without it, free the table with -reset, and copy again{{end}}`,
 	copier.FeedGap: "changes of the table may have been missed, and what was read is of no use: start over (-restart), and resume an interrupted copy within some hours",
 	copier.WrittenAfter: "the copy lacks these keys' last values: find out who still writes to the table, and stop it; " +
 		"then write them again on the new Vault, or free the table (-reset) and copy again",
-	copier.InPlace:      "nothing has to be copied; to check it, free the table's locks and remove the work files, resume that copy",
-	copier.InPlaceInUse: "it has not cleaned up behind itself: stop that Vault for a moment, then resume that copy",
+	copier.InPlace:      "nothing is left to copy: resume that copy, which checks it, frees the table and removes the work files",
+	copier.InPlaceInUse: "that copy has not cleaned up yet: stop that Vault for a moment, then resume the copy",
 	copier.JournalGone:  "without it nobody knows what is left to read of the unfinished copy: start over (-restart)",
 	copier.NotAsRead:    "nothing was put in place; check the disk and the memory of this machine, then run the same command again",
 	copier.ResultDamaged: "start no Vault on the copy that is in place: check the disk and the memory of this machine, then put its vault.db aside, " +
@@ -61,7 +61,7 @@ var table = map[copier.Code]string{
 	dynamodb.ClockWrong: "this machine's clock differs from AWS's, which takes a signature for some minutes only: " +
 		"set it (timedatectl, chronyc), then run the same command again",
 	dynamodb.NoTable: "there is no such table here: check table and region in storage_source, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, " +
-		`which beat them; and {{template "endpoint" .}}`,
+		`which take precedence; and {{template "endpoint" .}}`,
 	dynamodb.NotTrusted: `the endpoint's certificate is not trusted here: set AWS_CA_BUNDLE to the file with its authority's certificate, or check {{template "endpoint" .}}`,
 	dynamodb.NoTLS: "what answers there does not speak TLS: an endpoint without a scheme is taken for https; write http://… if that is meant, " +
 		`or check the proxy: see {{template "endpoint" .}}`,
@@ -134,7 +134,7 @@ var table = map[copier.Code]string{
 
 	todynamodb.TableNotEmpty: "nothing was changed: a copy goes to a table that it makes, or that is empty. Name another table in storage_destination, " +
 		"or, if nothing in {{.table}} is needed any more, delete that table and run this again",
-	todynamodb.TableOtherSchema: "{{.table}} is not a table for Vault: name another one in storage_destination; AWS_DYNAMODB_TABLE beats what stands there",
+	todynamodb.TableOtherSchema: "{{.table}} is not a table for Vault: name another one in storage_destination; AWS_DYNAMODB_TABLE takes precedence over the stanza",
 	todynamodb.TableBusy: "{{if .from}}if that run has left {{.table}} locked on purpose (-keep-source-locked), and you want to write back into it: -replace -take-over {{q .from}}; " +
 		"if it was interrupted, resume it, or -reset with its configuration; otherwise name another table{{else}}{{.holder}} holds {{.table}}: if it is a Vault, stop it, or name the right table; if it is a copy that runs, let it end; " +
 		"if it is one that was begun elsewhere and is given up: -reset with its configuration{{end}}",
@@ -148,7 +148,7 @@ var table = map[copier.Code]string{
 		`put ha_enabled = "true" into storage_destination`,
 	todynamodb.TableOtherItem: "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
 	todynamodb.NoCredentials:  "set access_key and secret_key in storage_destination, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or give this machine a role",
-	todynamodb.Unanswered: "check region and endpoint in storage_destination, and AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which beat them; " +
+	todynamodb.Unanswered: "check region and endpoint in storage_destination, and AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which take precedence; " +
 		"the network between here and there, and the proxy (HTTPS_PROXY, NO_PROXY)",
 	todynamodb.WriteDenied: "allow {{.action}} on table {{.table}} to these credentials; docs/iam.md has the whole policy of a destination",
 	todynamodb.EntryRefused: "nothing was written, and each entry that DynamoDB can't keep was named: start the Vault that has them, " +
