@@ -36,7 +36,7 @@ export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-demo: build ## serve a table like Vault's, copy it, verify the copy, show the result
+demo: build ## move the Vault of VAULT_BIN or PATH; without one copy and verify a table like a Vault's
 	bin/dyn2raft demo
 
 build: ## build bin/dyn2raft

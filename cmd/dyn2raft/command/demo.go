@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/sinks/raft/node"
@@ -23,6 +23,9 @@ import (
 func demoCommand(std Streams) *cli.Command {
 	return newCommand(std, "demo", runDemo,
 		[]cli.Flag{
+			&cli.StringFlag{Name: "vault", Usage: "move a real Vault, this `program`; \"none\" uses no Vault (default: VAULT_BIN, or vault of PATH)"},
+			&cli.BoolFlag{Name: "compare", Usage: "with a Vault: run 'vault operator migrate' too, and say what it loses"},
+			&cli.StringFlag{Name: "dynamodb", Usage: "with a Vault: the `URL` of a DynamoDB such as AWS's DynamoDB Local, instead of the embedded one; it gets a table of its own, which is deleted at the end"},
 			&cli.BoolFlag{Name: "serve", Usage: "only serve the table, until SIGTERM or SIGINT"},
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "with -serve: the `address` to listen on"},
 			&cli.IntFlag{Name: "entries", Value: 100_000, Usage: "entries in the table"},
@@ -39,6 +42,13 @@ func demoCommand(std Streams) *cli.Command {
 func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (err error) {
 	if err := noArguments(cmd); err != nil {
 		return err
+	}
+	program, err := demoProgram(cmd, std)
+	if err != nil {
+		return err
+	}
+	if program != "" {
+		return runVaultDemo(ctx, cmd, std, program)
 	}
 	opts := dynamotest.Options{Addr: cmd.String("listen"), Latency: cmd.Duration("latency")}
 	if t := cmd.String("throughput"); t != "" {
@@ -88,8 +98,8 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 		srv.URL, dynamodb.DefaultRegion, dynamodb.DefaultTable)
 	if cmd.Bool("serve") {
 		say("listening on %s\n\nTable %s has %s entries, %s, which are made up: no Vault can start on them.\n\n"+
-			"# for migrate.hcl:\n%s\n# or for the environment:\nexport AWS_DYNAMODB_ENDPOINT=%s AWS_DYNAMODB_TABLE=%s AWS_REGION=%s AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any",
-			srv.URL, dynamodb.DefaultTable, humanize.Comma(int64(content.Entries)), figures.Size(content.Bytes), source, srv.URL, dynamodb.DefaultTable, dynamodb.DefaultRegion)
+			"# migrate.hcl, after mkdir -m 0700 data:\n%s\n# or, for the environment:\nexport AWS_DYNAMODB_ENDPOINT=%s AWS_DYNAMODB_TABLE=%s AWS_REGION=%s AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any",
+			srv.URL, dynamodb.DefaultTable, humanize.Comma(int64(content.Entries)), figures.Size(content.Bytes), source+demoDestination("data", "demo-1", demoAddr), srv.URL, dynamodb.DefaultTable, dynamodb.DefaultRegion)
 		if err == nil {
 			<-ctx.Done() // a signal is how this is meant to end: no error
 		}
@@ -111,26 +121,21 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fmt.Errorf("create directory: %w", err)
 	}
-	text := source + fmt.Sprintf("\nstorage_destination \"raft\" {\n  path    = %q\n  node_id = \"demo-1\"\n}\n\ncluster_addr = \"https://192.0.2.1:8201\"\n", data)
+	text := source + demoDestination(data, "demo-1", demoAddr)
 	if err := os.WriteFile(hcl, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	say("\n== %s:\n\n%s", hcl, text)
 
 	// The very commands that an operator runs, in this process, and without
-	// the environment, which may name a real table and a real directory. The
-	// cli library keeps the command that runs in its context and would take it
-	// for their parent: they get one that only ends with it.
+	// the environment, which may name a real table and a real directory.
 	std.Env = func(string) (string, bool) { return "", false }
-	inner, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	for _, args := range [][]string{
 		{"dyn2raft", "copy", "-config", hcl, "-source-stopped", "-log-level", cmd.String("log-level")},
 		{"dyn2raft", "verify", "-config", hcl, "-log-level", cmd.String("log-level")},
 	} {
 		say("== %s", strings.Join(args, " "))
-		if err := root(std).Run(inner, args); err != nil {
+		if err := runWithin(ctx, std, args); err != nil {
 			if sig, ok := errors.AsType[*signalError](err); ok {
 				return sig // nothing comes next: the table is gone
 			}
@@ -155,7 +160,28 @@ func runDemo(ctx context.Context, cmd *cli.Command, std Streams, _ *printer) (er
 	if cmd.String("dir") != "" {
 		say("%s has the layout of a real one; its values are made up, so that no Vault can start on it.", data)
 	}
+	if !slices.ContainsFunc(append(madeUp, "vault"), cmd.IsSet) {
+		say("\nTo see the same with a real Vault, which is moved, and used on three nodes: dyn2raft demo -vault PROGRAM")
+	}
 	return err
+}
+
+// demoAddr is of an address for documentation: nobody is there.
+const demoAddr = "https://192.0.2.1:8201"
+
+// demoDestination is what migrate.hcl has beside its source.
+func demoDestination(path, id, clusterAddr string) string {
+	return fmt.Sprintf("\nstorage_destination \"raft\" {\n  path    = %q\n  node_id = %q\n}\n\ncluster_addr = %q\n", path, id, clusterAddr)
+}
+
+// runWithin runs a command line within a command. The cli library keeps the command that
+// runs in its context and would take it for the other's parent: that one gets a context that
+// only ends with this one.
+func runWithin(ctx context.Context, std Streams, args []string) error {
+	inner, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	return root(std).Run(inner, args)
 }
 
 // fits refuses a table that this machine has no room for in memory. Measured with 200,000
@@ -171,19 +197,6 @@ func fits(cmd *cli.Command) error {
 
 // contentOf adds up the data bucket of a vault.db.
 func contentOf(file string) (c dynamotest.Content, err error) {
-	db, err := bolt.Open(file, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
-	if err != nil {
-		return c, fmt.Errorf("open %s: %w", file, err)
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return c, db.View(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte("data"))
-		if b == nil {
-			return fmt.Errorf("read %s: no bucket data", file)
-		}
-		return b.ForEach(func(k, v []byte) error {
-			c.Add(string(k), v)
-			return nil
-		})
-	})
+	err = viewData(file, func(k, v []byte) { c.Add(string(k), v) })
+	return c, err
 }

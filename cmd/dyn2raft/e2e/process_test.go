@@ -6,16 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/server"
 )
 
 // process is a child that runs in the background, its output in a file of the test's
@@ -43,7 +42,7 @@ func start(t *testing.T, name, program string, args ...string) *process {
 	}
 	p.cmd.Env, p.cmd.Dir = childEnvironment(t), t.TempDir()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = dieWithParent()
+	p.cmd.SysProcAttr = server.DieWithParent()
 	err = p.cmd.Start()
 	log.Close()
 	if err != nil {
@@ -133,7 +132,7 @@ func runWith(t *testing.T, limit time.Duration, environment []string, program st
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env, cmd.Dir = append(childEnvironment(t), environment...), t.TempDir()
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = server.DieWithParent()
 	began := time.Now()
 	err := cmd.Run()
 	took := time.Since(began)
@@ -180,29 +179,13 @@ func waitFor(t *testing.T, what string, limit time.Duration, try func() error) {
 	}
 }
 
-// ports are those that freePort has returned.
-var ports sync.Map
-
-// freePort returns a port that nobody listens at, and that none of these tests has. It is
-// below those that systems give to connections, which would take it while its server is
-// stopped, and above those of the rehearsals.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 1000 {
-		port := 18000 + rand.IntN(14000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, taken := ports.LoadOrStore(port, true); !taken {
-			return port
-		}
+	port, err := server.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return 0
+	return port
 }
 
 func lastLines(s string, n int) string {

@@ -52,6 +52,16 @@ func (tb *table) create(t *testing.T) {
 	}
 }
 
+// names are those of all tables.
+func (tb *table) names(t *testing.T) []string {
+	t.Helper()
+	out, err := tb.client.ListTables(t.Context(), &dynamodb.ListTablesInput{})
+	if err != nil {
+		t.Fatalf("list the tables: %v", err)
+	}
+	return out.TableNames
+}
+
 type item = map[string]types.AttributeValue
 
 func text(i item, attribute string) string {

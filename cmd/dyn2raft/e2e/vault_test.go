@@ -3,18 +3,16 @@
 package e2e
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
+	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/server"
 )
 
 // node is one Vault server to be: its ports and its folder stay the same over restarts.
@@ -65,16 +63,7 @@ func startVault(t *testing.T, n node, storage string) *vault {
 func launchVault(t *testing.T, n node, storage string) *vault {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "vault.hcl")
-	writeFile(t, config, fmt.Sprintf(`
-disable_mlock = true
-api_addr      = %q
-cluster_addr  = %q
-listener "tcp" {
-  address         = "127.0.0.1:%d"
-  cluster_address = "127.0.0.1:%d"
-  tls_disable     = 1
-}
-%s%s`, n.apiAddr(), n.clusterAddr(), n.api, n.clusterPort, storage, n.seal))
+	writeFile(t, config, server.Config(n.api, n.clusterPort, storage+n.seal))
 	v := &vault{
 		process: start(t, "vault "+n.id, cmp.Or(n.program, vaultBin), "server", "-config", config),
 		node:    n,
@@ -115,39 +104,7 @@ func (v *vault) do(method, path string, body any) (int, map[string]any, error) {
 	if err := v.alive(); err != nil {
 		return 0, nil, err
 	}
-	var payload io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return 0, nil, err
-		}
-		payload = bytes.NewReader(b)
-	}
-	target := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", v.node.api), Path: "/v1/" + path}
-	if strings.HasSuffix(path, "/.") { // HTTP takes away a "." that is not escaped
-		target.RawPath = strings.TrimSuffix(target.EscapedPath(), ".") + "%2E"
-	}
-	request, err := http.NewRequest(method, target.String(), payload)
-	if err != nil {
-		return 0, nil, err
-	}
-	request.Header.Set("X-Vault-Token", v.token)
-	response, err := v.http.Do(request)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer response.Body.Close()
-	raw, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, nil, err
-	}
-	var answer map[string]any
-	if len(bytes.TrimSpace(raw)) > 0 {
-		if err := json.Unmarshal(raw, &answer); err != nil {
-			return 0, nil, fmt.Errorf("%s %s: status %d, not JSON: %w", method, path, response.StatusCode, err)
-		}
-	}
-	return response.StatusCode, answer, nil
+	return server.Client{Addr: v.node.apiAddr(), Token: v.token, HTTP: v.http}.Do(context.Background(), method, path, body)
 }
 
 // call is do for requests that must succeed. It returns the answer's "data" where
