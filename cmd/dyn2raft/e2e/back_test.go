@@ -3,15 +3,20 @@
 package e2e
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,9 +24,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
-	"github.com/dyn2raft/dyn2raft/copier"
-	sink "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
-	source "github.com/dyn2raft/dyn2raft/sources/raft"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
 
@@ -96,12 +98,16 @@ func TestRaftToDynamoDB(t *testing.T) {
 
 // TestBackInPlace is the way back into the table that a Vault came from, after a life on
 // integrated storage: what was revoked or deleted there stays so, what was made is there,
-// and most of the table is not written at all. While the copy is under way no Vault starts
-// on the table.
+// and most of the table is not written at all. The copy is killed when a part is written, and
+// resumed: meanwhile no Vault starts on the table.
 func TestBackInPlace(t *testing.T) {
 	t.Parallel()
 	s := &scenario{t: t, old: newNode(t, "old")}
-	s.step("start DynamoDB Local", func() { s.table = openTable(withBackups(t, startDynamoDBLocal(t).URL)) })
+	var front *inFront
+	s.step("start DynamoDB Local", func() {
+		front = startInFront(t, startDynamoDBLocal(t).URL)
+		s.table = openTable(front.URL)
+	})
 	s.step("old Vault: fill, stop", func() {
 		v := s.oldVault()
 		s.contents = fill(t, v)
@@ -134,38 +140,49 @@ func TestBackInPlace(t *testing.T) {
 		v.stop(t)
 	})
 
-	src, err := source.New(source.Options{Paths: []string{n.dir}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var changes sink.Changes
-	dst, err := sink.New(t.Context(), sink.Options{Table: tableName, Region: "us-east-1", Endpoint: s.table.endpoint, AccessKey: anyCredential, SecretKey: anyCredential,
-		Replace: &sink.Replace{WorkDir: t.TempDir(), Backup: "before-the-way-back", TakeOver: there.RunID, HAEnabled: true,
-			Begin: func(_ context.Context, c sink.Changes) error { changes = c; return nil }}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := false
-	s.step("back into the table", func() {
-		rec, err := copier.Copy(t.Context(), src, dst, copier.Options{WorkDir: t.TempDir(), Record: func(context.Context, copier.Record) error {
-			if !refused { // all is written, and nothing is committed
-				refused = true
-				early := launchVault(t, newNode(t, "too-early"), dynamoDBStorage("storage", s.table.endpoint))
-				early.waitExit(t, time.Minute)
-				if out := early.output(); !strings.Contains(out, "migration") {
-					t.Errorf("a Vault that was started too early ends with %s", lastLines(out, 5))
-				}
+	config := configOf(t, raftStanza("storage_source", n), dynamoDBStorage("storage_destination", s.table.endpoint))
+	work := t.TempDir()
+	s.step("back into the table, killed when a part is written", func() {
+		front.hold.Store(true)
+		copying := start(t, "dyn2raft copy", dyn2raftBin, "copy", "-config", config, "-work-dir", work, "-replace", "-backup", "before-the-way-back", "-take-over", there.RunID)
+		waitFor(t, "a write that is held up behind another one", 5*time.Minute, func() error {
+			if front.held.Load() == 0 || front.written.Load() == 0 {
+				return errors.Join(copying.alive(), errors.New("there is none yet"))
 			}
 			return nil
-		}})
-		if err != nil || !refused || rec.State != copier.Released || rec.Proof == nil {
-			t.Fatalf("%v; a Vault was refused: %v; state %q", err, refused, rec.State)
+		})
+		early := launchVault(t, newNode(t, "too-early"), dynamoDBStorage("storage", s.table.endpoint))
+		early.waitExit(t, time.Minute)
+		if out := early.output(); !strings.Contains(out, "migration") {
+			t.Errorf("a Vault that was started too early ends with %s", lastLines(out, 5))
 		}
-		t.Logf("%d entries; %d items are written, %d deleted, %d stay", rec.Load.Entries, changes.Put, changes.Delete, changes.Same)
+		copying.kill(t)
+		front.hold.Store(false)
+		if out := copying.output(); !strings.Contains(out, "there are two ways out: resume this copy, or restore the backup") {
+			t.Errorf("it has said %s", out)
+		}
+		if run := runProgram(t, time.Minute, dyn2raftBin, "status", "-config", config, "-work-dir", work); !strings.Contains(run.stdout, "unfinished") {
+			t.Errorf("status %d: %s%s", run.code, run.stdout, run.stderr)
+		}
 	})
-	if changes.Backup == "" || changes.Delete == 0 || changes.Put > changes.Same/2 {
-		t.Errorf("it has changed %+v", changes)
-	}
+	s.step("resumed", func() {
+		out := copyTo(t, config, "-work-dir", work, "-replace", "-resume").stdout
+		var put, deleted, same int64
+		changed := regexp.MustCompile(`(?s)Changed\s+([\d,]+) items? w\S+\s+written,\s+([\d,]+) items? w\S+\s+deleted,\s+([\d,]+)\s+items\s+stayed`).FindStringSubmatch(out)
+		for i, n := range []*int64{&put, &deleted, &same} {
+			if len(changed) == 0 {
+				break
+			}
+			*n, err = strconv.ParseInt(strings.ReplaceAll(changed[i+1], ",", ""), 10, 64)
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if put+deleted == 0 || put > same/2 {
+			t.Errorf("%d items are written, %d deleted, %d stay, by what it says:\n%s", put, deleted, same, out)
+		}
+	})
+	verifyEqual(t, config, "-work-dir", work)
 	for _, key := range []string{"_lock", "migration", "_dyn2raft"} {
 		if it := s.table.get(t, "core", key); it != nil {
 			t.Errorf("the item core/%s is left: %v", key, it)
@@ -198,9 +215,16 @@ func TestBackInPlace(t *testing.T) {
 	}
 }
 
-// withBackups is a server in front of DynamoDB Local, which makes no backups. It says that
+// An inFront is a server in front of DynamoDB Local, which makes no backups. It says that
 // it has made them.
-func withBackups(t *testing.T, endpoint string) string {
+type inFront struct {
+	*httptest.Server
+	hold atomic.Bool // let one BatchWriteItem through, and the others wait for their client's end
+
+	written, held atomic.Int64
+}
+
+func startInFront(t *testing.T, endpoint string) *inFront {
 	t.Helper()
 	to, err := url.Parse(endpoint)
 	if err != nil {
@@ -209,13 +233,34 @@ func withBackups(t *testing.T, endpoint string) string {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".CreateBackup") {
+	front := new(inFront)
+	var passing sync.Mutex
+	front.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+		switch {
+		case action == "CreateBackup":
+			fmt.Fprintf(w, `{"BackupDetails":{"BackupArn":"arn:aws:dynamodb:ddblocal:000000000000:table/%s/backup/1","BackupName":"b","BackupStatus":"AVAILABLE","BackupType":"USER","BackupCreationDateTime":1}}`, tableName)
+		case action == "BatchWriteItem" && front.hold.Load():
+			body, err := io.ReadAll(r.Body) // only then the end of the connection is seen
+			if err != nil {
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			passing.Lock()
+			first := front.written.Load() == 0
+			if first {
+				proxy.ServeHTTP(w, r)
+				front.written.Add(1)
+			}
+			passing.Unlock()
+			if !first {
+				front.held.Add(1)
+				<-r.Context().Done()
+			}
+		default:
 			proxy.ServeHTTP(w, r)
-			return
 		}
-		fmt.Fprintf(w, `{"BackupDetails":{"BackupArn":"arn:aws:dynamodb:ddblocal:000000000000:table/%s/backup/1","BackupName":"b","BackupStatus":"AVAILABLE","BackupType":"USER","BackupCreationDateTime":1}}`, tableName)
 	}))
 	t.Cleanup(front.Close)
-	return front.URL
+	return front
 }
