@@ -41,6 +41,7 @@ import (
 //	                        until the caller arms the end
 //	Taker.Take
 //	Following.Drain         and Next, until it is drained; Apply
+//	[Lister.List]           of both, where Hints.Unsure names folders; Apply
 //	Applier.Finish, Delta   the digests of what was proven and of what changed since
 //	                        must be those that were kept along
 //	Stage.Prepare, [Lease.Check], Following.Poll
@@ -376,9 +377,23 @@ type Feed interface {
 // up there, too.
 type Position = json.RawMessage
 
+// A Lister lists the entries that are directly in a folder, in the order of keys.
+type Lister interface {
+	// List appends some entries of a folder, such as "logical/x/", or "" for the keys
+	// without a slash, to b: the next ones behind the key after, or the first ones where
+	// that is nil. An entry in a folder of the folder is not among them. next is the after
+	// of the next call, and nil where there are no more; what was appended is not behind
+	// it. There may be a next call though nothing was appended.
+	List(ctx context.Context, folder, after []byte, b *Batch) (next []byte, err error)
+}
+
 // A Following is a [Feed] that is being followed. Reread is called from many
 // goroutines, beside all others, and Drain while Next waits; the rest from one.
 type Following interface {
+	// List reads as Reread does. It is called while nobody writes to the source, and
+	// reads all that was written before.
+	Lister
+
 	// Next waits until there are hints, or until something else in Hints has changed,
 	// and returns it. It returns at least every second, and the first time at once: with
 	// a Position. An error that wraps [ErrGap]
@@ -418,6 +433,11 @@ type Hints struct {
 	// have been hinted at, in this call or an earlier one. It is 0 where there is none,
 	// and never becomes less.
 	Drained int
+	// Unsure are folders of which that is not known, see [Lister]: the feed can't tell
+	// whether it has delivered all that was written to the entries directly in them. They
+	// belong to Drained. Whoever relies on that compares the folders, and applies what
+	// differs.
+	Unsure [][]byte
 	// Records is how many records the feed knows to be ahead, as far as it can say, and
 	// Delay how long what it delivered last was on its way: by what the feed writes
 	// itself, where nobody else writes.
@@ -635,6 +655,8 @@ type Change struct {
 // nothing away.
 type Applier interface {
 	Stage
+	// List lists what the stage holds: each call as it is then.
+	Lister
 
 	// Apply makes the changes, each key once, and puts a mark beside them, in one step:
 	// after a crash both are there or neither is. It is durable once it returns. update

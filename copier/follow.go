@@ -18,6 +18,7 @@ type follower struct {
 	wanted  int           // it ends once this drain has passed; 0 where none is wanted
 	ended   bool
 	drained int
+	unsure  [][]byte // of what has drained
 	records int64
 	delay   time.Duration
 }
@@ -41,7 +42,7 @@ func (f *follower) start(ctx context.Context) {
 				err = f.notes.add(h.Keys, h.Position)
 			}
 			f.mu.Lock()
-			f.drained, f.records, f.delay = max(f.drained, h.Drained), h.Records, h.Delay
+			f.drained, f.unsure, f.records, f.delay = max(f.drained, h.Drained), h.Unsure, h.Records, h.Delay
 			f.ended = err != nil || f.wanted > 0 && f.drained >= f.wanted
 			ended := f.ended
 			f.mu.Unlock()

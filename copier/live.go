@@ -729,6 +729,11 @@ func (l *live) drain(got taken) error {
 		case <-l.follower.changed:
 		}
 	}
+	for _, folder := range l.follower.unsure { // nobody calls Next any more
+		if err := l.compareFolder(ctx, folder); err != nil {
+			return cause(ctx, err)
+		}
+	}
 	if !l.isProven() {
 		return fmt.Errorf("%w: what was read back must be read back once more", errGivenBack)
 	}

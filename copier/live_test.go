@@ -154,6 +154,13 @@ func (f mortalFollowing) Reread(ctx context.Context, keys [][]byte, b *copier.Ba
 	return f.Following.Reread(ctx, keys, b)
 }
 
+func (f mortalFollowing) List(ctx context.Context, folder, after []byte, b *copier.Batch) ([]byte, error) {
+	if err := f.step("List"); err != nil {
+		return nil, err
+	}
+	return f.Following.List(ctx, folder, after, b)
+}
+
 func (f mortalFollowing) Drain(ctx context.Context) error {
 	if err := f.step("Drain"); err != nil {
 		return err
@@ -499,6 +506,32 @@ func TestLive(t *testing.T) {
 			if r.buckets == nil || r.buckets.Total() != r.res.Total || r.res.Total.Entries != int64(len(w.table.Entries())) {
 				t.Errorf("the buckets are not of the result: %+v", r.res.Total)
 			}
+		})
+	}
+}
+
+// What the feed does not deliver of a folder is found once the source is held, also by
+// a process behind one that was killed there.
+func TestLiveUnsure(t *testing.T) {
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 400, 4)
+			hide := func(e copier.Event) {
+				if _, ok := e.(copier.ReadyToCutOver); ok {
+					w.table.Hide("logical/1/")
+					time.Sleep(time.Second) // much is written
+				}
+			}
+			r := &run{life: &life{killAt: -1, killOn: "List"}}
+			if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{Events: hide}); !r.isDead() {
+				t.Fatalf("not killed in List: %v", err)
+			}
+			_ = w.table.Serve("vault-1")
+			r = &run{life: &life{killAt: -1}}
+			if err := w.copy(r, []copier.Arm{copier.Rehearse, copier.Armed}, copier.Options{Resume: true}); err != nil {
+				t.Fatal(err)
+			}
+			w.same()
 		})
 	}
 }

@@ -26,6 +26,10 @@ type Served struct {
 	// Replace has somebody else replace what Follow has set up: hints may be missing
 	// from then on.
 	Replace func() error
+	// Hide has the feed deliver nothing from now on of what is written to the entries
+	// directly in a folder, which it has delivered until then. It is nil where that
+	// can't be had.
+	Hide func(folder string) error
 }
 
 // TestFeed fails a test unless the sources of storages keep the contract of a
@@ -64,6 +68,7 @@ func checkFeed(ctx context.Context, served func() Served) (errs []error) {
 		{"resumed", (*feedSuite).resumed},
 		{"drained", (*feedSuite).drained},
 		{"reread", (*feedSuite).reread},
+		{"unsure", (*feedSuite).unsure},
 		{"replaced", (*feedSuite).replaced},
 		{"unfollowed", (*feedSuite).unfollowed},
 		{"taken", (*feedSuite).taken},
@@ -291,6 +296,81 @@ func (s *feedSuite) reread() {
 		s.same("Reread", entriesIn(&b), want)
 	}
 	s.ok("Close", f.Close())
+}
+
+// unsure: what a feed is not sure of can be compared.
+func (s *feedSuite) unsure() {
+	if s.Hide == nil {
+		return
+	}
+	f := s.follow()
+	if f == nil {
+		return
+	}
+	const folder = "copiertest/unsure/"
+	keys := s.write("unsure", 20)
+	s.hinted(f, keys, func(copier.Hints) bool { return len(keys) == 0 })
+	s.ok("Hide", s.Hide(folder))
+	keys = s.write("unsure", 60)
+	s.ok("Put", s.Put(copier.Entry{Key: []byte(folder + "deeper/1"), Value: []byte("v")}))
+	s.ok("Drain", f.Drain(s.ctx))
+	var unsure [][]byte
+	if !s.hinted(f, keys, func(h copier.Hints) bool { unsure = h.Unsure; return h.Drained > 0 }) {
+		return
+	}
+	if len(keys) == 0 {
+		s.fail("Hide: all was hinted at")
+	}
+	if len(unsure) != 1 || string(unsure[0]) != folder {
+		s.fail("Next: drain 1 has passed, %d hints of %s are missing, and unsure are %q", len(keys), folder, unsure)
+		return
+	}
+	var want []copier.Entry
+	for i := range 60 {
+		e := copier.Entry{Key: fmt.Appendf(nil, "%s%d", folder, i), Value: []byte("unsure")}
+		switch i % 4 {
+		case 1:
+			e.Value = []byte("again")
+		case 2:
+			continue
+		}
+		want = append(want, e)
+	}
+	s.listed("List", f, folder, want)
+	s.listed("List of a folder that is not there", f, folder+"none/", nil)
+	s.ok("Close", f.Close())
+}
+
+// listed notes where what is listed of a folder is wrong.
+func (s *suite) listed(what string, l copier.Lister, folder string, want []copier.Entry) {
+	var b copier.Batch
+	b.Append(before.Key, before.Value)
+	var after []byte
+	for {
+		from := b.Len()
+		next, err := l.List(s.ctx, []byte(folder), after, &b)
+		if !s.ok(what, err) {
+			return
+		}
+		for i := from; i < b.Len(); i++ {
+			if key := b.Entry(i).Key; bytes.Compare(key, after) <= 0 || next != nil && bytes.Compare(key, next) > 0 || i > 1 && bytes.Compare(key, b.Entry(i-1).Key) <= 0 {
+				s.fail("%s of what is behind %q: %q is not in order, up to %q", what, after, key, next)
+			}
+		}
+		if next == nil {
+			break
+		}
+		if bytes.Compare(next, after) <= 0 {
+			s.fail("%s of what is behind %q: the next one is of what is behind %q", what, after, next)
+			return
+		}
+		after = next
+	}
+	if b.Len() < 1 || !equal(b.Entry(0), before) {
+		s.fail("%s: what was in the batch before is not there any more", what)
+		return
+	}
+	s.same(what, entriesIn(&b), want)
 }
 
 func (s *feedSuite) replaced() {

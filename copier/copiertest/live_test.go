@@ -26,6 +26,7 @@ func servedTable(seed uint64, open func(*Table) copier.Source) func() Served {
 			StepDown: func() error { t.StepDown(); return nil },
 			Put:      t.Put, Delete: t.Delete,
 			Replace: func() error { t.Replace(); return nil },
+			Hide:    func(folder string) error { t.Hide(folder); return nil },
 		}
 	}
 }
@@ -52,6 +53,7 @@ type brokenTable struct {
 type brokenFeed struct {
 	hints  func(*copier.Hints)
 	reread func(keys [][]byte, b *copier.Batch)
+	list   func(b *copier.Batch)
 	poll   func(h copier.Hints, err error) (copier.Hints, error)
 	follow func(f copier.Following, err error) (copier.Following, error)
 	undo   func() bool
@@ -110,6 +112,14 @@ func (f brokenFollowing) Reread(ctx context.Context, keys [][]byte, b *copier.Ba
 		return nil
 	}
 	return f.Following.Reread(ctx, keys, b)
+}
+
+func (f brokenFollowing) List(ctx context.Context, folder, after []byte, b *copier.Batch) ([]byte, error) {
+	next, err := f.Following.List(ctx, folder, after, b)
+	if f.broken.list != nil {
+		f.broken.list(b)
+	}
+	return next, err
 }
 
 // TestFeedCanFail has feeds that break one rule each.
@@ -175,6 +185,16 @@ func TestFeedCanFail(t *testing.T) {
 		},
 		"Follow of what was replaced": func(*Table) brokenFeed {
 			return brokenFeed{follow: func(f copier.Following, _ error) (copier.Following, error) { return f, nil }}
+		},
+		"and unsure are []": func(*Table) brokenFeed {
+			return brokenFeed{hints: func(h *copier.Hints) { h.Unsure = nil }}
+		},
+		"List: \"copiertest/unsure": func(*Table) brokenFeed { // it has old values
+			return brokenFeed{list: func(b *copier.Batch) {
+				if n := b.Len(); n > 0 {
+					b.Truncate(n - 1)
+				}
+			}}
 		},
 		"it did not wait": func(*Table) brokenFeed { return brokenFeed{take: func(func(copier.Turn)) {}} },
 	} {

@@ -442,6 +442,11 @@ func (s *stage) keep(m *marked) {
 	d.marked = m
 }
 
+// List implements [copier.Applier].
+func (s *stage) List(_ context.Context, folder, after []byte, b *copier.Batch) ([]byte, error) {
+	return list(s.loaded, folder, after, b), nil
+}
+
 // Mark implements [copier.Applier].
 func (s *stage) Mark(context.Context) ([]byte, error) { return s.mark, nil }
 

@@ -580,6 +580,15 @@ func (s *sinkSuite) changed() {
 		}
 	}
 	s.readsBack("behind Apply", p, m.entries())
+	for _, folder := range []string{"", "logical/", "none/"} {
+		in := model{}
+		for key, value := range m {
+			if folderOf(key) == folder {
+				in[key] = value
+			}
+		}
+		s.listed("List", stage, folder, in.entries())
+	}
 	held := stage.Pinned()
 	s.ok("Finish", stage.Finish(s.ctx))
 	s.marked(stage, []byte("mark 5"))

@@ -10,6 +10,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dyn2raft/dyn2raft/copier"
@@ -39,7 +40,8 @@ type Table struct {
 	numbers int // that streams and drains were given
 	owner   string
 	shards  [][]record
-	trimmed []int // so many of each shard are lost
+	trimmed []int           // so many of each shard are lost
+	hidden  map[string]bool // folders
 }
 
 // A record says that a key has changed, or is a sentinel.
@@ -125,7 +127,7 @@ func (t *Table) Force(e copier.Entry) {
 // force makes a change, and a record of it. The caller holds t.mu.
 func (t *Table) force(key []byte, change func()) {
 	change()
-	if t.stream > 0 {
+	if t.stream > 0 && !t.hidden[folderOf(string(key))] {
 		t.append(t.shardOf(key), record{key: string(key)})
 	}
 }
@@ -170,6 +172,20 @@ func (t *Table) Trim() {
 		t.trimmed[i] = len(s)
 	}
 }
+
+// Hide has the table deliver nothing from now on of what is written to the keys directly
+// in a folder. It says so: see [copier.Hints.Unsure].
+func (t *Table) Hide(folder string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hidden == nil {
+		t.hidden = map[string]bool{}
+	}
+	t.hidden[folder] = true
+}
+
+// folderOf is what a key is directly in.
+func folderOf(key string) string { return key[:strings.LastIndexByte(key, '/')+1] }
 
 // Followed is the run that has set up the stream; "" where there is none.
 func (t *Table) Followed() string {
@@ -396,6 +412,9 @@ func (f *following) Poll(ctx context.Context) (copier.Hints, error) {
 		f.passed = f.drains
 	}
 	h.Drained = f.passed
+	for folder := range f.t.hidden {
+		h.Unsure = append(h.Unsure, []byte(folder))
+	}
 	if moved {
 		f.told = true
 		h.Position = f.place.position()
@@ -431,6 +450,34 @@ func (f *following) Reread(ctx context.Context, keys [][]byte, b *copier.Batch) 
 		if value, ok := f.t.entries[string(key)]; ok {
 			b.Append(key, value)
 		}
+	}
+	return nil
+}
+
+// listEntries is how many entries a List has at most.
+const listEntries = 7
+
+// List implements [copier.Following].
+func (f *following) List(ctx context.Context, folder, after []byte, b *copier.Batch) ([]byte, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return list(f.t.Entries(), folder, after, b), nil
+}
+
+// list implements [copier.Lister] for entries that are in order.
+func list(entries []copier.Entry, folder, after []byte, b *copier.Batch) (next []byte) {
+	n := 0
+	for _, e := range entries {
+		if folderOf(string(e.Key)) != string(folder) || after != nil && bytes.Compare(e.Key, after) <= 0 {
+			continue
+		}
+		if n == listEntries {
+			return next
+		}
+		b.Append(e.Key, e.Value)
+		next = bytes.Clone(e.Key)
+		n++
 	}
 	return nil
 }

@@ -239,6 +239,51 @@ func (s *stage) Apply(ctx context.Context, changes []copier.Change, update func(
 	return nil
 }
 
+// listBytes is after how much of keys and values a List ends.
+const listBytes = 1 << 20
+
+// List implements [copier.Applier].
+func (s *stage) List(ctx context.Context, folder, after []byte, b *copier.Batch) (next []byte, err error) {
+	if err := s.openDB(ctx); err != nil {
+		return nil, err
+	}
+	path, before := s.aside(vaultDBName), b.Len()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		data := tx.Bucket([]byte(dataBucketName))
+		if data == nil {
+			return errors.New("it has no bucket for entries")
+		}
+		from := folder
+		if after != nil {
+			from = append(bytes.Clone(after), 0) // the first key behind it
+		}
+		c := data.Cursor()
+		size := 0
+		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, folder); {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if i := bytes.IndexByte(k[len(folder):], '/'); i >= 0 { // a folder of it
+				k, v = c.Seek(append(bytes.Clone(k[:len(folder)+i]), '/'+1))
+				continue
+			}
+			if size >= listBytes {
+				next = bytes.Clone(b.Entry(b.Len() - 1).Key)
+				return nil
+			}
+			b.Append(k, v)
+			size += len(k) + len(v)
+			k, v = c.Next()
+		}
+		return nil
+	})
+	if err != nil {
+		b.Truncate(before)
+		return nil, s.fail("read "+path, err)
+	}
+	return next, nil
+}
+
 // Mark implements [copier.Applier].
 func (s *stage) Mark(context.Context) ([]byte, error) { return s.mark, nil }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,17 +21,21 @@ import (
 // from before it. A drain has passed when all of this holds:
 //
 //   - Every sentinel has come back. One that has not may be in a shard that nobody knows.
-//   - There is a shard, and each one without children has delivered a sentinel, or, at the
-//     start, where it is enough that it records at all, anything; and it has not ended. One that has ended has children, which were not found yet; or the stream
-//     was disabled.
+//   - There is a shard, and each one without children has delivered a sentinel; or it is
+//     one of a hot Path; or, at the start, where it is enough that it records at all, it has
+//     delivered anything. And it has not ended. One that has ended has children, which were
+//     not found yet; or the stream was disabled.
 //   - Each shard with children was read to its end.
 //   - Behind all that the shards were looked at again, and none is new, nor was for some
 //     seconds: of two children one may be listed before the other. And the stream is still
 //     the table's, and enabled.
 //
-// A shard in which no sentinel can fall, such as one that has a part of a single Path,
-// keeps a drain from passing: what was deleted there, and was not delivered, nobody could
-// name.
+// A shard of a hot Path is one into which none of many sentinels has fallen: DynamoDB has
+// given a part of one Path's items a partition of their own. It may have items of those
+// Paths that it has delivered, or that the shards have from which it has come, as long as
+// those were few. What was written to them and was not delivered, nobody can name: they
+// are [copier.Hints.Unsure], and the table is queried for them. Where none are known, the
+// drain does not pass.
 type drain struct {
 	number   int // 0 is that of the start
 	nonce    string
@@ -143,9 +148,20 @@ func (f *following) judge(seen bool) error {
 	}
 	leaf := map[string]bool{}
 	covered, whole := true, true
-	for _, id := range f.leaves() {
+	leaves := f.leaves()
+	var unknown []string     // shards into which no sentinel falls, and of which no Paths are known
+	hot := map[string]bool{} // Paths of others
+	many := d.number > 0 && d.written >= manySentinels*len(leaves)
+	for _, id := range leaves {
 		leaf[id] = true
-		covered = covered && d.shards[id]
+		if paths := f.paths(id); d.shards[id] {
+		} else if many && len(paths) > 0 {
+			for _, path := range paths {
+				hot[path] = true
+			}
+		} else {
+			covered, unknown = false, append(unknown, id)
+		}
 		whole = whole && !f.at.Shards[id].Done
 	}
 	for id, sh := range f.at.Shards {
@@ -156,13 +172,16 @@ func (f *following) judge(seen bool) error {
 	f.busy = f.busy || d.complete && !was // what is left to do is one more round
 	switch {
 	case d.complete && was && seen && wall().Sub(f.newest) >= shardsSettle:
-		f.passed = max(f.passed, d.number)
+		f.passed, f.unsure = max(f.passed, d.number), nil
+		for _, path := range slices.Sorted(maps.Keys(hot)) {
+			f.unsure = append(f.unsure, []byte(folderOf(path)))
+		}
 		d.over = true
 		f.sweep()
 	case !covered && !d.told && d.written >= manySentinels*len(leaf):
 		d.told = true
-		f.s.opts.Events(copier.Warning{Message: "of what was written before a moment nobody knows whether all has come: no sentinel falls into these shards of the stream, each of which may have a part of one Path only: " +
-			strings.Join(slices.DeleteFunc(f.leaves(), func(id string) bool { return d.shards[id] }), ", ")})
+		f.s.opts.Events(copier.Warning{Message: "of what was written before a moment nobody knows whether all has come: no sentinel falls into these shards of the stream, each of which may have a part of one Path only, and they have not delivered enough to know of which: " +
+			strings.Join(unknown, ", ")})
 	case !covered && d.written < mostSentinels && time.Since(d.at) >= sentinelAgain:
 		n := f.more(d)
 		f.wait.Go(func() { _ = f.write(f.ctx, d, n) }) // its error is d.err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +36,12 @@ func TestFeedContract(t *testing.T) {
 				return nil
 			}
 			e.ok(serve())
+			var hide func(string) error
+			if e.srv != nil {
+				hide = func(folder string) error { e.hide(path.Clean(folder), "1", "5"); return nil }
+			}
 			return copiertest.Served{
+				Hide: hide,
 				Open: func() copier.Source {
 					s, _ := e.source(ha, streaming)
 					return s
@@ -60,6 +66,22 @@ func TestFeedContract(t *testing.T) {
 			}
 		})
 	})
+}
+
+// hide has a shard of its own record the items of a Path from one Key up to another, and
+// deliver none of them.
+func (e *env) hide(path, from, to string) {
+	e.Helper()
+	for _, key := range []string{from, to} {
+		_, _, err := e.srv.Stream(e.table).Split(path, key)
+		e.ok(err)
+	}
+	e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Shards: 3, Change: 2 * time.Second, Delay: func(w dynamotest.StreamWrite) time.Duration {
+		if w.Path == path && w.Key >= from && w.Key < to {
+			return 23 * time.Hour
+		}
+		return 0
+	}}))
 }
 
 // another returns an empty table on a server of its kind.
@@ -389,7 +411,7 @@ func TestDrainWaits(t *testing.T) {
 				time.AfterFunc(2*time.Second, func() { _ = e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{}) })
 			},
 		},
-		"a shard with a part of one Path": {
+		"a shard with a part of one Path, of which nothing has come": {
 			before: func(e *env, st *dynamotest.Stream) {
 				_, _, err := st.Split("logical/hot", "b")
 				e.ok(err)
@@ -577,6 +599,93 @@ func TestReread(t *testing.T) {
 			t.Errorf("behind an error the batch has %d entries", b.Len())
 		}
 	})
+}
+
+// TestDrainHotPath: what a shard has that no sentinel falls into, and that has delivered some
+// Paths, is listed in its place: many pages, without markers and locks, and also once the
+// process and the shard are others.
+func TestDrainHotPath(t *testing.T) {
+	for name, before := range map[string]func(e *env, f *following, settings *dynamotest.StreamSettings) *following{
+		"as it was": func(_ *env, f *following, _ *dynamotest.StreamSettings) *following { return f },
+		"rolled over and forgotten, in another process": func(e *env, f *following, settings *dynamotest.StreamSettings) *following {
+			at, _ := e.drain(f)
+			e.ok(f.Close())
+			e.srv.Stream(e.table).Roll()
+			_, f = e.follow(at)
+			e.drain(f)
+			for _, sh := range e.srv.Stream(e.table).Shards() {
+				if sh.Ended {
+					settings.Hidden = append(settings.Hidden, sh.ID)
+				}
+			}
+			e.ok(e.srv.SetStreamSettings(e.table, *settings))
+			e.drain(f)
+			for id, sh := range f.at.Shards {
+				if sh.Done {
+					e.Errorf("shard %s is still known", id)
+				}
+			}
+			return f
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				e := bubbleEnv(t, dynamotest.Options{})
+				_, f := e.followed()
+				for _, key := range []string{"b", "m"} {
+					_, _, err := e.srv.Stream(e.table).Split("logical/hot", key)
+					e.ok(err)
+				}
+				want := map[string]string{}
+				put := func(key string, size int) {
+					e.put(with("logical/hot", key, attrs{attrValue: bin(strings.Repeat(key[:1], size))}))
+					want["logical/hot/"+key] = strings.Repeat(key[:1], size)
+				}
+				for i := range 9 {
+					put(fmt.Sprint("c", i), 300_000)
+				}
+				e.put(with("logical/hot", "d/", nil), with("logical/hot/d", "x", attrs{attrValue: bin("1")}))
+				put("z", 1)
+				var settings dynamotest.StreamSettings
+				f = before(e, f, &settings)
+				settings.Delay = func(w dynamotest.StreamWrite) time.Duration {
+					if w.Path == "logical/hot" && w.Key >= "b" && w.Key < "m" {
+						return time.Hour
+					}
+					return 0
+				}
+				e.ok(e.srv.SetStreamSettings(e.table, settings))
+				e.ok(e.srv.DeleteItem(e.table, "logical/hot", "c0"))
+				delete(want, "logical/hot/c0")
+				put("e", 1)
+				put("zz", 1)
+				_, hinted := e.drain(f)
+				if hinted["logical/hot/e"] || !hinted["logical/hot/zz"] {
+					t.Errorf("hinted at are %v", hinted)
+				}
+				if len(f.unsure) != 1 || string(f.unsure[0]) != "logical/hot/" {
+					t.Fatalf("unsure are %q", f.unsure)
+				}
+				pages := 0
+				for after, more := []byte(nil), true; more; pages++ {
+					var b copier.Batch
+					next, err := f.List(e.Context(), f.unsure[0], after, &b)
+					e.ok(err)
+					for i := range b.Len() {
+						got := b.Entry(i)
+						if value, ok := want[string(got.Key)]; !ok || value != string(got.Value) {
+							t.Errorf("%q has %d bytes, in the table %v", got.Key, len(got.Value), ok)
+						}
+						delete(want, string(got.Key))
+					}
+					after, more = next, next != nil
+				}
+				if len(want) > 0 || pages < 3 {
+					t.Errorf("%d pages, and %d entries are missing", pages, len(want))
+				}
+			})
+		})
+	}
 }
 
 // TestDrainIsQuick: where records come at once a drain takes no longer than its requests.

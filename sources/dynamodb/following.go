@@ -61,6 +61,25 @@ type shardPlace struct {
 	Done bool `json:"done,omitempty"`
 	// Tip is a time before which all that the shard has was read.
 	Tip time.Time `json:"tip"`
+	// Paths are those of all items that it has delivered, and Many says that there are
+	// more than mostPaths of them: then it has none.
+	Paths []string `json:"paths,omitempty"`
+	Many  bool     `json:"many,omitempty"`
+}
+
+// mostPaths is how many Paths are kept of a shard: one into which no sentinel falls has
+// few.
+const mostPaths = 16
+
+// saw notes that an item of a Path was delivered.
+func (sh *shardPlace) saw(path string) {
+	switch {
+	case sh.Many || slices.Contains(sh.Paths, path):
+	case len(sh.Paths) == mostPaths:
+		sh.Paths, sh.Many = nil, true
+	default:
+		sh.Paths = append(sh.Paths, path)
+	}
 }
 
 // A following follows one stream. Its requests are made in rounds, one at a time, in a
@@ -96,8 +115,9 @@ type following struct {
 	beatSent time.Time // when the heartbeat was sent that has not come back; zero where there is none
 	drain    *drain
 	drains   int
-	passed   int // the last drain that has
-	saidPass int // the one that somebody was told of
+	passed   int      // the last drain that has
+	unsure   [][]byte // folders of which that is not known
+	saidPass int      // the one that somebody was told of
 
 	noting sync.Mutex // held while the note is written
 }
@@ -309,7 +329,7 @@ func (f *following) hurry() {
 func (f *following) take() (h copier.Hints, ok bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h = copier.Hints{Drained: f.passed, Records: f.records, Delay: f.delay}
+	h = copier.Hints{Drained: f.passed, Unsure: f.unsure, Records: f.records, Delay: f.delay}
 	if !f.beatSent.IsZero() {
 		h.Delay = max(h.Delay, time.Since(f.beatSent))
 	}
@@ -527,6 +547,7 @@ func (f *following) hint(shard, path, key string, event streamtypes.OperationTyp
 		}
 		return nil
 	}
+	f.at.Shards[shard].saw(path)
 	it := record{path: path, key: key, value: valueNull} // what it holds is found when it is read
 	kind, vaultKey, err := it.classify()
 	switch {
@@ -554,6 +575,13 @@ func (f *following) seeShards(shards []streamtypes.Shard, at time.Time) (fresh b
 	}
 	for id, sh := range f.at.Shards {
 		if sh.Done && !there[id] { // the service has forgotten it
+			for _, child := range f.at.Shards {
+				if child.Parent == id && !sh.Many {
+					for _, path := range sh.Paths {
+						child.saw(path)
+					}
+				}
+			}
 			delete(f.at.Shards, id)
 		}
 	}
@@ -572,6 +600,19 @@ func (f *following) leaves() []string {
 		if !parents[id] {
 			out = append(out, id)
 		}
+	}
+	return out
+}
+
+// paths returns the Paths of which a shard may have items, as far as it, and those that it
+// has come from, have delivered few. The caller holds f.mu.
+func (f *following) paths(id string) (out []string) {
+	sh := f.at.Shards[id]
+	if sh.Many {
+		return nil
+	}
+	for ; sh != nil && !sh.Many; sh = f.at.Shards[sh.Parent] {
+		out = append(out, sh.Paths...)
 	}
 	return out
 }

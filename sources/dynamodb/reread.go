@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,6 +92,45 @@ func (s *Source) getItems(ctx context.Context, items []itemID, b *copier.Batch) 
 		}
 	}
 	return nil
+}
+
+// folderOf is the Vault folder of the entries of a Path.
+func folderOf(path string) string {
+	switch path {
+	case emptyPath:
+		return ""
+	case "/":
+		return path
+	}
+	return path + "/"
+}
+
+// List implements [copier.Following], by strongly consistent Queries of the Path that a
+// folder is. Each reads up to 1 MB.
+func (f *following) List(ctx context.Context, folder, after []byte, b *copier.Batch) (next []byte, err error) {
+	s := f.s
+	path, _ := KeyItem(string(folder) + "x")
+	in := s.keysOf(path)
+	in.ProjectionExpression, in.ExpressionAttributeNames = nil, map[string]string{"#path": attrPath}
+	if after != nil {
+		in.ExclusiveStartKey = itemKey(path, string(after[len(folder):]))
+	}
+	t := &scanTarget{b: b, from: b.Len()}
+	t.limit, t.cost = s.capacity.plan()
+	in.Limit = t.limited()
+	if _, err := ask(ctx, s, t.request(), s.client.Query, in); err != nil {
+		b.Truncate(t.from)
+		return nil, err
+	}
+	s.capacity.learn(t.cost, t.units, t.items(), t.page.WireBytes)
+	for _, err := range t.page.Refused {
+		b.Truncate(t.from)
+		return nil, &copier.Error{Kind: copier.ErrSource, Op: "read table " + s.opts.Table, Code: NotVaultsItem, Err: err}
+	}
+	if t.last == nil {
+		return nil, nil
+	}
+	return append(bytes.Clone(folder), t.last.Key...), nil
 }
 
 // An itemID is the key of an item.
