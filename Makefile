@@ -94,6 +94,7 @@ lint: ## gofmt, go vet, staticcheck, golangci-lint, actionlint, vale on the page
 	$(LINT) run ./...
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	$(VALE) --output=line README.md docs/*.md
+	@! $(VALE) --output=line testdata/prose/wrong.md >/dev/null || { echo "vale finds nothing wrong with testdata/prose/wrong.md"; exit 1; }
 	@for script in .ci/run .ci/check-dist docs/*.sh testdata/*/build testdata/*/fetch; do bash -n $$script || exit 1; done
 
 vulncheck: ## look for known vulnerabilities in what is called, where Go's database of them can be reached
