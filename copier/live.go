@@ -615,7 +615,11 @@ func (l *live) dropTake() {
 		return
 	}
 	l.giveUp()
-	got := <-l.taking
+	l.dropTaken(<-l.taking)
+}
+
+// dropTaken gives back what a Take has got.
+func (l *live) dropTaken(got taken) {
 	l.taking = nil
 	l.waitOver()
 	if got.err == nil {
@@ -642,6 +646,11 @@ func (l *live) giveBack(lease Lease) error {
 
 // cutOver does what the source was taken for. done reports whether that was the end.
 func (l *live) cutOver(ctx context.Context, got taken) (done bool, err error) {
+	if l.opts.Live.Armed() != got.arm { // the word has changed while Take returned
+		l.giveUp()
+		l.dropTaken(got)
+		return false, nil
+	}
 	l.taking = nil
 	l.giveUp()
 	l.waitOver()

@@ -840,6 +840,55 @@ func TestLiveTwice(t *testing.T) {
 	})
 }
 
+// A fickleTable has the word changed while it is taken.
+type fickleTable struct {
+	mortalTable
+	change func()
+}
+
+func (t fickleTable) Take(ctx context.Context, runID string, waiting func(copier.Turn), lost func(error)) (copier.Lease, error) {
+	l, err := t.mortalTable.Take(ctx, runID, waiting, lost)
+	t.change()
+	return l, err
+}
+
+// Whoever takes the word back before the source is taken has it back, and no outage.
+func TestLiveWordTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 8, 300, 2)
+		w.table.StepDown()
+		var arm atomic.Int64
+		arm.Store(int64(copier.Armed))
+		changed := make(chan struct{})
+		r := &run{life: &life{killAt: -1}, wrap: func(t mortalTable) copier.Source {
+			return fickleTable{t, sync.OnceFunc(func() { arm.Store(int64(copier.NotArmed)); close(changed) })}
+		}}
+		var again sync.WaitGroup
+		again.Go(func() {
+			<-changed
+			time.Sleep(time.Second)
+			if err := w.table.Serve("vault-1"); err != nil {
+				t.Errorf("a Vault does not get the table back: %v", err)
+			}
+			time.Sleep(time.Second)
+			arm.Store(int64(copier.Armed))
+			w.table.StepDown()
+		})
+		err := w.copy(r, nil, copier.Options{
+			Live: &copier.Live{Beyond: time.Second, Armed: func() copier.Arm { return copier.Arm(arm.Load()) }},
+			Events: func(e copier.Event) {
+				if _, ok := e.(copier.Taken); ok && copier.Arm(arm.Load()) == copier.NotArmed {
+					t.Error("the table is taken for a word that was taken back")
+				}
+			}})
+		again.Wait()
+		if err != nil || !r.res.Complete {
+			t.Fatal(err)
+		}
+		w.same()
+	})
+}
+
 // A lossyTable loses what it should hint at.
 type lossyTable struct{ mortalTable }
 

@@ -61,7 +61,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.BoolFlag{Name: "live", Usage: "copy while Vault serves: follow the table, and cut over once `dyn2raft cutover` says so"},
 			&cli.BoolFlag{Name: "yes", Usage: "of -live: enable a stream on the table where it has none, and disable that one at the end"},
 			&cli.FloatFlag{Name: "live-share", Value: 0.25, Usage: "of -live: the `share` of the provisioned read capacity to take at most; of a table on demand it is 1,000 units a second at first. Halved whenever the table throttles, and raised slowly"},
-			&cli.BoolFlag{Name: "cutover-when-ready", Usage: "of -live: cut over as soon as the copy is ready and Vault gives its lock up"},
+			&cli.BoolFlag{Name: whenReadyFlag, Usage: "of -live: cut over as soon as the copy is ready and Vault gives its lock up"},
 			&cli.BoolFlag{Name: "closed-check", Value: true, Usage: "of -live: once it is cut over, read the table again as verify -closed does"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` that a copy run as root works as, and that all it writes belongs to (default: the data directory's owner)"},
 			&cli.StringFlag{Name: "start", Hidden: true},
@@ -81,7 +81,6 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		mistake(on("resume") && on("restart"), "-resume resumes an unfinished copy, -restart throws it away", "give one of them"),
 		mistake(set("manifest") && cmd.String("manifest") == "", "-manifest is empty", "name a file, or leave it out: then it is beside the data directory"),
 		mistake(set("work-dir") && cmd.String("work-dir") == "", "-work-dir is empty", "name a directory, or leave it out: then the work files are in the destination"),
-		mistake(!on("live") && (on("yes") || on("cutover-when-ready")), "-yes and -cutover-when-ready are of -live", "add -live, or leave them out"),
 		mistake(on("live") && (on("source-stopped") || on("reset")), "-live copies while Vault serves, and goes with neither -source-stopped nor -reset", "leave one of them out; a copy that follows its table is given up with -reset alone"),
 		mistake(on("live") && !(cmd.Float("live-share") > 0 && cmd.Float("live-share") <= 1), flagIs(cmd, "live-share"), "it takes a share from above 0 to 1, such as 0.25; or give -read-capacity"),
 		backupName(cmd),
@@ -106,6 +105,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	}
 	was, err := recall(cmd, cfg.Destination)
 	if err != nil {
+		return err
+	}
+	if err := mistake(!on("live") && (on("yes") || on(whenReadyFlag)), "-yes and -cutover-when-ready are of -live", "add -live, or leave them out"); err != nil {
 		return err
 	}
 	ignore, err := ignored(cmd) // those that the copy was begun with too
@@ -367,6 +369,10 @@ func settingsOf(cmd *cli.Command, cfg *vaultconfig.Config, was map[string]string
 	maps.Copy(out, was)
 	out["max-parallel"], out["memory"] = strconv.Itoa(workers(cmd, cfg)), cmd.String("memory")
 	if cfg.Source.Type == vaultconfig.DynamoDB {
+		delete(out, whenReadyFlag)
+		if cmd.Bool(whenReadyFlag) {
+			out[whenReadyFlag] = "true"
+		}
 		out["retry-for"], out["ha_enabled"] = cmd.Duration("retry-for").String(), strconv.FormatBool(cfg.Source.HAEnabled)
 	}
 	for _, name := range keptFlags {

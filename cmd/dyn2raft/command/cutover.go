@@ -2,11 +2,13 @@ package command
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -24,13 +27,52 @@ import (
 // An order is what cutover tells a copy that follows its table. It is a file in the
 // copy's work directory, which the copy reads, and removes once it is carried out.
 type order struct {
-	Rehearse bool `json:"rehearse"`
+	ID       string    `json:"id"` // no other order has it
+	Rehearse bool      `json:"rehearse"`
+	Given    time.Time `json:"given"`
+	By       string    `json:"by"` // user@host
 }
 
 func orderFile(path string) string { return filepath.Join(sink.WorkDir(path), "cutover.json") }
 
 // maxOrder is the most bytes that are read of an order.
-const maxOrder = 1 << 10
+const maxOrder = 4 << 10
+
+// readOrder reads the order that lies in the work directory of the copy into path. An
+// error that is fs.ErrNotExist says that there is none.
+func readOrder(path string) (o order, err error) {
+	data, err := durable.ReadFile(orderFile(path), maxOrder)
+	if err == nil {
+		err = json.Unmarshal(data, &o)
+	}
+	return o, err
+}
+
+// what says what an order is for, who gave it, and when.
+func (o order) what() string {
+	what := "cut over"
+	if o.Rehearse {
+		what = "rehearse"
+	}
+	return visible.Text(fmt.Sprintf("%s, given by %s %s", what, o.By, ago(o.Given)))
+}
+
+// whenReadyFlag has a copy cut over without an order. It is on record what the process
+// that runs was given.
+const whenReadyFlag = "cutover-when-ready"
+
+// whenReady reports whether a copy needs no order to cut over.
+func whenReady(r *copier.Record) bool { return r != nil && r.Settings[whenReadyFlag] == "true" }
+
+// giver is who gives an order: of a command that sudo runs, who called that.
+func giver(env func(string) (string, bool)) string {
+	name, _ := env("SUDO_USER")
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname() // or nothing
+	return name + "@" + host
+}
 
 // armed returns what copier.Live.Armed asks: what the order says that lies there. One
 // that is older than this process was for another one.
@@ -44,10 +86,7 @@ func armed(path string, whenReady bool, out *printer) func() copier.Arm {
 			err = errors.Join(os.Remove(file), fs.ErrNotExist)
 		}
 		if err == nil {
-			var data []byte
-			if data, err = durable.ReadFile(file, maxOrder); err == nil {
-				err = json.Unmarshal(data, &o)
-			}
+			o, err = readOrder(path)
 		}
 		switch {
 		case err == nil && o.Rehearse:
@@ -105,18 +144,10 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 	if err != nil {
 		return err
 	}
-	following := r.State == sink.StateRunning && r.Setup != nil && r.Setup.Live != nil
 	if cancel {
-		err := asOwner(cmd.String("owner"), path, func() error { return os.Remove(orderFile(path)) })
-		if errors.Is(err, fs.ErrNotExist) {
-			return out.sentence("There is no order to cut over.")
-		}
-		if err != nil {
-			return fmt.Errorf("take the order back: %w", err)
-		}
-		return out.sentence("The order is taken back; the copy follows on.")
+		return out.cancelOrder(ctx, cmd, d, r)
 	}
-	if !following {
+	if r.State != sink.StateRunning || r.Setup == nil || r.Setup.Live == nil {
 		return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "cut over", Err: fmt.Errorf("no copy that follows its table is running into %s", path)},
 			"begin one, or resume it: "+commandLine(cmd, "copy", "-live")+"; it cuts over once it is ready and told to")
 	}
@@ -125,23 +156,83 @@ func runCutover(ctx context.Context, cmd *cli.Command, std Streams, out *printer
 			"leave Vault as it is. status -watch says when the copy is ready; copy -live -cutover-when-ready does not wait for an order")
 	}
 	if _, err := os.Lstat(orderFile(path)); err == nil {
-		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: errors.New("an order stands already, and is carried out once Vault gives its lock up")}, "take it back with -cancel, then give another")
+		o, _ := readOrder(path) // what is there, is an order
+		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: fmt.Errorf("an order stands already (%s), and is carried out once Vault gives its lock up", o.what())}, "take it back with -cancel, then give another")
 	}
-	data, err := json.Marshal(order{Rehearse: rehearse})
+	o := order{ID: rand.Text(), Rehearse: rehearse, Given: time.Now(), By: giver(std.Env)}
+	data, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	given := time.Now()
 	if err := asOwner(cmd.String("owner"), path, func() error { return (*durable.Disk)(nil).Replace(orderFile(path), data) }); err != nil {
 		return fmt.Errorf("give the order to the copy: %w", err)
 	}
 	out.log.Info("the order is given: waiting until the copy watches the lock")
-	return out.waitCutover(ctx, d, given, rehearse)
+	return out.waitCutover(ctx, d, o)
+}
+
+// cancelOrder takes back the order to the copy that r is of, and says what that was good
+// for: the copy may be carrying it out.
+func (p *printer) cancelOrder(ctx context.Context, cmd *cli.Command, d vaultconfig.Destination, r *statusRecord) error {
+	path := d.Path
+	refused := func(what, hint string) error {
+		return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "take the order back", Err: errors.New(what)}, hint)
+	}
+	o, oerr := readOrder(path)
+	err := asOwner(cmd.String("owner"), path, func() error { return os.Remove(orderFile(path)) })
+	none := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !none {
+		return fmt.Errorf("take the order back: %w", err)
+	}
+	running := r.State == sink.StateRunning
+	// The copy looks for orders several times a second, and says once a second how far it is.
+	for gone := time.Now(); err == nil && running && time.Since(gone) < cutoverFresh && (r.Status == nil || r.Status.Updated.Before(gone.Add(cutoverLook))); {
+		select {
+		case <-time.After(cutoverLook):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if r, err = readStatus(d, ""); err != nil {
+			return err
+		}
+	}
+	live := liveOf(r)
+	switch {
+	case running && !live.Taken.IsZero():
+		return refused("it is being carried out: the table was taken "+ago(live.Taken),
+			"see how it ends: "+commandLine(cmd, "status", "-watch")+". If the table is given back, it is not tried again"+map[bool]string{true: " before it is due by -cutover-when-ready: end the copy with Ctrl-C for that"}[whenReady(r.Setup)])
+	case running && !none && oerr == nil && o.carriedOut(live), running && !live.CutOver.IsZero(), !none && running && r.State != sink.StateRunning && r.State != sink.StateUnfinished:
+		return refused("it was carried out already", "see what came of it: "+commandLine(cmd, "status"))
+	case running && whenReady(r.Setup):
+		what := "no order was given by cutover, and the copy needs none: it was begun with -cutover-when-ready"
+		if !none {
+			what = "the order of cutover is taken back, but the copy needs none: it was begun with -cutover-when-ready"
+		}
+		return refused(what, "end the copy with Ctrl-C, and resume it without -cutover-when-ready: "+commandLine(cmd, "copy", "-resume"))
+	case none:
+		return p.sentence("There is no order to cut over.")
+	case !running:
+		return p.sentence("The order is taken back. No copy is running.")
+	}
+	return p.sentence("The order is taken back; the copy follows on.")
+}
+
+// liveOf is what a copy says of how it follows its table.
+func liveOf(r *statusRecord) copier.LiveStatus {
+	if r.Status == nil || r.Status.Live == nil {
+		return copier.LiveStatus{}
+	}
+	return *r.Status.Live
+}
+
+// carriedOut reports whether that has become of an order.
+func (o order) carriedOut(l copier.LiveStatus) bool {
+	return !o.Rehearse && l.CutOver.After(o.Given) || o.Rehearse && l.Rehearsed.After(o.Given)
 }
 
 // ready reports whether nothing but an order is missing.
 func ready(r *statusRecord) bool {
-	return r.Status != nil && r.Status.Live != nil && r.Status.Live.Ready
+	return liveOf(r).Ready
 }
 
 // A cutoverRecord is the JSON of cutover's result.
@@ -153,26 +244,30 @@ type cutoverRecord struct {
 }
 
 // waitCutover waits until the order was carried out, and says what came of it.
-func (p *printer) waitCutover(ctx context.Context, d vaultconfig.Destination, given time.Time, rehearse bool) error {
+func (p *printer) waitCutover(ctx context.Context, d vaultconfig.Destination, o order) error {
 	tick := time.NewTicker(cutoverLook)
 	defer tick.Stop()
-	path := d.Path
+	path, given, rehearse := d.Path, o.Given, o.Rehearse
 	what := "armed: the copy cuts over once Vault gives its lock up. Stop every Vault now, standbys first"
 	if rehearse {
 		what = "armed: the rehearsal begins once Vault gives its lock up: vault operator step-down"
 	}
 	said := false
 	var told time.Time // of a try that was given up
+	var gone time.Time // since when the order is not there
 	for deadline := given.Add(cutoverPatience); ; {
+		now, oerr := readOrder(path)
+		if there := oerr == nil && now.ID == o.ID || oerr != nil && !errors.Is(oerr, fs.ErrNotExist); there {
+			gone = time.Time{}
+		} else if gone.IsZero() {
+			gone = time.Now()
+		}
 		r, err := readStatus(d, "")
 		if err != nil {
 			return err
 		}
-		var live copier.LiveStatus
-		if r.Status != nil && r.Status.Live != nil {
-			live = *r.Status.Live
-		}
-		done := !rehearse && live.CutOver.After(given) || rehearse && live.Rehearsed.After(given)
+		live := liveOf(r)
+		done := o.carriedOut(live)
 		switch {
 		case done && p.json:
 			return p.encode(cutoverRecord{rehearse, live.Outage, r.State, &live})
@@ -185,6 +280,8 @@ func (p *printer) waitCutover(ctx context.Context, d vaultconfig.Destination, gi
 				return p.sentence("Vault may be started on %s.", path)
 			}
 			return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "cut over", Err: fmt.Errorf("the copy into %s has ended without it: %s", path, r.State)}, "see what it said, and resume it")
+		case !gone.IsZero() && live.Taken.IsZero() && r.Status != nil && r.Status.Updated.After(gone.Add(cutoverLook)):
+			return o.goneBy(now, oerr, r.Status)
 		case live.Waiting && !said:
 			said = true
 			p.log.Info(what, "holder", live.Holder)
@@ -204,10 +301,23 @@ func (p *printer) waitCutover(ctx context.Context, d vaultconfig.Destination, gi
 	}
 }
 
+// goneBy is the error of an order that is not there any more and was not carried out.
+// now is what is there in its place, where err is nil, and s is what the copy says since.
+func (o order) goneBy(now order, err error, s *copier.Status) error {
+	what, hint := "the order was taken back: cutover -cancel", "the copy follows on. Give the order again once you want to cut over"
+	switch {
+	case err == nil:
+		what, hint = "another order was given in place of this one: "+now.what(), "that one counts. status says what becomes of it"
+	case s.Start.After(o.Given):
+		what, hint = "the copy was resumed since, and has dropped the order, which was for the process before", "give it again, once the copy is ready"
+	}
+	return hints.With(&copier.Error{Kind: copier.ErrLocked, Op: "cut over", Err: errors.New(what)}, hint)
+}
+
 // live is how a copy follows its table.
 func (r *manifestWriter) live(cmd *cli.Command) *copier.Live {
 	return &copier.Live{
-		Armed:   armed(r.cfg.Destination.Path, cmd.Bool("cutover-when-ready"), r.out),
+		Armed:   armed(r.cfg.Destination.Path, cmd.Bool(whenReadyFlag), r.out),
 		Buckets: r.keepBuckets,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +74,12 @@ type statusRecord struct {
 	// ManifestError is why the manifest can't be read, where Copy is what is on record in
 	// the destination.
 	ManifestError string `json:"manifest_error,omitempty"`
+
+	// Order is the order to cut over that stands, OrderError why it can't be read, and
+	// WhenReady is set of a copy that needs none.
+	Order      *order `json:"order,omitempty"`
+	OrderError string `json:"order_error,omitempty"`
+	WhenReady  bool   `json:"when_ready,omitempty"`
 
 	kind   string         // of the destination
 	placed *copier.Record // of the run that has put the copy there, as far as it is on record
@@ -203,6 +210,15 @@ func readStatus(d vaultconfig.Destination, manifest string) (r *statusRecord, er
 	if r.Status, r.Setup, err = copier.ReadStatus(stateOf(d)); err != nil {
 		return nil, err
 	}
+	if r.Setup != nil && r.Setup.Live != nil {
+		r.WhenReady = r.State == sink.StateRunning && whenReady(r.Setup)
+		switch o, err := readOrder(d.Path); {
+		case err == nil:
+			r.Order = &o
+		case !errors.Is(err, fs.ErrNotExist):
+			r.OrderError = err.Error()
+		}
+	}
 	if r.State == sink.StateUnfinished && r.Setup == nil {
 		r.State = sink.StateEmpty // it was killed before it had begun
 	}
@@ -223,6 +239,35 @@ func readStatus(d vaultconfig.Destination, manifest string) (r *statusRecord, er
 		}
 	}
 	return r, nil
+}
+
+// order says which order to cut over stands, and what it waits for; "" where none does.
+func (r *statusRecord) order() string {
+	var text string
+	switch {
+	case r.Order != nil:
+		text = r.Order.what()
+	case r.OrderError != "":
+		return visible.Text("CAN'T BE READ, and is not carried out: " + r.OrderError)
+	case r.WhenReady:
+		text = "cut over, given with the copy itself (-cutover-when-ready)"
+	default:
+		return ""
+	}
+	l := liveOf(r)
+	switch {
+	case r.State != sink.StateRunning:
+		return text + "; it is dropped when the copy is resumed"
+	case !l.Taken.IsZero():
+		return text + "; being carried out since " + ago(l.Taken)
+	case !l.CutOver.IsZero():
+		return text + "; carried out"
+	case l.Waiting:
+		return text + visible.Text("; waits for "+l.Holder+" to give its lock up")
+	case !l.Ready:
+		return text + "; waits until the copy is ready"
+	}
+	return text + "; about to be taken up"
 }
 
 func (p *printer) status(r statusRecord) error {
@@ -315,6 +360,9 @@ func (p *printer) status(r statusRecord) error {
 				name, text, _ := strings.Cut(line.text, " ")
 				t.row(strings.ToUpper(name[:1])+name[1:], "%s", strings.TrimSpace(text))
 			}
+		}
+		if text := r.order(); text != "" {
+			t.row("Order", "%s", text)
 		}
 		t.row("Read", "%s, %s; %d of %d segments", entries(s.Entries), figures.Size(s.Bytes), s.SegmentsDone, s.Segments)
 		if s.Loaded > 0 {
