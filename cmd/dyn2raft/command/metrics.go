@@ -44,6 +44,16 @@ func value[T int | int64 | float64](f func(metricStatus) T) func(metricStatus, f
 	return func(s metricStatus, yield func(float64, ...string)) { yield(float64(f(s))) }
 }
 
+// ofLive is the value of a metric that only a copy has which follows its table, once
+// it is loaded.
+func ofLive(f func(copier.LiveStatus) float64) func(metricStatus, func(float64, ...string)) {
+	return func(s metricStatus, yield func(float64, ...string)) {
+		if s.Live != nil {
+			yield(f(*s.Live))
+		}
+	}
+}
+
 var metrics = []metric{
 	{"dyn2raft_build_info", gauge, "1, with what dyn2raft is.", func(_ metricStatus, yield func(float64, ...string)) {
 		yield(1, "go", runtime.Version(), "version", versionString())
@@ -96,10 +106,22 @@ var metrics = []metric{
 			yield(left.Seconds())
 		}
 	}},
+	{"dyn2raft_live_ready", gauge, "1 while a copy that follows its table waits for nothing but the order to cut over, else 0; not there of another copy.", ofLive(func(l copier.LiveStatus) float64 {
+		if l.Ready {
+			return 1
+		}
+		return 0
+	})},
+	{"dyn2raft_live_expected_downtime_seconds", gauge, "How long Vault will be without its table when the copy cuts over: as the last rehearsal, or an estimate.", ofLive(func(l copier.LiveStatus) float64 { return l.Expected.Seconds() })},
+	{"dyn2raft_live_lag_records", gauge, "Records of the table's stream that are ahead, as far as the stream can say.", ofLive(func(l copier.LiveStatus) float64 { return float64(l.Records) })},
+	{"dyn2raft_live_lag_seconds", gauge, "How long the record that was delivered last was on its way.", ofLive(func(l copier.LiveStatus) float64 { return l.Delay.Seconds() })},
+	{"dyn2raft_live_pending_keys", gauge, "Keys that were noted as changed and are not applied yet.", ofLive(func(l copier.LiveStatus) float64 { return float64(l.Pending) })},
+	{"dyn2raft_live_noted_keys_total", counter, "Keys that this process noted as changed.", ofLive(func(l copier.LiveStatus) float64 { return float64(l.Noted) })},
+	{"dyn2raft_live_applied_changes_total", counter, "Changes applied, by earlier processes of the copy too.", ofLive(func(l copier.LiveStatus) float64 { return float64(l.Applied) })},
 	{"dyn2raft_idle_seconds", gauge, "Time since anything but an error happened.", value(func(s metricStatus) float64 { return s.idle.Seconds() })},
 }
 
-var allPhases = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp}
+var allPhases = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseFollow, copier.PhaseDrain, copier.PhaseCommit, copier.PhaseCleanUp}
 
 var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 

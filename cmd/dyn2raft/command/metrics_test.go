@@ -45,6 +45,7 @@ func busy() *printer {
 		copier.Retried{Err: errors.New("slow down"), Throttled: true},
 		copier.Checkpointed{Entries: 5, Bytes: 25, Time: time.Now().Add(-2 * time.Second)},
 		copier.Loaded{Entries: 6},
+		copier.Followed{Records: 21, Delay: 1500 * time.Millisecond, Noted: 22, Pending: 23, Applied: 24, Ready: true, Expected: 2500 * time.Millisecond},
 	} {
 		p.event(e)
 	}
@@ -86,6 +87,8 @@ func testMetrics(t *testing.T) {
 		`dyn2raft_phase{phase="scan"}`:                 1,
 		`dyn2raft_phase{phase="load"}`:                 0,
 		`dyn2raft_phase{phase="check"}`:                0,
+		`dyn2raft_phase{phase="follow"}`:               0,
+		`dyn2raft_phase{phase="drain"}`:                0,
 		`dyn2raft_phase{phase="commit"}`:               0,
 		`dyn2raft_phase{phase="cleanup"}`:              0,
 		"dyn2raft_resumed":                             1,
@@ -102,6 +105,13 @@ func testMetrics(t *testing.T) {
 		"dyn2raft_segments_done":                       1,
 		"dyn2raft_workers":                             7,
 		"dyn2raft_checkpoint_entries":                  1005,
+		"dyn2raft_live_ready":                          1,
+		"dyn2raft_live_expected_downtime_seconds":      2.5,
+		"dyn2raft_live_lag_records":                    21,
+		"dyn2raft_live_lag_seconds":                    1.5,
+		"dyn2raft_live_pending_keys":                   23,
+		"dyn2raft_live_noted_keys_total":               22,
+		"dyn2raft_live_applied_changes_total":          24,
 	}
 	about := map[string][2]float64{ // that depend on the time
 		"dyn2raft_checkpoint_age_seconds": {2, 30},

@@ -668,6 +668,10 @@ func TestRowsNameAllPhases(t *testing.T) {
 	if len(rows) != 2 || rows[0].Phase != "prepare, lock, scan" || rows[1].Phase != "scan, load, check, commit" {
 		t.Errorf("the rows are %+v", rows)
 	}
+	last(m).Phases[copier.PhaseFollow], last(m).Phases[copier.PhaseDrain] = time.Minute, time.Second
+	if rows := rateRows(intervals(m), newTimeline(processes(m))); rows[1].Phase != "scan, load, check, follow, drain, commit" {
+		t.Errorf("of a copy that has followed its table the rows are %+v", rows)
+	}
 }
 
 func TestRateRowsAddUp(t *testing.T) {

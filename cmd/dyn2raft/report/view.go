@@ -211,7 +211,7 @@ func otherTotals(m *copier.Record, c *verify.DirectoryReport) string {
 }
 
 // phaseOrder is the order of the phases that are known.
-var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit}
+var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseFollow, copier.PhaseDrain, copier.PhaseCommit}
 
 // ordered are the phases of a process in their order, those that nobody knows
 // last.
@@ -395,7 +395,7 @@ func intervals(m *copier.Record) []interval {
 			if s.At <= last.At {
 				continue
 			}
-			i := interval{process: n, from: p.from + last.At, to: p.from + s.At, phases: between(last.Phase, s.Phase),
+			i := interval{process: n, from: p.from + last.At, to: p.from + s.At, phases: between(last.Phase, s.Phase, p.phases),
 				entries: max(s.Entries-last.Entries, 0), bytes: max(s.Bytes-last.Bytes, 0),
 				loaded: max(s.Loaded-last.Loaded, 0), units: max(s.Counts[dynamodb.ReadCapacityUnits]-last.Counts[dynamodb.ReadCapacityUnits], 0), throttles: max(s.Throttles-last.Throttles, 0)}
 			if !found && s.Entries > 0 {
@@ -408,15 +408,18 @@ func intervals(m *copier.Record) []interval {
 	return out
 }
 
-// between are the phases that a process went through from one to another.
-func between(from, to copier.Phase) []string {
+// between are the phases that a process went through from one to another. Of took, where
+// it has them, are those that it went through at all.
+func between(from, to copier.Phase, took map[copier.Phase]time.Duration) []string {
 	first, last := max(slices.Index(phaseOrder, from), 0), slices.Index(phaseOrder, to)
 	if last < first {
 		return []string{string(to)}
 	}
 	var out []string
 	for _, p := range phaseOrder[first : last+1] {
-		out = append(out, string(p))
+		if _, ok := took[p]; ok || p == from || p == to {
+			out = append(out, string(p))
+		}
 	}
 	return out
 }
