@@ -9,6 +9,7 @@
 package raft
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -42,6 +43,9 @@ var (
 	ErrPeer = errors.New("a member of the cluster answers")
 	// ErrOtherCluster is returned when two directories have no server in common.
 	ErrOtherCluster = errors.New("the directories are not of one cluster")
+	// ErrSameNode is returned when there are more directories than the cluster has servers, so
+	// that two are states of one node.
+	ErrSameNode = errors.New("two directories are of one node")
 	// ErrPeersFile is returned when a directory holds a peers.json, by which its Vault
 	// would make itself another cluster at its next start.
 	ErrPeersFile = errors.New("it holds a peers.json")
@@ -57,6 +61,7 @@ var (
 	LogBehind    = copier.NewCode("log-behind")
 	PeerAnswers  = copier.NewCode("peer-answers", "peer")
 	OtherCluster = copier.NewCode("other-cluster")
+	SameNode     = copier.NewCode("same-node")
 	PeersFile    = copier.NewCode("peers-file")
 	LogTorn      = copier.NewCode("log-torn")
 	LogGap       = copier.NewCode("log-gap")
@@ -64,8 +69,8 @@ var (
 )
 
 // codes are those of errors.
-var codes = map[error]copier.Code{ErrMinority: FewNodes, ErrBehind: LogBehind, ErrOtherCluster: OtherCluster, ErrPeersFile: PeersFile,
-	ErrTorn: LogTorn, replay.ErrGap: LogGap, replay.ErrUnknown: LogUnknown}
+var codes = map[error]copier.Code{ErrMinority: FewNodes, ErrBehind: LogBehind, ErrOtherCluster: OtherCluster, ErrSameNode: SameNode,
+	ErrPeersFile: PeersFile, ErrTorn: LogTorn, replay.ErrGap: LogGap, replay.ErrUnknown: LogUnknown}
 
 // fail says where an error happened, and gives it its code.
 func fail(op string, err error) error {
@@ -103,11 +108,13 @@ type Source struct {
 	nodes []*node
 	*node // the newest, once it is open
 	keys  []string
+	same  []Same
 }
 
 // A node is one directory.
 type node struct {
 	path  string
+	id    string // from its file node-id; empty where its configuration has it
 	db    *vaultdb.Source
 	state vaultdb.State
 	tail  *replay.Tail
@@ -180,7 +187,7 @@ func (s *Source) Open(ctx context.Context) (info copier.Info, err error) {
 		return info, err
 	}
 	term, index := s.end()
-	fact, err := copier.NewFact(1, Fact{Path: abs, Nodes: s.opts.Paths, FSMIndex: s.state.Index, Index: index, Term: term, Puts: s.tail.Puts, Deletes: s.tail.Deletes, Accepted: accepted})
+	fact, err := copier.NewFact(1, Fact{Path: abs, Nodes: s.opts.Paths, FSMIndex: s.state.Index, Index: index, Term: term, Puts: s.tail.Puts, Deletes: s.tail.Deletes, Accepted: accepted, Same: s.same, Unnamed: s.unnamed()})
 	return copier.Info{Name: s.path, ID: abs, Incarnation: fmt.Sprintf("%s, log up to %d of term %d", newest.Incarnation, index, term), Bytes: newest.Bytes,
 		Facts: copier.Facts{"raft_source": fact}}, err
 }
@@ -200,6 +207,19 @@ type Fact struct {
 	// Accepted says what would have been refused without Options.Fewer, Options.Torn and
 	// Options.IgnorePeers.
 	Accepted []string `json:"accepted,omitempty"`
+	// Same are directories of a node that another directory is of, too: it is one voter.
+	Same []Same `json:"same,omitempty"`
+	// Unnamed are directories that do not tell which node's they are, where there are two or
+	// more: each is taken for another node.
+	Unnamed []string `json:"unnamed,omitempty"`
+}
+
+// A Same is a directory of a node that is in another one, which is at least as new.
+type Same struct {
+	Path  string `json:"path"`
+	Newer string `json:"newer"`
+	// Node is the id that both have. It is empty where both hold the same files.
+	Node string `json:"node,omitempty"`
 }
 
 // read reads a node's state and log.
@@ -244,6 +264,157 @@ func (n *node) servers() []vaultdb.Server {
 	return out
 }
 
+// whose tells which node a directory is of, as far as that can be: Vault writes the file
+// node-id where the configuration names no id, and a configuration is not in the directory.
+func (n *node) whose(servers []vaultdb.Server) error {
+	id, err := os.ReadFile(filepath.Join(n.path, "node-id"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if slices.ContainsFunc(servers, func(s vaultdb.Server) bool { return s.ID == string(id) }) {
+		n.id = string(id)
+	}
+	return nil
+}
+
+// twin reports whether two directories are of one node: they say so, or hold the same files.
+func (n *node) twin(o *node) (bool, error) {
+	if n.id != "" && o.id != "" {
+		return n.id == o.id, nil
+	}
+	return sameFiles(n.path, o.path)
+}
+
+// sameFiles reports whether what Raft has in two directories is the same, byte for byte. The
+// files of two nodes differ in their first page: it counts transactions.
+func sameFiles(a, b string) (bool, error) {
+	for _, pattern := range []string{"vault.db", "raft/raft.db", "raft/wal/*"} {
+		names, err := fs.Glob(os.DirFS(a), pattern)
+		if err != nil {
+			return false, err
+		}
+		others, err := fs.Glob(os.DirFS(b), pattern)
+		if err != nil || !slices.Equal(names, others) {
+			return false, err
+		}
+		for _, name := range names {
+			if same, err := sameFile(filepath.Join(a, name), filepath.Join(b, name)); err != nil || !same {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
+func sameFile(a, b string) (same bool, err error) {
+	var files [2]*os.File
+	var infos [2]fs.FileInfo
+	for i, path := range []string{a, b} {
+		if files[i], err = os.Open(path); err != nil {
+			return false, err
+		}
+		defer files[i].Close()
+		if infos[i], err = files[i].Stat(); err != nil {
+			return false, err
+		}
+	}
+	if os.SameFile(infos[0], infos[1]) {
+		return true, nil
+	}
+	if infos[0].Size() != infos[1].Size() {
+		return false, nil
+	}
+	var bufs [2][256 << 10]byte
+	for {
+		n, err := io.ReadFull(files[0], bufs[0][:])
+		if n == 0 {
+			return err == io.EOF, notEOF(err)
+		}
+		if m, err := io.ReadFull(files[1], bufs[1][:n]); m < n {
+			return false, notEOF(err)
+		}
+		if !bytes.Equal(bufs[0][:n], bufs[1][:n]) {
+			return false, nil
+		}
+	}
+}
+
+// notEOF is an error, unless that is the end of a file.
+func notEOF(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return nil
+	}
+	return err
+}
+
+// apart returns the newest directory of each node, and notes the others.
+func (s *Source) apart(servers []vaultdb.Server) (nodes []*node, err error) {
+	s.same = nil
+	for _, n := range s.nodes {
+		if err := n.whose(servers); err != nil {
+			return nil, err
+		}
+		at := -1
+		for i, o := range nodes {
+			twin, err := n.twin(o)
+			if err != nil {
+				return nil, err
+			}
+			if twin {
+				at = i
+				break
+			}
+		}
+		if at < 0 {
+			nodes = append(nodes, n)
+			continue
+		}
+		older, newer := n, nodes[at]
+		if newer.before(older) {
+			older, newer = newer, older
+		}
+		nodes[at] = newer
+		id := ""
+		if n.id == newer.id && n.id == older.id {
+			id = n.id
+		}
+		s.same = append(s.same, Same{Path: older.path, Newer: newer.path, Node: id})
+	}
+	if len(nodes) > len(servers) {
+		return nil, fmt.Errorf("%w: there are %d, and the cluster has %d", ErrSameNode, len(nodes), len(servers))
+	}
+	return nodes, nil
+}
+
+// counted says which directories count as one, in brackets.
+func (s *Source) counted() string {
+	var all []string
+	for _, o := range s.same {
+		text := fmt.Sprintf("%s and %s hold the same files", o.Newer, o.Path)
+		if o.Node != "" {
+			text = fmt.Sprintf("%s and %s are of %s", o.Newer, o.Path, o.Node)
+		}
+		all = append(all, text)
+	}
+	if all == nil {
+		return ""
+	}
+	return " (" + strings.Join(all, "; ") + ")"
+}
+
+// unnamed are the directories that count as nodes, and do not tell as which.
+func (s *Source) unnamed() (paths []string) {
+	for _, n := range s.nodes {
+		if n.id == "" && !slices.ContainsFunc(s.same, func(o Same) bool { return o.Path == n.path }) {
+			paths = append(paths, n.path)
+		}
+	}
+	if len(paths) < 2 {
+		return nil
+	}
+	return paths
+}
+
 // judge refuses directories that may lack an acknowledged write, and says of which it does
 // not only because that was asked for.
 func (s *Source) judge(servers []vaultdb.Server) (accepted []string, err error) {
@@ -253,21 +424,26 @@ func (s *Source) judge(servers []vaultdb.Server) (accepted []string, err error) 
 			voters++
 		}
 	}
-	seen, whole := map[string]bool{}, 0
 	for _, n := range s.nodes {
 		if !slices.ContainsFunc(n.servers(), func(a vaultdb.Server) bool {
 			return slices.ContainsFunc(servers, func(b vaultdb.Server) bool { return a.ID == b.ID })
 		}) {
 			return nil, fmt.Errorf("%w: %s and %s", ErrOtherCluster, s.path, n.path)
 		}
-		path, err := filepath.EvalSymlinks(n.path)
-		if err != nil {
-			return nil, err
+	}
+	nodes, err := s.apart(servers)
+	if err != nil {
+		return nil, err
+	}
+	votes, whole := 0, 0
+	for _, n := range nodes {
+		if n.state.DesiredSuffrage == "non-voter" || slices.ContainsFunc(servers, func(s vaultdb.Server) bool { return s.ID == n.id && s.Suffrage != "voter" }) {
+			continue
 		}
-		if !seen[path] && n.state.DesiredSuffrage != "non-voter" && !n.tail.Torn {
+		votes++
+		if !n.tail.Torn {
 			whole++
 		}
-		seen[path] = true
 	}
 	if _, index := s.end(); index < s.opts.AtLeastIndex {
 		return nil, fmt.Errorf("%w: the newest entry is %d, and %d was acknowledged", ErrBehind, index, s.opts.AtLeastIndex)
@@ -283,7 +459,7 @@ func (s *Source) judge(servers []vaultdb.Server) (accepted []string, err error) 
 		err = take(fmt.Errorf("%w: behind entry %d in %s", ErrTorn, s.tail.Last, s.path), s.opts.Torn)
 	}
 	if err == nil && whole <= voters/2 {
-		err = take(fmt.Errorf("%w: directories of %d of %d", ErrMinority, whole, voters), s.opts.Fewer || s.opts.Torn && len(seen) > voters/2)
+		err = take(fmt.Errorf("%w: directories of %d of %d%s", ErrMinority, whole, voters, s.counted()), s.opts.Fewer || s.opts.Torn && votes > voters/2)
 	}
 	return accepted, err
 }

@@ -89,9 +89,60 @@ func TestNewestOfAMajority(t *testing.T) {
 	}
 }
 
+// TestDirectoriesOfOneNode has directories which are more than the nodes that they are of: a
+// majority is counted in nodes.
+func TestDirectoriesOfOneNode(t *testing.T) {
+	three := stopped{servers: 3, fsm: 40, last: 60}
+	earlier := stopped{servers: 3, fsm: 30, last: 30, id: "node1"}
+	named, other := three, three
+	named.id, other.id = "node1", "node2"
+	a, of1, of2, old1 := three.make(t), named.make(t), other.make(t), earlier.make(t)
+	copied := filepath.Join(t.TempDir(), "copy")
+	check(t, os.CopyFS(copied, os.DirFS(a)))
+	linked := filepath.Join(t.TempDir(), "link")
+	check(t, os.Symlink(a, linked))
+	alone := stopped{servers: 1, fsm: 40, last: 60}
+	now, before := alone.make(t), stopped{servers: 1, fsm: 30, last: 60}.make(t)
+	unlike := stopped{servers: 3, fsm: 50, last: 60}.make(t)
+	for name, test := range map[string]struct {
+		paths   []string
+		err     error
+		says    string
+		same    []Same
+		unnamed int
+	}{
+		"a copy":                 {[]string{a, copied}, ErrMinority, "hold the same files", nil, 0},
+		"a link":                 {[]string{a, linked}, ErrMinority, "hold the same files", nil, 0},
+		"an earlier state":       {[]string{of1, old1}, ErrMinority, "are of node1", nil, 0},
+		"two states of the only": {[]string{now, before}, ErrSameNode, "there are 2, and the cluster has 1", nil, 0},
+		"more than a majority":   {[]string{old1, of2, of1}, nil, "", []Same{{Path: old1, Newer: of1, Node: "node1"}}, 0},
+		"same files, other ids":  {[]string{of1, of2}, nil, "", nil, 0},
+		"no ids":                 {[]string{a, unlike}, nil, "", nil, 2},
+		"no ids, and a copy":     {[]string{a, copied, unlike}, nil, "", []Same{{Path: copied, Newer: a}}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := source(t, Options{Paths: test.paths})
+			info, err := s.Open(t.Context())
+			if !errors.Is(err, test.err) || err != nil && !strings.Contains(err.Error(), test.says) {
+				t.Fatalf("%v, want %v, %q", err, test.err, test.says)
+			}
+			if err != nil {
+				return
+			}
+			defer s.Close()
+			var fact Fact
+			if _, err := info.Facts.Get("raft_source", 1, &fact); err != nil || !slices.Equal(fact.Same, test.same) || len(fact.Unnamed) != test.unnamed {
+				t.Errorf("%+v and %q (%v), want %+v and %d", fact.Same, fact.Unnamed, err, test.same, test.unnamed)
+			}
+		})
+	}
+}
+
 func TestPeerAnswers(t *testing.T) {
 	n := stopped{servers: 3, fsm: 4, last: 5}
-	opts := Options{Paths: []string{n.make(t), n.make(t)}, Dial: func(_ context.Context, address string) error {
+	one, two := n, n
+	one.id, two.id = "node1", "node2"
+	opts := Options{Paths: []string{one.make(t), two.make(t)}, Dial: func(_ context.Context, address string) error {
 		if address == "127.0.0.1:2" {
 			return nil
 		}
@@ -185,6 +236,7 @@ type stopped struct {
 	term      uint64 // of its last entries; 0 means 2
 	prefix    string // of the servers' names
 	nonVoter  bool
+	id        string // in its file node-id
 }
 
 func (s stopped) key(i uint64) string { return fmt.Sprintf("logical/%04d", i/2) }
@@ -208,6 +260,9 @@ func (s stopped) make(t testing.TB) string {
 	t.Helper()
 	path := t.TempDir()
 	check(t, os.MkdirAll(filepath.Join(path, "raft"), 0o700))
+	if s.id != "" {
+		check(t, os.WriteFile(filepath.Join(path, "node-id"), []byte(s.id), 0o600))
+	}
 	number := func(out []byte, n protowire.Number, v uint64) []byte {
 		return protowire.AppendVarint(protowire.AppendTag(out, n, protowire.VarintType), v)
 	}

@@ -170,6 +170,7 @@ var table = map[copier.Code]string{
 	nodes.PeerAnswers: "stop every Vault of the cluster; if what answers there is another one, or you know that it can't write, let it pass by its name: " +
 		"-ignore-peer {{q .peer}}",
 	nodes.OtherCluster: "name directories of one cluster's nodes only",
+	nodes.SameNode:     "a majority is counted in nodes: name one directory of each, its newest, in path and paths of storage_source",
 	nodes.PeersFile:    "it is for making a cluster of what is left of one: start that Vault and stop it again, or put the file aside",
 	nodes.LogTorn: "a loss of power leaves that, and damage too: take the directories of other nodes as well; " +
 		"if there are none, accept what may be missing: -ignore torn-log",

@@ -82,6 +82,17 @@ func limits(found *copier.Findings, info copier.Info) error {
 			text += fmt.Sprintf(": %d operations are in the log only, and are read from there", n)
 		}
 		found.Note("log", "", "%s", text)
+		for _, o := range nodes.Same {
+			if o.Node != "" {
+				found.Warn("log", "", "%s and %s are two states of %s: they count as one node, and %s is the newer", o.Path, o.Newer, o.Node, o.Newer)
+				continue
+			}
+			found.Warn("log", "", "%s and %s hold the same files: they count as one node", o.Path, o.Newer)
+		}
+		if len(nodes.Unnamed) > 0 {
+			found.Note("log", "", "%s do not say which node's they are (they have no file node-id): they differ, and count as %d nodes. Two states of one node would too: name none twice",
+				strings.Join(nodes.Unnamed, ", "), len(nodes.Unnamed))
+		}
 		for _, a := range nodes.Accepted {
 			found.Warn("log", "", "accepted on demand: %s", a)
 		}
