@@ -31,7 +31,7 @@ REQUIRE    := $(if $(filter true,$(CI)),1,$(DYN2RAFT_REQUIRE_REAL))
 
 export DYN2RAFT_REQUIRE_REAL = $(REQUIRE)
 
-.PHONY: help demo build test slow fuzz race crash browser e2e matrix stopped rehearsal vault lint vulncheck docs cross dist bin/extra bench bench-results lines clean
+.PHONY: help demo build test slow fuzz race crash browser e2e matrix stopped rehearsal vault aws lint vulncheck docs cross dist bin/extra bench bench-results lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -84,12 +84,15 @@ rehearsal: build ## the whole runbook on this machine: a real Vault from DynamoD
 	[ -n "$$DYNAMODB_ENDPOINT" ] || dynamodb=$$(testdata/dynamodb-local/fetch) || echo "so dyn2raft demo -serve takes its place" >&2; \
 	VAULT_BIN=$$vault DYN2RAFT_BIN=$(CURDIR)/bin/dyn2raft DYNAMODB_LOCAL=$$dynamodb docs/rehearsal.sh
 
+aws: build ## try it on the DynamoDB service, on a table of its own: asks first, costs about 0.20 dollars; ENTRIES=, docs/aws.md
+	@mkdir -p bin && go build -o bin/aws ./testdata/aws && exec bin/aws -entries $(or $(ENTRIES),100000)
+
 vault: ## build the real Vault of the end-to-end tests into the cache (10 to 18 minutes, once)
 	@testdata/vault/build
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint, actionlint, vale on the pages, and the syntax of the scripts
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not in gofmt's form: $$unformatted"; exit 1; }
-	go vet ./... ./.ci/notices ./.ci/lines && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
+	go vet ./... ./.ci/notices ./.ci/lines ./testdata/aws && go vet -tags e2e $(E2E) && go vet -tags browser $(REPORT)
 	go tool staticcheck ./... && go tool staticcheck -tags e2e $(E2E) && go tool staticcheck -tags browser $(REPORT)
 	$(LINT) run ./...
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12

@@ -181,6 +181,21 @@ func (c *call) describeBackup() ([]byte, error) {
 	}})
 }
 
+func (c *call) deleteBackup() ([]byte, error) {
+	var in struct{ BackupArn string }
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	t, b := c.server.backup(in.BackupArn)
+	if b == nil {
+		return nil, &apiError{400, dynamoError + "BackupNotFoundException", "Backup not found: " + in.BackupArn, nil}
+	}
+	t.mu.Lock()
+	t.backups = slices.DeleteFunc(t.backups, func(other *backup) bool { return other == b })
+	t.mu.Unlock()
+	return json.Marshal(map[string]any{"BackupDescription": map[string]any{"BackupDetails": b.details(time.Now())}})
+}
+
 func (s *Server) backup(arn string) (*table, *backup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -125,6 +125,12 @@ func backups(t *testing.T) {
 	if err != nil || len(list.BackupSummaries) != 1 || aws.ToString(list.BackupSummaries[0].BackupArn) != aws.ToString(made.BackupDetails.BackupArn) {
 		t.Errorf("%+v, %v", list, err)
 	}
+	if _, err := c.DeleteBackup(ctx, &dynamodb.DeleteBackupInput{BackupArn: made.BackupDetails.BackupArn}); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if _, err := c.DeleteBackup(ctx, &dynamodb.DeleteBackupInput{BackupArn: made.BackupDetails.BackupArn}); !errors.As(err, new(*types.BackupNotFoundException)) {
+		t.Errorf("delete it again: %v", err)
+	}
 	if _, err := c.DescribeBackup(ctx, &dynamodb.DescribeBackupInput{BackupArn: aws.String("arn:aws:dynamodb:us-east-1:000000000000:table/x/backup/none-such-at-all")}); !errors.As(err, new(*types.BackupNotFoundException)) {
 		t.Errorf("no backup: %v", err)
 	}

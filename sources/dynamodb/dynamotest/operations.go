@@ -38,6 +38,7 @@ var operations = map[string]func(*call) ([]byte, error){
 	"BatchGetItem":              (*call).batchGetItem,
 	"BatchWriteItem":            (*call).batchWriteItem,
 	"CreateBackup":              (*call).createBackup,
+	"DeleteBackup":              (*call).deleteBackup,
 	"CreateTable":               (*call).createTable,
 	"DeleteItem":                (*call).deleteItem,
 	"DeleteTable":               (*call).deleteTable,
@@ -238,6 +239,7 @@ func (c *call) createTable() ([]byte, error) {
 		AttributeDefinitions  []attributeDefinition
 		BillingMode           types.BillingMode
 		ProvisionedThroughput *throughput
+		Tags                  []struct{ Key, Value string } // which nobody asks for
 	}
 	if err := c.decode(&in); err != nil {
 		return nil, err
