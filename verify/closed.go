@@ -19,18 +19,44 @@ type ClosedReport struct {
 	Buckets int      `json:"buckets"`
 	Keys    []string `json:"keys"`
 	All     int64    `json:"all"`
+	// Closed is set where the source was closed to Vaults by the copy's run before it was
+	// read, and behind that; else Where says what was there instead. What is read of a
+	// source that is open may be otherwise a moment later.
+	Closed bool   `json:"closed"`
+	Where  string `json:"where,omitempty"`
+}
+
+// A Closer is a source that says whether the run that copied it has left it closed to
+// Vaults, and it is so still. where says what is there instead where it is not.
+type Closer interface {
+	copier.Source
+	Closed(ctx context.Context, runID string) (closed bool, where string, err error)
 }
 
 // MostKeys is the most keys that a [ClosedReport] names.
 const MostKeys = 1000
 
-// Equal reports whether the source is what was copied.
+// Equal reports whether the source is what was copied. That it stays so is known only
+// where it is Closed.
 func (r *ClosedReport) Equal() bool { return r.Buckets == 0 }
 
 // Closed reads the source, with as many workers, and compares it with the buckets of its
-// copy, which may be in use by now. It reads it a second time where they differ. The
-// source is open. An error is that of the source.
-func Closed(ctx context.Context, src copier.Source, workers int, copied *copier.Buckets) (ClosedReport, error) {
+// copy by the given run, which may be in use by now. It reads it a second time where they
+// differ. The source is open. An error is that of the source.
+func Closed(ctx context.Context, src Closer, runID string, workers int, copied *copier.Buckets) (ClosedReport, error) {
+	closed, where, err := src.Closed(ctx, runID)
+	if err != nil {
+		return ClosedReport{}, err
+	}
+	r, err := compareClosed(ctx, src, workers, copied)
+	if err == nil && closed {
+		closed, where, err = src.Closed(ctx, runID)
+	}
+	r.Closed, r.Where = closed, where
+	return r, err
+}
+
+func compareClosed(ctx context.Context, src copier.Source, workers int, copied *copier.Buckets) (ClosedReport, error) {
 	there, err := bucketsOf(ctx, src, workers)
 	if err != nil {
 		return ClosedReport{}, err

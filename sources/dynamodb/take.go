@@ -21,6 +21,30 @@ func (l leaderLock) closed() bool {
 	return ours && ok && time.Until(t) > closedFor/2
 }
 
+// Closed reports whether the table is as the run that took it has left it, with
+// [copier.EndComplete]: closed to Vaults, by the run's own locks. where says what is there
+// instead where it is not.
+func (s *Source) Closed(ctx context.Context, runID string) (closed bool, where string, err error) {
+	leader, err := s.readLeader(ctx, request{})
+	if err != nil {
+		return false, "", err
+	}
+	m, err := s.readMigration(ctx, request{})
+	switch {
+	case err != nil:
+		return false, "", err
+	case leader == nil:
+		return false, "nobody has the lock " + leaderLockKey, nil
+	case !leader.held([]byte(runID)) || !leader.closed():
+		return false, leader.holder() + ", has the lock " + leaderLockKey, nil
+	case m == nil:
+		return false, "the entry " + migrationLockKey + " is not there", nil
+	case !m.of(runID):
+		return false, "the entry " + migrationLockKey + " is that of " + m.holder(), nil
+	}
+	return true, "", nil
+}
+
 // Take implements [copier.Taker]. It looks at the leader lock several times a second. One
 // that its holder has removed is taken at once: a Vault that stops, or steps down,
 // writes nothing after that. Where a standby is quicker, it waits for that one.

@@ -127,6 +127,14 @@ func TestTakeAgain(t *testing.T) {
 		if ok || e.get(migrationLockKey) == nil {
 			t.Error("a Vault can take the table")
 		}
+		closed := func(run string, want bool, where string) {
+			t.Helper()
+			if got, what, err := s.Closed(e.Context(), run); got != want || what != where || err != nil {
+				t.Errorf("closed by %s: %t, %q, %v", run, got, what, err)
+			}
+		}
+		closed("run-1", true, "")
+		closed("run-2", false, leaderLock(e.get(leaderLockKey)).holder()+", has the lock core/_lock")
 		again, err := s.Lock(e.Context(), "run-1", true, func(error) {}) // by a process that confirms it
 		e.ok(err)
 		e.ok(again.Release(e.Context(), copier.EndComplete))
@@ -139,6 +147,7 @@ func TestTakeAgain(t *testing.T) {
 		}
 		_, err = s.Reset(e.Context())
 		e.ok(err)
+		closed("run-1", false, "nobody has the lock core/_lock")
 		e.unlocked(nil)
 	})
 }

@@ -60,14 +60,21 @@ func verifyClosed(ctx context.Context, cmd *cli.Command, std Streams, cfg *vault
 	if info.ID != record.Source.ID || info.Incarnation != record.Source.Incarnation {
 		return &copier.Error{Kind: copier.ErrConfig, Op: "compare", Err: fmt.Errorf("table %s is not the one that was copied", info.Name)}
 	}
-	r, err := verify.Closed(ctx, src, cmp.Or(workers(cmd, cfg), copier.FirstWorkers()), copied)
+	r, err := verify.Closed(ctx, src, record.RunID, cmp.Or(workers(cmd, cfg), copier.FirstWorkers()), copied)
 	if err != nil {
 		return err
 	}
 	slices.Sort(r.Keys)
 	if out.json {
 		err = out.encode(closedRecord{info.Name, record.RunID, r.Equal(), r})
-		return compared(err, comparison(r.Equal(), nil))
+		return compared(err, comparison(r.Equal() && r.Closed, nil))
+	}
+	if !r.Closed {
+		err = out.sentence("NOT LOCKED: table %s is not as run %s has left it: %s. A Vault may be writing to it, so what follows is true of this moment only.", info.Name, record.RunID, r.Where)
+	}
+	if r.Equal() && !r.Closed {
+		err = errors.Join(err, out.sentence("Nothing differs: table %s holds %s, as the copy.", info.Name, allEntries(r.Source.Entries)))
+		return compared(err, comparison(false, nil))
 	}
 	if r.Equal() {
 		return out.sentence("Equal: table %s holds %s, and nothing else than what run %s has copied.", info.Name, allEntries(r.Source.Entries), record.RunID)
@@ -76,7 +83,7 @@ func verifyClosed(ctx context.Context, cmd *cli.Command, std Streams, cfg *vault
 	for _, key := range r.Keys {
 		names.WriteString("\n  " + visible.Text(key))
 	}
-	err = errors.Join(
+	err = errors.Join(err,
 		out.sentence("DIFFERENT: table %s holds %s, and the copy had %s. What differs is among %s, or was deleted:", info.Name, entries(r.Source.Entries), entries(r.Copied.Entries), english.Plural(int(r.All), "key", "")),
 		out.text(strings.TrimPrefix(names.String(), "\n")),
 		out.sentence("Somebody has written to the table since it was cut over. What was written is not in the new cluster."))
