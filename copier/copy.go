@@ -41,6 +41,8 @@ type Options struct {
 	// then on, unless it is nil: see [ReadStatus].
 	Tool     Tool
 	Settings map[string]string
+	// Caller is kept with this process: see [Process]. It must name no secret.
+	Caller Caller
 	// Backup, where set, is the name of a backup that is made of the source once that
 	// is locked, and before anything is read. The source must be a [Snapshotter]. A copy
 	// that has one is resumed without another.
@@ -175,7 +177,7 @@ type copying struct {
 // snapshot is the record as it is now.
 func (c *copying) snapshot() Record {
 	r := c.result
-	now := Process{Start: c.start.UTC(), End: c.start.UTC().Add(time.Since(c.start)), Phases: maps.Clone(c.took)}
+	now := Process{Caller: c.opts.Caller, Start: c.start.UTC(), End: c.start.UTC().Add(time.Since(c.start)), Phases: maps.Clone(c.took)}
 	if c.phase != "" {
 		now.Phases[c.phase] += time.Since(c.phaseStart)
 	}
@@ -713,7 +715,7 @@ func (c *copying) record(status *statusFile) error {
 		}
 	}
 	c.started = true
-	c.history.begin(c.start)
+	c.history.begin(c.start, c.opts.Caller)
 	c.opts.Progress.identify(&c.result)
 	status.start()
 	return nil

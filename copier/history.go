@@ -27,6 +27,8 @@ type Sample struct {
 
 // A Process is what one process did for a copy.
 type Process struct {
+	// Caller is Options.Caller.
+	Caller
 	Start time.Time `json:"start"`
 	// End is when it ended, or, where Reason is empty, when it was last heard
 	// of.
@@ -38,6 +40,14 @@ type Process struct {
 	// Phases is how long its phases took, and Samples how it got on.
 	Phases  map[Phase]time.Duration `json:"phases_ns"`
 	Samples []Sample                `json:"samples"`
+}
+
+// A Caller says where a process ran, as whom, and by which command. What is not known
+// is empty.
+type Caller struct {
+	Host    string `json:"host,omitempty"`
+	User    string `json:"user,omitempty"`
+	Command string `json:"command,omitempty"`
 }
 
 // Took is how long the process took.
@@ -106,11 +116,11 @@ func thin(all []Sample) []Sample {
 }
 
 // begin adds this process.
-func (h *history) begin(start time.Time) {
+func (h *history) begin(start time.Time, caller Caller) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.start = start
-	h.processes = append(h.processes, Process{Start: start.UTC(), End: start.UTC()})
+	h.processes = append(h.processes, Process{Caller: caller, Start: start.UTC(), End: start.UTC()})
 	h.write()
 }
 

@@ -24,7 +24,7 @@ func TestHistory(t *testing.T) {
 	process := func() (*history, *Progress) {
 		p := &Progress{}
 		h := &history{path: filepath.Join(dir, historyName), progress: p, processes: readHistory(dir)}
-		h.begin(began)
+		h.begin(began, Caller{Host: "node-1"})
 		p.Event(PhaseStarted{Phase: PhaseScan})
 		p.Event(PageRead{Entries: 7})
 		return h, p
@@ -49,6 +49,9 @@ func TestHistory(t *testing.T) {
 	killed, failed := earlier[0], earlier[1]
 	if killed.Reason != "" || !killed.End.Equal(s.Updated) || len(killed.Samples) != 1 || killed.Samples[0].Entries != 7 || killed.Samples[0].Phase != PhaseScan {
 		t.Errorf("the killed one: %+v", killed)
+	}
+	if killed.Host != "node-1" {
+		t.Errorf("the killed one ran on %q", killed.Host)
 	}
 	if !strings.HasPrefix(failed.Reason, "no more x") || len(failed.Reason) > maxReason+3 {
 		t.Errorf("the failed one: %q", failed.Reason)
@@ -78,7 +81,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	now := time.Now()
 	for range maxProcesses + 5 {
 		h := &history{path: filepath.Join(dir, historyName), progress: &Progress{}, processes: readHistory(dir)}
-		h.begin(now)
+		h.begin(now, Caller{})
 		for range 50 {
 			now = now.Add(time.Second)
 			h.sample(Status{Updated: now})
@@ -93,7 +96,7 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Errorf("%d processes with %d samples", len(all), total)
 	}
 	h := &history{path: filepath.Join(t.TempDir(), historyName), progress: &Progress{}}
-	h.begin(now)
+	h.begin(now, Caller{})
 	for s := range 24 * 3600 {
 		h.sample(Status{Updated: now.Add(time.Duration(s+1) * time.Second)})
 	}
@@ -122,7 +125,7 @@ func TestHistoryOfAClockSetBack(t *testing.T) {
 	p := &Progress{}
 	p.Event(PhaseStarted{Phase: PhaseScan})
 	h := &history{path: filepath.Join(t.TempDir(), historyName), progress: p}
-	h.begin(start)
+	h.begin(start, Caller{})
 	h.sample(p.Status())
 	_, samples := h.now()
 	for _, s := range samples {

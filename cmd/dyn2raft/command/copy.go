@@ -103,6 +103,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if err != nil {
 		return err
 	}
+	line := commandLine(cmd, "copy", givenFlags(cmd, "config")...) // before recall gives it others
 	was, err := recall(cmd, cfg.Destination)
 	if err != nil {
 		return err
@@ -227,6 +228,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		WorkDir:  workDir,
 		Tool:     thisTool(),
 		Settings: keep,
+		Caller:   thisCaller(line),
 		Backup:   backup,
 		Check: func(ctx context.Context, source copier.Info) ([]copier.Warning, error) {
 			err := out.beforeCopy(ctx, plan.Options{

@@ -24,6 +24,16 @@ func thisTool() copier.Tool {
 	return copier.Tool{Name: "dyn2raft", Version: versionString(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 }
 
+// thisCaller is who runs that command here.
+func thisCaller(command string) copier.Caller {
+	host, _ := os.Hostname() // or nothing
+	who := account{uid: os.Geteuid()}.name()
+	if startedAs != os.Geteuid() {
+		who += ", started by " + account{uid: startedAs}.name()
+	}
+	return copier.Caller{Host: host, User: who, Command: command}
+}
+
 // A manifestWriter puts the record of a copy where the operator wants it.
 type manifestWriter struct {
 	file     string    // an absolute path

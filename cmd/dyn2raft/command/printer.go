@@ -17,7 +17,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/hashicorp/go-hclog"
@@ -496,7 +495,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	}
 	if p.json {
 		return p.encode(copyRecord{res.RunID, last.Start, duration, last.Phases, res.Start, res.Resumed, res.Source, res.Scan, res.Load, res.Prefixes, res.Proof != nil, res.Complete, res.State,
-			cfg.Destination.Name(), nodeIDOf(rec.dst), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message, nextOf(cfg.Destination, rec.compare)})
+			cfg.Destination.Name(), nodeIDOf(rec.dst), cfg.Destination.Address, manifest, res.Backup, rec.failed, warned, message, nextOf(rec)})
 	}
 	var phases []string
 	for _, ph := range []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseCommit, copier.PhaseCleanUp} {
@@ -576,7 +575,7 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 		t.row(name, "%s", visible.Text(warningText(w)))
 	}
 	err := t.flush()
-	for i, step := range nextOf(cfg.Destination, rec.compare) {
+	for i, step := range nextOf(rec) {
 		err = errors.Join(err, p.line(hanging(fmt.Sprintf("Next %d: ", i+1), visible.Text(step), p.columns())))
 	}
 	return errors.Join(err, p.text(message))
@@ -590,34 +589,12 @@ func nodeIDOf(s copier.Sink) string {
 	return ""
 }
 
-// nextOf says what a person does with a copy, step by step, as it was seen with Vault
-// 1.21. compare is the command that compares it. Of a data directory the runbook says it.
-func nextOf(d vaultconfig.Destination, compare string) []string {
-	const keys = "the unseal keys of the Vault that was copied"
-	switch d.Type {
-	case vaultconfig.RaftSnapshot:
-		return []string{
-			"start one new node on integrated storage, with an empty data directory and without retry_join. Set http_read_timeout = \"1h\" in its listener: " +
-				"Vault gives up an upload that takes longer than that, and 30s is the default",
-			"vault operator init, and unseal it: these keys are of no use after step 3",
-			"vault operator raft snapshot restore -force " + shellescape.Quote(d.Path) + " (without -force Vault refuses it: only a Vault could seal its sums)",
-			"the node is sealed now: unseal it with " + keys + ". With an automatic seal, which has to be the old one, restart the node once instead",
-			"let the other nodes join with empty data directories: a cluster that has three nodes before the restore does not outlive it",
-		}
-	case vaultconfig.DynamoDB:
-		return []string{
-			"keep every other Vault with this data stopped, the one that was copied too: they hold the same leases, and revoke them under each other's clients",
-			"compare it while no Vault runs on it: " + compare,
-			fmt.Sprintf("start Vault with storage \"dynamodb\" { table = %q, region = %q } and, for high availability, ha_enabled = \"true\"; unseal it with %s", d.Table, d.Region, keys),
-		}
-	case vaultconfig.Files:
-		return []string{
-			"keep every other Vault with this data stopped, the one that was copied too",
-			"give the files to the user that Vault runs as: chown -R vault:vault " + shellescape.Quote(d.Path),
-			fmt.Sprintf("start Vault with storage \"file\" { path = %q }, which is for one server; unseal it with %s", d.Path, keys),
-		}
+// nextOf says what comes next where the runbook does not say it.
+func nextOf(rec *manifestWriter) []string {
+	if rec.cfg.Destination.Type == vaultconfig.Raft {
+		return nil
 	}
-	return nil
+	return hints.Next(rec.dst.Identity(), rec.compare)
 }
 
 // tails says of both sides of a comparison what is in a log and not in its vault.db.

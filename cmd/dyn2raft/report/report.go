@@ -18,7 +18,6 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/durable"
-	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -45,10 +44,10 @@ var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"show": visible.Text, "source": sourceOf, "name": name, "count": count, "size": figures.Size, "took": took, "at": at,
-	"number": func(n int) string { return count(int64(n)) }, "times": figures.Times, "part": fraction, "setting": setting,
+	"number": func(n int) string { return count(int64(n)) }, "some": some, "word": word, "capital": capital, "times": figures.Times, "part": fraction, "setting": setting,
 	"percent":   func(share float64) string { return figures.Percent(share, 4) },
 	"units":     func(c copier.Counts) string { return perSecond(c[dynamodb.ReadCapacityUnits]) },
-	"isRaft":    func(m *copier.Record) bool { return hints.DestinationType(m.Destination) == vaultconfig.Raft },
+	"isRaft":    isRaft,
 	"to":        func(m *copier.Record) string { return visible.Text(hints.Destination(m.Destination)) },
 	"fromWord":  func(m *copier.Record) string { return hints.SourceWord(m.Source) },
 	"inWord":    func(m *copier.Record) string { return hints.DestinationWord(hints.DestinationType(m.Destination)) },

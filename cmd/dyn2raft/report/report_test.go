@@ -200,6 +200,9 @@ func resumed() *copier.Record {
 	m.Processes = []copier.Process{part(began, 0, 25, ""), part(began.Add(10*time.Hour), 25, 35, "interrupted by SIGINT")}
 	m.Processes = append(m.Processes, part(m.Processes[1].End.Add(time.Second), 35, 60, ""))
 	last(m).Phases, m.End = phases, last(m).End
+	for i := range m.Processes {
+		m.Processes[i].Caller = copier.Caller{Host: "node-1", User: "root", Command: "dyn2raft copy -resume"}
+	}
 	return m
 }
 
@@ -273,8 +276,8 @@ func words(n *html.Node) string {
 // allowed are the elements and the attributes that the page is made of. None
 // of the attributes takes an address, but for the icon's.
 var (
-	allowed = strings.Fields("html head div meta link title style body main section strong p ul li table thead tbody tr th td code small h1 h2 h3 figure figcaption svg desc g path text pre sup")
-	plain   = strings.Fields("lang charset name content http-equiv rel class id aria-label aria-labelledby role scope colspan viewbox viewBox style d transform x y text-anchor")
+	allowed = strings.Fields("html head div meta link title style body main section strong p ul li table thead tbody tr th td code small br ol details summary h1 h2 h3 figure figcaption svg desc g path text pre sup")
+	plain   = strings.Fields("lang charset name content http-equiv rel class id aria-label aria-labelledby role scope colspan open viewbox viewBox style d transform x y text-anchor")
 )
 
 // selfContained tells what of a page would leave it, or run.
@@ -521,10 +524,10 @@ func TestVerdicts(t *testing.T) {
 func TestPlots(t *testing.T) {
 	all := cases()
 	for name, want := range map[string]string{
-		"typical":    "timeline read bytes written units throttles prefixes groups sizes",
+		"typical":    "timeline read written bytes units throttles groups sizes",
 		"empty":      "",
 		"unsampled":  "timeline prefixes",
-		"uncompared": "timeline read bytes written units throttles prefixes",
+		"uncompared": "timeline read written bytes units throttles prefixes",
 	} {
 		_, doc := write(t, all[name])
 		var got []string
@@ -580,10 +583,10 @@ func TestResumedIsNoThroughput(t *testing.T) {
 func TestAllProcessesAreShown(t *testing.T) {
 	m := resumed()
 	_, doc := write(t, Input{m, nil})
-	text := words(byID(t, doc, "interruptions"))
-	for _, want := range []string{"2026-11-24 01:02:28 UTC", "killed, or the machine stopped", "9h59m35s", "2026-11-24 11:02:13 UTC", "interrupted by SIGINT", "1s"} {
+	text := words(byID(t, doc, "processes"))
+	for _, want := range []string{"2026-11-24 01:02:28 UTC", "killed, or the machine stopped", "9h59m35s", "2026-11-24 11:02:13 UTC", "interrupted by SIGINT", "1s", "It completed the copy", "root on node-1", "dyn2raft copy -resume"} {
 		if !strings.Contains(text, want) {
-			t.Errorf("the interruptions lack %q:\n%s", want, text)
+			t.Errorf("the processes lack %q:\n%s", want, text)
 		}
 	}
 	text = words(byID(t, doc, "phases"))
@@ -630,7 +633,7 @@ func TestAllProcessesAreShown(t *testing.T) {
 	// Of a record of another time what is missing is said.
 	m.Resumed = 4
 	_, doc = write(t, Input{m, nil})
-	if text := words(doc); !strings.Contains(text, "lacks the first 2 of its processes") || !strings.Contains(text, "Process 5 of 5") {
+	if text := words(doc); !strings.Contains(text, "The first 2 of its processes are not on record") || !strings.Contains(text, "Process 5 of 5") {
 		t.Error("that processes are missing is not said")
 	}
 }

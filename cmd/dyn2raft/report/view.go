@@ -14,6 +14,8 @@ import (
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
 	"github.com/dyn2raft/dyn2raft/copier"
+	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
+	todynamodb "github.com/dyn2raft/dyn2raft/sinks/dynamodb"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
 	"github.com/dyn2raft/dyn2raft/verify"
 )
@@ -35,17 +37,28 @@ type view struct {
 	// corrected.
 	Node         verify.Node
 	EarlierNodes []earlierNode
+	// Copied is the beginning of the sentence that says what was copied, Noted is what a
+	// person should know before all else, and By who has completed the copy, and where.
+	Copied string
+	Noted  []string
+	By     string
+	Next   []string
+	// Table is set where the source is a table, and Replaced where the destination is one
+	// whose content was replaced.
+	Table    bool
+	Replaced *todynamodb.Changes
 	// Lost is how many processes nothing is recorded of.
-	Lost          int
-	Interruptions []interruption
-	Phases        []processRows
-	Timeline      *figure
-	Rates         []*figure
-	Requests      []*figure
-	RateRows      []rateRow
-	OtherRetries  int64 // that are none of throttled requests
-	Prefixes      parts
-	Groups        parts
+	Lost         int
+	Processes    []processRow
+	Phases       []processRows
+	Timeline     *figure
+	Rates        []*figure
+	Folded       []*figure // less important ones
+	RateRows     []rateRow
+	Writes       bool  // RateRows say what was written
+	OtherRetries int64 // that are none of throttled requests
+	Prefixes     parts
+	Groups       parts
 	// Sizes are in ascending order, and Sized is the number of their entries. SizePlot
 	// is nil where there is nothing to plot.
 	Sizes    []copier.Bin
@@ -68,10 +81,13 @@ func (v *verdict) worse(level, word string) {
 	}
 }
 
-// An interruption is the end of a process before the copy was complete.
-type interruption struct {
+// A processRow is a process of a copy that was resumed. Pause is the time until the next.
+type processRow struct {
 	copier.Process
-	Pause time.Duration
+	Number int
+	By     string
+	Last   bool
+	Pause  time.Duration
 }
 
 type earlierNode struct {
@@ -118,7 +134,25 @@ func newView(in Input) *view {
 		v.Unnamed = v.Differ - int64(len(c.Diffs))
 	}
 	v.NotVault = m.NotVault() || c != nil && c.NotVault != nil
-	v.Verdict = v.judge()
+	v.Table = hints.SourceType(m.Source) == vaultconfig.DynamoDB
+	if m.Proof != nil {
+		var changes todynamodb.Changes
+		if ok, err := m.Proof.Facts.Get(todynamodb.ReplacedFact, 1, &changes); ok && err == nil {
+			v.Replaced = &changes
+		}
+	}
+	for _, w := range m.Warnings {
+		switch {
+		case w.Ignored:
+			v.Noted = append(v.Noted, "Let pass on demand: "+w.Check+": "+w.Message+".")
+		case slices.Contains(limited, w.Check):
+			v.Noted = append(v.Noted, capital(w.Message)+".")
+		}
+	}
+	v.Copied, v.By, v.Verdict = copied(m), by(m.Process().Caller), v.judge()
+	if v.Verdict.Level != "bad" {
+		v.Next = next(m, v.V)
+	}
 	nodes, since := verify.Nodes(m)
 	v.Node = nodes[len(nodes)-1]
 	for i, n := range nodes[:len(nodes)-1] {
@@ -143,6 +177,52 @@ func sourceOf(m *copier.Record) string {
 	return visible.Text(name)
 }
 
+// limited are the checks that warn of what a copy may lack: what was accepted of stopped
+// nodes, and that a snapshot or an export is of one moment.
+var limited = []string{gap, "moment"}
+
+const gap = "log"
+
+// copied begins the sentence that says what was copied.
+func copied(m *copier.Record) string {
+	to := visible.Text(hints.Destination(m.Destination))
+	if isRaft(m) {
+		to = "the Raft data directory " + visible.Text(m.Destination["path"])
+	}
+	entries := some(m.Total.Entries, "entry", "entries") + " (" + figures.Size(m.Total.Bytes) + ") of "
+	switch {
+	case m.Total.Entries == 0:
+		return capital(sourceOf(m)) + " has 0 entries: nothing was copied to " + to
+	case m.Total.Entries == 1:
+		return "The " + entries + sourceOf(m) + " was copied to " + to
+	case m.State == copier.Unconfirmed:
+		return entries + sourceOf(m) + " were copied to " + to
+	}
+	return "All " + entries + sourceOf(m) + " were copied to " + to
+}
+
+func isRaft(m *copier.Record) bool { return hints.DestinationType(m.Destination) == vaultconfig.Raft }
+
+// by is who ran a process, and where.
+func by(c copier.Caller) string {
+	if c.User != "" && c.Host != "" {
+		return c.User + " on " + c.Host
+	}
+	return c.User + c.Host
+}
+
+// next is what to do with a copy now: the comparison first, where none was made.
+func next(m *copier.Record, c *verify.DirectoryReport) []string {
+	var steps []string
+	if c == nil && isRaft(m) {
+		steps = append(steps, "Compare it with the "+hints.SourceWord(m.Source)+", before a Vault is started on either: dyn2raft verify -config FILE, with the configuration of the copy.")
+	}
+	for _, s := range hints.Next(m.Destination, "dyn2raft verify -config FILE, with the configuration of the copy") {
+		steps = append(steps, strings.ToUpper(s[:1])+s[1:]+".")
+	}
+	return steps
+}
+
 // judge says first what a reader has to know, and whether to worry. What is
 // not proven is not called good. The page has the words for why.
 func (v *view) judge() verdict {
@@ -156,6 +236,9 @@ func (v *view) judge() verdict {
 	}
 	if m.Proof == nil && !v.proven() {
 		out.worse("warn", "not read back")
+	}
+	if slices.ContainsFunc(m.Warnings, func(w copier.Warning) bool { return w.Check == gap }) {
+		out.worse("warn", "with an accepted gap")
 	}
 	switch {
 	case c == nil:
@@ -211,7 +294,7 @@ func otherTotals(m *copier.Record, c *verify.DirectoryReport) string {
 }
 
 // phaseOrder is the order of the phases that are known.
-var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseFollow, copier.PhaseDrain, copier.PhaseCommit}
+var phaseOrder = []copier.Phase{copier.PhasePrepare, copier.PhaseLock, copier.PhaseScan, copier.PhaseLoad, copier.PhaseCheck, copier.PhaseFollow, copier.PhaseDrain, copier.PhaseCommit, copier.PhaseCleanUp}
 
 // ordered are the phases of a process in their order, those that nobody knows
 // last.
@@ -318,14 +401,18 @@ func (t timeline) caption() string {
 	}
 }
 
-// history lists the processes that ended before the copy was complete.
+// history lists the processes of a copy that was resumed.
 func (v *view) history(m *copier.Record) {
 	if m.Resumed == 0 {
 		return
 	}
 	v.Lost = m.Resumed + 1 - len(m.Processes)
-	for i, p := range m.Processes[:max(len(m.Processes)-1, 0)] {
-		v.Interruptions = append(v.Interruptions, interruption{p, max(m.Processes[i+1].Start.Sub(p.End), 0)})
+	for i, p := range m.Processes {
+		row := processRow{Process: p, Number: v.Lost + i + 1, By: by(p.Caller), Last: i == len(m.Processes)-1}
+		if !row.Last {
+			row.Pause = max(m.Processes[i+1].Start.Sub(p.End), 0)
+		}
+		v.Processes = append(v.Processes, row)
 	}
 }
 
@@ -363,7 +450,7 @@ func (v *view) phases(m *copier.Record) {
 	}
 	v.Timeline = plot{
 		figure: figure{ID: "timeline", Title: "Phases of the copy", Caption: line.caption(),
-			Desc: "One bar a phase, from its beginning to its end. The table that follows has the numbers."},
+			Desc: "One bar a phase, from its beginning to its end. The numbers are folded below."},
 		height: 40 + 26*len(labels), bars: bars,
 		x: line.axis, y: func(narrow bool) axis { return names(labels, narrow) },
 	}.draw()
@@ -429,6 +516,7 @@ func (v *view) rates(m *copier.Record) {
 	all := intervals(m)
 	line := newTimeline(processes(m))
 	v.RateRows = rateRows(all, line)
+	v.Writes = slices.ContainsFunc(all, func(i interval) bool { return i.loaded > 0 })
 	if len(all) < 3 {
 		return // the table has it
 	}
@@ -437,17 +525,18 @@ func (v *view) rates(m *copier.Record) {
 		if len(lines) > 0 {
 			*to = append(*to, plot{
 				figure: figure{ID: id, Title: title, Caption: line.caption(),
-					Desc: "A line of how many " + desc + " a second, over time. The table that follows has the numbers."},
+					Desc: "A line of how many " + desc + " a second, over time. The numbers are folded below."},
 				height: 190, lines: lines,
 				x: line.axis, y: func(bool) axis { return values(top, 5) },
 			}.draw())
 		}
 	}
-	add(&v.Rates, "read", "Read: entries a second", "entries were read from the table", func(i interval) float64 { return float64(i.entries) })
-	add(&v.Rates, "bytes", "Read: MiB a second", "MiB of keys and values were read from the table", func(i interval) float64 { return float64(i.bytes) / (1 << 20) })
-	add(&v.Rates, "written", "Written: entries a second", "entries were written to the destination", func(i interval) float64 { return float64(i.loaded) })
-	add(&v.Requests, "units", "Read capacity units a second", "read capacity units were consumed", func(i interval) float64 { return i.units })
-	add(&v.Requests, "throttles", "Throttled requests a second", "requests the table refused, because it was asked for too much,", func(i interval) float64 { return float64(i.throttles) })
+	from, to := hints.SourceWord(m.Source), hints.DestinationWord(hints.DestinationType(m.Destination))
+	add(&v.Rates, "read", "Read: entries a second", "entries were read from the "+from, func(i interval) float64 { return float64(i.entries) })
+	add(&v.Rates, "written", "Written: entries a second", "entries were written to the "+to, func(i interval) float64 { return float64(i.loaded) })
+	add(&v.Folded, "bytes", "Read: MiB a second", "MiB of keys and values were read from the "+from, func(i interval) float64 { return float64(i.bytes) / (1 << 20) })
+	add(&v.Folded, "units", "Read capacity units a second", "read capacity units were consumed", func(i interval) float64 { return i.units })
+	add(&v.Folded, "throttles", "Throttled requests a second", "requests the table refused, because it was asked for too much,", func(i interval) float64 { return float64(i.throttles) })
 }
 
 // rateLines are the lines of a rate, one for each process that has any, from where it
@@ -556,7 +645,7 @@ func plotted(id, title string, groups []copier.Group) parts {
 	}
 	out.Plot = plot{
 		figure: figure{ID: id, Title: title, Caption: "Size of keys and values, in " + unit + ".",
-			Desc: "One bar each, as long as what it holds. The table that follows has the numbers."},
+			Desc: "One bar each, as long as what it holds. The numbers are folded below."},
 		height: 40 + 22*len(bars), bars: bars,
 		x: func(narrow bool) axis { return values(float64(top)/float64(factor), fits(7, 4, narrow)) },
 		y: func(narrow bool) axis { return names(labels, narrow) },
@@ -599,7 +688,7 @@ func (v *view) contents(c *copier.Contents) {
 	}
 	v.SizePlot = plot{
 		figure: figure{ID: "sizes", Title: "Entries by size",
-			Desc:    "One bar for each range of sizes, as high as its number of entries. The table that follows has the numbers.",
+			Desc:    "One bar for each range of sizes, as high as its number of entries. The numbers are folded below.",
 			Caption: "Number of entries whose key and value have together at least the size under the bar, and less than twice that."},
 		height: 210, bars: bars,
 		x: func(narrow bool) axis {

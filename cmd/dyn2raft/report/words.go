@@ -3,9 +3,11 @@ package report
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
@@ -21,6 +23,29 @@ func name(prefix string) string {
 }
 
 func count(n int64) string { return humanize.Comma(n) }
+
+// some is a number of what one and many name.
+func some(n any, one, many string) string {
+	return fmt.Sprintf("%s %s", count(whole(n)), word(n, one, many))
+}
+
+// word is one for 1, and many for all other numbers.
+func word(n any, one, many string) string { return english.PluralWord(int(whole(n)), one, many) }
+
+func whole(n any) int64 {
+	if n, ok := n.(int); ok {
+		return int64(n)
+	}
+	return n.(int64) //nolint:errcheck // the page has no others
+}
+
+// capital begins a sentence, unless it begins with a file's name.
+func capital(s string) string {
+	if s == "" || strings.Contains(s, ".") {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
 
 func took(d time.Duration) string { return figures.Round(d).String() }
 
@@ -82,6 +107,7 @@ var phases = map[copier.Phase]string{
 	copier.PhaseFollow:  "what changes in the table is written, too",
 	copier.PhaseDrain:   "the table is held, and the last changes arrive",
 	copier.PhaseCommit:  "the result is put in place",
+	copier.PhaseCleanUp: "work files are removed",
 }
 
 // limits says what bounded the reading.
