@@ -49,6 +49,9 @@ import (
 //	Stage.Commit            and on as above; the feed is watched a little longer
 //	Feed.Unfollow
 //
+// A copy whose feed has a gap, see [ErrGap], ends with that; the process that resumes it
+// follows anew, from no position, and reads all again.
+//
 // After an error nothing but [Lease.Release], where Lock succeeded, Source.Close,
 // where Open did, Stage.Close, where there is one, and Sink.Close follows, unless the
 // table says so. A process that finds a result in place, see [State], begins behind Commit: it opens the
@@ -363,7 +366,8 @@ type Feed interface {
 	// behind Follow has the rest. It sets up in the source what it needs for that.
 	// With the position of an earlier process it resumes behind that, and misses
 	// nothing; where it would, or can't know, the error wraps [ErrGap], and what was
-	// set up stays.
+	// set up stays: without a position it is followed anew. What the source has lost of
+	// it is set up again.
 	Follow(ctx context.Context, runID string, from Position) (Following, error)
 
 	// Unfollow removes what Follow has set up in the source for that run, in this

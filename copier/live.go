@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-uuid"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -53,6 +54,10 @@ const (
 type LiveRecord struct {
 	// ID differs between two copies that had the same run id one after the other.
 	ID string `json:"id"`
+	// Gap says why all must be read again, where changes may have been missed: the next
+	// process does. Repeated is how often that was done.
+	Gap      string `json:"gap,omitempty"`
+	Repeated int    `json:"repeated,omitempty"`
 	// Noted is how many keys were noted as changed, and Applied how many entries were
 	// read again for that and written to the stage.
 	Noted   int64 `json:"noted"`
@@ -164,16 +169,21 @@ func (c *copying) follow(ctx context.Context, status *statusFile) (err error) {
 	if l.loader, _ = c.stage.(Loader); !ok || l.loader == nil {
 		return &Error{Kind: ErrConfig, Op: "stage", Err: errors.New("this destination can't be changed once it is loaded")}
 	}
-	if l.notes, err = openNotes(c.journal); err != nil {
-		return err
-	}
-	if l.notes.position == nil && c.journal.saved {
-		return l.notes.lost(0)
-	}
 	lctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	if l.following, err = l.feed.Follow(lctx, c.result.RunID, l.notes.position); err != nil {
-		return cause(ctx, gapCode(err))
+	why := c.result.Live.Gap
+	if why == "" {
+		if err = l.open(lctx); c.earlier != nil && errors.Is(err, ErrGap) {
+			why = err.Error()
+		}
+	}
+	if why != "" {
+		if err = c.readAgain(why); err == nil {
+			err = l.open(lctx)
+		}
+	}
+	if err != nil {
+		return err
 	}
 	l.follower = &follower{following: l.following, notes: l.notes, changed: make(chan struct{}, 1),
 		fail: func(err error) { fail(gapCode(err)) }}
@@ -184,17 +194,6 @@ func (c *copying) follow(ctx context.Context, status *statusFile) (err error) {
 			c.opts.Events(Warning{Message: "stop following the source: " + cerr.Error()})
 		}
 	}()
-	// The first hints have a position, which must be on disk before anything is read.
-	h, err := l.following.Next(lctx)
-	if err == nil {
-		err = l.notes.add(h.Keys, h.Position)
-	}
-	if err != nil {
-		return cause(lctx, gapCode(err))
-	}
-	if l.notes.position == nil {
-		return &Error{Kind: ErrSource, Op: "follow " + c.result.Source.Name, Err: errors.New("it says of no position: this is a defect of the source")}
-	}
 	l.follower.start(lctx)
 	if err := c.backUp(lctx); err != nil {
 		return err
@@ -203,6 +202,74 @@ func (c *copying) follow(ctx context.Context, status *statusFile) (err error) {
 		return cause(lctx, err)
 	}
 	return l.loop(lctx)
+}
+
+// open opens the notes, and follows the source from where they end. The first hints have a
+// position, which must be on disk before anything is read. An error leaves nothing open.
+func (l *live) open(ctx context.Context) (err error) {
+	if l.notes, err = openNotes(l.journal); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = cause(ctx, gapCode(err))
+			_ = l.notes.close()
+			if l.following != nil {
+				_ = l.following.Close()
+			}
+			l.following = nil
+		}
+	}()
+	if l.notes.position == nil && l.journal.saved {
+		return l.notes.lost(0)
+	}
+	f, err := l.feed.Follow(ctx, l.result.RunID, l.notes.position)
+	if err != nil {
+		return err
+	}
+	l.following = f
+	h, err := f.Next(ctx)
+	if err == nil {
+		err = l.notes.add(h.Keys, h.Position)
+	}
+	if err == nil && l.notes.position == nil {
+		err = &Error{Kind: ErrSource, Op: "follow " + l.result.Source.Name, Err: errors.New("it says of no position: this is a defect of the source")}
+	}
+	return err
+}
+
+// readAgain throws away what was read and noted, since changes may be missing there. What is
+// set up in the source stays, and is followed anew. Until all is gone the record says why:
+// a later process does the rest.
+func (c *copying) readAgain(why string) (err error) {
+	c.opts.Events(Warning{Message: "what was read and followed until now is thrown away, and all is read again: " + why})
+	c.result.Live.Gap, c.result.Segments = why, 0
+	if err := c.journal.writeSetup(); err != nil {
+		return err
+	}
+	if c.journal.work != c.journal.dir {
+		if err := c.journal.clear(c.journal.work); err != nil {
+			return err
+		}
+	}
+	if err := c.journal.clearBut(c.journal.dir, setupName); err != nil {
+		return err
+	}
+	if err := c.opts.Disk.Sync(c.journal.dir); err != nil {
+		return workError("sync "+c.journal.dir, err)
+	}
+	// What is marked is another one's from now on.
+	id, err := uuid.GenerateUUID()
+	if err != nil {
+		return fmt.Errorf("make id: %w", err)
+	}
+	*c.result.Live = LiveRecord{ID: id, Repeated: c.result.Live.Repeated + 1}
+	c.result.Scan, c.result.Load = ScanStats{}, LoadStats{}
+	c.journal.spans, c.journal.next, c.journal.run, c.journal.saved = nil, 1, 1, false
+	if err := c.journal.writeSetup(); err != nil {
+		return err
+	}
+	return c.makeWork()
 }
 
 // gapCode gives an error that says of a gap its code.
@@ -258,7 +325,13 @@ func (c *copying) endLive(err error) {
 	}
 	saved, perr := readPosition(c.journal.dir)
 	begun := perr != nil || saved.Position != nil
-	if begun && !errors.Is(err, ErrGap) && !errors.Is(err, ErrReadBack) && !errors.Is(err, ErrMoved) {
+	if errors.Is(err, ErrGap) && c.result.Live.Gap == "" {
+		c.result.Live.Gap = err.Error()
+		if werr := c.journal.writeSetup(); werr != nil {
+			c.opts.Events(Warning{Message: werr.Error()}) // most gaps are seen again
+		}
+	}
+	if (begun || c.result.Live.Gap != "") && !errors.Is(err, ErrReadBack) && !errors.Is(err, ErrMoved) {
 		c.end = EndUnfinished
 		return
 	}

@@ -663,20 +663,9 @@ func TestLiveGivenBack(t *testing.T) {
 func TestLiveRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		broken func(*mortalStage)
-		event  func(w *world, e copier.Event)
 		want   error
 		code   copier.Code
 	}{
-		"the feed is replaced": {want: copier.ErrGap, code: copier.FeedGap, event: func(w *world, e copier.Event) {
-			if _, ok := e.(copier.ReadyToCutOver); ok {
-				w.table.Replace()
-			}
-		}},
-		"the feed is replaced while the base is read": {want: copier.ErrGap, code: copier.FeedGap, event: func(w *world, e copier.Event) {
-			if _, ok := e.(copier.Checkpointed); ok {
-				w.table.Replace()
-			}
-		}},
 		"what has changed is not all there": {want: copier.ErrReadBack, code: copier.NotAsRead, broken: func(s *mortalStage) {
 			n := 0
 			s.misses = func(copier.Entry) bool { n++; return n == 3 }
@@ -686,11 +675,7 @@ func TestLiveRefused(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 2, 300, 4)
 				r := &run{life: &life{killAt: -1}, broken: c.broken}
-				opts := copier.Options{}
-				if c.event != nil {
-					opts.Events = func(e copier.Event) { c.event(w, e) }
-				}
-				err := w.copy(r, []copier.Arm{copier.Armed}, opts)
+				err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{})
 				if code, _ := copier.CodeOf(err); !errors.Is(err, c.want) || code != c.code || r.res.Resumable || r.res.Complete {
 					t.Errorf("code %q, resumable %v: %v", code, r.res.Resumable, err)
 				}
@@ -699,13 +684,81 @@ func TestLiveRefused(t *testing.T) {
 				}
 				// It leaves nothing behind: another one is made without a word.
 				_ = w.table.Serve("vault-1")
-				_ = w.table.Unfollow(t.Context(), "somebody else", nil)
 				if err := w.copy(&run{life: &life{killAt: -1}}, []copier.Arm{copier.Armed}, copier.Options{}); err != nil {
 					t.Fatal(err)
 				}
 				w.same()
 			})
 		})
+	}
+}
+
+// A copy whose feed has a gap reads all again once it is resumed, also where that process is
+// killed, and by itself where a process that resumes finds the gap.
+func TestLiveGap(t *testing.T) {
+	replace := func(w *world) { w.table.Replace() }
+	for name, c := range map[string]struct {
+		when func(e copier.Event) bool
+		gap  func(w *world)
+		dies bool // the first process is killed there
+	}{
+		"ready":                          {gap: replace, when: func(e copier.Event) bool { _, ok := e.(copier.ReadyToCutOver); return ok }},
+		"while the base is read":         {gap: replace, when: func(e copier.Event) bool { _, ok := e.(copier.Checkpointed); return ok }},
+		"between processes, ready":       {gap: func(w *world) { w.table.Trim() }, dies: true, when: func(e copier.Event) bool { _, ok := e.(copier.ReadyToCutOver); return ok }},
+		"between processes, of the base": {gap: func(w *world) { w.table.Trim() }, dies: true, when: func(e copier.Event) bool { _, ok := e.(copier.Checkpointed); return ok }},
+	} {
+		for kill := -1; kill < 60; kill += 7 { // the second process, in what it does to begin anew
+			t.Run(fmt.Sprint(name, " ", kill), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, 2, 300, 4)
+					r := &run{life: &life{killAt: -1}}
+					var once sync.Once
+					err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{Events: func(e copier.Event) {
+						if !c.when(e) {
+							return
+						}
+						once.Do(func() {
+							if c.dies {
+								r.mu.Lock()
+								r.dead = true
+								r.mu.Unlock()
+								return
+							}
+							c.gap(w)
+						})
+					}})
+					if c.dies {
+						time.Sleep(time.Second) // much is written
+						c.gap(w)
+					} else if code, _ := copier.CodeOf(err); !errors.Is(err, copier.ErrGap) || code != copier.FeedGap || !r.res.Resumable {
+						t.Fatalf("code %q, resumable %v: %v", code, r.res.Resumable, err)
+					}
+					said := 0
+					events := func(e copier.Event) {
+						if warn, ok := e.(copier.Warning); ok && strings.Contains(warn.Message, "all is read again: ") {
+							said++
+						}
+					}
+					_ = w.table.Serve("vault-1")
+					r = &run{life: &life{killAt: kill}}
+					arms := []copier.Arm{copier.Armed}
+					if err := w.copy(r, arms, copier.Options{Resume: true, Events: events}); r.isDead() {
+						_ = w.table.Serve("vault-1")
+						r = &run{life: &life{killAt: -1}}
+						if err := w.copy(r, arms, copier.Options{Resume: true, Events: events}); err != nil {
+							t.Fatal(err)
+						}
+					} else if err != nil {
+						t.Fatal(err)
+					}
+					if said == 0 || r.res.Live.Repeated != 1 || r.res.Live.Gap != "" {
+						t.Errorf("said %d times, %+v", said, r.res.Live)
+					}
+					_ = w.table.Unfollow(t.Context(), "somebody else", nil)
+					w.same()
+				})
+			})
+		}
 	}
 }
 

@@ -389,6 +389,13 @@ func (s *feedSuite) replaced() {
 	if s.process() {
 		_, err = s.src.Follow(s.ctx, feedRun, s.at)
 		s.refused("Follow of what was replaced", err, copier.ErrGap, copier.ErrSource)
+		s.at = nil
+		if f = s.follow(); f == nil {
+			return
+		}
+		keys := s.write("anew", 20)
+		s.hinted(f, keys, func(copier.Hints) bool { return len(keys) == 0 })
+		s.ok("Close", f.Close())
 	}
 }
 

@@ -35,7 +35,7 @@ var table = map[copier.Code]string{
 	copier.WorkReadOnly: "the file system of that work file is read-only now, as the system makes it when its disk fails (see dmesg): mount it writable (mount -o remount,rw)",
 	copier.WorkNotFile: `it has the name of one of dyn2raft's work files, and dyn2raft did not make it: move it away, or, if it is not needed: rm -r {{q .path}}; then run the same command again` +
 		`{{if .setup}}. The record of an unfinished copy was there: without it, free the table with -reset, and copy again{{end}}`,
-	copier.FeedGap: "changes of the table may have been missed, and what was read is of no use: start over (-restart), and resume an interrupted copy within some hours",
+	copier.FeedGap: "changes of the table may have been missed, and what was read is of no use: resume it (-resume), and the table is read again from the beginning; resume an interrupted copy within some hours",
 	copier.WrittenAfter: "the copy lacks these keys' last values: find out who still writes to the table, and stop it; " +
 		"then write them again on the new Vault, or free the table (-reset) and copy again",
 	copier.InPlace:      "nothing is left to copy: resume that copy, which checks it, frees the table and removes the work files",
@@ -91,8 +91,8 @@ var table = map[copier.Code]string{
 	dynamodb.StreamNotEnabled: "the table's changes can't be followed without a stream: let dyn2raft enable one with -yes, or enable it yourself: aws dynamodb update-table --table-name {{q .table}} " +
 		"--stream-specification StreamEnabled=true,StreamViewType=KEYS_ONLY",
 	dynamodb.StreamReplicated: "locks do not hold across regions, so it can't be copied while Vault serves: stop every Vault in all of these regions, and copy it then",
-	dynamodb.StreamGap: "what was read and followed until now is of no use, since changes may be missing in it: start over (-restart); see what has disabled or replaced the stream, " +
-		"or kept dyn2raft from reading it for a day",
+	dynamodb.StreamGap: "what was read and followed until now is of no use, since changes may be missing in it: see what has disabled or replaced the stream, or kept dyn2raft from reading it for a day; " +
+		"then resume it (-resume): the table is read again from the beginning, and followed by the stream that it has, or, with -yes, by one that is enabled again",
 	dynamodb.LocksLost: "a Vault may have run on the table since the copy was interrupted, so what was read before can't be trusted. Stop every Vault, then start over: " +
 		"the same command with -restart in place of -resume; or give up and free the locks: -reset",
 	dynamodb.LockRemoved: "make sure that every Vault is stopped and that nobody resets the lock, then run the same command again",
