@@ -572,6 +572,9 @@ func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 		return nil, err
 	}
 	c.result.RunID = earlier.RunID
+	if a := earlier.Amended(AmendGivenUp); a != nil && !c.opts.Restart {
+		return nil, &Error{Kind: ErrLocked, Op: "resume run " + earlier.RunID, Code: WasGivenUp, Err: fmt.Errorf("it was given up at %s", a.At.UTC().Format(time.RFC3339))}
+	}
 	if !c.opts.Resume && !c.opts.Restart {
 		return nil, &Error{Kind: ErrDestination, Op: "check " + c.home,
 			Err: fmt.Errorf("%w: run %s, begun at %s, of %s", ErrUnfinished, earlier.RunID,
@@ -580,9 +583,6 @@ func (c *copying) unfinished(ctx context.Context) (*Record, error) {
 	}
 	if c.restart = c.opts.Restart; c.restart {
 		return earlier, nil
-	}
-	if a := earlier.Amended(AmendGivenUp); a != nil {
-		return nil, &Error{Kind: ErrLocked, Op: "resume run " + earlier.RunID, Code: WasGivenUp, Err: fmt.Errorf("it was given up at %s", a.At.UTC().Format(time.RFC3339))}
 	}
 	c.journal.setup = earlier
 	return earlier, c.journal.readSpans(earlier.Segments)

@@ -662,7 +662,13 @@ func TestReadStatus(t *testing.T) {
 			t.Errorf("torn: %v, %v, %v", s, setup, err)
 		}
 	}
-	if _, _, err := m.try(t.Context(), attempt{opts: Options{Resume: true}}); err != nil {
+	for _, o := range []Options{{Resume: true}, {}} {
+		if _, _, err := m.try(t.Context(), attempt{opts: o}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "it was given up at") {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	m.lock.owner = "" // whoever gives a copy up frees its source
+	if _, _, err := m.try(t.Context(), attempt{opts: Options{Restart: true}}); err != nil {
 		t.Fatal(err)
 	}
 	if s, setup, err := ReadStatus(m.work()); s != nil || setup != nil || err != nil {

@@ -50,7 +50,7 @@ func (s *Sink) checkState(ctx context.Context, table *types.TableDescription, fo
 	const check = "destination"
 	fail := func(code string, err error) { found.Fail(check, code, "%w", err) }
 	if table == nil && s.old != nil {
-		found.Fail(check, "", "there is no table %s, and what is in it was to be replaced", s.opts.Table)
+		found.Fail(check, "", "%w", &copier.Error{Kind: copier.ErrDestination, Op: "check table " + s.opts.Table, Code: TableNotThere, Facts: s.where(), Err: errors.New("it is not there, and what is in it is to be replaced")})
 		return
 	}
 	if table == nil {
@@ -71,13 +71,13 @@ func (s *Sink) checkState(ctx context.Context, table *types.TableDescription, fo
 		return
 	}
 	if s.old != nil {
-		s.checkOld(l, found)
+		s.checkOld(ctx, l, found)
 		return
 	}
 	run, staged := l.staged()
 	switch holder := l.foreign(); {
 	case holder != "":
-		fail("", s.busy(holder, l.from().Run))
+		fail("", s.busyWith(l))
 	case staged:
 		found.Warn(check, "unfinished", "table %s is locked for run %s, which copies to it or has until it ended", s.opts.Table, run).With("run", run)
 	case l.record != nil:

@@ -28,6 +28,8 @@ var (
 	// nothing in it can show whether a Vault runs. Facts: the table, and why.
 	TableLocked     = copier.NewCode("table-locked", "table", "why")
 	TableNotStopped = copier.NewCode("table-not-stopped", "table", "why")
+	// TableNotThere: a table whose content is to be replaced is not there.
+	TableNotThere = copier.NewCode("table-not-there", "table")
 	// TableOtherItem: such a table has an item that Vault has not written.
 	TableOtherItem = copier.NewCode("table-other-item", "table")
 )

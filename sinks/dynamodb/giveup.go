@@ -28,7 +28,7 @@ func (s *Sink) GiveUp(ctx context.Context) (out GivenUp, err error) {
 	}
 	run, ok := l.staged()
 	if holder := l.foreign(); holder != "" {
-		return out, s.busy(holder, l.from().Run)
+		return out, s.busyWith(l)
 	}
 	if !ok {
 		return out, nil

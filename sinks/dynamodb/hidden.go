@@ -35,9 +35,9 @@ func (h *hidden) warn(events func(copier.Event)) {
 	if n == 0 {
 		return
 	}
-	text := fmt.Sprintf("%d entries have a segment that begins with _, such as %q: on DynamoDB Vault reads them by name, and never lists them", n, *h.first.Load())
+	text := fmt.Sprintf("keys with a segment that begins with _: %d, such as %q. On DynamoDB, Vault reads them by name and never lists them", n, *h.first.Load())
 	if l := h.leases.Load(); l > 0 {
-		text += fmt.Sprintf("; %d of them are leases, which it never restores on DynamoDB: they are not revoked when they end", l)
+		text += fmt.Sprintf("; leases among them: %d. Vault never restores those on DynamoDB, and so does not revoke them when they end", l)
 	}
 	events(copier.Warning{Check: "hidden-entries", Message: text})
 }

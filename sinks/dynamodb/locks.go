@@ -73,6 +73,14 @@ func (l *locks) replacing() (m migration, ok bool) {
 	return m, err == nil && m.Replaces && m.Run != ""
 }
 
+// busyWith is the error of a table that is locked by what is no copy of its kind.
+func (s *Sink) busyWith(l locks) error {
+	if m, ok := l.replacing(); ok && m.Backup != "" {
+		return &copier.Error{Kind: copier.ErrLocked, Err: s.halfReplaced(m.Backup)}
+	}
+	return s.busy(l.foreign(), l.from().Run)
+}
+
 // from is the migration lock as far as it says what has taken it. Its run is empty where
 // that is no dyn2raft, or one that writes to the table.
 func (l *locks) from() (m migration) {
@@ -85,7 +93,8 @@ func (l *locks) from() (m migration) {
 // foreign is who has locked the table, if that is no copy that writes to it.
 func (l *locks) foreign() (holder string) {
 	if m, ok := l.replacing(); ok {
-		return holderPrefix + m.Run + ", which replaces what is in it"
+		run, _, _ := strings.Cut(m.Run, " ")
+		return holderPrefix + run + " on " + m.Host + ", which replaces what is in it"
 	}
 	if _, ok := l.staged(); l.migration != nil && !ok {
 		if m := l.from(); m.Run != "" {

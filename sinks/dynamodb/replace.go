@@ -435,7 +435,7 @@ func (r *replacing) Rollback() error {
 			return err
 		}
 		if holder := l.foreign(); holder != "" && (l.migration != nil || l.expires().After(time.Now())) {
-			return fmt.Errorf("%w: %w", copier.ErrInUse, r.busy(holder, l.from().Run))
+			return fmt.Errorf("%w: %w", copier.ErrInUse, r.busyWith(l))
 		}
 		r.seen = l
 		if err := r.lock(ctx); err != nil {
@@ -511,13 +511,19 @@ func (s *Sink) giveUp(ctx context.Context, m migration) (out GivenUp, err error)
 }
 
 // checkOld looks at a table that is to be replaced, as checkState does.
-func (s *Sink) checkOld(l locks, found *copier.Findings) {
+func (s *Sink) checkOld(ctx context.Context, l locks, found *copier.Findings) {
 	const check = "destination"
 	m, ours := l.replacing()
 	if !ours && l.migration != nil {
 		_ = json.Unmarshal(binary(l.migration, attrValue), &m) // what it does not say is not known
 	}
 	leader := l.leader != nil && !strings.HasPrefix(string(binary(l.leader, attrValue)), holderPrefix)
+	if arn := s.opts.Replace.BackupARN; arn != "" && m.Backup == "" {
+		if _, err := s.old.src.FindBackup(ctx, arn); err != nil {
+			found.Fail(check, "", "%w", destination(err))
+			return
+		}
+	}
 	switch name := s.opts.Table; {
 	case leader && l.expires().After(time.Now()):
 		found.Fail(check, "", "%w", s.busy(fmt.Sprintf("the Vault with leader id %q", binary(l.leader, attrValue)), ""))

@@ -155,7 +155,7 @@ func TestReplace(t *testing.T) {
 		t.Errorf("on record is %+v, %v, %v", onRecord, ok, err)
 	}
 	units := srv.WriteUnits(table)
-	if len(warned) != 1 || !strings.Contains(strings.Join(warned, "\n"), `1 entries have a segment that begins with _, such as "logical/2222/_hidden"`) {
+	if len(warned) != 1 || !strings.Contains(strings.Join(warned, "\n"), `keys with a segment that begins with _: 1, such as "logical/2222/_hidden"`) {
 		t.Errorf("warnings: %q", warned)
 	}
 	// Once more there is nothing to change, and no backup is needed.
@@ -639,7 +639,7 @@ func TestHidden(t *testing.T) {
 	}
 	_, err := copier.Copy(t.Context(), copiertest.NewSource(entries...), s, copyOptions(t))
 	check(t, err)
-	if len(told) != 1 || !strings.HasPrefix(told[0].Message, "2 entries have") || !strings.Contains(told[0].Message, "; 1 of them are leases") {
+	if len(told) != 1 || !strings.HasPrefix(told[0].Message, "keys with a segment that begins with _: 2,") || !strings.Contains(told[0].Message, "; leases among them: 1.") {
 		t.Errorf("%+v", told)
 	}
 }

@@ -181,7 +181,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 	}
 	if _, ok := l.staged(); ok {
 		if holder := l.foreign(); holder != "" {
-			return found, s.busy(holder, l.from().Run)
+			return found, s.busyWith(l)
 		}
 		s.seen, err = s.watch(ctx, l)
 		return found, err
@@ -195,7 +195,7 @@ func (s *Sink) Open(ctx context.Context) (found copier.State, err error) {
 		return s.state, nil
 	}
 	if holder := l.foreign(); holder != "" {
-		return found, s.busy(holder, l.from().Run)
+		return found, s.busyWith(l)
 	}
 	return found, s.empty(ctx)
 }
@@ -384,7 +384,7 @@ func (s *stage) Rollback() error {
 			return err
 		}
 		if holder := l.foreign(); holder != "" {
-			return fmt.Errorf("%w: %w", copier.ErrInUse, s.busy(holder, l.from().Run))
+			return fmt.Errorf("%w: %w", copier.ErrInUse, s.busyWith(l))
 		}
 		if err := s.lock(ctx, l); err != nil {
 			return err

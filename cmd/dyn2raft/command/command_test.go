@@ -298,8 +298,8 @@ func TestProgress(t *testing.T) {
 		p.event(copier.PhaseStarted{Phase: copier.PhaseLoad})
 		p.event(copier.Loaded{Entries: 9000})
 		time.Sleep(every - 12*time.Second)
-		said("[INFO]  writing the destination aside: entries_read=\"50,000\" size=\"3.0 MiB\"\n" +
-			"[INFO]  still writing the destination aside: nothing new for 6s\n" +
+		said("[INFO]  writing what was read: entries_read=\"50,000\" size=\"3.0 MiB\"\n" +
+			"[INFO]  still writing what was read: nothing new for 6s\n" +
 			"[INFO]  writing: entries=\"9,000\" entries_read=\"50,000\" rate=500/s left=1m22s\n")
 		p.event(copier.Loaded{Entries: 41_000})
 		p.event(copier.PhaseStarted{Phase: copier.PhaseCheck})

@@ -290,12 +290,5 @@ func finishedBefore(err error, rec *manifestWriter, cmd *cli.Command) error {
 
 // verifyAlike is the command that compares what a copy has made.
 func verifyAlike(cmd *cli.Command) string {
-	but := []string{"config", "resume", "restart", "manifest", "ignore"}
-	of := verifyCommand(Streams{})
-	for _, flag := range cmd.Flags {
-		if name := flag.Names()[0]; !hasFlag(of, name) {
-			but = append(but, name)
-		}
-	}
-	return commandLine(cmd, "verify", givenFlags(cmd, but...)...)
+	return alike(cmd, verifyCommand(Streams{}), nil, "resume", "restart", "manifest", "ignore")
 }

@@ -65,6 +65,18 @@ func commandLine(cmd *cli.Command, name string, flags ...string) string {
 	return strings.Join(commandWords(cmd, name, flags...), " ")
 }
 
+// alike is another command with the configuration of cmd, and with those of its flags that
+// the other one has too, but for some.
+func alike(cmd, other *cli.Command, flags []string, but ...string) string {
+	but = append(but, "config")
+	for _, flag := range cmd.Flags {
+		if name := flag.Names()[0]; !hasFlag(other, name) {
+			but = append(but, name)
+		}
+	}
+	return commandLine(cmd, other.Name, append(flags, givenFlags(cmd, but...)...)...)
+}
+
 // leftThere adds to the error of a manifest's place, which ends a copy before it has
 // looked at its destination, what an earlier process has left there. Without the manifest
 // nothing is lost but the record.

@@ -293,7 +293,7 @@ var phases = map[copier.Phase]string{
 	copier.PhaseCheck:   "reading back what was written",
 	copier.PhaseFollow:  "following the table",
 	copier.PhaseDrain:   "waiting for the last changes",
-	copier.PhaseLoad:    "writing the destination aside",
+	copier.PhaseLoad:    "writing what was read",
 	copier.PhaseCommit:  "putting the result in place",
 	copier.PhaseCleanUp: "it is in place: removing work files",
 	watching:            "watching whether somebody still writes to the table: Vault may be started",

@@ -176,17 +176,11 @@ func (e saidAbove) Is(target error) bool { return errors.Is(e.error, target) }
 // copyOf is the command of the copy that was planned, with the flags that plan was
 // given for it.
 func copyOf(cmd *cli.Command, std Streams) string {
-	but := []string{"config", "format", "log-level"}
+	but := []string{"format", "log-level"}
 	if !cmd.Bool("replace") {
 		but = append(but, "backup") // one that was asked for is made
 	}
-	takes := copyCommand(std).Flags
-	for _, f := range cmd.Flags {
-		if name := f.Names()[0]; !slices.ContainsFunc(takes, func(t cli.Flag) bool { return t.Names()[0] == name }) {
-			but = append(but, name)
-		}
-	}
-	return commandLine(cmd, "copy", givenFlags(cmd, but...)...)
+	return alike(cmd, copyCommand(std), nil, but...)
 }
 
 // planned writes a report of plan: what failed comes last, and what passed only

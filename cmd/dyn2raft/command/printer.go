@@ -179,7 +179,7 @@ func (p *printer) event(e copier.Event) {
 		case copier.PhaseLoad:
 			args = []any{"entries_read", count(s.Entries), "size", byteCount(s.Bytes)}
 		case copier.PhaseCheck:
-			args = []any{"entries_written", count(s.Loaded)}
+			args = []any{"entries_written", count(cmp.Or(s.Loaded, s.Entries))} // what is put while it is read is not loaded
 		case copier.PhaseCleanUp:
 			what = "the result is in place: removing work files"
 		}
@@ -215,7 +215,8 @@ func (p *printer) event(e copier.Event) {
 	case copier.CountDiffers:
 		p.warn(copier.Warning{Check: duringCopy, Message: countDiffers(e)}, "")
 	case copier.Warning:
-		p.warn(copier.Warning{Check: duringCopy, Message: e.Message}, "")
+		e.Check = cmp.Or(e.Check, duringCopy)
+		p.warn(e, "")
 	}
 }
 
@@ -554,6 +555,9 @@ func (p *printer) copied(res copier.Record, rec *manifestWriter, unlock string) 
 	if res.Proof != nil {
 		if ok, err := res.Proof.Facts.Get(todynamodb.ReplacedFact, 1, &changes); ok && err == nil {
 			t.row("Changed", "%s, %s, %s", items(changes.Put, "was", "were", "written"), items(changes.Delete, "was", "were", "deleted"), items(changes.Same, "stayed", "stayed", ""))
+			if changes.Put+changes.Delete == 0 {
+				t.row("As it was", "nothing had to be changed, and no backup was made")
+			}
 			t.known("As it was", changes.Backup)
 		}
 	}
@@ -601,7 +605,7 @@ func nextOf(rec *manifestWriter) []string {
 func (p *printer) tails(rep *verify.DirectoryReport) (err error) {
 	var from nodes.Fact
 	if ok, ferr := rep.Source.Facts.Get("raft_source", 1, &from); ferr == nil && ok && from.Puts+from.Deletes > 0 {
-		err = p.sentence("In the log only of %s: %s, which were compared as what they make of its vault.db.", from.Path, english.Plural(int(from.Puts+from.Deletes), "operation", ""))
+		err = p.sentence("In the log only of %s: %s, compared as what the log makes of its vault.db.", from.Path, english.Plural(int(from.Puts+from.Deletes), "operation", ""))
 	}
 	if rep.Tail != nil {
 		err = errors.Join(err, p.sentence("In the log only of %s: %s; what they change was not compared.", rep.Destination.Name, tailOf(rep.Tail)))

@@ -131,6 +131,11 @@ func runVerify(ctx context.Context, cmd *cli.Command, std Streams, out *printer)
 	if notYet[copier.CommitState(state)] != "" {
 		out.log.Warn(notYet[copier.CommitState(state)])
 	}
+	if !inDirectory {
+		if err := notYetThere(state, cfg, cmd); err != nil {
+			return err
+		}
+	}
 	var raft verify.Expected
 	notSegments := 0
 	if inDirectory {
@@ -238,6 +243,20 @@ func (p *printer) expected(cfg *vaultconfig.Config, file string) (want verify.Ex
 	want.Index, want.Term = node.Index, node.Term
 	want.NodeID = cmp.Or(want.NodeID, node.ID)
 	return want, m.Scan.Segments
+}
+
+// notYetThere is the error of a destination that is no data directory, and to which a copy
+// from this machine has not come to its end.
+func notYetThere(state sink.State, cfg *vaultconfig.Config, cmd *cli.Command) error {
+	what, hint := "a copy is at work on it", "wait until it has ended: "+alike(cmd, statusCommand(Streams{}), nil)
+	switch state {
+	case sink.StateRunning:
+	case sink.StateUnfinished:
+		what, hint = "an unfinished copy is there", "resume it first: "+alike(cmd, copyCommand(Streams{}), []string{"-resume"}, "restart", "resume", "segments", "memory")
+	default:
+		return nil
+	}
+	return hints.With(&copier.Error{Kind: copier.ErrDestination, Op: "compare " + cfg.Destination.Name(), Err: errors.New(what)}, hint)
 }
 
 // needNodeID adds a difference where a Vault would not know which node it is. It would

@@ -68,7 +68,7 @@ func render(e *copier.Error) string {
 
 // parseWords parses the words for an error's code. They have the facts as fields, and these
 // functions: q quotes for a shell, lines does so with each line, size is a number of
-// bytes, cause is what to do about what the error wraps, and aws about an error of the
+// bytes, destination reports whether the error is of one, cause is what to do about what the error wraps, and aws about an error of the
 // AWS configuration.
 func parseWords(e *copier.Error) (*template.Template, error) {
 	text, ok := table[e.Code]
@@ -82,7 +82,8 @@ func parseWords(e *copier.Error) (*template.Template, error) {
 			n, err := strconv.ParseUint(s, 10, 64)
 			return humanize.IBytes(n), err
 		},
-		"cause": func() string { return Of(e.Err) },
-		"aws":   func() string { return awsHint(e.Err, os.LookupEnv) },
+		"destination": func() bool { return errors.Is(e, copier.ErrDestination) },
+		"cause":       func() string { return Of(e.Err) },
+		"aws":         func() string { return awsHint(e.Err, os.LookupEnv) },
 	}).Parse(shared + text)
 }

@@ -86,8 +86,8 @@ var table = map[copier.Code]string{
 		"which is the way too if it has left the table locked on purpose (-keep-source-locked)",
 	dynamodb.LockedByMigration: "if that migration is still running, let it end; if it was interrupted, remove its lock with -reset",
 	dynamodb.LockUnknown:       "if no migration is running, remove it with -reset",
-	dynamodb.HalfReplaced: "the table is neither what it was nor what it was to become, and no Vault may be started on it: make the copy into it again, which resumes, " +
-		"or restore its backup {{q .backup}} into another table and name that one",
+	dynamodb.HalfReplaced: "the table is neither what it was nor what it was to become, and no Vault may be started on it: resume that copy (-resume, with its configuration and -work-dir), " +
+		"or make another one into it (-replace), or restore its backup {{q .backup}} into another table and name that one",
 	dynamodb.StreamNotEnabled: "the table's changes can't be followed without a stream: let dyn2raft enable one with -yes, or enable it yourself: aws dynamodb update-table --table-name {{q .table}} " +
 		"--stream-specification StreamEnabled=true,StreamViewType=KEYS_ONLY",
 	dynamodb.StreamReplicated: "locks do not hold across regions, so it can't be copied while Vault serves: stop every Vault in all of these regions, and copy it then",
@@ -144,8 +144,10 @@ var table = map[copier.Code]string{
 	todynamodb.TableOtherVault: "nothing in {{.table}} was changed: another Vault's table is not replaced. Name the right one in storage_destination, or another one, for a copy to a new table",
 	todynamodb.TableLocked: "if that run has copied from {{.table}} and left it locked (-keep-source-locked), name it: -take-over RUN; " +
 		"if it is still going, let it end; if it was interrupted, resume it, or remove its lock with -reset and its configuration",
-	todynamodb.TableNotStopped: "stop every Vault that uses {{.table}}, then say so with -source-stopped; or, if they elect their leader in this table, " +
+	todynamodb.TableNotStopped: "stop every Vault that uses {{.table}}, then say so with -source-stopped, which speaks for the Vaults of both sides; or, if they elect their leader in this table, " +
 		`put ha_enabled = "true" into storage_destination`,
+	todynamodb.TableNotThere: "check table and region in storage_destination, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, which beat them; " +
+		"for a copy to a new table, leave -replace out",
 	todynamodb.TableOtherItem: "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
 	todynamodb.NoCredentials:  "set access_key and secret_key in storage_destination, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or give this machine a role",
 	todynamodb.Unanswered: "check region and endpoint in storage_destination, and AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which take precedence; " +
@@ -206,5 +208,5 @@ var table = map[copier.Code]string{
 // shared are parts of several words.
 const shared = `{{define "endpoint"}}{{if .endpoint_from}}{{.endpoint_from}}, which sets the endpoint{{else}}endpoint in storage_source and AWS_DYNAMODB_ENDPOINT{{end}}{{end}}` +
 	`{{define "proxy"}}{{if .proxy}}the proxy of {{.proxy_from}} ({{.proxy}}){{else}}the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY){{end}}{{end}}` +
-	`{{define "nobackup"}}; or leave -backup out, and make the backup yourself{{end}}` +
+	`{{define "nobackup"}}{{if destination}}; or make the backup yourself, and name it: -backup-arn{{else}}; or leave -backup out, and make the backup yourself{{end}}{{end}}` +
 	`{{define "left"}}{{if .run}}; it seems to be of run {{.run}}{{end}}{{if .work_dir}}; its work files seem to be in {{printf "%q" .work_dir}}, which is yours to remove{{end}}{{end}}`

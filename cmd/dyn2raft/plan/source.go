@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/vaultconfig"
@@ -79,7 +81,7 @@ func limits(found *copier.Findings, info copier.Info) error {
 	case isNodes:
 		text := fmt.Sprintf("the newest log is that in %s, up to %d of term %d; vault.db stands at %d", nodes.Path, nodes.Index, nodes.Term, nodes.FSMIndex)
 		if n := nodes.Puts + nodes.Deletes; n > 0 {
-			text += fmt.Sprintf(": %d operations are in the log only, and are read from there", n)
+			text += ": " + english.Plural(int(n), "operation", "") + " in the log only, which the copy reads from there"
 		}
 		found.Note("log", "", "%s", text)
 		for _, o := range nodes.Same {
