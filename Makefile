@@ -13,7 +13,7 @@ SLOW       := ^($(subst $(space),|,$(strip \
 	TestEveryOperationFails TestEveryStepFails TestHistoryIsBounded TestKilledAndLockLost \
 	TestKilledAtEveryOperation TestKilledAtEveryStep TestLimits TestLongMessages TestManifestDamage TestMany \
 	TestPaused TestPending TestPowerLoss TestPowerLossAfterKill TestPowerLossAtEveryOperation TestPowerLossModel \
-	TestPowerLossNeedsEverySync TestReadCapacityOfARange TestStoppedAtEachCall TestTroublesMixed TestTwoAtOnce)))$$
+	TestPowerLossNeedsEverySync TestReadCapacityOfARange TestScaleMany TestStoppedAtEachCall TestTroublesMixed TestTwoAtOnce)))$$
 LINT       := go tool -modfile=testdata/lint/go.mod golangci-lint
 VALE       := go tool -modfile=testdata/prose/go.mod vale
 VULNCHECK  := go tool -modfile=testdata/vuln/go.mod govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))

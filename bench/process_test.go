@@ -29,7 +29,7 @@ import (
 // best packing of its entries ("x-packing").
 func BenchmarkProcess(b *testing.B) {
 	s := startServer(b, derived(*entriesFlag))
-	for _, memory := range []int64{512, 256, 128} {
+	for _, memory := range []int64{512, 256, 128, 64} {
 		b.Run(fmt.Sprintf("%dMiB", memory), func(b *testing.B) {
 			process(b, b.Loop, s, memory).report(b)
 		})
