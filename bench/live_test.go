@@ -63,7 +63,7 @@ func followed(tb testing.TB, entries int) copier.Record {
 	s := startServer(tb, tableSpec{Shape: dynamotest.VaultShape{Entries: entries, Seed: 1}})
 	defer s.stop()
 	w := startLiveWriter(tb, s)
-	src, err := dynamodb.New(tb.Context(), dynamodb.Options{Endpoint: s.URL, AccessKey: "a", SecretKey: "b", HAEnabled: true, EnableStream: true})
+	src, err := dynamodb.New(tb.Context(), dynamodb.Options{Endpoint: s.URL, AccessKey: "a", SecretKey: "b", HAEnabled: true, EnableStream: func(context.Context) (bool, error) { return true, nil }})
 	if err != nil {
 		tb.Fatal(err)
 	}

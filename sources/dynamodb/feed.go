@@ -160,17 +160,29 @@ const (
 	streamKnown = time.Minute
 )
 
+// mayEnable asks whether a stream may be enabled.
+func (s *Source) mayEnable(ctx context.Context) (bool, error) {
+	if s.opts.EnableStream == nil {
+		return false, nil
+	}
+	return s.opts.EnableStream(ctx)
+}
+
 // enable returns once the table has a stream that records, which n says whose it is.
 func (s *Source) enable(ctx context.Context, run string, st streamState, n *note) (streamState, error) {
 	ours, did := n.mine(st), false
 	for !st.on || st.arn == "" || did && st.arn == n.Before {
 		if !st.on && !did {
-			if !s.opts.EnableStream {
+			may, err := s.mayEnable(ctx)
+			if err != nil {
+				return st, err
+			}
+			if !may {
 				return st, &copier.Error{Kind: copier.ErrSource, Op: "follow table " + s.opts.Table, Code: StreamNotEnabled, Facts: map[string]string{"table": s.opts.Table},
 					Err: errors.New("it has no stream, and none may be enabled")}
 			}
 			*n = note{Enabling: true, Before: st.arn, Sentinels: n.Sentinels}
-			err := s.writeNote(ctx, run, *n)
+			err = s.writeNote(ctx, run, *n)
 			if err == nil {
 				did, err = s.setStream(ctx, true)
 			}

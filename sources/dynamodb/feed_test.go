@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -21,7 +22,7 @@ import (
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb/dynamotest"
 )
 
-func streaming(o *Options) { o.EnableStream = true }
+func streaming(o *Options) { o.EnableStream = func(context.Context) (bool, error) { return true, nil } }
 
 // TestFeedContract holds a table that is followed, and taken, to what the engine demands.
 func TestFeedContract(t *testing.T) {

@@ -99,9 +99,10 @@ type Options struct {
 	// Empty means what goes with Endpoint, where that is set: the same host, with
 	// "streams." before it where it begins with "dynamodb.".
 	StreamsEndpoint string
-	// EnableStream says that [Source.Follow] may enable a stream of keys on a table
-	// that has none. A stream that is enabled is used as it is, and left so.
-	EnableStream bool
+	// EnableStream is asked by [Source.Follow] whether it may enable a stream of keys on a
+	// table that has none; nil means no. An error ends Follow. A stream that is enabled is
+	// used as it is, and left so.
+	EnableStream func(context.Context) (bool, error)
 	// LiveShare is the share of the provisioned read capacity that is consumed at most from
 	// [Source.Follow] on, from 0 to 1; zero means a quarter. It is 5 units at the least, or
 	// all that a smaller table has. Of a table on demand it is

@@ -48,7 +48,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "backup-arn", Usage: "with -replace: a backup that has the table as it is, by its `ARN`"},
 			&cli.StringFlag{Name: "take-over", Usage: "with -replace: `id` of the run that has copied from the table and left it locked (-keep-source-locked); its manifest has it"},
 			&cli.BoolFlag{Name: "seal-wrapped", Usage: "of storage_destination \"dynamodb\": write values that Vault Enterprise has wrapped by a seal, which Community can't read"},
-			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the source's table; or of a destination's table what an unfinished copy has put there, and its locks"},
+			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the source's table; and, of a copy with -live, the stream it has enabled: what gives one up; or of a destination's table what an unfinished copy has put there, and its locks"},
 		},
 		shared("at-least-index", "ignore-peer", "max-parallel", "segments", "memory", "read-capacity", "write-capacity", "retry-for"),
 		[]cli.Flag{
@@ -59,7 +59,7 @@ func copyCommand(std Streams) *cli.Command {
 		shared("backup"),
 		[]cli.Flag{
 			&cli.BoolFlag{Name: "live", Usage: "copy while Vault serves: follow the table, and cut over once `dyn2raft cutover` says so"},
-			&cli.BoolFlag{Name: "yes", Usage: "of -live: enable a stream on the table where it has none, and disable that one at the end"},
+			&cli.BoolFlag{Name: "yes", Usage: "of -live: enable a stream on the table where it has none, without asking, and disable that one at the end"},
 			&cli.FloatFlag{Name: "live-share", Value: 0.25, Usage: "of -live: the `share` of the provisioned read capacity to take at most; of a table on demand it is 1,000 units a second at first. Halved whenever the table throttles, and raised slowly"},
 			&cli.BoolFlag{Name: whenReadyFlag, Usage: "of -live: cut over as soon as the copy is ready and Vault gives its lock up"},
 			&cli.BoolFlag{Name: "closed-check", Value: true, Usage: "of -live: once it is cut over, read the table again as verify -closed does"},
@@ -597,7 +597,7 @@ func newTable(ctx context.Context, cmd *cli.Command, std Streams, cfg *vaultconf
 		HAEnabled:     cfg.Source.HAEnabled,
 		HAStorage:     cfg.HAStorage,
 		KeepLocked:    cmd.Bool("keep-source-locked") || cmd.Bool("live"),
-		EnableStream:  cmd.Bool("yes"),
+		EnableStream:  mayEnable(cmd, std, cfg.Source.Table, out),
 		LiveShare:     liveShare(cmd),
 		ReadCapacity:  cmd.Float("read-capacity"),
 		RetryFor:      cmd.Duration("retry-for"),
@@ -624,13 +624,29 @@ func stopped(cmd *cli.Command, std Streams, out *printer) func(context.Context, 
 	}
 }
 
+// mayEnable says whether a stream may be enabled on a table that has none.
+func mayEnable(cmd *cli.Command, std Streams, table string, out *printer) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		if cmd.Bool("yes") {
+			return true, nil
+		}
+		defer out.pause()()
+		return ask(ctx, std, fmt.Sprintf("The changes of table %s can't be followed without a stream, and it has none.\n"+
+			"A stream of keys (KEYS_ONLY) can be enabled on it, and is disabled again at the end. Vault serves on meanwhile. Enable it? (yes/no)", table))
+	}
+}
+
 // askStopped asks on a terminal whether every Vault is stopped.
 func askStopped(ctx context.Context, std Streams, reason string) (bool, error) {
+	return ask(ctx, std, fmt.Sprintf("Nothing shows whether a Vault is running: %s.\n"+
+		"A Vault that writes during the copy makes it worthless. Is every Vault on this table stopped? (yes/no)", reason))
+}
+
+// ask asks a question on a terminal. Without one the answer is no.
+func ask(ctx context.Context, std Streams, question string) (bool, error) {
 	if std.In == nil || !term.IsTerminal(int(std.In.Fd())) || newScreen(std.Err, std.Env).tty == nil {
 		return false, nil
 	}
-	question := fmt.Sprintf("Nothing shows whether a Vault is running: %s.\n"+
-		"A Vault that writes during the copy makes it worthless. Is every Vault on this table stopped? (yes/no)", reason)
 	_, _ = fmt.Fprint(std.Err, onTerminal(std.Err, question)+" ")
 	answer := make(chan string, 1)
 	go func() { // ends with the process if nobody answers: reading can't be cancelled

@@ -199,7 +199,7 @@ func (v *served) copy(dir string, killAt int, resume bool) (copier.Record, error
 	}
 	rehearsed := false
 	src, err := dynamodb.New(ctx, dynamodb.Options{Table: v.table, Endpoint: v.s.URL, AccessKey: "live", SecretKey: "live",
-		HAEnabled: true, EnableStream: true, Heartbeat: time.Second})
+		HAEnabled: true, EnableStream: func(context.Context) (bool, error) { return true, nil }, Heartbeat: time.Second})
 	if err != nil {
 		return copier.Record{}, err
 	}
