@@ -121,6 +121,29 @@ type ItemRefused struct {
 	Err error
 }
 
+// HiddenLeases says that so many leases were loaded of which [Unlisted] is true, and names
+// the first of them.
+type HiddenLeases struct {
+	Count int64
+	Keys  []string
+}
+
+// Add counts an entry, where it is one.
+func (h *HiddenLeases) Add(key []byte) {
+	const named = 3
+	if _, lease := Unlisted(key); !lease {
+		return
+	}
+	if h.Count++; h.Count <= named {
+		h.Keys = append(h.Keys, string(key))
+	}
+}
+
+func (h HiddenLeases) String() string {
+	return fmt.Sprintf("%d leases are below a name that begins with _, such as %q: on DynamoDB Vault never lists them, and so has neither restored nor revoked them; "+
+		"on integrated storage it does both, at its first start", h.Count, h.Keys)
+}
+
 // CountDiffers says that many more or fewer items were read of a source than it has
 // reported, by an estimate of its own; Reported is 0 where that counts none.
 type CountDiffers struct {
@@ -209,5 +232,6 @@ func (Retried) event()        {}
 func (Waiting) event()        {}
 func (WaitOver) event()       {}
 func (ItemRefused) event()    {}
+func (HiddenLeases) event()   {}
 func (CountDiffers) event()   {}
 func (Warning) event()        {}

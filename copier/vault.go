@@ -21,6 +21,15 @@ func VaultKeys() [2]string { return [...]string{keyringKey, sealConfigKey} }
 // not copy: that of the active node, or that of a migration. A DynamoDB table has others.
 func IsLock(key string) bool { return key == "core/lock" || key == "core/migration" }
 
+// Unlisted reports whether an entry has a segment that begins with "_", which Vault's
+// storage in DynamoDB keeps and never lists (Vault 1.13 to 1.21, as all storage that
+// keeps locks beside entries), and whether it is a lease: those Vault finds by listing, once
+// it is unsealed, so that on DynamoDB it never restores such a one, nor revokes it.
+func Unlisted(key []byte) (hidden, lease bool) {
+	hidden = bytes.HasPrefix(key, []byte("_")) || bytes.Contains(key, []byte("/_"))
+	return hidden, hidden && bytes.HasPrefix(key, []byte("sys/expire/id/"))
+}
+
 // CheckVault returns the seal configuration of the Vault that a source belongs
 // to. An error wraps [ErrNotAVault] where [Lacks] says that there is something.
 func CheckVault(ctx context.Context, src Getter) (SealConfig, error) {

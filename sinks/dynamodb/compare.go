@@ -228,7 +228,7 @@ func (d *differences) look(e copier.Entry) error {
 	if n := int64(len(e.Value)); n > d.stats.LargestBytes || d.stats.LargestKey == "" {
 		d.stats.LargestKey, d.stats.LargestBytes = string(e.Key), n
 	}
-	d.hidden.note(string(e.Key))
+	d.hidden.note(e.Key)
 	if err := d.vet(e); err != nil {
 		d.refused = append(d.refused, err)
 	}

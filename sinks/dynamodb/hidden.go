@@ -2,31 +2,29 @@ package dynamodb
 
 import (
 	"fmt"
-	"strings"
 	"sync/atomic"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 )
 
-// leasePrefix begins the keys of leases. Vault finds them by listing, once it is unsealed.
-const leasePrefix = "sys/expire/id/"
-
-// hidden counts entries that Vault's storage in DynamoDB keeps and never lists: those with
-// a segment that begins with "_". It is safe for concurrent use.
+// hidden counts entries of which [copier.Unlisted] is true. It is safe for concurrent use.
 type hidden struct {
 	entries, leases atomic.Int64
 	first           atomic.Pointer[string]
 }
 
-func (h *hidden) note(key string) {
-	if !strings.HasPrefix(key, "_") && !strings.Contains(key, "/_") {
+func (h *hidden) note(key []byte) {
+	hidden, lease := copier.Unlisted(key)
+	if !hidden {
 		return
 	}
 	h.entries.Add(1)
-	if strings.HasPrefix(key, leasePrefix) {
+	if lease {
 		h.leases.Add(1)
 	}
-	h.first.CompareAndSwap(nil, &key)
+	if first := string(key); h.first.Load() == nil {
+		h.first.CompareAndSwap(nil, &first)
+	}
 }
 
 // warn says so, if there are any.

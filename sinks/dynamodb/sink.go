@@ -265,7 +265,7 @@ type stage struct {
 func (s *stage) Vet(entries *copier.Batch) (refused []error) {
 	for i := range entries.Len() {
 		e := entries.Entry(i)
-		s.hidden.note(string(e.Key))
+		s.hidden.note(e.Key)
 		if err := s.vet(e); err != nil {
 			refused = append(refused, err)
 		}

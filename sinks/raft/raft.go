@@ -84,7 +84,7 @@ type Options struct {
 	// as its manifest. It is asked where the sink's own record is damaged, and believed
 	// where the engine's work files are those of the same run.
 	Spare func() (*copier.Record, error)
-	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be
+	// Notify takes [copier.Loaded], [copier.HiddenLeases] and [copier.Warning] events; it may be
 	// nil. It is called from the goroutine that calls the sink.
 	Notify func(copier.Event)
 	// Disk does all writing; nil is the real disk.

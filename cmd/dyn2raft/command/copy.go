@@ -99,6 +99,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if err != nil {
 		return err
 	}
+	out.fromTable = cfg.Source.Type == vaultconfig.DynamoDB || cfg.Source.Type == vaultconfig.DynamoDBExport
 	file, err := filepath.Abs(cmp.Or(cmd.String("manifest"), verify.ManifestPath(cfg.Destination.Path)))
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/check"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/hints"
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/visible"
@@ -47,6 +48,7 @@ type printer struct {
 	work   string        // what a command does, in a word
 
 	uncounted bool // the source never counts its items
+	fromTable bool // it is Vault's table in DynamoDB, or an export of it
 
 	tracker copier.Progress
 	mu      sync.Mutex // guards the following
@@ -212,6 +214,11 @@ func (p *printer) event(e copier.Event) {
 		p.log.Info("Vault may be started", "outage", estimate(e.Outage))
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
+	case copier.HiddenLeases:
+		if p.fromTable {
+			f := check.Plan.Result(copier.Finding{Check: "hidden-leases", Status: copier.Warned, Message: e.String()}, nil)
+			p.warn(copier.Warning{Check: f.Check, Message: f.Message}, f.Hint)
+		}
 	case copier.CountDiffers:
 		p.warn(copier.Warning{Check: duringCopy, Message: countDiffers(e)}, "")
 	case copier.Warning:

@@ -37,13 +37,14 @@ type Stream struct {
 	maxEntry int64
 	notify   func(copier.Event)
 
-	told  copier.Loaded // what the events have told so far
-	large int64         // entries larger than maxEntry
+	told   copier.Loaded // what the events have told so far
+	large  int64         // entries larger than maxEntry
+	hidden copier.HiddenLeases
 }
 
 // New returns a stream that ends with the context, and notifies of [copier.Loaded], and
 // of a [copier.Warning] for entries whose key and value have more than maxEntry bytes,
-// which is the servers' max_entry_size.
+// which is the servers' max_entry_size, and of [copier.HiddenLeases].
 func New(ctx context.Context, in copier.Stream, maxEntry int64, notify func(copier.Event)) *Stream {
 	return &Stream{ctx: ctx, in: in, maxEntry: maxEntry, notify: notify}
 }
@@ -79,6 +80,7 @@ func (l *Stream) next() (copier.Entry, error) {
 	if l.Stats.Entries-l.told.Entries >= loadedEntries || l.Stats.Bytes-l.told.Bytes >= loadedBytes {
 		l.tell()
 	}
+	l.hidden.Add(e.Key)
 	if size > l.maxEntry {
 		l.large++
 		if l.large <= maxLargeWarnings {
@@ -106,6 +108,9 @@ func (l *Stream) tell() {
 func (l *Stream) Finish() {
 	if l.Stats.Entries > l.told.Entries {
 		l.tell()
+	}
+	if l.hidden.Count > 0 {
+		l.notify(l.hidden)
 	}
 	if more := l.large - maxLargeWarnings; more > 0 {
 		l.notify(copier.Warning{Message: fmt.Sprintf(

@@ -53,7 +53,8 @@ type Options struct {
 	// MaxEntrySize is that of the servers to be, in bytes; 0 means Vault's default of
 	// 1 MiB. Larger entries are written all the same, with a warning.
 	MaxEntrySize int64
-	// Notify takes [copier.Loaded] and [copier.Warning] events; it may be nil.
+	// Notify takes [copier.Loaded], [copier.HiddenLeases] and [copier.Warning] events; it may
+	// be nil.
 	Notify func(copier.Event)
 	// Disk does all writing; nil is the real disk.
 	Disk *durable.Disk

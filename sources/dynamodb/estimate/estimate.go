@@ -270,6 +270,13 @@ func (p *estimator) items(s *sample, err error) {
 	for _, w := range s.warnings {
 		p.Warn("items", "warned", "%s", w)
 	}
+	if s.hidden.Count > 0 {
+		part := ""
+		if !s.Complete {
+			part = " (of a sample)"
+		}
+		p.Warn("hidden-leases", "", "%v%s", s.hidden, part)
+	}
 	if len(s.refused) == 0 {
 		if p.Full && err == nil && s.Complete {
 			p.Pass("items", "the whole table was read: all %s items are what Vault writes", humanize.Comma(s.items))

@@ -62,6 +62,7 @@ type sample struct {
 	refused     []error // why a copy refuses items
 	more        int64   // such items beyond mostRefused
 	warnings    []string
+	hidden      copier.HiddenLeases
 	batch       copier.Batch // some of the entries
 
 	// most is the best rate of all workers together, in bytes of entries a second,
@@ -274,6 +275,7 @@ func (s *sample) add(b *copier.Batch, before int, page copier.Page, first bool, 
 		class, _ := slices.BinarySearch(sizeClasses[:], size)
 		s.sizes[class]++
 		s.largest = max(s.largest, size)
+		s.hidden.Add(e.Key)
 		s.Bytes += size
 		if i*keptShare < n && (!s.full || s.batch.Bytes() < sampleBytes/keptShare) {
 			s.batch.Append(e.Key, e.Value)
