@@ -48,7 +48,7 @@ func copyCommand(std Streams) *cli.Command {
 			&cli.StringFlag{Name: "backup-arn", Usage: "with -replace: a backup that has the table as it is, by its `ARN`"},
 			&cli.StringFlag{Name: "take-over", Usage: "with -replace: `id` of the run that has copied from the table and left it locked (-keep-source-locked); its manifest has it"},
 			&cli.BoolFlag{Name: "seal-wrapped", Usage: "of storage_destination \"dynamodb\": write values that Vault Enterprise has wrapped by a seal, which Community can't read"},
-			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the source's table; and, of a copy with -live, the stream it has enabled: what gives one up; or of a destination's table what an unfinished copy has put there, and its locks"},
+			&cli.BoolFlag{Name: "reset", Usage: "copy nothing, only remove the locks that a migration left in the source's table, and the stream that a copy with -live has enabled, which gives that copy up; or of a destination's table what an unfinished copy has put there, and its locks"},
 		},
 		shared("at-least-index", "ignore-peer", "max-parallel", "segments", "memory", "read-capacity", "write-capacity", "retry-for"),
 		[]cli.Flag{
