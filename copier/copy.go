@@ -926,9 +926,13 @@ func (c *copying) examine(ctx context.Context) (Digests, *Proof, error) {
 	return got.Digests, &Proof{At: time.Now().UTC(), Contents: got.Contents, Facts: info.Facts}, nil
 }
 
-// notAsRead gives the error of a read-back its code, by what is in place.
+// notAsRead gives the error of a read-back its code, by what is in place, unless the stage
+// knows better what is wrong.
 func (c *copying) notAsRead(err error) error {
 	out := &Error{Kind: ErrDestination, Code: NotAsRead, Err: err}
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == ErrReadBack && e.Code != "" && !c.result.InPlace {
+		return err
+	}
 	switch {
 	case errors.Is(err, ErrChanged): // and nobody knows what was read for it
 		out.Code = ResultUsed

@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,6 +59,46 @@ func TestAnyTwoSources(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+type markedSource struct{ copier.Source }
+
+func (markedSource) MarkersIncluded() {}
+
+// TestMarkers compares with a table of which directory markers are missing, and of which
+// there are too many.
+func TestMarkers(t *testing.T) {
+	all := entries{"core/a": "1", "core/x/a": "2", "core/x/b": "3", "logical/1/2/3": "4", "plain": "5"}
+	good := entries{"core/": "", "core/x/": "", "logical/": "", "logical/1/": "", "logical/1/2/": ""}
+	maps.Copy(good, all)
+	for name, test := range map[string]struct {
+		change func(entries)
+		want   []string
+		extra  int64
+	}{
+		"all":           {func(entries) {}, nil, 0},
+		"one missing":   {func(e entries) { delete(e, "core/x/") }, []string{"no-marker core/x/"}, 0},
+		"two missing":   {func(e entries) { delete(e, "logical/"); delete(e, "logical/1/2/") }, []string{"no-marker logical/", "no-marker logical/1/2/"}, 0},
+		"some too many": {func(e entries) { e["zz/"], e["core/x/y/"], e["core/x/y/z/"] = "", "", "" }, nil, 3},
+		"and an entry":  {func(e entries) { delete(e, "core/x/"); delete(e, "core/x/a") }, []string{"missing core/x/a", "no-marker core/x/"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			there := maps.Clone(good)
+			test.change(there)
+			for _, sample := range []float64{0, 0.99} {
+				opts := Options{WorkDir: t.TempDir(), Memory: copier.MinMemory, Sample: sample}
+				rep, err := Compare(t.Context(), sourceOf(all), markedSource{sourceOf(there)}, opts)
+				var got []string
+				for _, d := range rep.Diffs {
+					got = append(got, string(d.Kind)+" "+d.Key)
+				}
+				slices.Sort(got)
+				if err != nil || !slices.Equal(got, test.want) || rep.ExtraMarkers != test.extra || rep.NoDifference() != (test.want == nil) {
+					t.Errorf("%q, %d extra, %t (%v), want %q, %d", got, rep.ExtraMarkers, rep.NoDifference(), err, test.want, test.extra)
+				}
+			}
+		})
 	}
 }
 

@@ -87,6 +87,7 @@ const (
 	Missing   DiffKind = "missing"   // in the source only
 	Extra     DiffKind = "extra"     // in the destination only
 	Different DiffKind = "different" // in both, with different values
+	NoMarker  DiffKind = "no-marker" // a directory of a [Marked] destination, without its marker
 )
 
 // A Diff is one key that differs. It never holds a value.
@@ -154,6 +155,10 @@ type Report struct {
 	Missing   int64 `json:"missing"`
 	Extra     int64 `json:"extra"`
 	Different int64 `json:"different"`
+	// NoMarker counts the directories of a [Marked] destination that have no marker, and
+	// ExtraMarkers the markers of directories in which nothing is, which do no harm.
+	NoMarker     int64 `json:"no_marker"`
+	ExtraMarkers int64 `json:"extra_markers"`
 	// Known counts those of them that have a Diff.Known.
 	Known int64 `json:"known"`
 	// Diffs names them, as many as Options.MaxDiffs allows, in key order, unless
@@ -187,7 +192,15 @@ func (r *Report) Equal() bool { return r.NoDifference() && r.Sample == nil }
 // NoDifference reports whether nothing differs in what was compared: in all, or
 // in the sample.
 func (r *Report) NoDifference() bool {
-	return r.Complete && r.Missing == 0 && r.Extra == 0 && r.Different == 0
+	return r.Complete && r.Missing == 0 && r.Extra == 0 && r.Different == 0 && r.NoMarker == 0
+}
+
+// A Marked is a source whose storage lists what directory markers lead to, and nothing else.
+// It yields them as entries without a value, whose key ends in a slash. As the destination of
+// [Compare] each directory must have its marker; they are no entries.
+type Marked interface {
+	copier.Source
+	MarkersIncluded()
 }
 
 // Compare opens two sources, compares what is there, got, with what must be, want, and
@@ -298,7 +311,13 @@ func (r *Report) compare(ctx context.Context, want, got copier.Source, work *wor
 	} else if err := errors.Join(a, b); err != nil {
 		return moved(err)
 	}
-	return moved(r.walk(ctx, side{Stream: sides[0].entries}, side{Stream: sides[1].entries}, opts))
+	err = r.walk(ctx, side{Stream: sides[0].entries}, side{Stream: sides[1].entries, marked: isMarked(got)}, opts)
+	return moved(err)
+}
+
+func isMarked(src copier.Source) bool {
+	_, ok := src.(Marked)
+	return ok
 }
 
 func ordered(src copier.Source) copier.Ordered {
@@ -378,7 +397,7 @@ func (r *Report) compareSample(ctx context.Context, want, got copier.Source, opt
 			return moved(err)
 		}
 		defer func() { err = errors.Join(err, all.entries.Close()) }()
-		found = side{Stream: all.entries}
+		found = side{Stream: all.entries, marked: isMarked(got)}
 	}
 	err = r.walk(ctx, side{Stream: entries}, found, opts)
 	sampled.sample.prove(r.SourceEntries, r.DestinationEntries)
@@ -458,6 +477,61 @@ type side struct {
 	copier.Stream
 	raw bool
 	sum []byte
+
+	// Of a [Marked] source, whose markers Next leaves out.
+	marked            bool
+	missing           func(dir []byte) error
+	needless, markers int64
+	open              []openDir // the directories that the last key is in, each in the one before
+	from              []byte    // the last entry's key
+}
+
+// An openDir is a directory that has a marker.
+type openDir struct {
+	key  string
+	used bool // by an entry
+}
+
+// Next implements [copier.Stream]. In the order of keys a marker comes right before what is
+// in its directory.
+func (s *side) Next() (copier.Entry, error) {
+	for {
+		e, err := s.Stream.Next()
+		if !s.marked || err != nil {
+			s.leave(nil)
+			return e, err
+		}
+		s.leave(e.Key)
+		if bytes.HasSuffix(e.Key, []byte("/")) {
+			s.markers++
+			s.open = append(s.open, openDir{key: string(e.Key)})
+			continue
+		}
+		for i := range s.open {
+			s.open[i].used = true
+		}
+		for n := range e.Key {
+			dir := e.Key[:n+1]
+			if e.Key[n] != '/' || bytes.HasPrefix(s.from, dir) || slices.ContainsFunc(s.open, func(o openDir) bool { return o.key == string(dir) }) {
+				continue
+			}
+			if err := s.missing(dir); err != nil {
+				return e, err
+			}
+		}
+		s.from = append(s.from[:0], e.Key...)
+		return e, nil
+	}
+}
+
+// leave closes the directories that a key is not in.
+func (s *side) leave(key []byte) {
+	for n := len(s.open); n > 0 && !bytes.HasPrefix(key, []byte(s.open[n-1].key)); n-- {
+		if !s.open[n-1].used {
+			s.needless++
+		}
+		s.open = s.open[:n-1]
+	}
 }
 
 // summarised returns an entry with its summary.
@@ -496,6 +570,16 @@ func (r *Report) walk(ctx context.Context, want, got side, opts Options) error {
 		return nil
 	}
 	both := sums{}
+	got.missing = func(dir []byte) error {
+		r.NoMarker++
+		return name(NoMarker, dir, nil, nil)
+	}
+	defer func() {
+		r.ExtraMarkers = got.needless
+		if r.Scan.Entries == r.DestinationEntries+got.markers { // it is the destination's
+			r.Scan.Entries, r.Scan.Markers = r.DestinationEntries, got.markers
+		}
+	}()
 	s, serr := want.Next()
 	d, derr := got.Next()
 	for n := 0; ; n++ {

@@ -32,4 +32,6 @@ var (
 	TableNotThere = copier.NewCode("table-not-there", "table")
 	// TableOtherItem: such a table has an item that Vault has not written.
 	TableOtherItem = copier.NewCode("table-other-item", "table")
+	// MarkersMissing: directories of the table have no marker, so that Vault never lists them.
+	MarkersMissing = copier.NewCode("markers-missing", "table")
 )

@@ -1,10 +1,14 @@
 package dynamodb
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/sources/dynamodb"
@@ -20,20 +24,52 @@ func (s *Sink) Reader(ctx context.Context) (copier.Source, error) { return s.rea
 // reader reads what is in the table, and adds facts to what it says of it.
 func (s *Sink) reader(ctx context.Context, facts copier.Facts) (copier.Source, error) {
 	src, err := dynamodb.New(ctx, dynamodb.Options{Table: s.opts.Table, Region: s.opts.Region, Endpoint: s.opts.Endpoint,
-		AccessKey: s.opts.AccessKey, SecretKey: s.opts.SecretKey, SessionToken: s.opts.SessionToken, RetryFor: s.opts.RetryFor, Events: s.opts.Events})
+		AccessKey: s.opts.AccessKey, SecretKey: s.opts.SecretKey, SessionToken: s.opts.SessionToken, RetryFor: s.opts.RetryFor, Events: s.opts.Events, Markers: true})
 	if err != nil {
 		return nil, readError(err)
 	}
-	return &reader{src, facts}, nil
+	return &reader{src: src, facts: facts, table: s.opts.Table, dirs: map[string]bool{}}, nil
 }
+
+// Marked is [Sink.Reader] for a comparison: it yields directory markers, too, as entries
+// without a value whose key is the directory with a slash behind it. See verify.Marked.
+func (s *Sink) Marked(ctx context.Context) (copier.Source, error) {
+	src, err := s.reader(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	return marked{src.(*reader)}, nil
+}
+
+// ErrNoMarkers is returned when directories have no marker: a Vault finds what is in them by
+// its name, and never lists it, so that it restores no leases there.
+var ErrNoMarkers = errors.New("directories have no marker")
 
 // A reader reads back what a stage has written. Its errors are those of a destination.
 type reader struct {
 	src   *dynamodb.Source
 	facts copier.Facts
+	table string
+
+	mu   sync.Mutex
+	dirs map[string]bool // with a slash behind them; true of those that have a marker
 }
 
 var _ copier.Rechecker = (*reader)(nil)
+
+// marked is a reader that yields markers, and leaves it to others to miss one.
+type marked struct{ *reader }
+
+// Read implements [copier.Source].
+func (m marked) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
+	return m.read(ctx, span, b)
+}
+
+// Recheck implements [copier.Rechecker].
+func (m marked) Recheck(ctx context.Context) error { return readError(m.src.Recheck(ctx)) }
+
+// MarkersIncluded says what the source is.
+func (marked) MarkersIncluded() {}
 
 // Open implements [copier.Source].
 func (r *reader) Open(ctx context.Context) (copier.Info, error) {
@@ -53,6 +89,37 @@ func (r *reader) Split(ctx context.Context, n int) ([]copier.Span, error) {
 
 // Read implements [copier.Source].
 func (r *reader) Read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
+	var all copier.Batch
+	page, err := r.read(ctx, span, &all)
+	if err != nil {
+		return page, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := []byte(nil) // the directory of the entry before
+	for i := range all.Len() {
+		e := all.Entry(i)
+		if bytes.HasSuffix(e.Key, []byte("/")) {
+			r.dirs[string(e.Key)] = true
+			page.Markers++
+			continue
+		}
+		b.Append(e.Key, e.Value)
+		dir := e.Key[:bytes.LastIndexByte(e.Key, '/')+1]
+		if bytes.Equal(dir, last) {
+			continue
+		}
+		last = dir
+		for n := len(dir); n > 0; n = bytes.LastIndexByte(dir[:n-1], '/') + 1 {
+			if _, ok := r.dirs[string(dir[:n])]; !ok {
+				r.dirs[string(dir[:n])] = false
+			}
+		}
+	}
+	return page, nil
+}
+
+func (r *reader) read(ctx context.Context, span copier.Span, b *copier.Batch) (copier.Page, error) {
 	page, err := r.src.Read(ctx, span, b)
 	for i, err := range page.Refused {
 		page.Refused[i] = &copier.Error{Kind: copier.ErrReadBack, Err: readError(err)}
@@ -60,8 +127,25 @@ func (r *reader) Read(ctx context.Context, span copier.Span, b *copier.Batch) (c
 	return page, readError(err)
 }
 
-// Recheck implements [copier.Rechecker].
-func (r *reader) Recheck(ctx context.Context) error { return readError(r.src.Recheck(ctx)) }
+// Recheck implements [copier.Rechecker]. Behind the last page it misses markers.
+func (r *reader) Recheck(ctx context.Context) error {
+	if err := r.src.Recheck(ctx); err != nil {
+		return readError(err)
+	}
+	var without []string
+	for dir, has := range r.dirs {
+		if !has {
+			without = append(without, copier.NameKey([]byte(dir)))
+		}
+	}
+	if without == nil {
+		return nil
+	}
+	slices.Sort(without)
+	names := strings.Join(without[:min(len(without), 10)], ", ")
+	return &copier.Error{Kind: copier.ErrReadBack, Code: MarkersMissing, Facts: map[string]string{"table": r.table},
+		Err: fmt.Errorf("%w: %w: %d of %d in table %s: %s", copier.ErrDestination, ErrNoMarkers, len(without), len(r.dirs), r.table, names)}
+}
 
 // Close implements [copier.Source].
 func (r *reader) Close() error { return readError(r.src.Close()) }

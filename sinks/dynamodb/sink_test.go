@@ -351,6 +351,43 @@ func TestTaken(t *testing.T) {
 	}
 }
 
+// TestMarkerDeleted has a directory marker deleted while a copy runs: a Vault on that table
+// would list nothing in the directory.
+func TestMarkerDeleted(t *testing.T) {
+	srv := server(t, dynamotest.Options{})
+	src := copiertest.NewSource(shape(300)...)
+	s := open(t, srv.URL)
+	deleted := &removing{Sink: s, remove: func() { check(t, srv.DeleteItem(table, "sys/token", "id/")) }}
+	r, err := copier.Copy(t.Context(), src, deleted, copyOptions(t))
+	if code, _ := copier.CodeOf(err); code != MarkersMissing || !errors.Is(err, copier.ErrReadBack) || !errors.Is(err, copier.ErrDestination) || !strings.Contains(err.Error(), "sys/token/id/") || r.State != "" {
+		t.Errorf("%v, state %q", err, r.State)
+	}
+}
+
+// removing calls remove before what was written is read back.
+type removing struct {
+	*Sink
+	remove func()
+}
+
+func (s *removing) Stage(ctx context.Context, run string) (copier.Stage, error) {
+	st, err := s.Sink.Stage(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	return &removingStage{st.(*stage), s.remove}, nil
+}
+
+type removingStage struct {
+	*stage
+	remove func()
+}
+
+func (s *removingStage) Reader(ctx context.Context) (copier.Source, error) {
+	s.remove()
+	return s.stage.Reader(ctx)
+}
+
 // TestStopped: a process that was stopped for longer than its lease writes nothing into a
 // table that another one has freed meanwhile, and writes on where nobody has.
 func TestStopped(t *testing.T) {

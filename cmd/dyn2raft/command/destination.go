@@ -142,7 +142,7 @@ func newResult(ctx context.Context, cmd *cli.Command, cfg *vaultconfig.Config, o
 		if err != nil {
 			return nil, err
 		}
-		return s.Reader(ctx)
+		return s.Marked(ctx)
 	case vaultconfig.RaftSnapshot:
 		s := snapshot.New(d.Path)
 		s.Kind = copier.ErrDestination

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dyn2raft/dyn2raft/cmd/dyn2raft/figures"
@@ -354,8 +355,11 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started, k
 	if p.json {
 		return compared(encodeReport(p.stdout, reportOf(rep, kind == vaultconfig.Raft), found), result)
 	}
-	table, n := hints.Source(rep.Source), rep.Missing+rep.Extra+rep.Different
+	table, n := hints.Source(rep.Source), rep.Missing+rep.Extra+rep.Different+rep.NoMarker
 	counts := fmt.Sprintf("%s missing, %s extra, %s with another value", humanize.Comma(rep.Missing), humanize.Comma(rep.Extra), humanize.Comma(rep.Different))
+	if rep.NoMarker > 0 {
+		counts += fmt.Sprintf(", %s without a marker, so that Vault never lists what is in %s", english.Plural(int(rep.NoMarker), "directory", "directories"), one(rep.NoMarker, "it", "them"))
+	}
 	from, to := hints.SourceWord(rep.Source), hints.DestinationWord(kind)
 	where, writes := "", ", and a Vault writes as soon as it starts"
 	t := p.table()
@@ -389,6 +393,9 @@ func (p *printer) verified(rep *verify.DirectoryReport, found *spool, started, k
 	allIn := visible.Text(fmt.Sprintf("%s of %s %s in %s, and nothing else", allEntries(rep.SourceEntries), table, one(rep.SourceEntries, "is", "are"), rep.Destination.Name))
 	if result == nil && started != "" && rep.Sample == nil {
 		errs = append(errs, p.sentence("Note: %s, and has written nothing that the %s has not.", started, from))
+	}
+	if rep.ExtraMarkers > 0 {
+		errs = append(errs, p.sentence("Note: %s of directories in which nothing is. They do no harm.", english.Plural(int(rep.ExtraMarkers), "marker", "")))
 	}
 	var last string
 	switch notVault := errors.Is(result, errNotAVault); {

@@ -148,6 +148,7 @@ var table = map[copier.Code]string{
 		`put ha_enabled = "true" into storage_destination`,
 	todynamodb.TableNotThere: "check table and region in storage_destination, and AWS_DYNAMODB_TABLE, AWS_DYNAMODB_REGION and AWS_REGION, which beat them; " +
 		"for a copy to a new table, leave -replace out",
+	todynamodb.MarkersMissing: "somebody else has deleted items of {{.table}}: stop who writes to it, then make the copy again",
 	todynamodb.TableOtherItem: "nothing in {{.table}} was changed: find out who wrote that item, and delete it, or name the right table",
 	todynamodb.NoCredentials:  "set access_key and secret_key in storage_destination, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or give this machine a role",
 	todynamodb.Unanswered: "check region and endpoint in storage_destination, and AWS_DYNAMODB_REGION, AWS_REGION and AWS_DYNAMODB_ENDPOINT, which take precedence; " +

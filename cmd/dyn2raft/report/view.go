@@ -130,7 +130,7 @@ func newView(in Input) *view {
 	if c != nil {
 		v.OtherTotals = otherTotals(m, c)
 		v.Equal = c.Equal() || c.Sample != nil && c.NoDifference()
-		v.Differ = c.Missing + c.Extra + c.Different
+		v.Differ = c.Missing + c.Extra + c.Different + c.NoMarker
 		v.Unnamed = v.Differ - int64(len(c.Diffs))
 	}
 	v.NotVault = m.NotVault() || c != nil && c.NotVault != nil
