@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/md5"
 	"encoding/base64"
@@ -27,6 +28,11 @@ func TestExportContract(t *testing.T) {
 	}
 	x.add(0, exportItem("logical", "kv/", `{"NULL":true}`, ""))
 	x.add(1, exportItem("core", "_lock", `{"B":"eA=="}`, `,"Identity":{"B":"eA=="},"Expires":{"N":"1"}`))
+	x.ending = ".checksum" // as the developer guide names them
+	if _, err := NewExport(x.write(t)).Open(t.Context()); err != nil {
+		t.Error(err)
+	}
+	x.ending = ""
 	dir := x.write(t)
 	copiertest.TestSource(t, func() copier.Source { return NewExport(dir) }, want)
 
@@ -123,6 +129,7 @@ type export struct {
 	lines   []string // of manifest-files.json
 	without string   // the name of a file that is left out
 	sum     string   // in place of each checksum
+	ending  string   // of their files; "" is that of real exports
 }
 
 func newExport(files int) *export {
@@ -190,7 +197,7 @@ func (x *export) write(t *testing.T) string {
 			text = x.sum
 		}
 		put(name+".json", data)
-		put(name+".md5", []byte(text))
+		put(name+cmp.Or(x.ending, ".md5"), []byte(text))
 	}
 	return dir
 }
