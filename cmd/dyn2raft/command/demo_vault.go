@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awsdynamodb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/urfave/cli/v3"
 	bolt "go.etcd.io/bbolt"
 
@@ -74,6 +75,8 @@ type vaultDemo struct {
 	source  string // the stanza of the table, without its keyword
 	running []*server.Process
 
+	deleteTable func() error // where that outlives the demo
+
 	shares  []string // that unseal
 	root    string   // token
 	secrets map[string]string
@@ -124,22 +127,27 @@ func runVaultDemo(ctx context.Context, cmd *cli.Command, std Streams, program st
 	table := demoTable + strings.ToLower(rand.Text()[:10])
 	d.source = fmt.Sprintf("\"dynamodb\" {\n  ha_enabled = \"true\"\n  endpoint   = %q\n  region     = \"us-east-1\"\n  table      = %q\n  access_key = \"any\"\n  secret_key = \"any\"\n}\n", endpoint, table)
 	if cmd.IsSet("dynamodb") {
-		defer func() { err = errors.Join(err, deleteTable(endpoint, table)) }()
+		d.deleteTable = func() error { return deleteTable(endpoint, table) }
 	}
 	return d.run(ctx, cmd.Bool("compare"))
 }
 
-// tidy ends every process and removes the directory. Where the demo has failed the logs stay.
+// tidy ends every process, and removes the table and the directory. Where the demo has failed
+// the logs stay.
 func (d *vaultDemo) tidy(ctx context.Context, err error) error {
 	var ends sync.WaitGroup
 	for _, p := range d.running {
 		ends.Go(func() { p.Stop(20 * time.Second) })
 	}
 	ends.Wait()
-	if cause := context.Cause(ctx); cause != nil {
-		return errors.Join(cause, os.RemoveAll(d.dir))
+	var deleted error
+	if d.deleteTable != nil {
+		deleted = d.deleteTable()
 	}
-	if err == nil {
+	if cause := context.Cause(ctx); cause != nil {
+		return errors.Join(cause, deleted, os.RemoveAll(d.dir))
+	}
+	if err = errors.Join(err, deleted); err == nil {
 		return os.RemoveAll(d.dir)
 	}
 	files, listed := os.ReadDir(d.dir)
@@ -509,7 +517,7 @@ func deleteTable(endpoint, table string) error {
 	_, err := awsdynamodb.New(awsdynamodb.Options{
 		Region: "us-east-1", BaseEndpoint: &endpoint, Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
 	}).DeleteTable(ctx, &awsdynamodb.DeleteTableInput{TableName: aws.String(table)})
-	if err != nil {
+	if err != nil && !errors.As(err, new(*types.ResourceNotFoundException)) { // Vault A has not come so far
 		return fmt.Errorf("delete table %s at %s: %w", table, endpoint, err)
 	}
 	return nil

@@ -27,7 +27,7 @@ func TestDemo(t *testing.T) {
 		"to its end": {flags: []string{"-compare"}, want: []string{
 			"Equal: all ", "It has lost 8 entries", "b2 and b3 have joined", "node b1 is stopped", "200 of 200 secrets", "5 of 5 users", "5 of 5 tokens", "the transit key decrypts"}},
 		"DynamoDB Local": {local: true, want: []string{"Equal: all ", "200 of 200 secrets"}},
-		"Ctrl-C":         {signal: syscall.SIGINT, code: 130, want: []string{"interrupted by SIGINT"}},
+		"Ctrl-C":         {local: true, signal: syscall.SIGINT, code: 130, want: []string{"interrupted by SIGINT"}},
 		"Vault B fails":  {program: failingOnRaft(t), code: 1, want: []string{"wait for node b1 to answer: the process has ended: exit status 7; the logs are in "}, left: "logs"},
 	} {
 		t.Run(name, func(t *testing.T) {
