@@ -44,8 +44,11 @@ const (
 	writesEach, writePrice = 2.0, 0.625e-6
 	readsEach, readPrice   = 3.0, 0.125e-6
 	fillers                = 8
-	attempts               = 12
+	attempts               = 60 // of a batch: 6 minutes
 )
+
+// throttles are what a new table on demand answers to more than it is ready for.
+var throttles = []string{"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"}
 
 type trial struct {
 	dyn2raft, dir, table, region, endpoint string
@@ -338,13 +341,15 @@ func (t *trial) config(dir string, there bool) string {
 	if !there {
 		from, to, file = to, from, filepath.Join(t.dir, dir+"-back.hcl")
 	}
-	text := fmt.Sprintf("%s \"dynamodb\" {\n  ha_enabled = \"true\"\n  region     = %q\n  table      = %q\n  endpoint   = %q\n}\n%s \"raft\" {\n  path = %q\n  node_id = \"trial\"\n}\n",
-		from, t.region, t.table, t.endpoint, to, filepath.Join(t.dir, dir))
-	if there {
-		text += "cluster_addr = \"https://192.0.2.1:8201\"\n"
-	} else {
-		text = strings.Replace(text, "  node_id = \"trial\"\n", "", 1)
+	endpoint, node, last := "", "", ""
+	if t.endpoint != "" {
+		endpoint = fmt.Sprintf("  endpoint   = %q\n", t.endpoint)
 	}
+	if there {
+		node, last = "  node_id = \"trial\"\n", "cluster_addr = \"https://192.0.2.1:8201\"\n"
+	}
+	text := fmt.Sprintf("%s \"dynamodb\" {\n  ha_enabled = \"true\"\n  region     = %q\n  table      = %q\n%s}\n%s \"raft\" {\n  path = %q\n%s}\n%s",
+		from, t.region, t.table, endpoint, to, filepath.Join(t.dir, dir), node, last)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		panic(err) // into a directory that was just made
 	}
@@ -436,11 +441,13 @@ func (t *trial) fill(ctx context.Context) error {
 func (t *trial) putAll(ctx context.Context, batch []types.WriteRequest) error {
 	for i := range attempts {
 		out, err := t.client.BatchWriteItem(ctx, &dynamodb.BatchWriteItemInput{RequestItems: map[string][]types.WriteRequest{t.table: batch}})
-		if err != nil {
+		switch api, ok := errors.AsType[smithy.APIError](err); {
+		case err == nil:
+			if batch = out.UnprocessedItems[t.table]; len(batch) == 0 {
+				return nil
+			}
+		case !ok || !slices.Contains(throttles, api.ErrorCode()):
 			return err
-		}
-		if batch = out.UnprocessedItems[t.table]; len(batch) == 0 {
-			return nil
 		}
 		select {
 		case <-ctx.Done():

@@ -5,11 +5,17 @@ package e2e
 import (
 	"cmp"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,7 +35,7 @@ func TestAWSTrial(t *testing.T) {
 		code               int
 		want, wantNot      []string
 	}{
-		"embedded": {endpoint: embedded, want: []string{"Changed ", "Followed ", "== live/vault.db has the ", "All is well."}, wantNot: []string{"SKIPPED"}},
+		"embedded": {endpoint: throttling(t, embedded), want: []string{"Changed ", "Followed ", "== live/vault.db has the ", "All is well."}, wantNot: []string{"SKIPPED"}},
 		"local":    {endpoint: local, want: []string{"SKIPPED: the way back in place", "Followed ", "== live/vault.db has the ", "All is well."}},
 		"fails":    {endpoint: embedded, dyn2raft: "/bin/false", code: 1, want: []string{"FAILED: dyn2raft version"}, wantNot: []string{"All is well."}},
 		"Ctrl-C":   {endpoint: embedded, interrupt: true, code: 1, want: []string{"FAILED: "}, wantNot: []string{"All is well."}},
@@ -83,4 +89,31 @@ func TestAWSTrial(t *testing.T) {
 			}
 		})
 	}
+}
+
+// throttling is a server whose first batches are refused, as a new table on demand does when it is filled.
+func throttling(t *testing.T, endpoint string) string {
+	t.Helper()
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused atomic.Int32
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".BatchWriteItem") && refused.Add(1) <= 40 {
+			w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	t.Cleanup(func() {
+		if refused.Load() < 40 {
+			t.Errorf("%d batches were refused, want 40", refused.Load())
+		}
+	})
+	return srv.URL
 }
