@@ -98,7 +98,8 @@ func (s *Source) gap(format string, args ...any) error {
 // Follow implements [copier.Feed]. A table that has a stream is followed by that,
 // whatever its records hold. On another one a stream of keys is enabled, where
 // Options.EnableStream says so. From then on all that the source reads is bounded by
-// Options.LiveShare, so no other call may be under way. A table with replicas in other regions is refused: its
+// Options.LiveShare, and what it reads of one Path by that share of what a partition
+// serves, so no other call may be under way. A table with replicas in other regions is refused: its
 // locks do not hold there.
 func (s *Source) Follow(ctx context.Context, runID string, from copier.Position) (copier.Following, error) {
 	st, err := s.streamState(ctx)
@@ -114,6 +115,7 @@ func (s *Source) Follow(ctx context.Context, runID string, from copier.Position)
 		return nil, err
 	}
 	s.capacity = s.liveBucket(st.units)
+	s.paths.set(partitionUnits * s.liveShare())
 	f := newFollowing(s, runID)
 	if from != nil {
 		if err := f.resume(st, from); err != nil {
@@ -134,6 +136,9 @@ func (s *Source) Follow(ctx context.Context, runID string, from copier.Position)
 	return f, nil
 }
 
+// liveShare is which share is taken of what a table, or a partition of it, serves.
+func (s *Source) liveShare() float64 { return cmp.Or(s.opts.LiveShare, 0.25) }
+
 // leastLive is how many units a second are taken at the least of a table that has them:
 // Vault makes one with 5.
 const leastLive = 5
@@ -147,7 +152,7 @@ func (s *Source) liveBucket(units int64) *bucket {
 		first, most = s.opts.ReadCapacity, s.opts.ReadCapacity
 	case units > 0:
 		// Of a small table the share would be less than what is written to it.
-		most = max(min(float64(units), leastLive), float64(units)*cmp.Or(s.opts.LiveShare, 0.25))
+		most = max(min(float64(units), leastLive), float64(units)*s.liveShare())
 		first = most
 	}
 	return newAdaptingBucket(first, most, !s.opts.EventuallyConsistent)

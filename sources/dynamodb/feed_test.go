@@ -782,6 +782,59 @@ func TestLiveBucket(t *testing.T) {
 	}
 }
 
+// TestPathBound: while Vaults serve, no more is read of one Path than a share of what a
+// partition serves, by the base scan and by what reads changed items again, together.
+func TestPathBound(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := bubbleEnv(t, dynamotest.Options{})
+		s, f := e.followed(ha, func(o *Options) { o.ReadCapacity = 100_000 })
+		keys := func(path string) (out [][]byte) {
+			for i := range batchKeys {
+				out = append(out, fmt.Appendf(nil, "%s/%d", path, i))
+				e.put(with(path, fmt.Sprint(i), attrs{attrValue: bin(strings.Repeat("v", 6<<10))})) // 2 units each
+			}
+			return out
+		}
+		one, other := keys("logical/one"), keys("logical/other")
+		took := func(what func()) time.Duration {
+			time.Sleep(2 * time.Second) // what was read before does not count
+			began := time.Now()
+			what()
+			return time.Since(began)
+		}
+		read := func(of ...[][]byte) {
+			for _, keys := range of {
+				var b copier.Batch
+				e.ok(f.Reread(e.Context(), keys, &b))
+			}
+		}
+		if got := took(func() {
+			for range 20 { // 4,000 units, of 750 a second
+				read(one)
+			}
+		}); got < 4*time.Second || got > 7*time.Second {
+			t.Errorf("20 times 100 entries of 2 units take %v", got)
+		}
+		if got := took(func() { read(one, other, one, other, one, other) }); got > 0 {
+			t.Errorf("600 units of each of two Paths take %v", got)
+		}
+		query := func() {
+			var b copier.Batch
+			_, err := f.List(e.Context(), []byte("logical/one/"), nil, &b)
+			e.ok(err)
+		}
+		if got := took(func() { query(); query(); query(); read(one) }); got < time.Second/2 {
+			t.Errorf("three Queries and what is read again take %v", got)
+		}
+		lease, err := s.Take(e.Context(), "run-1", func(copier.Turn) {}, func(error) {})
+		e.ok(err)
+		if got := took(func() { read(one, one, one, one, one, one, one, one) }); got > 0 {
+			t.Errorf("while Vaults wait, it takes %v", got)
+		}
+		e.ok(lease.Release(e.Context(), copier.EndFailed))
+	})
+}
+
 // TestDelay: heartbeats show how late records are.
 func TestDelay(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -88,7 +88,9 @@ func (s *Source) query(ctx context.Context, from *position, t *scanTarget) error
 	if t.until != nil {
 		to = min(to, t.until.Key)
 	}
-	_, err := ask(ctx, s, t.request(), s.client.Query, &dynamodb.QueryInput{
+	q := t.request()
+	q.paths = map[string]float64{from.Path: t.cost}
+	_, err := ask(ctx, s, q, s.client.Query, &dynamodb.QueryInput{
 		TableName:                &s.opts.Table,
 		KeyConditionExpression:   aws.String("#path = :path AND #key <= :to"),
 		ExpressionAttributeNames: map[string]string{"#path": attrPath, "#key": attrKey},

@@ -654,6 +654,7 @@ func (l *lease) Release(ctx context.Context, end copier.End) error {
 		return nil
 	}
 	l.s.capacity.open.Store(false)
+	l.s.paths.open.Store(false)
 	if l.live && end == copier.EndComplete {
 		return l.s.released(l.close(ctx))
 	}

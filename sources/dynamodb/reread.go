@@ -49,7 +49,12 @@ func (s *Source) getItems(ctx context.Context, items []itemID, b *copier.Batch) 
 	}
 	d := pageDecoder{b: b}
 	for try := 1; len(left) > 0; try++ {
-		q := request{units: float64(len(left))}
+		q := request{units: float64(len(left)), paths: map[string]float64{}}
+		for _, item := range left {
+			if p, err := itemOf(item); err == nil { // it is a key, as was looked at
+				q.paths[p.path]++
+			}
+		}
 		out, err := ask(ctx, s, &q, s.client.BatchGetItem, &dynamodb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{
 			s.opts.Table: {Keys: left, ConsistentRead: aws.Bool(true)},
 		}})
@@ -65,6 +70,7 @@ func (s *Source) getItems(ctx context.Context, items []itemID, b *copier.Batch) 
 		}
 		for _, used := range out.ConsumedCapacity {
 			s.capacity.give(q.units - aws.ToFloat64(used.CapacityUnits))
+			s.paths.cost(q.paths, aws.ToFloat64(used.CapacityUnits)/q.units)
 		}
 		for _, item := range out.Responses[s.opts.Table] {
 			p, err := itemOf(item)
@@ -118,7 +124,9 @@ func (f *following) List(ctx context.Context, folder, after []byte, b *copier.Ba
 	t := &scanTarget{b: b, from: b.Len()}
 	t.limit, t.cost = s.capacity.plan()
 	in.Limit = t.limited()
-	if _, err := ask(ctx, s, t.request(), s.client.Query, in); err != nil {
+	q := t.request()
+	q.paths = map[string]float64{path: t.cost}
+	if _, err := ask(ctx, s, q, s.client.Query, in); err != nil {
 		b.Truncate(t.from)
 		return nil, err
 	}

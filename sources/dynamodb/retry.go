@@ -98,6 +98,8 @@ type request struct {
 	// units are the read capacity units that a try will probably cost: it waits
 	// until those are there, see bucket.
 	units float64
+	// paths are how many of them are of items of each Path, see pathBound.
+	paths map[string]float64
 	// page is what the answer's items are decoded into; nil leaves them to the SDK.
 	page *scanTarget
 	// counts is where the tries that failed are counted, once one has succeeded.
@@ -304,6 +306,13 @@ func (s *Source) send(ctx context.Context, q *request, call sending) error {
 // try makes one try of a request, once there is capacity for it. first is when the
 // first failed try began, and zero where none has failed.
 func (s *Source) try(ctx context.Context, q *request, t tries, first time.Time, w *watch, call sending) (began time.Time, err error) {
+	if len(q.paths) > 0 {
+		before := w.now(copier.WaitCap)
+		if err := s.paths.take(ctx, q.paths); err != nil {
+			return began, err
+		}
+		w.now(before)
+	}
 	if s.capacity.rate > 0 && q.units > 0 {
 		before := w.now(copier.WaitCap)
 		if err := s.capacity.take(ctx, q.units); err != nil {

@@ -143,6 +143,7 @@ type Source struct {
 	tries    tries
 	pulse    pulse
 	capacity *bucket
+	paths    pathBound
 	// unordered is set once items of one Path came out of order.
 	unordered atomic.Bool
 	answers   answers
@@ -542,7 +543,11 @@ func (s *Source) scan(ctx context.Context, at token, t *scanTarget) error {
 	if from := at.Behind; from != nil {
 		in.ExclusiveStartKey = itemKey(from.Path, from.Key)
 	}
-	_, err := ask(ctx, s, t.request(), s.client.Scan, in)
+	q := t.request()
+	if at.Behind != nil {
+		q.paths = map[string]float64{at.Behind.Path: t.cost} // it may be of others, too
+	}
+	_, err := ask(ctx, s, q, s.client.Scan, in)
 	return err
 }
 

@@ -102,6 +102,7 @@ func (l *lease) takeTurn(ctx context.Context, waiting func(copier.Turn)) error {
 		}
 	}
 	l.startRenewing(ctx)
+	l.s.paths.open.Store(true)
 	l.s.capacity.open.Store(l.s.opts.ReadCapacity == 0 && l.s.capacity.adapts) // what is read now, Vaults wait for
 	if l.migration != ours {
 		if err := l.takeMigration(ctx); err != nil {
