@@ -234,7 +234,7 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		Check: func(ctx context.Context, source copier.Info) ([]copier.Warning, error) {
 			err := out.beforeCopy(ctx, plan.Options{
 				Config: cfg, Source: src, Info: source, Destination: dst, State: stateOf(cfg.Destination), Manifest: rec.file, ManifestTried: true, Backup: backup != "", Ignore: ignore,
-				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory},
+				Node: node.Node{WorkDir: cmd.String("work-dir"), Workers: workers(cmd, cfg), Memory: memory, Live: cmd.Bool("live")},
 			})
 			return out.warnings(), err
 		},

@@ -56,6 +56,7 @@ func (p *planner) ownStage(f *copier.Finding) {
 func (p *planner) node(ctx context.Context) {
 	n, to := p.Node, p.Config.Destination
 	n.Options = raft.Options{Path: to.Path, NodeID: to.NodeID, Address: to.Address, WAL: to.WAL}
+	n.Live = n.Live || p.Live
 	n.ClusterAddr, n.Seal, n.Version = p.Config.ClusterAddr, p.table.Seal, p.table.Version
 	if n.Data = p.Info.Bytes; p.table.Survey != nil {
 		n.Data = p.table.Survey.Bytes

@@ -47,6 +47,8 @@ type Node struct {
 	// Data is the size of the keys and values, and FileBytes that of vault.db; 0 is
 	// not known. Proven is how much of Data is certain.
 	Data, FileBytes, Proven int64
+	// Live is set where the copy changes vault.db as its source does, once it is loaded.
+	Live bool
 	// Seal is the type of the source's seal, and Version that of the newest Vault on
 	// it; they are empty where nothing tells.
 	Seal, Version string
@@ -254,6 +256,9 @@ func (p *probe) space() {
 		p.Warn("disk", "unknown", "%s are free; how much is needed is not known", size(at.free))
 	case at.free < need:
 		p.tooSmall("disk", code, need, at.free, fmt.Sprintf("%s are free; the copy of %s needs %s while it runs", size(at.free), size(data), size(need)))
+	case p.Live && at.free < need+file:
+		p.Warn("disk", "live", "%s are free: enough for the copy of %s at first, and less than the %s that it may need while it follows: changes may make vault.db twice as large",
+			size(at.free), size(data), size(need+file))
 	case at.free < later:
 		p.Warn("disk", "later", "%s are free: enough for the copy of %s, and less than the %s that a node needs later", size(at.free), size(data), size(later))
 	default:

@@ -127,6 +127,19 @@ func TestWorkFilesElsewhere(t *testing.T) {
 			t.Errorf("%s: %+v, %+v", name, work, free)
 		}
 	}
+	// vault.db is changed, and may become twice as large.
+	for free, code := range map[uint64]string{4000: "live", 4500: ""} {
+		p := localProbe(t)
+		p.Data, p.FileBytes, p.Proven, p.Live = data, 1500<<20, data, true
+		p.statfs = func(_ string, st *unix.Statfs_t) error {
+			st.Bsize, st.Bavail = 1<<20, free
+			return nil
+		}
+		p.space()
+		if got := find(t, p, "disk"); got.Code != code || (got.Status == copier.Warned) != (code != "") {
+			t.Errorf("%d MiB are free: %+v", free, got)
+		}
+	}
 	p := localProbe(t)
 	p.WorkDir = "/no/such"
 	p.space()
