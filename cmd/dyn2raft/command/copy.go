@@ -163,6 +163,8 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		_, setup, err := copier.ReadStatus(stateOf(d))
 		if err := cmp.Or(lerr, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			out.log.Warn("a copy may be in "+d.Path+", which can't be read: if there is one, it can't be resumed any more, and "+compareFirst(cmd), "error", err)
+			out.log.Warn("if that copy was one with -live, the stream that it has enabled is not disabled, since nobody knows whose it is. See whether there is one, and whether somebody else reads it: aws dynamodb describe-table --table-name " +
+				shellescape.Quote(cfg.Source.Table) + ". If nobody does: aws dynamodb update-table --table-name " + shellescape.Quote(cfg.Source.Table) + " --stream-specification StreamEnabled=false")
 		}
 		if err == nil && setup != nil && setup.Live != nil && plan.Names(cfg, setup.Source) {
 			if err := copier.Unfollow(ctx, src, sink.WorkDir(cfg.Destination.Path), setup.RunID); err != nil {
@@ -174,6 +176,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 			if state == sink.StateUnfinished {
 				out.notNoted(asOwner(cmd.String("owner"), home, func() error { return copier.GiveUp(stateOf(d), thisTool()) }))
 			}
+		}
+		if merr == nil && m != nil && state == sink.StateComplete && plan.Names(cfg, m.Source) {
+			out.log.Warn("a complete copy is in " + d.Path + ": if a Vault has served from it, what that has written is not in the table, and is missing to a Vault that starts there now")
 		}
 		if merr == nil && m != nil && state == sink.StateComplete && plan.Names(cfg, m.Source) && keptLocked(m) {
 			out.notNoted(asOwner(cmd.String("owner"), home, func() error {
