@@ -232,7 +232,10 @@ func (n *node) read(ctx context.Context) (err error) {
 		return err
 	}
 	if n.tail, err = replay.Read(ctx, n.path, n.state.Index); errors.Is(err, replay.ErrGap) || errors.Is(err, replay.ErrUnknown) {
-		err = fail("", err)
+		return fail("", err)
+	}
+	if err = vaultdb.OfSource(err); errors.Is(err, vaultdb.ErrDamaged) {
+		err = &copier.Error{Kind: copier.ErrSource, Code: vaultdb.SourceDamaged, Err: err}
 	}
 	return err
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/dyn2raft/dyn2raft/copier"
 	"github.com/dyn2raft/dyn2raft/copier/copiertest"
+	"github.com/dyn2raft/dyn2raft/sources/raft/vaultdb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -154,6 +155,37 @@ func TestPeerAnswers(t *testing.T) {
 	opts.IgnorePeers = []string{"node2"}
 	if _, err := read(t, opts); err != nil {
 		t.Errorf("node2 is ignored: %v", err)
+	}
+}
+
+// TestDamaged has files cut off, emptied or missing: they are the source's, and all that
+// somebody may have.
+func TestDamaged(t *testing.T) {
+	for name, test := range map[string]struct {
+		file string
+		size int64 // -1: it is removed
+		code copier.Code
+	}{
+		"no vault.db":          {"vault.db", -1, vaultdb.NoSourceFile},
+		"an empty vault.db":    {"vault.db", 0, vaultdb.SourceDamaged},
+		"a vault.db cut off":   {"vault.db", 9000, vaultdb.SourceDamaged},
+		"an empty raft.db":     {"raft/raft.db", 0, vaultdb.SourceDamaged},
+		"100 bytes of raft.db": {"raft/raft.db", 100, vaultdb.SourceDamaged},
+		"a raft.db cut off":    {"raft/raft.db", 9000, vaultdb.SourceDamaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := stopped{servers: 1, fsm: 4, last: 50}.make(t)
+			file := filepath.Join(path, test.file)
+			if test.size < 0 {
+				check(t, os.Remove(file))
+			} else {
+				check(t, os.Truncate(file, test.size))
+			}
+			_, err := read(t, Options{Paths: []string{path}})
+			if code, _ := copier.CodeOf(err); code != test.code || !errors.Is(err, copier.ErrSource) || errors.Is(err, copier.ErrDestination) {
+				t.Errorf("%v, code %q, want %q of a source", err, code, test.code)
+			}
+		})
 	}
 }
 

@@ -286,7 +286,7 @@ func startedText(index, expected uint64) string {
 // damaged makes the status of an error that of a difference, where the data
 // directory is there and can be read, and what it holds is no vault.db.
 func damaged(err error) error {
-	if errors.Is(err, vaultdb.ErrDamaged) {
+	if errors.Is(err, vaultdb.ErrDamaged) && errors.Is(err, copier.ErrDestination) {
 		return errors.Join(errDifferent, err)
 	}
 	return err

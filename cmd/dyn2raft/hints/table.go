@@ -131,6 +131,8 @@ var table = map[copier.Code]string{
 	vaultdb.NotInDirectory: "name the data directory, which holds vault.db and raft",
 	vaultdb.OwnerOnly:      "only its owner may read it: run as the user that Vault runs as (sudo -u vault dyn2raft …)",
 	vaultdb.Damaged:        "copy again into an empty directory",
+	vaultdb.SourceDamaged:  "leave that directory as it is, and take those of other nodes of the cluster; or a snapshot, if one was taken",
+	vaultdb.NoSourceFile:   "name the data directory of a stopped node in path and paths of storage_source: it holds vault.db and raft",
 
 	todynamodb.TableNotEmpty: "nothing was changed: a copy goes to a table that it makes, or that is empty. Name another table in storage_destination, " +
 		"or, if nothing in {{.table}} is needed any more, delete that table and run this again",

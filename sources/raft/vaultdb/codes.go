@@ -11,4 +11,7 @@ var (
 	OwnerOnly = copier.NewCode("owner-only")
 	// Damaged: the file is damaged.
 	Damaged = copier.NewCode("damaged")
+	// SourceDamaged and NoSourceFile are Damaged and NoFile of what is to be copied.
+	SourceDamaged = copier.NewCode("source-damaged")
+	NoSourceFile  = copier.NewCode("no-source-file")
 )

@@ -78,11 +78,26 @@ func (s *Source) use(file *File) (copier.Info, error) {
 
 // kind makes an error the source's.
 func (s *Source) kind(err error) error {
-	var e *copier.Error
-	if s.Kind != copier.ErrDestination && errors.As(err, &e) && e.Kind == copier.ErrDestination { //nolint:errorlint // a kind is set as it is
+	if s.Kind == copier.ErrDestination { //nolint:errorlint // a kind is set as it is
+		return err
+	}
+	return OfSource(err)
+}
+
+// OfSource is an error about a file of a destination, as functions of this package return
+// it, as one about the same file of a source: what to do is another thing there.
+func OfSource(err error) error {
+	for e, ok := errors.AsType[*copier.Error](err); ok; e, ok = errors.AsType[*copier.Error](e.Err) {
+		if e.Kind != copier.ErrDestination { //nolint:errorlint // as above
+			continue
+		}
 		own := *e
-		if own.Kind = s.Kind; own.Kind == nil {
-			own.Kind = copier.ErrSource
+		own.Kind = copier.ErrSource
+		switch own.Code {
+		case Damaged:
+			own.Code = SourceDamaged
+		case NoFile:
+			own.Code = NoSourceFile
 		}
 		return &own
 	}
