@@ -272,7 +272,11 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 		rec.discard(res.RunID)
 	}
 	if errors.Is(err, copier.ErrInPlace) {
-		err = hints.With(err, hints.Of(err)+":\n"+commandLine(cmd, "copy", "-resume"))
+		resume := []string{"-resume"}
+		if dir := cmd.String("work-dir"); dir != "" {
+			resume = append(resume, "-work-dir "+shellescape.Quote(dir))
+		}
+		err = hints.With(err, hints.Of(err)+":\n"+commandLine(cmd, "copy", resume...))
 	}
 	if err != nil {
 		var rep *verify.ManifestReport
