@@ -54,9 +54,9 @@ func (s *Source) CheckLive(ctx context.Context, survey *Survey) copier.Findings 
 			humanize.Comma(survey.ReadUnits), most)
 	}
 	hourly := open * int(time.Hour/shardPause)
-	found.Note("live-cost", "", "following makes up to %s streams read requests an hour for %s of its stream at present (about US$ %.3f at US$ %g for 100,000, the price in us-east-1; the first 2.5 million a month are free). "+
-		"Not priced, since your table's mode and writes decide: a strongly consistent read of each entry that changes (a read unit for each 4 KB, BatchGetItem), and a write unit every %s",
-		humanize.Comma(int64(hourly)), english.Plural(open, "open shard", ""), float64(hourly)/100_000*streamsPrice, streamsPrice, cmp.Or(s.opts.Heartbeat, beatEvery))
+	found.Note("live-cost", "", "following makes up to %s streams read requests an hour for %s of its stream at present. "+
+		"It also makes a strongly consistent read of each entry that changes (a read unit for each 4 KB, BatchGetItem), and a write every %s. See the price page of DynamoDB for your region",
+		humanize.Comma(int64(hourly)), english.Plural(open, "open shard", ""), cmp.Or(s.opts.Heartbeat, beatEvery))
 	return found
 }
 
@@ -66,11 +66,6 @@ const enoughLive = 50
 // liveChecks is how long the checks may take: the streams have an endpoint of their own,
 // which may be out of reach.
 const liveChecks = 20 * time.Second
-
-// streamsPrice is what 100,000 streams read request units cost, in US$ in us-east-1. Each
-// GetRecords is one, and other requests are none (Developer Guide, "Evaluate your Streams
-// usage"; the price page of DynamoDB).
-const streamsPrice = 0.02
 
 // openShards counts those that have not ended.
 func openShards(shards []streamtypes.Shard) (n int) {
