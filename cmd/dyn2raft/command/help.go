@@ -6,6 +6,8 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -115,6 +117,46 @@ func options(cmd *cli.Command) (common, advanced []option) {
 	return common, advanced
 }
 
+// A commandGroup is a part of the list of commands.
+type commandGroup struct {
+	title string
+	names []string
+}
+
+// commandGroups are in the order of a move. The last has all that are in no other.
+var commandGroups = []commandGroup{
+	{"Move", []string{"plan", "copy", "cutover", "status", "verify"}},
+	{"Afterwards", []string{"check-cluster", "bench-compare", "report", "inspect", "readdress"}},
+	{"Other", nil},
+}
+
+// groupOf is the title of the group that a command is in.
+func groupOf(name string) string {
+	for _, g := range commandGroups {
+		if slices.Contains(g.names, name) || g.names == nil {
+			return g.title
+		}
+	}
+	return ""
+}
+
+// useOf matches the usage of a flag that means something for one use only.
+var useOf = regexp.MustCompile(`^(?:of|with) (-[a-z]+|storage_[a-z]+ "[a-z]+"): `)
+
+// byUse are flags in groups, those that belong to another flag, or to a stanza, apart.
+func byUse(all []option) map[string][]option {
+	groups := map[string][]option{}
+	for _, o := range all {
+		title := "Flags"
+		if found := useOf.FindStringSubmatch(o.Usage); found != nil {
+			title += " of " + found[1]
+			o.Usage = strings.TrimPrefix(o.Usage, found[0])
+		}
+		groups[title] = append(groups[title], o)
+	}
+	return groups
+}
+
 // printHelp writes the help of a command in lines of the terminal's width, or of 80
 // columns.
 func printHelp(w io.Writer, _ string, data any) {
@@ -135,10 +177,15 @@ func printHelp(w io.Writer, _ string, data any) {
 		b.WriteString("\n")
 		say("", text)
 	}
-	if commands := cmd.VisibleCommands(); len(commands) > 0 {
-		b.WriteString("\nCommands:\n")
+	commands := cmd.VisibleCommands()
+	for _, g := range commandGroups {
+		if len(commands) > 0 {
+			b.WriteString("\n" + g.title + ":\n")
+		}
 		for _, c := range commands {
-			say(fmt.Sprintf("  %-15s", c.Name), c.Usage)
+			if groupOf(c.Name) == g.title {
+				say(fmt.Sprintf("  %-15s", c.Name), c.Usage)
+			}
 		}
 	}
 	if found := helps[cmd.Name].Examples; found != nil {
@@ -158,7 +205,10 @@ func printHelp(w io.Writer, _ string, data any) {
 			say("      ", o.Full())
 		}
 	}
-	list("Flags", common)
+	groups := byUse(common)
+	for _, title := range slices.Sorted(maps.Keys(groups)) { // "Flags" comes before "Flags of …"
+		list(title, groups[title])
+	}
 	list("Advanced flags", advanced)
 	_, _ = io.WriteString(w, b.String()) // nothing follows it
 }
