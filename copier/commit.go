@@ -146,10 +146,11 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 		return err
 	}
 	defer c.closeSource()
+	caller := ctx
 	if was.Live != nil {
 		defer func() {
 			if err == nil && c.result.Complete {
-				err = c.finishLive(ctx)
+				err = c.finishLive(caller)
 			}
 		}()
 	}
@@ -175,7 +176,6 @@ func (c *copying) finish(ctx context.Context, was *Record) (err error) {
 	var lease Lease
 	if locker, ok := c.src.(Locker); ok && !released {
 		c.startPhase(PhaseLock)
-		caller := ctx
 		var lost context.CancelCauseFunc
 		ctx, lost = context.WithCancelCause(ctx)
 		defer lost(nil)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -112,6 +113,7 @@ type live struct {
 	applier   Applier
 	loader    Loader
 	mark      liveMark
+	marked    bool      // the stage is, as this copy's
 	keys      [][]byte  // that are to be read again
 	upTo      notePlace // behind them
 	caughtUp  bool      // the last look at the notes has found none
@@ -220,8 +222,15 @@ func (l *live) open(ctx context.Context) (err error) {
 			l.following = nil
 		}
 	}()
-	if l.notes.position == nil && l.journal.saved {
-		return l.notes.lost(0)
+	data, err := l.applier.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	l.marked = data != nil && json.Unmarshal(data, &l.mark) == nil && l.mark.ID == l.result.Live.ID
+	// The position is on disk before anything is read: one that is not there was lost.
+	if l.notes.position == nil && (l.journal.saved || l.marked || l.notes.number > 1) {
+		return &Error{Kind: ErrDestination, Op: "read " + filepath.Join(l.journal.dir, positionName), Code: FeedGap,
+			Err: fmt.Errorf("%w: the position is gone", ErrGap)}
 	}
 	f, err := l.feed.Follow(ctx, l.result.RunID, l.notes.position)
 	if err != nil {
@@ -350,11 +359,7 @@ func (c *copying) endLive(err error) {
 
 // start takes over what an earlier process has marked, or reads and loads the base.
 func (l *live) start(ctx context.Context) error {
-	data, err := l.applier.Mark(ctx)
-	if err != nil {
-		return err
-	}
-	if data != nil && json.Unmarshal(data, &l.mark) == nil && l.mark.ID == l.result.Live.ID {
+	if l.marked {
 		return l.notes.seek(l.mark.Notes)
 	}
 	if err := l.base(ctx); err != nil {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -289,6 +291,7 @@ func (s *mortalStage) Close(keep bool) error {
 
 // A world is a table that Vaults serve, and a place to copy it to.
 type world struct {
+	dir   string // of the work files
 	t     *testing.T
 	rnd   *rand.Rand
 	table *copiertest.Table
@@ -304,7 +307,8 @@ type world struct {
 // newWorld returns a world with so many entries, to which so many clients write all the
 // time.
 func newWorld(t *testing.T, seed uint64, entries, clients int) *world {
-	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 3)), store: copiertest.NewStore(t.TempDir()), acked: map[string][]byte{}, stop: make(chan struct{})}
+	dir := t.TempDir()
+	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 3)), dir: dir, store: copiertest.NewStore(dir), acked: map[string][]byte{}, stop: make(chan struct{})}
 	var all []copier.Entry
 	for i := range entries {
 		all = append(all, copier.Entry{Key: fmt.Appendf(nil, "logical/%d/%04d", i%clients, i), Value: fmt.Appendf(nil, "base %d", i)})
@@ -780,6 +784,63 @@ func TestLiveWrittenAfter(t *testing.T) {
 			t.Error("it is still followed")
 		}
 	})
+}
+
+// What is written while nothing runs, behind a result that is in place and not confirmed, is
+// named by the process that confirms it.
+func TestLiveWrittenWhileUnconfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 100, 2)
+		r := &run{life: &life{killAt: -1, killOn: "Amend"}}
+		if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{}); !r.isDead() || w.table.Holder() != "run-1" {
+			t.Fatalf("held by %q: %v", w.table.Holder(), err)
+		}
+		w.table.Force(copier.Entry{Key: []byte("late/write")})
+		r = &run{life: &life{killAt: -1}}
+		err := w.copy(r, nil, copier.Options{Resume: true})
+		code, facts := copier.CodeOf(err)
+		if code != copier.WrittenAfter || facts["keys"] != `"late/write"` || !r.res.Complete || r.res.State != copier.Released {
+			t.Errorf("%q, %v, complete %v: %v", code, facts, r.res.Complete, err)
+		}
+		if w.table.Followed() != "" {
+			t.Error("it is still followed")
+		}
+	})
+}
+
+// A position that is gone is a gap, wherever the copy was: all is read again.
+func TestLivePositionGone(t *testing.T) {
+	for _, interval := range []time.Duration{time.Hour, 50 * time.Millisecond} { // between checkpoints
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 2, 300, 4)
+			r := &run{life: &life{killAt: -1}}
+			if err := w.copy(r, nil, copier.Options{CheckpointInterval: interval, Events: func(e copier.Event) {
+				if _, ok := e.(copier.ReadyToCutOver); ok {
+					r.mu.Lock()
+					r.dead = true
+					r.mu.Unlock()
+				}
+			}}); !r.isDead() {
+				t.Fatal(err)
+			}
+			there, err := filepath.Glob(filepath.Join(w.dir, "*", "position.json"))
+			if err != nil || len(there) != 1 {
+				t.Fatalf("positions %q: %v", there, err)
+			}
+			if err := os.Remove(there[0]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // much is written
+			r = &run{life: &life{killAt: -1}}
+			if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{Resume: true}); err != nil {
+				t.Fatal(err)
+			}
+			if r.res.Live.Repeated != 1 {
+				t.Errorf("repeated %d times", r.res.Live.Repeated)
+			}
+			w.same()
+		})
+	}
 }
 
 // A live copy is thrown away by one that locks the table, and the other way round. Neither
