@@ -84,9 +84,17 @@ func (l *lease) takeTurn(ctx context.Context, waiting func(copier.Turn)) error {
 			return err
 		}
 		if ready {
-			l.found = now
-			if _, dyn2raft := now.run(); dyn2raft {
+			l.found, l.left = now, nil
+			if id, dyn2raft := now.run(); dyn2raft {
 				l.found = now.found()
+				if id != l.run {
+					l.left = now
+				}
+			}
+			if l.migration != ours { // somebody may have come first, and left both
+				if err := l.findMigration(ctx); err != nil {
+					return err
+				}
 			}
 			err := l.takeLeader(ctx, now)
 			if err == nil {
@@ -159,6 +167,9 @@ func (w *waiter) see(ctx context.Context, now leaderLock) (ready bool, err error
 	}
 	id, dyn2raft := now.run()
 	switch {
+	case dyn2raft && id != w.l.run && now.closed(): // a complete copy has closed the table: nobody renews that
+		return false, &copier.Error{Kind: copier.ErrLocked, Op: "take the leader lock", Code: LockedByCopy, Facts: map[string]string{"run": id},
+			Err: fmt.Errorf("%w: dyn2raft run %s has closed the table to its Vaults", copier.ErrLocked, shown(id))}
 	case now == nil && was != nil && was.expired():
 		w.until = time.Now().Add(t.hold) // somebody removed it, who need not be its holder
 		return true, nil

@@ -98,6 +98,39 @@ func TestTake(t *testing.T) {
 	}
 }
 
+// TestTakeSecond: who waits for a table takes nothing from a copy that has closed it, though
+// nobody renews that lock any more.
+func TestTakeSecond(t *testing.T) {
+	for name, both := range map[string]bool{"with core/migration": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				e := bubbleEnv(t, dynamotest.Options{})
+				e.leader(&vaultLease{"v1", time.Hour, nil})
+				s, _ := e.source(ha)
+				waits, done := make(chan copier.Turn, 1000), make(chan error, 1)
+				go func() {
+					_, err := s.Take(e.Context(), "run-2", func(turn copier.Turn) { waits <- turn }, func(error) {})
+					done <- err
+				}()
+				<-waits
+				closed := vaultLease{"v1", closedFor, attrs{"Value": bin(holderPrefix + "run-1"), "Identity": bin("run-1")}}.item()
+				e.put(closed)
+				if both {
+					e.put(entry(bin(strings.ReplaceAll(parked, "run-0", "run-1")))...)
+				}
+				if err := <-done; !errors.Is(err, copier.ErrLocked) {
+					e.Errorf("it was taken: %v", err)
+				} else if code, facts := copier.CodeOf(err); code != LockedByCopy || facts["run"] != "run-1" {
+					e.Errorf("%v", err)
+				}
+				if l := leaderLock(e.get(leaderLockKey)); !l.held([]byte("run-1")) || !l.closed() {
+					e.Errorf("its lock is %s", show(l))
+				}
+			})
+		})
+	}
+}
+
 // TestTakeAgain: a table that was given back can be taken again, also by another process.
 // One that is complete stays closed until it is reset.
 func TestTakeAgain(t *testing.T) {
