@@ -930,7 +930,7 @@ func (c *copying) examine(ctx context.Context) (Digests, *Proof, error) {
 // knows better what is wrong.
 func (c *copying) notAsRead(err error) error {
 	out := &Error{Kind: ErrDestination, Code: NotAsRead, Err: err}
-	if e, ok := errors.AsType[*Error](err); ok && e.Kind == ErrReadBack && e.Code != "" && !c.result.InPlace {
+	if e, ok := errors.AsType[*Error](err); ok && errors.Is(e.Kind, ErrReadBack) && e.Code != "" && !c.result.InPlace {
 		return err
 	}
 	switch {
