@@ -240,12 +240,15 @@ func (p *printer) planned(rep *plan.Report, backup string, passed, stopped bool)
 		}
 		errs = append(errs, p.line(""))
 	}
-	first := "stop every Vault in the window, then: " + rep.Next
-	if stopped || rep.Source != "" { // somebody says so, or nothing has to be
-		first = rep.Next
-	}
+	first, before := rep.Next, []string{}
 	if rep.Count(copier.Warned) > 0 {
-		first = "look at the warnings above; " + first
+		before = append(before, "look at the warnings above")
+	}
+	if !stopped && rep.Source == "" { // nobody says so, and it has to be
+		before = append(before, "stop every Vault in the window")
+	}
+	if len(before) > 0 {
+		first = strings.Join(before, "; ") + ". Then: " + first
 	}
 	told := false
 	for _, c := range rep.Checks { // what is seen last is what is to do
