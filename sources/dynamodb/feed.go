@@ -100,7 +100,9 @@ func (s *Source) gap(format string, args ...any) error {
 // Options.EnableStream says so. From then on all that the source reads is bounded by
 // Options.LiveShare, and what it reads of one Path by that share of what a partition
 // serves, so no other call may be under way. A table with replicas in other regions is refused: its
-// locks do not hold there.
+// locks do not hold there. Where there is no position, so
+// is a table that Take would refuse once all is read: one with a migration lock of
+// somebody else's, or closed by another run.
 func (s *Source) Follow(ctx context.Context, runID string, from copier.Position) (copier.Following, error) {
 	st, err := s.streamState(ctx)
 	if err != nil {
@@ -109,6 +111,11 @@ func (s *Source) Follow(ctx context.Context, runID string, from copier.Position)
 	if len(st.copies) > 0 {
 		return nil, &copier.Error{Kind: copier.ErrSource, Op: "follow table " + s.opts.Table, Code: StreamReplicated,
 			Err: fmt.Errorf("%w (%s)", ErrReplicated, strings.Join(st.copies, ", "))}
+	}
+	if from == nil {
+		if err := s.mayTake(ctx, runID); err != nil {
+			return nil, err
+		}
 	}
 	n, err := s.readNote(ctx, runID)
 	if err != nil {

@@ -3,6 +3,7 @@ package dynamodb
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -548,6 +549,35 @@ func TestWhoseStream(t *testing.T) {
 			wantError(t, err, ErrReplicated, "eu-west-1", StreamReplicated)
 		})
 	})
+}
+
+// TestFollowLocked: a table that could not be taken in the end is refused before anything
+// is set up in it or read.
+func TestFollowLocked(t *testing.T) {
+	for name, c := range map[string]struct {
+		there []attrs
+		code  copier.Code
+	}{
+		"another run's core/migration": {entry(bin(parked)), LockedByCopy},
+		"Vault's core/migration":       {entry(bin(`{"start":"2026-03-01T02:03:04+01:00"}`)), LockedByMigration},
+		"closed by another run":        {[]attrs{vaultLease{"v1", closedFor, attrs{"Value": bin(holderPrefix + "run-0"), "Identity": bin("run-0")}}.item()}, LockedByCopy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				e := bubbleEnv(t, dynamotest.Options{})
+				e.put(c.there...)
+				s, _ := e.source(ha, streaming)
+				f, err := s.Follow(e.Context(), "run-1", nil)
+				if err == nil {
+					e.ok(f.Close())
+				}
+				if code, _ := copier.CodeOf(err); !errors.Is(err, copier.ErrLocked) || code != c.code {
+					t.Errorf("%q: %v", code, err)
+				}
+				e.unfollowed()
+			})
+		})
+	}
 }
 
 // TestHints: which items are hinted at.

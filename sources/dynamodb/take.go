@@ -21,6 +21,29 @@ func (l leaderLock) closed() bool {
 	return ours && ok && time.Until(t) > closedFor/2
 }
 
+// closedTo returns an error where another run than the given one has closed the table. It
+// is complete, and nobody renews that lock.
+func (l leaderLock) closedTo(runID string) error {
+	id, dyn2raft := l.run()
+	if !dyn2raft || id == runID || !l.closed() {
+		return nil
+	}
+	return &copier.Error{Kind: copier.ErrLocked, Op: "take the leader lock", Code: LockedByCopy, Facts: map[string]string{"run": id},
+		Err: fmt.Errorf("%w: dyn2raft run %s has closed the table to its Vaults", copier.ErrLocked, shown(id))}
+}
+
+// mayTake returns an error where Take would refuse the table whatever its Vaults do.
+func (s *Source) mayTake(ctx context.Context, runID string) error {
+	if err := (&lease{s: s, run: runID, live: true}).findMigration(ctx); err != nil {
+		return err
+	}
+	leader, err := s.readLeader(ctx, request{})
+	if err != nil {
+		return err
+	}
+	return leader.closedTo(runID)
+}
+
 // Closed reports whether the table is as the run that took it has left it, with
 // [copier.EndComplete]: closed to Vaults, by the run's own locks. where says what is there
 // instead where it is not.
@@ -165,11 +188,11 @@ func (w *waiter) see(ctx context.Context, now leaderLock) (ready bool, err error
 			return false, err
 		}
 	}
+	if err := now.closedTo(w.l.run); err != nil {
+		return false, err
+	}
 	id, dyn2raft := now.run()
 	switch {
-	case dyn2raft && id != w.l.run && now.closed(): // a complete copy has closed the table: nobody renews that
-		return false, &copier.Error{Kind: copier.ErrLocked, Op: "take the leader lock", Code: LockedByCopy, Facts: map[string]string{"run": id},
-			Err: fmt.Errorf("%w: dyn2raft run %s has closed the table to its Vaults", copier.ErrLocked, shown(id))}
 	case now == nil && was != nil && was.expired():
 		w.until = time.Now().Add(t.hold) // somebody removed it, who need not be its holder
 		return true, nil
