@@ -152,7 +152,7 @@ func TestRestartWithSourceMadeAnew(t *testing.T) {
 	m.lock.owner = ""
 	other := func(s *lineSource) Source { return otherSource{s, func(i *Info) { i.Incarnation = "b" }} }
 	_, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Resume: true}})
-	if !errors.Is(err, ErrOtherCopy) || coded(err) != "source-remade map[]" {
+	if !errors.Is(err, ErrOtherCopy) || coded(err) != "source-remade map[held:yes]" {
 		t.Fatalf("resumed: %v; %s", err, coded(err))
 	}
 	if _, _, err := m.try(t.Context(), attempt{source: other, opts: Options{Restart: true}}); err != nil {

@@ -258,7 +258,7 @@ func TestResumeComparesIdentities(t *testing.T) {
 			a := c.attempt
 			a.opts.Resume = true
 			res, _, err := m.try(t.Context(), a)
-			if !errors.Is(err, ErrOtherCopy) || !errors.Is(err, ErrConfig) || !strings.HasPrefix(coded(err), "other-") && coded(err) != "source-remade map[]" {
+			if !errors.Is(err, ErrOtherCopy) || !errors.Is(err, ErrConfig) || !strings.HasPrefix(coded(err), "other-") && coded(err) != "source-remade map[held:yes]" {
 				t.Fatalf("error is %v", err)
 			}
 			if text := err.Error(); !strings.Contains(text, fmt.Sprintf("%q", c.was)) || !strings.Contains(text, fmt.Sprintf("%q", c.now)) {
