@@ -109,6 +109,9 @@ func runCopy(ctx context.Context, cmd *cli.Command, std Streams, out *printer) (
 	if err != nil {
 		return err
 	}
+	if err := mistake(on("live") && on("source-stopped"), "the copy to resume is one with -live, which does not go with -source-stopped", "leave -source-stopped out: cutover ends a copy that follows its table"); err != nil {
+		return err
+	}
 	if err := mistake(!on("live") && (on("yes") || on(whenReadyFlag)), "-yes and -cutover-when-ready are of -live", "add -live, or leave them out"); err != nil {
 		return err
 	}
