@@ -210,7 +210,7 @@ type Rehearsed struct {
 
 // CutOver says that the copy is complete, and that a Vault may be started on it. The
 // source is still watched for a while. Outage is from when it was taken until the result
-// was confirmed.
+// was confirmed; 0 where a process that was killed behind the commit has not noted it.
 type CutOver struct {
 	Outage time.Duration
 }

@@ -750,7 +750,7 @@ func (l *live) cutOver(ctx context.Context, got taken) (done bool, err error) {
 	if err == nil && got.arm == Armed {
 		err = l.commitDrained(got, drained)
 		if l.result.Complete || l.result.State != "" || errors.Is(err, ErrUnconfirmed) {
-			return true, l.complete(ctx, got, err)
+			return true, l.complete(got, err)
 		}
 	}
 	if errors.Is(err, ErrLocked) && context.Cause(ctx) == nil && !errors.Is(err, ErrDestination) {
@@ -866,16 +866,14 @@ func (l *live) commitDrained(got taken, drained time.Duration) error {
 }
 
 // complete gives the source back, and watches it a little longer.
-func (l *live) complete(ctx context.Context, got taken, err error) error {
+func (l *live) complete(got taken, err error) error {
 	err = l.release(l.caller, got.lease, err)
 	if err != nil || !l.result.Complete {
 		return err
 	}
 	l.opts.Events(CutOver{Outage: l.result.Live.Outage})
-	l.keepBuckets(ctx, l.final)
-	err = l.watch(ctx, l.following)
-	l.unfollowComplete(ctx)
-	return err
+	l.keepBuckets(l.caller, l.final)
+	return l.watchOut(l.caller, l.following)
 }
 
 // keepBuckets has the caller keep the buckets of a result that is complete.
@@ -900,30 +898,56 @@ func (c *copying) unfollowComplete(ctx context.Context) {
 // finishLive does for a complete copy what a process that was killed behind its commit has
 // left undone.
 func (c *copying) finishLive(ctx context.Context) error {
+	c.opts.Events(CutOver{Outage: c.result.Live.Outage})
 	c.keepBuckets(ctx, c.buckets)
-	var err error
 	feed, ok := c.src.(Feed)
-	saved, perr := readPosition(c.journal.dir)
-	if ok && perr == nil && saved.Position != nil {
+	saved, why := readPosition(c.journal.dir)
+	if why == nil && saved.Position == nil {
+		why = fmt.Errorf("read %s: the position is gone", filepath.Join(c.journal.dir, positionName))
+	}
+	if ok && why == nil {
 		var f Following
-		f, perr = feed.Follow(ctx, c.result.RunID, saved.Position)
-		if perr == nil {
-			err = c.watch(ctx, f)
-			perr = f.Close()
+		if f, why = feed.Follow(ctx, c.result.RunID, saved.Position); why == nil {
+			err := c.watchOut(ctx, f)
+			if cerr := f.Close(); cerr != nil {
+				c.opts.Events(Warning{Message: "stop following the source: " + cerr.Error()})
+			}
+			return err
+		}
+		if ctx.Err() != nil {
+			return c.interrupted(ctx)
 		}
 	}
-	if perr != nil {
-		c.unwatched(cause(ctx, perr))
+	if why != nil {
+		c.unwatched(why)
+	}
+	c.unfollowComplete(ctx)
+	return nil
+}
+
+// watchOut watches the source, and removes what was set up to follow it. Where the caller
+// has interrupted it that stays, and so does the position: the next process watches on.
+func (c *copying) watchOut(ctx context.Context, f Following) error {
+	err := c.watch(ctx, f)
+	if code, _ := CodeOf(err); err != nil && code != WrittenAfter {
+		c.end = EndUnfinished
+		return err
 	}
 	c.unfollowComplete(ctx)
 	return err
+}
+
+// interrupted is the error of a watch that the caller has ended.
+func (c *copying) interrupted(ctx context.Context) error {
+	return fmt.Errorf("watch %s: %w", c.result.Source.Name, context.Cause(ctx))
 }
 
 func (c *copying) unwatched(why error) {
 	c.opts.Events(Warning{Message: "the copy is complete, but nobody could look any longer whether somebody still writes to its source: " + why.Error()})
 }
 
-// watch looks for what is written behind the commit.
+// watch looks for what is written behind the commit. An error without a code says that the
+// caller has interrupted it, and nothing had come.
 func (c *copying) watch(ctx context.Context, f Following) error {
 	within := defaultBeyond
 	if c.opts.Live != nil {
@@ -932,6 +956,9 @@ func (c *copying) watch(ctx context.Context, f Following) error {
 	var keys [][]byte
 	for until := time.Now().Add(within); time.Now().Before(until); {
 		h, err := f.Next(ctx)
+		if err != nil && ctx.Err() != nil && len(keys) == 0 {
+			return c.interrupted(ctx)
+		}
 		if err != nil {
 			c.unwatched(cause(ctx, err))
 			break

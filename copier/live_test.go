@@ -369,6 +369,7 @@ func (w *world) end() {
 // A run is a process that copies, and what it has told.
 type run struct {
 	*life
+	ctx                         context.Context // of its caller; nil is the test's
 	rehearsed, givenBack, ready int
 	late                        bool // the feed is slow until the table is given back
 	res                         copier.Record
@@ -450,7 +451,11 @@ func (w *world) copy(r *run, arms []copier.Arm, opts copier.Options) error {
 		src = r.wrap(mortalTable{Table: w.table, life: r.life})
 	}
 	var err error
-	r.res, err = copier.Copy(w.t.Context(), src, mortalSink{w.store.Open(), r.life, r.broken}, opts)
+	ctx := r.ctx
+	if ctx == nil {
+		ctx = w.t.Context()
+	}
+	r.res, err = copier.Copy(ctx, src, mortalSink{w.store.Open(), r.life, r.broken}, opts)
 	close(stopped)
 	operator.Wait()
 	return err
@@ -805,6 +810,79 @@ func TestLiveWrittenWhileUnconfirmed(t *testing.T) {
 		if w.table.Followed() != "" {
 			t.Error("it is still followed")
 		}
+	})
+}
+
+// A resumed copy that was complete says so before it watches its source. Where that was
+// interrupted, the next process watches on.
+func TestLiveWatchInterrupted(t *testing.T) {
+	for name, killOn := range map[string]string{"the first process": "", "a resumed one": "Release"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, 100, 2)
+				stopped := errors.New("stopped by hand")
+				ctx, stop := context.WithCancelCause(t.Context())
+				said := 0
+				once := func(e copier.Event) {
+					if _, ok := e.(copier.CutOver); ok {
+						said++
+						stop(stopped)
+					}
+				}
+				r := &run{life: &life{killAt: -1, killOn: killOn}, ctx: ctx}
+				err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{Events: once})
+				if killOn != "" {
+					if said > 0 || !r.isDead() {
+						t.Fatalf("it was not killed: %v", err)
+					}
+					r = &run{life: &life{killAt: -1}, ctx: ctx}
+					err = w.copy(r, nil, copier.Options{Resume: true, Events: once})
+				}
+				if !errors.Is(err, stopped) || said != 1 || !r.res.Complete || r.res.State != copier.Released {
+					t.Fatalf("said %d times, complete %v, %s: %v", said, r.res.Complete, r.res.State, err)
+				}
+				if w.table.Followed() != "run-1" {
+					t.Errorf("it is followed by %q", w.table.Followed())
+				}
+				w.table.Force(copier.Entry{Key: []byte("late/write")})
+				r = &run{life: &life{killAt: -1}}
+				err = w.copy(r, nil, copier.Options{Resume: true})
+				code, facts := copier.CodeOf(err)
+				if code != copier.WrittenAfter || facts["keys"] != `"late/write"` || !r.res.Complete {
+					t.Errorf("%q, %v, complete %v: %v", code, facts, r.res.Complete, err)
+				}
+				if w.table.Followed() != "" {
+					t.Error("it is still followed")
+				}
+			})
+		})
+	}
+}
+
+// Without its position nobody can watch the source behind the commit, which is said.
+func TestLiveUnwatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 100, 2)
+		r := &run{life: &life{killAt: -1, killOn: "Release"}}
+		if err := w.copy(r, []copier.Arm{copier.Armed}, copier.Options{}); !r.isDead() {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(w.dir, "work", "position.json")); err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		r = &run{life: &life{killAt: -1}}
+		if err := w.copy(r, nil, copier.Options{Resume: true, Events: func(e copier.Event) {
+			if e, ok := e.(copier.Warning); ok {
+				said = append(said, e.Message)
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		if all := strings.Join(said, "\n"); !strings.Contains(all, "nobody could look any longer") || !strings.Contains(all, "position.json") {
+			t.Errorf("it has said %q", said)
+		}
+		w.same()
 	})
 }
 

@@ -407,6 +407,13 @@ func TestInPlace(t *testing.T) {
 	if e, ok := errors.AsType[*ending](err); exitStatus(err) != 130 || !ok || !strings.Contains(e.hint(0), "the copy is in place") {
 		t.Errorf("%v", err)
 	}
+	for _, inPlace := range []bool{false, true} { // the watch of a live copy: by the first process, by a later one
+		res := copier.Record{InPlace: inPlace, Resumable: !inPlace, Complete: true, State: copier.Released, Live: &copier.LiveRecord{}}
+		err := howToGoOn(fmt.Errorf("watch t: %w", sig), res, &cli.Command{}, &vaultconfig.Config{Source: vaultconfig.Source{Type: vaultconfig.DynamoDB}, Destination: vaultconfig.Destination{Type: vaultconfig.Raft}})
+		if e, ok := errors.AsType[*ending](err); exitStatus(err) != 130 || !ok || !strings.Contains(e.hint(0), "a Vault may be started on it") || !strings.Contains(e.hint(0), "-resume") {
+			t.Errorf("in place %v: %v", inPlace, err)
+		}
+	}
 }
 
 // A configuration names a table by its name, and by its region where that is known.

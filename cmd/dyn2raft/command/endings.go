@@ -129,6 +129,10 @@ func howToGoOn(err error, res copier.Record, cmd *cli.Command, cfg *vaultconfig.
 	e := &ending{error: err}
 	unlocked := cfg.Source.Type != vaultconfig.DynamoDB // nothing was locked, and nothing is to be given back
 	switch {
+	case res.Live != nil && res.Complete && res.State == copier.Released && interrupted:
+		e.alone, e.kept = true, "the copy is complete, and a Vault may be started on it. The table was not watched to the end for what somebody still writes to it.\n"+
+			"Before you start one, watch on: "+line("-resume")+"\n"+
+			"or, with one started, compare the table: "+commandLine(cmd, "verify", "-closed")
 	case res.Live != nil && res.Resumable && !res.InPlace && !is(copier.ErrNotReleased):
 		e.kept, e.resume, e.reset, e.free = "what was read is kept, and nothing is locked: Vault serves on. Resume it within 23 hours; the table's stream has nothing older", again("-resume"), reset, true
 	case toTable && res.Resumable && res.Overwritten:

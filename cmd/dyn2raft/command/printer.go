@@ -211,7 +211,11 @@ func (p *printer) event(e copier.Event) {
 	case copier.Rehearsed:
 		p.log.Info("rehearsed: the table is given back, and followed on", "outage", estimate(e.Outage), "drain", estimate(e.Drain))
 	case copier.CutOver:
-		p.log.Info("Vault may be started", "outage", estimate(e.Outage))
+		var args []any
+		if e.Outage > 0 { // else a process that was killed has not noted it
+			args = []any{"outage", estimate(e.Outage)}
+		}
+		p.log.Info("Vault may be started", args...)
 	case copier.ItemRefused:
 		p.log.Error("an item can't be copied: reading on to name others like it", "error", e.Err)
 	case copier.HiddenLeases:
