@@ -18,7 +18,7 @@ import (
 // parseWords for their functions.
 var table = map[copier.Code]string{
 	copier.NeedResume: "to resume it, add -resume; to throw it away and start over, add -restart",
-	copier.WasGivenUp: "it can't be resumed: throw it away and start over: -restart",
+	copier.WasGivenUp: "what it held was freed, and a Vault may have run on it since, so it can't be resumed: throw it away and start over: -restart",
 	copier.OtherCopy:  "resume with the configuration that the copy was begun with, or throw it away and start over: -restart",
 	copier.OtherSource: "it has locked {{.source}}: go back to the configuration with that table, or free it with that configuration and -reset; " +
 		"once it is free, or if it does not exist any more, remove {{.files}} yourself and run this command again",
