@@ -119,8 +119,7 @@ func (f *following) write(ctx context.Context, d *drain, n int) error {
 	first := d.written
 	f.mu.Unlock()
 	if err == nil {
-		var g *errgroup.Group
-		g, ctx = errgroup.WithContext(ctx)
+		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(sentinelsAside)
 		for i := range n {
 			g.Go(func() error {
@@ -132,7 +131,12 @@ func (f *following) write(ctx context.Context, d *drain, n int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d.written += n
-	d.writing, d.err = false, err
+	d.writing = false
+	if err != nil && ctx.Err() != nil && f.ctx.Err() == nil {
+		d.over = true // given up by who began it; the source is followed on
+	} else {
+		d.err = err
+	}
 	return err
 }
 

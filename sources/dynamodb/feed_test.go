@@ -473,6 +473,29 @@ func rollHidden(e *env, st *dynamotest.Stream) {
 	e.ok(e.srv.SetStreamSettings(e.table, dynamotest.StreamSettings{Hidden: hidden}))
 }
 
+// TestDrainGivenUp: who can't write the sentinels in time begins another drain later, and
+// follows on until then.
+func TestDrainGivenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := bubbleEnv(t, dynamotest.Options{})
+		_, f := e.followed()
+		ctx, cancel := context.WithCancel(e.Context())
+		cancel()
+		if err := f.Drain(ctx); err == nil {
+			e.Error("the sentinels were written all the same")
+		}
+		for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+			_, err := f.Next(e.Context())
+			e.ok(err)
+		}
+		e.ok(e.srv.PutVaultEntry(e.table, "logical/after", []byte("x")))
+		_, hinted := e.drain(f)
+		if !hinted["logical/after"] {
+			e.Errorf("hinted at: %v", hinted)
+		}
+	})
+}
+
 // TestStreamDisabledInDrain: no shard is open then, and it does not pass.
 func TestStreamDisabledInDrain(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
