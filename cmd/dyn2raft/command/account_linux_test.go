@@ -585,3 +585,24 @@ func TestRootMayNotBecome(t *testing.T) {
 		}
 	}
 }
+
+// TestRootWritesBuckets: what verify -closed compares with is written where the manifest is,
+// by the part that stays root's, and belongs to whom the copy does.
+func TestRootWritesBuckets(t *testing.T) {
+	dir := t.TempDir()
+	s := &rootServer{task: &RootTask{Manifest: filepath.Join(dir, "m.json"), UID: 65534, GID: 65534}}
+	err := s.WriteBuckets([]byte("buckets"), nil)
+	if os.Getuid() != 0 { // whose directory it is, and not root's alone
+		if err == nil {
+			t.Error("it is written to a directory that others can change")
+		}
+		return
+	}
+	st, serr := os.Stat(filepath.Join(dir, "m.buckets"))
+	if err != nil || serr != nil || st.Size() != 7 || st.Sys().(*syscall.Stat_t).Uid != 65534 {
+		t.Errorf("%v, %v, %+v", err, serr, st)
+	}
+	if s.WriteBuckets(make([]byte, maxBuckets+1), nil) == nil {
+		t.Error("it is written, however large it is")
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -340,13 +341,28 @@ func bucketsPath(manifest string) string { return strings.TrimSuffix(manifest, "
 
 // keepBuckets writes the buckets of the result, which verify -closed compares the table
 // with.
-func (r *manifestWriter) keepBuckets(_ context.Context, rec copier.Record, b *copier.Buckets) error {
+func (r *manifestWriter) keepBuckets(ctx context.Context, rec copier.Record, b *copier.Buckets) error {
 	data, err := b.Encode(rec.RunID)
-	if err == nil {
-		err = (*durable.Disk)(nil).Replace(bucketsPath(r.file), data)
+	switch {
+	case err != nil:
+	case r.root != nil:
+		err = r.root.call(ctx, "WriteBuckets", data, new(struct{}))
+	default:
+		err = writeBuckets(r.file, data, -1, -1)
 	}
 	if err != nil {
 		return fmt.Errorf("what verify -closed compares the table with is not kept: %w", err)
 	}
 	return nil
+}
+
+// writeBuckets writes them beside a manifest. Unless uid is -1, the file belongs to uid and gid.
+func writeBuckets(manifest string, data []byte, uid, gid int) error {
+	if len(data) > maxBuckets {
+		return fmt.Errorf("write %s: it would have %d bytes", bucketsPath(manifest), len(data))
+	}
+	return (*durable.Disk)(nil).Output(bucketsPath(manifest), uid, gid, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
 }

@@ -210,6 +210,11 @@ func (s *rootServer) WriteManifest(r copier.Record, _ *struct{}) error {
 	return s.manifest(func(file string) error { return verify.WriteManifest(file, &r, s.task.UID, s.task.GID) })
 }
 
+// WriteBuckets writes what is kept beside the manifest of a live copy.
+func (s *rootServer) WriteBuckets(data []byte, _ *struct{}) error {
+	return s.manifest(func(file string) error { return writeBuckets(file, data, s.task.UID, s.task.GID) })
+}
+
 // manifest does something with the manifest, where nobody but root can change its place.
 func (s *rootServer) manifest(do func(file string) error) error {
 	err := rootsAlone(filepath.Dir(s.task.Manifest), false)
